@@ -1,0 +1,207 @@
+"""The two kinds of record, as TFDS stores them and as the pipeline reads them."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int8
+
+#: Languages in which a record may carry text.
+LANGUAGES = ("en", "zh")
+
+
+@dataclasses.dataclass(frozen=True)
+class PatientRecord:
+    """A patient: two eyes, of which one may be missing, and one report.
+
+    Attributes:
+      record_id: the patient's id, unique in the dataset.
+      left, right: the encoded photograph (JPEG or PNG), b"" where the eye is missing.
+      report: text of the whole report by language, "" where there is none.
+      left_report, right_report: the part that speaks of one eye, by language, "" where unknown.
+      labels: multi-hot over the dataset's label names for the patient; -1 everywhere: unknown.
+      left_labels, right_labels: the same for one eye.
+    """
+
+    record_id: str
+    left: bytes
+    right: bytes
+    report: Mapping[str, str]
+    left_report: Mapping[str, str]
+    right_report: Mapping[str, str]
+    labels: Int8[np.ndarray, " classes"]
+    left_labels: Int8[np.ndarray, " classes"]
+    right_labels: Int8[np.ndarray, " classes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+    """One photograph with a caption, or with categories and attributes.
+
+    Attributes:
+      record_id: unique in the dataset.
+      patient_id: groups images of one patient; the record id where patients are unknown.
+      image: the encoded photograph.
+      caption: text by language, "" where there is none.
+      categories, attributes: as the source names them.
+      labels: multi-hot over the dataset's label names; -1 everywhere: unknown.
+    """
+
+    record_id: str
+    patient_id: str
+    image: bytes
+    caption: Mapping[str, str]
+    categories: tuple[str, ...]
+    attributes: tuple[str, ...]
+    labels: Int8[np.ndarray, " classes"]
+
+
+def _text() -> dict[str, Any]:
+    return {language: tfds.features.Text() for language in LANGUAGES}
+
+
+def _label_list(label_names: Sequence[str]) -> dict[str, Any]:
+    # "known" tells "nothing found" from "nobody looked": both have an empty list.
+    return {
+        "known": np.bool_,
+        "present": tfds.features.Sequence(tfds.features.ClassLabel(names=list(label_names))),
+    }
+
+
+def _image() -> tfds.features.Image:
+    return tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+
+
+def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
+    """The TFDS features of a dataset of patients."""
+    return tfds.features.FeaturesDict(
+        {
+            "kind": tfds.features.Text(),
+            "record_id": tfds.features.Text(),
+            "left": _image(),
+            "right": _image(),
+            "report": _text(),
+            "left_report": _text(),
+            "right_report": _text(),
+            "labels": _label_list(label_names),
+            "left_labels": _label_list(label_names),
+            "right_labels": _label_list(label_names),
+        }
+    )
+
+
+def image_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
+    """The TFDS features of a dataset of single images."""
+    return tfds.features.FeaturesDict(
+        {
+            "kind": tfds.features.Text(),
+            "record_id": tfds.features.Text(),
+            "patient_id": tfds.features.Text(),
+            "image": _image(),
+            "caption": _text(),
+            "categories": tfds.features.Sequence(tfds.features.Text()),
+            "attributes": tfds.features.Sequence(tfds.features.Text()),
+            "labels": _label_list(label_names),
+        }
+    )
+
+
+def _texts(texts: Mapping[str, str] | None) -> dict[str, str]:
+    return {language: (texts or {}).get(language, "") for language in LANGUAGES}
+
+
+def _labels(present: Iterable[str] | None) -> dict[str, Any]:
+    return {"known": present is not None, "present": sorted(set(present or ()))}
+
+
+def patient_example(
+    record_id: str,
+    *,
+    left: bytes | None,
+    right: bytes | None,
+    report: Mapping[str, str] | None = None,
+    left_report: Mapping[str, str] | None = None,
+    right_report: Mapping[str, str] | None = None,
+    labels: Iterable[str] | None = None,
+    left_labels: Iterable[str] | None = None,
+    right_labels: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """What a builder of patients yields; labels by name, None where unknown."""
+    return {
+        "kind": "patient",
+        "record_id": record_id,
+        "left": left or b"",
+        "right": right or b"",
+        "report": _texts(report),
+        "left_report": _texts(left_report),
+        "right_report": _texts(right_report),
+        "labels": _labels(labels),
+        "left_labels": _labels(left_labels),
+        "right_labels": _labels(right_labels),
+    }
+
+
+def image_example(
+    record_id: str,
+    *,
+    image: bytes,
+    patient_id: str | None = None,
+    caption: Mapping[str, str] | None = None,
+    categories: Iterable[str] = (),
+    attributes: Iterable[str] = (),
+    labels: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """What a builder of single images yields."""
+    return {
+        "kind": "image",
+        "record_id": record_id,
+        "patient_id": patient_id or record_id,
+        "image": image,
+        "caption": _texts(caption),
+        "categories": list(categories),
+        "attributes": list(attributes),
+        "labels": _labels(labels),
+    }
+
+
+def _multi_hot(labels: Mapping[str, Any], classes: int) -> Int8[np.ndarray, " classes"]:
+    if not labels["known"]:
+        return np.full(classes, -1, np.int8)
+    hot = np.zeros(classes, np.int8)
+    hot[np.asarray(labels["present"], np.int64)] = 1
+    return hot
+
+
+def _decode(text: bytes | str) -> str:
+    return text.decode("utf-8") if isinstance(text, bytes) else text
+
+
+def to_record(example: Mapping[str, Any], classes: int) -> PatientRecord | ImageRecord:
+    """A stored example (images undecoded) as a record."""
+
+    def texts(key: str) -> dict[str, str]:
+        return {language: _decode(text) for language, text in example[key].items()}
+
+    if _decode(example["kind"]) == "patient":
+        return PatientRecord(
+            record_id=_decode(example["record_id"]),
+            left=bytes(example["left"]),
+            right=bytes(example["right"]),
+            report=texts("report"),
+            left_report=texts("left_report"),
+            right_report=texts("right_report"),
+            labels=_multi_hot(example["labels"], classes),
+            left_labels=_multi_hot(example["left_labels"], classes),
+            right_labels=_multi_hot(example["right_labels"], classes),
+        )
+    return ImageRecord(
+        record_id=_decode(example["record_id"]),
+        patient_id=_decode(example["patient_id"]),
+        image=bytes(example["image"]),
+        caption=texts("caption"),
+        categories=tuple(_decode(name) for name in example["categories"]),
+        attributes=tuple(_decode(name) for name in example["attributes"]),
+        labels=_multi_hot(example["labels"], classes),
+    )

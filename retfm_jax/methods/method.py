@@ -1,0 +1,150 @@
+"""What every published system offers to training, evaluation and interop."""
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Params = dict[str, Any]
+Batch = dict[str, Array]
+Embeddings = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class MethodState(NamedTuple):
+    """What a method keeps between steps beside its parameters.
+
+    Attributes:
+      batch_stats: running statistics of batch norms, as a nested dict ({} without any).
+      carry: what the method itself carries: momentum parameters and queues ({} without any).
+    """
+
+    batch_stats: dict[str, Any]
+    carry: dict[str, Any]
+
+
+class Method(abc.ABC):
+    """A published system: its network, the batch it eats, its objective and its tensor names.
+
+    All methods are pure: parameters and state go in as nested dicts of arrays and come out again.
+    `loss` is `objective` after `encode`; the two are separate so that gradient caching can divide
+    the encoding of a large batch and still compute one objective over all of it.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+    #: The bundled experiment whose preprocessing belongs to the published weights.
+    default_experiment: ClassVar[str]
+    #: What one training sample is: "patient", "image" or "category" (with an expert stream).
+    sample_kind: ClassVar[str]
+    #: Path prefixes of parameters that exist in published files but take no part in any loss.
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any):
+        self.config = config
+        abstract = nnx.eval_shape(lambda: self.network(nnx.Rngs(0)))
+        self._graphdef, self._abstract_params, self._abstract_stats = nnx.split(
+            abstract, nnx.Param, nnx.BatchStat
+        )
+
+    @abc.abstractmethod
+    def network(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Builds the towers and heads with random parameters."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        """Rows of (published name, our path, transform); see `interop.state_dict`."""
+
+    def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
+        """Draws random parameters and an empty state."""
+        _, params, stats = nnx.split(self.network(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+        params = nnx.to_pure_dict(params)
+        stats = nnx.to_pure_dict(stats)
+        return params, MethodState(stats, self.init_carry(params, stats))
+
+    def init_carry(self, params: Params, batch_stats: dict[str, Any]) -> dict[str, Any]:
+        """What the method carries before its first step."""
+        return {}
+
+    def bind(self, params: Params, batch_stats: dict[str, Any]) -> nnx.Module:
+        """The network as a module that holds the given arrays."""
+        params_state, stats_state = self._abstract_params, self._abstract_stats
+        nnx.replace_by_pure_dict(params_state, params)
+        nnx.replace_by_pure_dict(stats_state, batch_stats)
+        return nnx.merge(self._graphdef, params_state, stats_state)
+
+    @abc.abstractmethod
+    def encode(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Embeddings, dict[str, Any]]:
+        """Embeds every sample of a batch, or of a part of one.
+
+        Args:
+          batch: the method's arrays, images NHWC float32 normalised, sample axis first.
+          key: randomness of dropout and patch dropping; None computes without any.
+          train: batch norms use and update the statistics of the batch.
+
+        Returns:
+          the embeddings, sample axis first, and the new batch statistics.
+        """
+
+    @abc.abstractmethod
+    def objective(
+        self,
+        params: Params,
+        state: MethodState,
+        embeddings: Embeddings,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """The loss over the global batch, its parts by name, and the state after it."""
+
+    def loss(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        key: PRNGKeyArray | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """`objective` of `encode`."""
+        encode_key, objective_key = (None, None) if key is None else jax.random.split(key)
+        embeddings, stats = self.encode(params, state, batch, key=encode_key, train=train)
+        state = state._replace(batch_stats=stats)
+        return self.objective(params, state, embeddings, batch, key=objective_key)
+
+    def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
+        """What follows the optimiser's step: clamps, momentum updates."""
+        return params, state
+
+    @abc.abstractmethod
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """Embeddings and scales under their public names, without dropout."""
+
+    @abc.abstractmethod
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        """Unit-norm embeddings of single images, comparable with `encode_texts`."""
+
+    @abc.abstractmethod
+    def encode_texts(
+        self, params: Params, state: MethodState, tokens: Array
+    ) -> Float[Array, "b d"]:
+        """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
+
+    @classmethod
+    @abc.abstractmethod
+    def infer_config(cls, shapes: dict[str, tuple[int, ...]], text_num_heads: int | None) -> Any:
+        """The configuration of the network that published tensors of these shapes belong to."""
