@@ -1,0 +1,383 @@
+"""The schema of an experiment: frozen dataclasses, validation, JSON in and out."""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from retfm_jax.errors import UserError
+from retfm_jax.methods import get_method_class
+
+#: Mean and standard deviation of CLIP's training images, RGB, values 0..1.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """How a photograph becomes the network's input.
+
+    Attributes:
+      size: height and width in pixels.
+      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF), or "pad":
+        long side to size with an antialiased bilinear filter, zeros at right and bottom (KeepFIT).
+      mean, std: of the channels R, G, B, for values 0..1.
+    """
+
+    size: int = 224
+    resize: Literal["squash", "pad"] = "squash"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """How a report becomes token ids.
+
+    Attributes:
+      tokenizer: "bert-base-chinese" (the bundled vocabulary), or a vocabulary file or folder.
+      context_length: tokens with [CLS] and [SEP]; longer reports are cut, shorter ones padded.
+    """
+
+    tokenizer: str = "bert-base-chinese"
+    context_length: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training images; every range of 0 switches its change off.
+
+    Attributes:
+      crop_area: smallest and largest share of the area that a random resized crop keeps.
+      flip: "exchange" mirrors both eyes of a patient and swaps left and right, in the report too;
+        "independent" flips each image on its own (as published for RET-CLIP, which contradicts
+        laterality); "none".
+      flip_probability: chance of the flip.
+      brightness, contrast, saturation, hue: largest change by colour jitter, as in torchvision.
+      colour_probability: chance that a sample is jittered.
+      erasing_probability: chance that a random rectangle is erased.
+      affine_probability, affine_degrees, affine_scale: random rotation and scaling.
+    """
+
+    crop_area: tuple[float, float] = (0.9, 1.0)
+    flip: Literal["exchange", "independent", "none"] = "exchange"
+    flip_probability: float = 0.5
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.2
+    colour_probability: float = 1.0
+    erasing_probability: float = 0.1
+    affine_probability: float = 0.0
+    affine_degrees: float = 5.0
+    affine_scale: tuple[float, float] = (0.9, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertConfig:
+    """The second stream of KeepFIT: expert image-text pairs, drawn with replacement."""
+
+    dataset: str
+    split: str = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which records are read and how.
+
+    Attributes:
+      dataset: name of a built dataset under `data_dir`, or a built dataset's folder.
+      data_dir: where `retfm data build` and `retfm data import` put datasets.
+      train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
+      language: of the reports; "mixed" draws one at random for every sample.
+      expert: the expert stream (KeepFIT only).
+      banned_categories: categories that training leaves out, for out-of-distribution tests.
+      workers: processes that decode beside the main one; 0 uses threads only.
+      threads: reading threads of a process.
+      prefetch: batches that are made ready ahead of the step.
+    """
+
+    dataset: str = "synthetic_fundus"
+    data_dir: str = "datasets"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    language: Literal["en", "zh", "mixed"] = "zh"
+    image: ImageConfig = ImageConfig()
+    text: TextConfig = TextConfig()
+    augment: AugmentConfig = AugmentConfig()
+    expert: ExpertConfig | None = None
+    banned_categories: tuple[str, ...] = ()
+    workers: int = 0
+    threads: int = 16
+    prefetch: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and half a cosine to zero.
+
+    Attributes:
+      warmup_steps: steps of linear warm-up, `learning_rate * (step + 1) / warmup_steps`.
+      decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
+        "all" decays everything.
+      clip_norm: largest global gradient norm, None for no clipping.
+      frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
+    """
+
+    learning_rate: float = 3e-5
+    warmup_steps: int = 50
+    weight_decay: float = 1e-3
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-6
+    decay: Literal["published", "all"] = "published"
+    clip_norm: float | None = None
+    frozen: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    """A trace window: `steps` steps from `first_step` on; 0 steps trace nothing."""
+
+    first_step: int = 10
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The course of a run.
+
+    Attributes:
+      batch_size: samples of a step over all devices of all hosts.
+      epochs: passes over the training split; `steps` wins where it is given.
+      horizon_epochs: length of the learning-rate schedule where it is not that of the run.
+      microbatches: parts in which a batch is encoded (gradient caching; the result is the same).
+      log_every, evaluate_every, checkpoint_every: in steps; evaluate_every 0 never evaluates.
+      keep: how many checkpoints stay.
+    """
+
+    batch_size: int = 256
+    epochs: float = 10.0
+    steps: int | None = None
+    horizon_epochs: float | None = None
+    seed: int = 0
+    microbatches: int = 1
+    log_every: int = 10
+    evaluate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    profile: ProfileConfig = ProfileConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation during training and the defaults of `retfm evaluate`.
+
+    Attributes:
+      batch_size: samples embedded at a time, over all devices.
+      languages: of prompts and reports.
+      bootstrap: resamples behind a confidence interval.
+    """
+
+    batch_size: int = 256
+    languages: tuple[str, ...] = ("en", "zh")
+    bootstrap: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where weights come from before the first step; None draws them at random.
+
+    Attributes:
+      weights: a whole network: a workdir, a checkpoint or a published file.
+      image: an image tower: OpenAI CLIP, Chinese-CLIP or torchvision weights.
+      text: a text tower: a Hugging Face BERT folder or file, or Chinese-CLIP weights.
+    """
+
+    weights: str | None = None
+    image: str | None = None
+    text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment, whole."""
+
+    method: str
+    model: Any
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    init: InitConfig = InitConfig()
+
+
+def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Builds and checks an experiment from nested mappings, as a config file or JSON holds them.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one), a value of the wrong type, or values
+        that contradict each other.
+    """
+    values = dict(values)
+    method = values.get("method")
+    if not isinstance(method, str):
+        raise UserError("config.method is missing; name one of retclip, vilref, keepfit")
+    model = _build(get_method_class(method).config_class, values.get("model", {}), "config.model")
+    config = _build(ExperimentConfig, values | {"model": model}, "config")
+    _check(config)
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The inverse of `from_dict`: nested dicts of JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a bundled experiment by name, a config file or a `config.json`, and overrides entries.
+
+    Args:
+      name_or_path: "quickstart", "path/to/config.py" (with `get_config()`) or "path/config.json".
+      overrides: entries "a.b=value"; the value is read as JSON, else taken as text.
+
+    Raises:
+      UserError: no such config, a misspelt key, a value of the wrong type.
+    """
+    values = _read(name_or_path)
+    for entry in overrides:
+        key, separator, text = entry.partition("=")
+        if not separator:
+            raise UserError(f"--config.{entry}: give a value, --config.{key}=VALUE")
+        _override(values, key, text)
+    return from_dict(values)
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix not in (".py", ".json"):
+        from retfm_jax import configs
+
+        folder = Path(configs.__file__).parent
+        path = folder / f"{name_or_path}.py"
+        if not path.is_file():
+            names = sorted(file.stem for file in folder.glob("[a-z]*.py"))
+            hint = difflib.get_close_matches(name_or_path, names, n=1)
+            meant = f"; did you mean {hint[0]!r}?" if hint else ""
+            raise UserError(f"no config {name_or_path!r}{meant} (bundled: {', '.join(names)})")
+    if not path.is_file():
+        raise UserError(f"config file {path} does not exist")
+    if path.suffix == ".json":
+        from retfm_jax.files import read_json
+
+        return read_json(path)
+    spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config()")
+    return module.get_config().to_dict()
+
+
+def _override(values: dict[str, Any], key: str, text: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if child is None:
+            child = values[parent] = {}
+        if not isinstance(child, dict):
+            raise UserError(f"config.{key}: {parent!r} holds a value, not a section")
+        values = child
+    try:
+        values[last] = json.loads(text)
+    except ValueError:
+        values[last] = {"None": None, "True": True, "False": False}.get(text, text)
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must be a section with entries, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            hint = difflib.get_close_matches(str(key), known, n=1)
+            meant = f"; did you mean {where}.{hint[0]}?" if hint else f" (known: {', '.join(known)})"
+            raise UserError(f"unknown key {where}.{key}{meant}")
+    arguments = {
+        key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()
+    }
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Checks `value` against a field's type; sections become dataclasses, lists tuples."""
+    if hint is Any:
+        return value
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in options:
+            return None
+        sections = [option for option in options if dataclasses.is_dataclass(option)]
+        for option in sections:
+            if isinstance(value, option):
+                return value
+            tags = {field.name for field in dataclasses.fields(option)}
+            if isinstance(value, Mapping) and (len(sections) == 1 or set(value) <= tags):
+                return _build(option, value, where)
+        for option in options:
+            if option is not type(None) and not dataclasses.is_dataclass(option):
+                return _convert(option, value, where)
+        raise UserError(f"{where}: cannot use {value!r}")
+    if origin is Literal:
+        if value not in options:
+            allowed = ", ".join(map(repr, options))
+            raise UserError(f"{where} must be one of {allowed}, not {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where} must be a list, not {value!r}")
+        if options[-1] is not Ellipsis and len(value) != len(options):
+            raise UserError(f"{where} needs {len(options)} values, not {len(value)}")
+        return tuple(_convert(options[0], item, where) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else _build(hint, value, where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{where} must be finite, not {value!r}")
+        return float(value)
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
+        raise UserError(f"{where} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _check(config: ExperimentConfig) -> None:
+    train = config.train
+    for name in ("batch_size", "microbatches", "log_every", "checkpoint_every", "keep"):
+        if getattr(train, name) < 1:
+            raise UserError(f"config.train.{name} must be at least 1")
+    if train.batch_size % train.microbatches:
+        raise UserError(
+            f"config.train.batch_size {train.batch_size} does not divide into "
+            f"config.train.microbatches {train.microbatches}"
+        )
+    if [config.mesh.data, config.mesh.fsdp].count(-1) > 1:
+        raise UserError("config.mesh: only one of data and fsdp can be -1")
