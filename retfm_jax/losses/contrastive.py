@@ -1,0 +1,142 @@
+"""Contrastive losses between images and texts: InfoNCE, with hard or soft targets.
+
+Similarities are taken over the global batch: under `jax.jit` with a sharded batch the compiler
+gathers the embeddings that are needed, so there is no second code path for many devices.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+#: The logit of what does not count. Finite, so that a row without any candidate has a gradient.
+EXCLUDED = float(jnp.finfo(jnp.float32).min)
+
+
+def similarity(
+    queries: Float[Array, "q d"], candidates: Float[Array, "n d"]
+) -> Float[Array, "q n"]:
+    """Inner products in full float32, also where matrix units would round their inputs."""
+    return jnp.matmul(
+        queries.astype(jnp.float32),
+        candidates.astype(jnp.float32).T,
+        precision=jax.lax.Precision.HIGHEST,
+    )  # (q, d) . (d, n) -> (q, n)
+
+
+def log_partition(
+    logits: Callable[[PyTree[Array]], Float[Array, "q n"]],
+    candidates: PyTree[Array],
+    block_size: int | None = None,
+) -> Float[Array, " q"]:
+    """Log-sum-exp of every query's logits over all candidates, in blocks of candidates.
+
+    With a block size no (queries, candidates) matrix exists, forward or backward: each block's
+    logits are computed again in the backward pass. The value does not depend on the block size
+    (up to rounding).
+
+    Args:
+      logits: gives the logits of all queries for a block of candidates.
+      candidates: arrays whose leading axis is the candidates.
+      block_size: candidates in a block, which need not divide their number; None: all at once.
+    """
+    count = jax.tree.leaves(candidates)[0].shape[0]
+    if block_size is None or block_size >= count:
+        return jax.nn.logsumexp(logits(candidates), axis=1)
+    blocks = -(-count // block_size)
+
+    def split(array: Array) -> Array:
+        padding = [(0, blocks * block_size - count)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, padding).reshape(blocks, block_size, *array.shape[1:])
+
+    @jax.checkpoint
+    def block_log_sum(block: tuple[PyTree[Array], Bool[Array, " n"]]) -> Float[Array, " q"]:
+        members, exists = block
+        return jax.nn.logsumexp(jnp.where(exists, logits(members), EXCLUDED), axis=1)
+
+    exists = split(jnp.ones(count, bool))
+    sums = jax.lax.map(block_log_sum, (jax.tree.map(split, candidates), exists))
+    return jax.nn.logsumexp(sums, axis=0)
+
+
+def info_nce(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""],
+    mask: Bool[Array, " b"] | None = None,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    r"""Symmetric InfoNCE over the pairs of a global batch.
+
+    .. math:: L = -\frac{1}{2|P|} \sum_{i \in P} \Big(
+      \log \frac{e^{s v_i t_i}}{\sum_{j \in P} e^{s v_i t_j}} +
+      \log \frac{e^{s v_i t_i}}{\sum_{j \in P} e^{s v_j t_i}} \Big)
+
+    with P the pairs that are present. Source: Radford et al., arXiv 2103.00020, section 2.3.
+
+    Args:
+      image, text: unit-norm embeddings; row i of both belongs to pair i.
+      scale: the factor s on the similarities (the exponential of the learned log-temperature).
+      mask: which pairs are present. An absent pair is neither query nor candidate in either
+        direction, whatever its embeddings hold. None: all are present.
+      block_size: see `log_partition`.
+
+    Returns:
+      the mean over the present pairs; 0, with zero gradient, where there is none.
+    """
+    present = jnp.ones(image.shape[0], bool) if mask is None else mask.astype(bool)
+    image = jnp.where(present[:, None], image.astype(jnp.float32), 0.0)
+    text = jnp.where(present[:, None], text.astype(jnp.float32), 0.0)
+    positive = scale * jnp.sum(image * text, axis=1)
+
+    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
+        def logits(block: tuple[Array, Array]) -> Float[Array, "b n"]:
+            members, counts = block
+            return jnp.where(counts, scale * similarity(queries, members), EXCLUDED)
+
+        return log_partition(logits, (others, present), block_size) - positive
+
+    total = cross_entropy(image, text) + cross_entropy(text, image)
+    pairs = jnp.maximum(jnp.sum(present), 1)
+    return jnp.sum(jnp.where(present, total, 0.0)) / (2 * pairs)
+
+
+def soft_target_info_nce(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""],
+    category: Int[Array, " b"],
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    r"""Symmetric cross-entropy in which all pairs of one category are positives.
+
+    .. math:: L = -\frac{1}{2B} \sum_{ij} T_{ij} \big( \log p_{ij}^{v \to t} +
+      \log p_{ij}^{t \to v} \big), \quad T_{ij} = [c_i = c_j] / n_i
+
+    with n_i the number of pairs of i's category. With every category different this is
+    `info_nce`. Source: Silva-Rodriguez et al. (FLAIR), arXiv 2308.07898; Wu et al. (KeepFIT),
+    arXiv 2405.11793.
+
+    Args:
+      image, text: unit-norm embeddings; row i of both belongs to pair i.
+      scale: the factor on the similarities.
+      category: the category that pair i drew.
+      block_size: see `log_partition`.
+    """
+    image = image.astype(jnp.float32)
+    text = text.astype(jnp.float32)
+    same = (category[:, None] == category[None, :]).astype(jnp.float32)
+    target = same / jnp.sum(same, axis=1, keepdims=True)
+
+    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
+        # The targets of a row sum to 1: -sum_j T_ij log p_ij = log Z_i - s q_i . sum_j T_ij o_j
+        mean_positive = similarity(target, others.T)  # (b, b) . (b, d) -> (b, d)
+        positive = scale * jnp.sum(queries * mean_positive, axis=1)
+
+        def logits(members: Float[Array, "n d"]) -> Float[Array, "b n"]:
+            return scale * similarity(queries, members)
+
+        return log_partition(logits, others, block_size) - positive
+
+    return jnp.mean(cross_entropy(image, text) + cross_entropy(text, image)) / 2

@@ -1,0 +1,53 @@
+"""RET-CLIP's objective: left eye, right eye and patient, each against its own text embedding."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from retfm_jax.losses.contrastive import info_nce
+
+#: The levels at which image and text are aligned.
+LEVELS = ("patient", "left", "right")
+
+
+def tripartite(
+    embeddings: Mapping[str, Float[Array, "b d"]],
+    scales: Mapping[str, Float[Array, ""]],
+    has_left: Bool[Array, " b"] | None = None,
+    has_right: Bool[Array, " b"] | None = None,
+    block_size: int | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    r"""The sum of three symmetric InfoNCE losses.
+
+    .. math:: L = L_{patient}(s_p) + L_{left}(s_l) + L_{right}(s_r)
+
+    A patient without a left eye takes no part in the left loss, neither as query nor as
+    candidate; likewise the right eye; a patient without any image is absent from all three. With
+    no missing eye this is the published loss. Source: Du et al. (RET-CLIP), arXiv 2405.14137.
+
+    Args:
+      embeddings: unit-norm `image_<level>` and `text_<level>` for the levels `patient`, `left`
+        and `right`.
+      scales: the factor on the similarities of each level.
+      has_left, has_right: which patients have that eye; None: all.
+      block_size: see `contrastive.log_partition`.
+
+    Returns:
+      the sum, and its parts `loss_patient`, `loss_left`, `loss_right`.
+    """
+    everyone = jnp.ones(embeddings["image_patient"].shape[0], bool)
+    left = everyone if has_left is None else has_left
+    right = everyone if has_right is None else has_right
+    masks = {"patient": left | right, "left": left, "right": right}
+    parts = {
+        f"loss_{level}": info_nce(
+            embeddings[f"image_{level}"],
+            embeddings[f"text_{level}"],
+            scales[level],
+            masks[level],
+            block_size,
+        )
+        for level in LEVELS
+    }
+    return sum(parts.values()), parts
