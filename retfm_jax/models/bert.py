@@ -1,0 +1,199 @@
+"""BERT (Devlin et al. 2019) without its pooler: the text tower."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from retfm_jax.models.layers import (
+    LayerNorm,
+    Linear,
+    Remat,
+    attention,
+    dropout,
+    scan_layers,
+    split,
+    stack_layers,
+)
+
+_LAYER = (
+    ("attention.self.query", "query"),
+    ("attention.self.key", "key"),
+    ("attention.self.value", "value"),
+    ("attention.output.dense", "out"),
+    ("intermediate.dense", "fc"),
+    ("output.dense", "proj"),
+)
+_LAYER_NORMS = (("attention.output.LayerNorm", "ln_1"), ("output.LayerNorm", "ln_2"))
+
+#: Rows of (published name, our path, transform), relative to the tower: Hugging Face's naming.
+NAMES = (
+    ("embeddings.word_embeddings.weight", "words/embedding", "copy"),
+    ("embeddings.position_embeddings.weight", "positions/embedding", "copy"),
+    ("embeddings.token_type_embeddings.weight", "types/embedding", "copy"),
+    ("embeddings.LayerNorm.weight", "ln/scale", "copy"),
+    ("embeddings.LayerNorm.bias", "ln/bias", "copy"),
+    *(
+        row
+        for theirs, ours in _LAYER
+        for row in (
+            (f"encoder.layer.{{n}}.{theirs}.weight", f"blocks/{ours}/kernel", "linear"),
+            (f"encoder.layer.{{n}}.{theirs}.bias", f"blocks/{ours}/bias", "copy"),
+        )
+    ),
+    *(
+        row
+        for theirs, ours in _LAYER_NORMS
+        for row in (
+            (f"encoder.layer.{{n}}.{theirs}.weight", f"blocks/{ours}/scale", "copy"),
+            (f"encoder.layer.{{n}}.{theirs}.bias", f"blocks/{ours}/bias", "copy"),
+        )
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of the tower; the defaults are RoBERTa-wwm-ext-base-chinese.
+
+    Attributes:
+      heads: attention heads; None means one for every 64 of the width.
+      positions: longest text in tokens.
+      dropout: rate on hidden states and attention probabilities in training.
+      remat: what the backward pass computes again to save memory.
+    """
+
+    vocab_size: int = 21128
+    width: int = 768
+    layers: int = 12
+    heads: int | None = None
+    mlp_width: int = 3072
+    positions: int = 512
+    types: int = 2
+    dropout: float = 0.1
+    remat: Remat = "none"
+
+    def __post_init__(self):
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} does not divide into {self.num_heads} heads")
+
+    @property
+    def num_heads(self) -> int:
+        return self.heads or self.width // 64
+
+
+#: The published sizes, all with the Chinese vocabulary.
+SIZES = {
+    "RoBERTa-wwm-ext-base-chinese": BertConfig(),
+    "RoBERTa-wwm-ext-large-chinese": BertConfig(width=1024, layers=24, mlp_width=4096),
+    "RBT3-chinese": BertConfig(layers=3),
+}
+
+
+class Embedding(nnx.Module):
+    """A table of vectors."""
+
+    def __init__(self, entries: int, width: int, *, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (entries, width)))
+
+
+class Block(nnx.Module):
+    """A post-norm transformer block with the exact (erf) GELU."""
+
+    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
+        self.heads, self.rate = config.num_heads, config.dropout
+        width = config.width
+
+        def linear(inputs, outputs):
+            return Linear(inputs, outputs, std=0.02, bias=True, rngs=rngs)
+
+        self.query = linear(width, width)
+        self.key = linear(width, width)
+        self.value = linear(width, width)
+        self.out = linear(width, width)
+        self.ln_1 = LayerNorm(width, eps=1e-12)
+        self.fc = linear(width, config.mlp_width)
+        self.proj = linear(config.mlp_width, width)
+        self.ln_2 = LayerNorm(width, eps=1e-12)
+
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], key: PRNGKeyArray | None
+    ) -> Float[Array, "b n d"]:
+        b, n, d = x.shape
+        weights_key, attention_key, mlp_key = split(key, 3)
+
+        def heads(y):
+            return y.reshape(b, n, self.heads, d // self.heads)
+
+        attended = attention(
+            heads(self.query(x)),
+            heads(self.key(x)),
+            heads(self.value(x)),
+            mask,
+            rate=self.rate,
+            rng=weights_key,
+        )
+        attended = self.out(attended.reshape(b, n, d))
+        x = self.ln_1(x + dropout(attended, self.rate, attention_key))
+        hidden = self.proj(jax.nn.gelu(self.fc(x), approximate=False))
+        return self.ln_2(x + dropout(hidden, self.rate, mlp_key))
+
+
+class Bert(nnx.Module):
+    """The text tower: token ids -> hidden states."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        *,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        self.words = Embedding(config.vocab_size, config.width, rngs=rngs)
+        self.positions = Embedding(config.positions, config.width, rngs=rngs)
+        self.types = Embedding(config.types, config.width, rngs=rngs)
+        self.ln = LayerNorm(config.width, eps=1e-12)
+        self.blocks = stack_layers(lambda rngs: Block(config, rngs=rngs), config.layers, rngs)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "b n"],
+        mask: Bool[Array, "b n"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "l b n d"]]:
+        """Reads texts.
+
+        Args:
+          tokens: ids, 0 is padding; at most `positions` of them.
+          mask: which tokens may be seen; None: those that are not 0.
+          key: randomness of dropout; None drops nothing.
+
+        Returns:
+          the last hidden state, and the hidden states after the embeddings and after every layer.
+        """
+        if tokens.shape[1] > self.config.positions:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are more than the {self.config.positions} positions"
+            )
+        mask = tokens != 0 if mask is None else mask.astype(bool)
+        embeddings = (
+            self.words.embedding[tokens]
+            + self.positions.embedding[: tokens.shape[1]]
+            + self.types.embedding[0]
+        ).astype(self.dtype)
+        embedding_key, layer_key = split(key, 2)
+        x = dropout(self.ln(embeddings), self.config.dropout, embedding_key)
+        last, outputs = scan_layers(
+            self.blocks,
+            x,
+            lambda block, x, key: block(x, mask, key),
+            layers=self.config.layers,
+            key=layer_key,
+            remat=self.config.remat,
+        )
+        return last, jnp.concatenate([x[None], outputs])
