@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def method_names() -> list[str]:
     """Names of the methods that there are."""
-    return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method")
+    shared = ("method", "towers")
+    return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name not in shared)
 
 
 def get_method_class(name: str) -> "type[Method]":

@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019) without its pooler: the text tower."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -13,7 +14,9 @@ from retfm_jax.models.layers import (
     Linear,
     Remat,
     attention,
+    count_layers,
     dropout,
+    majority,
     scan_layers,
     split,
     stack_layers,
@@ -91,6 +94,28 @@ SIZES = {
     "RoBERTa-wwm-ext-large-chinese": BertConfig(width=1024, layers=24, mlp_width=4096),
     "RBT3-chinese": BertConfig(layers=3),
 }
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], num_heads: int | None) -> BertConfig:
+    """The sizes that published tensors speak of, by majority where they contradict each other.
+
+    Args:
+      shapes: of the tower's tensors, by name relative to the tower.
+      num_heads: no tensor tells it; None means one for every 64 of the width.
+    """
+
+    def size(name: str, axis: int, default: int) -> int:
+        return majority(shapes, ((name, axis),), default)
+
+    return BertConfig(
+        vocab_size=size("embeddings.word_embeddings.weight", 0, 21128),
+        width=size("*LayerNorm.weight", 0, 768),
+        layers=count_layers(shapes, "encoder.layer."),
+        heads=num_heads,
+        mlp_width=size("encoder.layer.*.intermediate.dense.bias", 0, 3072),
+        positions=size("embeddings.position_embeddings.weight", 0, 512),
+        types=size("embeddings.token_type_embeddings.weight", 0, 2),
+    )
 
 
 class Embedding(nnx.Module):

@@ -1,6 +1,8 @@
 """What the transformer towers share: linear maps, norms, attention, dropout, a scan over layers."""
 
-from collections.abc import Callable
+import collections
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import jax
@@ -120,3 +122,32 @@ def scan_layers(
 def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
     """One module that holds `layers` differently drawn copies, stacked on a leading axis."""
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
+
+
+def majority(
+    shapes: Mapping[str, tuple[int, ...]], places: Iterable[tuple[str, int]], default: int
+) -> int:
+    """The size that most of the named axes have, `default` where no such tensor is there.
+
+    One misshaped or missing tensor then does not hide what all the others agree on.
+
+    Args:
+      places: patterns of names (as in a shell) with the axis to look at.
+    """
+    votes = collections.Counter(
+        shape[axis]
+        for pattern, axis in places
+        for name, shape in shapes.items()
+        if fnmatch.fnmatchcase(name, pattern) and len(shape) > axis
+    )
+    return votes.most_common(1)[0][0] if votes else default
+
+
+def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    """How many numbered layers the names after `prefix` speak of."""
+    numbers = {
+        int(number)
+        for name in shapes
+        if name.startswith(prefix) and (number := name[len(prefix) :].split(".")[0]).isdigit()
+    }
+    return max(numbers, default=-1) + 1

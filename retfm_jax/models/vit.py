@@ -1,6 +1,8 @@
 """CLIP's vision transformer (Radford et al. 2021; Dosovitskiy et al. 2021)."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -13,6 +15,8 @@ from retfm_jax.models.layers import (
     Linear,
     Remat,
     attention,
+    count_layers,
+    majority,
     scan_layers,
     split,
     stack_layers,
@@ -91,6 +95,27 @@ SIZES = {
 }
 
 
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViTConfig:
+    """The sizes that published tensors speak of, by majority where they contradict each other.
+
+    Args:
+      shapes: of the tower's tensors, by name relative to the tower.
+    """
+    width = majority(shapes, (("class_embedding", 0), ("ln_*", 0), ("*.ln_?.weight", 0)), 768)
+    patch = majority(shapes, (("conv1.weight", 3), ("conv1.weight", 2)), 16)
+    tokens = majority(shapes, (("positional_embedding", 0),), 197)
+    layers = count_layers(shapes, "transformer.resblocks.")
+    # H/14 is the one published tower whose heads are not 64 wide.
+    heads = 16 if width == 1280 else None if width % 64 == 0 else 1
+    return ViTConfig(
+        image_size=patch * math.isqrt(max(tokens - 1, 1)),
+        patch_size=patch,
+        width=width,
+        layers=layers,
+        heads=heads,
+    )
+
+
 class Block(nnx.Module):
     """A pre-norm transformer block with QuickGELU, `x * sigmoid(1.702 x)`."""
 
@@ -144,13 +169,18 @@ class ViT(nnx.Module):
         self.projection = normal(width, embed_dim)
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, key: PRNGKeyArray | None = None
+        self,
+        images: Float[Array, "b h w 3"],
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
         """Embeds normalised images.
 
         Args:
           images: height and width as configured.
           key: randomness of patch dropping; None keeps every patch.
+          train: of no effect here; image towers with batch norms take it.
 
         Returns:
           the projected embedding, not normalised, and the class token after the last norm, both

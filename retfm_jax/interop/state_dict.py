@@ -1,0 +1,210 @@
+"""Published PyTorch state dicts to our parameters and back, by the methods' name tables.
+
+A row of a table is (published name, our path, transform). `{n}` in the published name counts the
+layers that our array stacks on its leading axis. Transforms, theirs to ours and back:
+
+  copy    nothing changes
+  linear  (out, in) <-> (in, out)
+  conv    (out, in, h, w) <-> (h, w, in, out)
+  int64   int64 there, int32 here
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from retfm_jax.errors import UserError
+from retfm_jax.methods.method import Method, MethodState, Params
+
+Names = tuple[tuple[str, str, str], ...]
+
+#: Tensors of published files that no network of ours has and that change no output.
+_IGNORED = re.compile(r"bert\.pooler\.|(bert|text_model\.model)\.embeddings\.position_ids$")
+
+_INWARD = {
+    "copy": lambda x: x,
+    "linear": lambda x: x.T,
+    "conv": lambda x: x.transpose(2, 3, 1, 0),
+    "int64": lambda x: x.astype(np.int32),
+}
+_OUTWARD = {
+    "copy": lambda x: x,
+    "linear": lambda x: x.T,
+    "conv": lambda x: x.transpose(3, 2, 0, 1),
+    "int64": lambda x: x.astype(np.int64),
+}
+
+
+class _Tensor(NamedTuple):
+    """One published tensor: its name, where its values live with us, and how they are turned."""
+
+    name: str
+    path: str
+    index: int | None
+    transform: str
+
+
+def _tensors(names: Names, leaves: Mapping[str, Any]) -> Iterator[_Tensor]:
+    for published, path, transform in names:
+        if path not in leaves:
+            raise KeyError(f"the name table speaks of {path}, which the network does not have")
+        if "{n}" not in published:
+            yield _Tensor(published, path, None, transform)
+            continue
+        for index in range(leaves[path].shape[0]):
+            yield _Tensor(published.replace("{n}", str(index)), path, index, transform)
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, parts joined by "/"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """A tree shaped like `tree` with the leaves named by `flatten`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: leaves[jax.tree_util.keystr(path, simple=True, separator="/")], tree
+    )
+
+
+def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[str, np.ndarray]:
+    """Our network under its published names, in PyTorch's layout; every value keeps its bits."""
+    leaves = {path: np.asarray(leaf) for path, leaf in _variables(params, state).items()}
+    tensors = {}
+    for tensor in _tensors(method.names, leaves):
+        value = leaves[tensor.path]
+        value = value if tensor.index is None else value[tensor.index]
+        tensors[tensor.name] = np.array(_OUTWARD[tensor.transform](value), order="C")
+    return tensors
+
+
+def from_state_dict(
+    method: Method, tensors: Mapping[str, np.ndarray], *, where: str = "state dict"
+) -> tuple[Params, MethodState]:
+    """Published tensors as the parameters and state of a method.
+
+    Args:
+      tensors: as `normalise` returns them.
+      where: named in errors.
+
+    Raises:
+      UserError: tensors are missing, extra, or of another shape; all of them are named.
+    """
+    params, state = jax.eval_shape(method.init, jax.random.key(0))
+    shapes = _variables(params, state)
+    wanted = {tensor.name: tensor for tensor in _tensors(method.names, shapes)}
+    problems = [f"missing {name}" for name in wanted if name not in tensors]
+    problems += [f"extra {name}" for name in tensors if name not in wanted]
+    parts: dict[str, dict[int | None, np.ndarray]] = {}
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            continue
+        shape = shapes[tensor.path].shape
+        shape = shape if tensor.index is None else shape[1:]
+        value = tensors[name]
+        expected = np.empty(shape, np.bool_)
+        expected = _OUTWARD[tensor.transform](expected).shape
+        if value.shape != expected:
+            problems.append(f"misshaped {name}: {value.shape} where {expected} is expected")
+            continue
+        parts.setdefault(tensor.path, {})[tensor.index] = _INWARD[tensor.transform](value)
+    if problems:
+        raise UserError(
+            f"{where} does not fit a {method.name} network:\n  " + "\n  ".join(sorted(problems))
+        )
+    leaves = {}
+    for path, members in parts.items():
+        value = members[None] if None in members else np.stack([*members.values()])
+        leaves[path] = jnp.asarray(value, dtype=shapes[path].dtype)
+    params = unflatten_like(params, leaves)
+    stats = unflatten_like(state.batch_stats, leaves)
+    return params, MethodState(stats, method.init_carry(params, stats))
+
+
+def normalise(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Tensors as NumPy arrays under plain published names.
+
+    Takes away the prefix `module.` of data-parallel training and tensors that take no part in any
+    output, splits fused query-key-value tensors of BERT, and gives `Wqkv` its plain name. Half
+    precision becomes float32.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for name, value in state_dict.items():
+        name = name.removeprefix("module.")
+        if _IGNORED.match(name):
+            continue
+        array = _to_numpy(value)
+        fused = re.fullmatch(r"(bert\.encoder\..*\.attention\.self)\.(?:Wqkv|qkv)\.(\w+)", name)
+        if fused:
+            for part, piece in zip(("query", "key", "value"), np.split(array, 3), strict=True):
+                tensors[f"{fused[1]}.{part}.{fused[2]}"] = piece
+            continue
+        name = re.sub(r"\.attn\.Wqkv\.(weight|bias)$", r".attn.in_proj_\1", name)
+        tensors[name] = array
+    return tensors
+
+
+def resize_positions(
+    positions: np.ndarray, tokens: int, *, where: str = "positional_embedding"
+) -> np.ndarray:
+    """Fits position embeddings of a ViT to another grid, as published.
+
+    The class token's stays; the others are interpolated bicubically (Keys' kernel, a = -0.75)
+    with aligned corners.
+
+    Args:
+      positions: (1 + g g, d).
+      tokens: 1 + G G.
+
+    Returns:
+      (1 + G G, d), of the same dtype; `positions` itself where nothing changes.
+
+    Raises:
+      UserError: one of the grids is not square.
+    """
+    if len(positions) == tokens:
+        return positions
+    old, new = round((len(positions) - 1) ** 0.5), round((tokens - 1) ** 0.5)
+    if 1 + old * old != len(positions) or 1 + new * new != tokens:
+        raise UserError(
+            f"{where} has {len(positions)} tokens and {tokens} are needed: both must be a square "
+            "grid and a class token"
+        )
+    weights = _bicubic_aligned(old, new)  # (G, g)
+    grid = positions[1:].astype(np.float64).reshape(old, old, -1)
+    grid = np.einsum("Gg,Hh,ghd->GHd", weights, weights, grid)
+    return np.concatenate([positions[:1], grid.reshape(new * new, -1).astype(positions.dtype)])
+
+
+def _bicubic_aligned(old: int, new: int) -> np.ndarray:
+    """Weights (new, old) of bicubic interpolation whose first and last samples coincide."""
+    a = -0.75
+    where = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
+    base = np.floor(where).astype(int)
+    weights = np.zeros((new, old))
+    for offset in (-1, 0, 1, 2):
+        x = np.abs(where - (base + offset))
+        near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+        far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+        columns = np.clip(base + offset, 0, old - 1)
+        np.add.at(weights, (np.arange(new), columns), np.where(x <= 1, near, far))
+    return weights
+
+
+def _variables(params: Params, state: MethodState) -> dict[str, Any]:
+    return flatten(params) | flatten(state.batch_stats)
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and array.dtype != np.float32:
+        array = array.astype(np.float32)
+    return array

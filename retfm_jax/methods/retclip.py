@@ -1,0 +1,235 @@
+"""RET-CLIP (Du et al., MICCAI 2024, arXiv 2405.14137): patients with two eyes and one report."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from retfm_jax.losses.tripartite import LEVELS, tripartite
+from retfm_jax.methods.method import Batch, Embeddings, Method, Metrics, MethodState, Params
+from retfm_jax.methods.towers import (
+    ImageTowerConfig,
+    image_names,
+    image_tower,
+    infer_image_config,
+    relative,
+    text_names,
+)
+from retfm_jax.models import bert
+from retfm_jax.models.layers import Linear, majority, split
+
+#: Initial and largest log-temperature.
+INITIAL_LOG_SCALE = math.log(90)
+MAX_LOG_SCALE = math.log(100)
+
+#: What the published names append for each level.
+_SUFFIX = {"patient": "", "left": "_left", "right": "_right"}
+_FEATURE_MAPPING = {"patient": "global", "left": "left", "right": "right"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RetClipConfig:
+    """Sizes of the network; the defaults are the published ViT-B/16 + RoBERTa-wwm-ext-base.
+
+    Attributes:
+      embed_dim: width of all six embeddings.
+      dtype: compute type of the towers; parameters stay float32.
+      loss_block: candidates per block of the loss, for batches whose B x B similarities do not
+        fit into memory; None computes them at once.
+    """
+
+    image: ImageTowerConfig = dataclasses.field(default_factory=lambda: ImageTowerConfig())
+    text: bert.BertConfig = bert.BertConfig()
+    embed_dim: int = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    loss_block: int | None = None
+
+
+class TextHead(nnx.Module):
+    """Two linear layers with a ReLU between them."""
+
+    def __init__(self, width: int, outputs: int, *, rngs: nnx.Rngs):
+        self.hidden = Linear(width, width, std=width**-0.5, bias=True, rngs=rngs)
+        self.output = Linear(width, outputs, std=width**-0.5, bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b e"]:
+        return self.output(jax.nn.relu(self.hidden(x)))
+
+
+class RetClipNetwork(nnx.Module):
+    """Both towers, a head for each level and modality, three log-temperatures."""
+
+    def __init__(self, config: RetClipConfig, *, rngs: nnx.Rngs):
+        dim = config.embed_dim
+        self.visual = image_tower(config.image, dim, dtype=config.dtype, rngs=rngs)
+        self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
+        self.image_head = nnx.Module()
+        self.text_head = nnx.Module()
+        self.log_scale = nnx.Module()
+        for level in LEVELS:
+            inputs = 2 * dim if level == "patient" else dim
+            head = Linear(inputs, dim, std=inputs**-0.5, bias=False, rngs=rngs)
+            setattr(self.image_head, level, head)
+            setattr(self.text_head, level, TextHead(config.text.width, dim, rngs=rngs))
+            setattr(self.log_scale, level, nnx.Param(jnp.asarray(INITIAL_LOG_SCALE)))
+
+
+class RetClip(Method):
+    """The tripartite objective over patients, of whom some have one eye only."""
+
+    name = "retclip"
+    config_class = RetClipConfig
+    default_experiment = "retclip_vit_b16"
+    sample_kind = "patient"
+
+    def network(self, rngs: nnx.Rngs) -> RetClipNetwork:
+        return RetClipNetwork(self.config, rngs=rngs)
+
+    @property
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        heads = []
+        for level in LEVELS:
+            suffix = _SUFFIX[level]
+            heads.append((f"logit_scale{suffix}", f"log_scale/{level}", "copy"))
+            for theirs, ours in (("0", "hidden"), ("2", "output")):
+                published, path = f"text_projection{suffix}.{theirs}", f"text_head/{level}/{ours}"
+                heads.append((f"{published}.weight", f"{path}/kernel", "linear"))
+                heads.append((f"{published}.bias", f"{path}/bias", "copy"))
+            mapping = f"{_FEATURE_MAPPING[level]}_feature_mapping.weight"
+            heads.append((mapping, f"image_head/{level}/kernel", "linear"))
+        return (
+            *image_names(self.config.image, "visual.", "visual/"),
+            *text_names("bert.", "bert/"),
+            *heads,
+        )
+
+    def encode(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Embeddings, dict[str, Any]]:
+        """Embeds patients at the three levels.
+
+        Args:
+          batch: `image_left`, `image_right` (B, H, W, 3), `tokens` (B, L), and, where eyes are
+            missing, `has_left`, `has_right` (B,) bool. What a missing eye's pixels hold does not
+            matter to the losses that it is absent from.
+
+        Returns:
+          unit-norm `image_<level>` and `text_<level>`, each (B, embed_dim) float32. The patient's
+          image embedding is a linear map of both eyes' embeddings side by side; where one eye is
+          missing, the other one's embedding stands in both places.
+        """
+        network = self.bind(params, state.batch_stats)
+        image_key, text_key = split(key, 2)
+        # Both eyes go through the tower in one call; with the eye as the second axis the rows of
+        # one patient stay on one device.
+        eyes = jnp.stack([batch["image_left"], batch["image_right"]], axis=1)
+        embedded, _ = network.visual(eyes.reshape(-1, *eyes.shape[2:]), key=image_key, train=train)
+        left, right = jnp.moveaxis(embedded.reshape(-1, 2, self.config.embed_dim), 1, 0)
+        images = _image_levels(network, left, right, batch.get("has_left"), batch.get("has_right"))
+        texts = _text_levels(network, batch["tokens"], text_key)
+        stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        return images | texts, stats
+
+    def objective(
+        self,
+        params: Params,
+        state: MethodState,
+        embeddings: Embeddings,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """The tripartite loss; metrics `loss_patient`, `loss_left`, `loss_right`, `loss_total`."""
+        scales = {level: jnp.exp(params["log_scale"][level]) for level in LEVELS}
+        total, parts = tripartite(
+            embeddings,
+            scales,
+            batch.get("has_left"),
+            batch.get("has_right"),
+            self.config.loss_block,
+        )
+        return total, ({**parts, "loss_total": total}, state)
+
+    def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
+        """Clamps each log-temperature to [0, ln 100]."""
+        clamped = jax.tree.map(lambda s: jnp.clip(s, 0, MAX_LOG_SCALE), params["log_scale"])
+        return params | {"log_scale": clamped}, state
+
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """The six embeddings and `scale_patient`, `scale_left`, `scale_right`."""
+        embeddings, _ = self.encode(params, state, batch)
+        scales = {f"scale_{level}": jnp.exp(params["log_scale"][level]) for level in LEVELS}
+        return embeddings | scales
+
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        """Patient-level embeddings of patients of whom one eye is known."""
+        network = self.bind(params, state.batch_stats)
+        embedded, _ = network.visual(images)
+        return _image_levels(network, embedded, embedded)["image_patient"]
+
+    def encode_texts(
+        self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        """Patient-level embeddings of reports."""
+        return _text_levels(self.bind(params, state.batch_stats), tokens, None)["text_patient"]
+
+    @classmethod
+    def infer_config(
+        cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
+    ) -> RetClipConfig:
+        dim = majority(
+            shapes, (("text_projection*.2.bias", 0), ("*_feature_mapping.weight", 0)), 512
+        )
+        return RetClipConfig(
+            image=infer_image_config(relative(shapes, "visual.")),
+            text=bert.infer_config(relative(shapes, "bert."), text_num_heads),
+            embed_dim=dim,
+        )
+
+
+def _unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _image_levels(
+    network: RetClipNetwork,
+    left: Float[Array, "b d"],
+    right: Float[Array, "b d"],
+    has_left: Bool[Array, " b"] | None = None,
+    has_right: Bool[Array, " b"] | None = None,
+) -> Embeddings:
+    first, second = left, right
+    if has_left is not None:
+        first = jnp.where(has_left[:, None], left, right)
+    if has_right is not None:
+        second = jnp.where(has_right[:, None], right, left)
+    head = network.image_head
+    return {
+        "image_patient": _unit(head.patient(jnp.concatenate([first, second], axis=-1))),
+        "image_left": _unit(head.left(left)),
+        "image_right": _unit(head.right(right)),
+    }
+
+
+def _text_levels(
+    network: RetClipNetwork, tokens: Int[Array, "b n"], key: PRNGKeyArray | None
+) -> Embeddings:
+    hidden, _ = network.bert(tokens, key=key)
+    first = hidden[:, 0].astype(jnp.float32)
+    return {f"text_{level}": _unit(getattr(network.text_head, level)(first)) for level in LEVELS}
+
+
+METHOD = RetClip
