@@ -126,12 +126,13 @@ def soft_target_info_nce(
     """
     image = image.astype(jnp.float32)
     text = text.astype(jnp.float32)
-    same = (category[:, None] == category[None, :]).astype(jnp.float32)
-    target = same / jnp.sum(same, axis=1, keepdims=True)
+    # A row's targets sum to 1, so -sum_j T_ij log p_ij = log Z_i - s q_i . m_i, where m_i is the
+    # mean of the candidates of i's category: no (b, b) matrix of targets is needed.
+    batch = category.shape[0]
+    _, group, size = jnp.unique(category, return_inverse=True, return_counts=True, size=batch)
 
     def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
-        # The targets of a row sum to 1: -sum_j T_ij log p_ij = log Z_i - s q_i . sum_j T_ij o_j
-        mean_positive = similarity(target, others.T)  # (b, b) . (b, d) -> (b, d)
+        mean_positive = jax.ops.segment_sum(others, group, batch)[group] / size[group, None]
         positive = scale * jnp.sum(queries * mean_positive, axis=1)
 
         def logits(members: Float[Array, "n d"]) -> Float[Array, "b n"]:

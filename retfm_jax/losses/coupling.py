@@ -1,0 +1,127 @@
+"""Weighted similarity coupling: a contrastive loss that knows which pairs say the same.
+
+In retinal reports most pairs of a batch agree ("normal fundus"), so a plain contrastive loss pushes
+apart what means the same. Here expert-knowledge labels of the reports eliminate those false
+negatives and weigh how fast the other pairs part. The published code holds a plain contrastive
+loss; this is a reconstruction from the description in Yang et al. (ViLReF), arXiv 2408.10894.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from retfm_jax.losses.contrastive import EXCLUDED, log_partition, similarity
+from retfm_jax.losses.memory_queue import Queue, filled_mask
+
+
+def label_similarity(
+    labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
+) -> Float[Array, "q n"]:
+    r"""Cosine of multi-hot label vectors, 0 where either is empty (unknown).
+
+    .. math:: J_{ij} = \langle y_i, y_j \rangle / (|y_i| |y_j|)
+    """
+    shared, product = _overlap(labels, other_labels)
+    return shared / jnp.sqrt(jnp.maximum(product, 1.0))
+
+
+def same_labels(
+    labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
+) -> Bool[Array, "q n"]:
+    """Whether two label sets are equal and not empty, that is, their similarity is exactly 1."""
+    # In counts, which float32 holds exactly: no rounding of a square root decides.
+    shared, product = _overlap(labels, other_labels)
+    return (shared * shared == product) & (product > 0)
+
+
+def _overlap(
+    labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
+) -> tuple[Float[Array, "q n"], Float[Array, "q n"]]:
+    """The number of shared labels, and the product of the two numbers of labels."""
+    counts = jnp.sum(labels, axis=1)[:, None] * jnp.sum(other_labels, axis=1)[None, :]
+    return similarity(labels, other_labels), counts.astype(jnp.float32)
+
+
+def log_weights(
+    labels: Float[Array, "q c"],
+    other_labels: Float[Array, "n c"],
+    own: Bool[Array, "q n"],
+    gamma: float,
+) -> Float[Array, "q n"]:
+    r"""What is added to the logits of negatives; constant for the gradient.
+
+    .. math:: \log w_{ij} = \gamma \log(1 - J_{ij})
+
+    0 for a query's own pair; `EXCLUDED` for false negatives, other pairs with the same labels.
+
+    Args:
+      labels: multi-hot labels of the queries.
+      other_labels: multi-hot labels of the candidates.
+      own: where the candidate is the query's own pair.
+      gamma: 0 leaves the elimination alone.
+    """
+    false_negative = same_labels(labels, other_labels)
+    agreement = jnp.where(false_negative, 0.0, label_similarity(labels, other_labels))
+    weights = jnp.where(false_negative, EXCLUDED, gamma * jnp.log1p(-agreement))
+    return jax.lax.stop_gradient(jnp.where(own, 0.0, weights))
+
+
+def weighted_similarity_coupling(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""],
+    labels: Float[Array, "b c"],
+    queue: Queue | None = None,
+    gamma: float = 1.0,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    r"""Symmetric contrastive loss with eliminated false negatives and weighted negatives.
+
+    .. math:: L_{i2t} = -\frac{1}{B} \sum_i \log
+      \frac{e^{s v_i t_i}}{\sum_{j : F_{ij} = 0} w_{ij} e^{s v_i t_j}}, \quad
+      L = (L_{i2t} + L_{t2i}) / 2
+
+    The candidates j are the batch and the filled entries of the queue, which are always other
+    pairs. F marks candidates with the same, non-empty labels, :math:`w_{ij} = (1 - J_{ij})^\gamma`
+    weighs the rest and is 1 for the own pair (see `label_similarity`). With empty labels and an
+    empty queue this is `contrastive.info_nce`, whatever gamma.
+
+    Args:
+      image, text: unit-norm embeddings of the batch; row i of both belongs to pair i.
+      scale: the factor s on the similarities.
+      labels: multi-hot labels of the pairs, all 0 where unknown.
+      queue: earlier pairs (see `memory_queue`); None: the batch alone.
+      gamma: exponent of the weights.
+      block_size: see `contrastive.log_partition`.
+    """
+    image = image.astype(jnp.float32)
+    text = text.astype(jnp.float32)
+    labels = labels.astype(jnp.float32)
+    batch = image.shape[0]
+    index = jnp.arange(batch)
+    positive = scale * jnp.sum(image * text, axis=1)
+    candidates = {"labels": labels, "index": index, "present": jnp.ones(batch, bool)}
+    if queue is not None:
+        size = queue["image"].shape[0]
+        remembered = {
+            "labels": queue["labels"],
+            "index": jnp.full(size, -1),  # never a query's own pair
+            "present": filled_mask(queue),
+        }
+        candidates = jax.tree.map(lambda *parts: jnp.concatenate(parts), candidates, remembered)
+
+    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "n d"]) -> Array:
+        def logits(block: dict[str, Array]) -> Float[Array, "b n"]:
+            own = index[:, None] == block["index"][None, :]
+            bias = log_weights(labels, block["labels"], own, gamma)
+            weighted = scale * similarity(queries, block["embedding"]) + bias
+            return jnp.where(block["present"], weighted, EXCLUDED)
+
+        return log_partition(logits, {**candidates, "embedding": others}, block_size) - positive
+
+    def with_queue(embedding: Float[Array, "b d"], name: str) -> Float[Array, "n d"]:
+        return embedding if queue is None else jnp.concatenate([embedding, queue[name]])
+
+    total = cross_entropy(image, with_queue(text, "text"))
+    total += cross_entropy(text, with_queue(image, "image"))
+    return jnp.mean(total) / 2
