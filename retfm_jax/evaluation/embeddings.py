@@ -1,0 +1,271 @@
+"""Embeds a split once, so that every protocol computes on the same cached arrays."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int8, UInt8
+from tqdm import tqdm
+
+from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.errors import UserError
+
+Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
+Embedding = Float[np.ndarray, "n d"]
+#: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts.
+Prompts = Callable[[str, str, str | None], Sequence[str]]
+
+EYES = ("left", "right")
+
+
+class ImageTextModel(Protocol):
+    """What evaluation needs of a model; `retfm_jax.RetinalModel` has it.
+
+    Every embedding is a float32 row of length 1. Any number of rows is allowed in a call.
+    """
+
+    @property
+    def trains_on_patients(self) -> bool:
+        """Whether the model has a patient level beside single images."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The learned scale that multiplies cosines before a softmax over texts."""
+
+    def encode_images(self, images: Sequence[Image]) -> Embedding:
+        """Single photographs, comparable with `encode_texts`."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Embedding:
+        """Texts, comparable with `encode_images`."""
+
+    def encode_patients(
+        self, left: Sequence[Image | None], right: Sequence[Image | None]
+    ) -> Mapping[str, Embedding]:
+        """image_patient, image_left, image_right of pairs of eyes; None marks a missing one.
+
+        Called only where `trains_on_patients`.
+        """
+
+    def encode_patient_texts(self, texts: Sequence[str]) -> Mapping[str, Embedding]:
+        """text_patient, text_left, text_right; called only where `trains_on_patients`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is embedded of every record: its one image, an eye, or the whole patient.
+
+    Attributes:
+      images: a row for every record, zeros where there is nothing to see.
+      seen: whether the record has that image.
+      labels: multi-hot over the label names, -1 where unknown.
+      texts: of the record's report, by language; zeros where it has none.
+    """
+
+    images: Embedding
+    seen: Bool[np.ndarray, " n"]
+    labels: Int8[np.ndarray, "n classes"]
+    texts: Mapping[str, Embedding]
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedSplit:
+    """A split with its embeddings.
+
+    Attributes:
+      views: {"patient", "left", "right"} for patients, {"image"} for single images.
+      records: where the pictures and reports are; read again for galleries only.
+      record_ids, patient_ids: of every record.
+      reports: text of every record by language, "" where it has none.
+      label_names: of the columns of the labels.
+    """
+
+    views: Mapping[str, View]
+    records: Sequence[PatientRecord | ImageRecord]
+    record_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    reports: Mapping[str, tuple[str, ...]]
+    label_names: tuple[str, ...]
+
+    @property
+    def main_view(self) -> str:
+        """The view that belongs to a record as a whole."""
+        return "patient" if "patient" in self.views else "image"
+
+
+def unit(rows: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+    """Rows scaled to length 1; rows of zeros stay."""
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
+
+def embed_split(
+    model: ImageTextModel,
+    records: Sequence[PatientRecord | ImageRecord],
+    label_names: Sequence[str],
+    languages: Sequence[str] = LANGUAGES,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> EmbeddedSplit:
+    """Embeds every image and every report of a split.
+
+    Args:
+      records: all of one kind.
+      label_names: of the columns of the records' labels.
+      languages: in which reports are embedded; one without any report is skipped.
+      batch_size: records at a time.
+      progress: shows a bar.
+
+    Raises:
+      UserError: there is no record, or the kinds are mixed.
+    """
+    if not len(records):
+        raise UserError("the split holds no record; choose another --split")
+    parts: dict[str, list[Embedding]] = {}
+    labels: dict[str, list[np.ndarray]] = {}
+    seen: dict[str, list[np.ndarray]] = {}
+    reports: dict[str, list[str]] = {language: [] for language in languages}
+    record_ids, patient_ids = [], []
+    kind = type(records[0])
+    bar = tqdm(total=len(records), desc="embedding", unit="record", disable=not progress)
+    with bar:
+        for start in range(0, len(records), batch_size):
+            batch = [
+                records[index] for index in range(start, min(start + batch_size, len(records)))
+            ]
+            if not all(isinstance(record, kind) for record in batch):
+                raise UserError("the split mixes records of patients and of single images")
+            record_ids += [record.record_id for record in batch]
+            if kind is PatientRecord:
+                patient_ids += [record.record_id for record in batch]
+                texts = [record.report for record in batch]
+                images = _patients(model, batch)
+                for view, prefix in (("patient", ""), ("left", "left_"), ("right", "right_")):
+                    labels.setdefault(view, []).append(
+                        np.stack([getattr(record, f"{prefix}labels") for record in batch])
+                    )
+            else:
+                patient_ids += [record.patient_id for record in batch]
+                texts = [record.caption for record in batch]
+                images = {"image": model.encode_images([record.image for record in batch])}
+                labels.setdefault("image", []).append(np.stack([r.labels for r in batch]))
+            for view, rows in images.items():
+                parts.setdefault(view, []).append(np.asarray(rows))
+                seen.setdefault(view, []).append(np.linalg.norm(rows, axis=-1) > 0)
+            for language in languages:
+                reports[language] += [text[language] for text in texts]
+            bar.update(len(batch))
+    embedded_texts = _texts(model, reports, tuple(parts), batch_size, progress)
+    return EmbeddedSplit(
+        views={
+            view: View(
+                images=np.concatenate(parts[view]),
+                seen=np.concatenate(seen[view]),
+                labels=np.concatenate(labels[view]),
+                texts={language: texts[view] for language, texts in embedded_texts.items()},
+            )
+            for view in parts
+        },
+        records=records,
+        record_ids=tuple(record_ids),
+        patient_ids=tuple(patient_ids),
+        reports={language: tuple(texts) for language, texts in reports.items()},
+        label_names=tuple(label_names),
+    )
+
+
+def _patients(model: ImageTextModel, batch: Sequence[PatientRecord]) -> dict[str, Embedding]:
+    """Embeddings of both eyes and of the patient, zeros for what is missing."""
+    eyes = {eye: [getattr(record, eye) or None for record in batch] for eye in EYES}
+    has = {eye: np.array([image is not None for image in eyes[eye]]) for eye in EYES}
+    if model.trains_on_patients:
+        features = model.encode_patients(eyes["left"], eyes["right"])
+        rows = {view: np.asarray(features[f"image_{view}"]) for view in ("patient", *EYES)}
+    else:
+        # A model of single images knows a patient by the mean of the eyes that there are.
+        there = [image for eye in EYES for image in eyes[eye] if image is not None]
+        embedded = model.encode_images(there)
+        place = np.concatenate([has[eye] for eye in EYES])
+        both = np.zeros((len(place), embedded.shape[1]), np.float32)
+        both[place] = embedded
+        left, right = np.split(both, 2)
+        rows = {"patient": unit(left + right), "left": left, "right": right}
+    there = has | {"patient": has["left"] | has["right"]}
+    return {view: np.where(there[view][:, None], rows[view], np.float32(0)) for view in rows}
+
+
+def _texts(
+    model: ImageTextModel,
+    reports: Mapping[str, Sequence[str]],
+    views: Sequence[str],
+    batch_size: int,
+    progress: bool,
+) -> dict[str, dict[str, Embedding]]:
+    """Embeddings of reports by language and view; equal texts are computed once."""
+    result = {}
+    for language, texts in reports.items():
+        distinct = sorted(set(texts) - {""})
+        if not distinct:
+            continue
+        parts: dict[str, list[Embedding]] = {view: [] for view in views}
+        starts = range(0, len(distinct), batch_size)
+        for start in tqdm(starts, desc=f"reports ({language})", disable=not progress):
+            for view, rows in encode_texts(
+                model, distinct[start : start + batch_size], views
+            ).items():
+                parts[view].append(rows)
+        place = {text: index for index, text in enumerate(distinct)}
+        index = np.array([place.get(text, -1) for text in texts])
+        result[language] = {
+            view: np.where((index >= 0)[:, None], np.concatenate(rows)[index], np.float32(0))
+            for view, rows in parts.items()
+        }
+    return result
+
+
+def encode_texts(
+    model: ImageTextModel, texts: Sequence[str], views: Sequence[str]
+) -> dict[str, Embedding]:
+    """Texts as they compare with the images of each view."""
+    if model.trains_on_patients and "image" not in views:
+        features = model.encode_patient_texts(texts)
+        return {view: np.asarray(features[f"text_{view}"]) for view in views}
+    rows = np.asarray(model.encode_texts(texts))
+    return dict.fromkeys(views, rows)
+
+
+def class_embeddings(
+    model: ImageTextModel,
+    names: Sequence[str],
+    language: str,
+    prompts: Prompts,
+    views: Sequence[str],
+) -> dict[str, Embedding]:
+    """One unit row for every class and view: the mean of the class's prompt embeddings.
+
+    Averaging over templates, synonyms and descriptions is KeepFIT's "domain knowledge". The views
+    "left" and "right" ask for prompts that name the eye.
+    """
+    result = {}
+    for view in views:
+        texts = [list(prompts(name, language, view if view in EYES else None)) for name in names]
+        flat = [text for group in texts for text in group]
+        distinct = sorted(set(flat))
+        rows = np.concatenate(
+            [
+                encode_texts(model, distinct[start : start + 64], [view])[view]
+                for start in range(0, len(distinct), 64)
+            ]
+        )
+        place = {text: index for index, text in enumerate(distinct)}
+        means = [rows[[place[text] for text in group]].mean(0) for group in texts]
+        result[view] = unit(np.stack(means))
+    return result
+
+
+def same_report_groups(texts: Sequence[str]) -> np.ndarray:
+    """Equal numbers for reports that read alike: letter case and blanks do not count."""
+    keys = [hashlib.sha256("".join(text.casefold().split()).encode()).digest() for text in texts]
+    return np.unique(np.array(keys, dtype="S32"), return_inverse=True)[1]

@@ -1,0 +1,65 @@
+"""What every classification protocol returns, and the metrics that follow from it."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from retfm_jax.evaluation.metrics import (
+    MultiLabelMetrics,
+    SingleLabelMetrics,
+    multi_label,
+    single_label,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Scores of samples for classes beside the truth.
+
+    Attributes:
+      names: of the classes.
+      labels: multi-hot, -1 where unknown; with `exclusive` every row has exactly one 1.
+      scores: with `exclusive` probabilities that sum to 1, else any scale, higher = more likely.
+      patients: of every sample, the unit of the intervals.
+      samples: each sample's place in its split and the eye (None: the record as a whole).
+      exclusive: a sample has exactly one class.
+    """
+
+    names: tuple[str, ...]
+    labels: Int[np.ndarray, "n classes"]
+    scores: Float[np.ndarray, "n classes"]
+    patients: tuple[str, ...]
+    samples: tuple[tuple[int, str | None], ...]
+    exclusive: bool
+
+    def metrics(self, draws: int = 1000, seed: int = 0) -> MultiLabelMetrics | SingleLabelMetrics:
+        """All metrics of the task's kind with intervals by patient."""
+        if self.exclusive:
+            truth = self.labels.argmax(1)
+            return single_label(truth, self.scores, self.names, self.patients, draws, seed)
+        return multi_label(self.labels, self.scores, self.names, self.patients, draws, seed)
+
+    def counts(self) -> dict[str, Any]:
+        """Samples, patients and positives of each class."""
+        return {
+            "samples": len(self.samples),
+            "patients": len(set(self.patients)),
+            "positives": {
+                name: int((self.labels[:, index] == 1).sum())
+                for index, name in enumerate(self.names)
+            },
+        }
+
+
+def is_exclusive(labels: Int[np.ndarray, "n classes"]) -> bool:
+    """Whether every labelled sample has exactly one class."""
+    known = labels[(labels >= 0).any(1)]
+    return labels.shape[1] > 1 and len(known) > 0 and bool((known.clip(0).sum(1) == 1).all())
+
+
+def softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    """Probabilities along the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
