@@ -1,0 +1,203 @@
+"""Weighted similarity coupling against its own definition, term by term."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from retfm_jax.losses import memory_queue
+from retfm_jax.losses.contrastive import info_nce
+from retfm_jax.losses.coupling import (
+    label_similarity,
+    same_labels,
+    weighted_similarity_coupling,
+)
+
+SCALE = jnp.float32(9.0)
+
+
+def unit(seed: int, *shape: int) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+#: Eight pairs: two unknown, two with equal sets, the rest overlapping more or less.
+LABELS = np.array(
+    [
+        [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+    ],
+    np.float32,
+)
+
+
+def filled_queue(pairs: int, size: int, seed: int = 5) -> memory_queue.Queue:
+    labels = np.random.default_rng(seed).integers(0, 2, (pairs, 5)).astype(np.float32)
+    queue = memory_queue.init(size, 16, 5)
+    return memory_queue.push(queue, unit(seed, pairs, 16), unit(seed + 1, pairs, 16), labels)
+
+
+def test_label_similarity_is_a_cosine_and_knows_the_unknown():
+    similarity = np.asarray(label_similarity(LABELS, LABELS))
+    for i, a in enumerate(LABELS):
+        for j, b in enumerate(LABELS):
+            known = a.any() and b.any()
+            cosine = a @ b / np.sqrt(a.sum() * b.sum()) if known else 0.0
+            assert similarity[i, j] == pytest.approx(cosine, abs=1e-6)
+            assert bool(same_labels(a[None], b[None])[0, 0]) == (known and (a == b).all())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
+def test_without_labels_and_with_an_empty_queue_it_is_info_nce(gamma):
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    queue = memory_queue.init(12, 16, 5)
+    expected, expected_grads = jax.value_and_grad(info_nce, argnums=(0, 1, 2))(image, text, SCALE)
+    value, grads = jax.value_and_grad(weighted_similarity_coupling, argnums=(0, 1, 2))(
+        image, text, SCALE, jnp.zeros((8, 5)), queue, gamma
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(grad, expected_grad, atol=2e-6)
+
+
+def brute_force(image, text, labels, queue_image, queue_text, queue_labels, gamma):
+    """The definition, candidate by candidate, in float64."""
+
+    def direction(queries, own, queue):
+        candidates = np.concatenate([own, queue]).astype(np.float64)
+        candidate_labels = np.concatenate([labels, queue_labels])
+        losses = []
+        for i, query in enumerate(queries.astype(np.float64)):
+            denominator = 0.0
+            for j, candidate in enumerate(candidates):
+                a, b = labels[i], candidate_labels[j]
+                if i == j:
+                    weight = 1.0
+                elif a.any() and (a == b).all():
+                    continue
+                else:
+                    overlap = a @ b / np.sqrt(a.sum() * b.sum()) if a.any() and b.any() else 0.0
+                    weight = (1 - overlap) ** gamma
+                denominator += weight * np.exp(float(SCALE) * query @ candidate)
+            losses.append(np.log(denominator) - float(SCALE) * query @ candidates[i])
+        return np.mean(losses)
+
+    return (direction(image, text, queue_text) + direction(text, image, queue_image)) / 2
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("block_size", [None, 5])
+def test_equals_its_definition_with_false_negatives_removed(gamma, block_size):
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    queue = filled_queue(7, 10)
+    value = weighted_similarity_coupling(image, text, SCALE, LABELS, queue, gamma, block_size)
+    expected = brute_force(
+        image,
+        text,
+        LABELS,
+        *(np.asarray(queue[name][:7]) for name in ("image", "text", "labels")),
+        gamma,
+    )
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+
+
+def test_gamma_0_only_eliminates():
+    image, text = unit(0, 4, 16), unit(1, 4, 16)
+    # Pairs 0 and 1 overlap without being equal: nothing is eliminated, nothing weighted.
+    labels = jnp.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    value = weighted_similarity_coupling(image, text, SCALE, labels, gamma=0.0)
+    np.testing.assert_allclose(value, info_nce(image, text, SCALE), rtol=1e-6)
+    assert weighted_similarity_coupling(image, text, SCALE, labels, gamma=1.0) < value
+
+
+def test_a_batch_that_says_one_thing_leaves_only_the_positives():
+    image, text = unit(0, 4, 16), unit(1, 4, 16)
+    labels = jnp.tile(jnp.array([1.0, 0.0]), (4, 1))
+    value, grad = jax.value_and_grad(weighted_similarity_coupling)(image, text, SCALE, labels)
+    np.testing.assert_allclose(value, 0.0, atol=1e-6)
+    np.testing.assert_allclose(grad, 0.0, atol=1e-6)
+
+
+def test_a_pair_parts_in_proportion_to_its_weight_times_its_share():
+    gamma, batch = 1.5, len(LABELS)
+    rng = np.random.default_rng(3)
+    similarities = rng.uniform(-1, 1, (batch, batch)).astype(np.float32)
+    identity = jnp.eye(batch)
+
+    def loss(s):
+        # Texts that are the axes make the images' coordinates the similarities themselves.
+        return weighted_similarity_coupling(s, identity, 1.0, LABELS, gamma=gamma)
+
+    grad = np.asarray(jax.grad(loss)(similarities))
+    agreement = np.asarray(label_similarity(LABELS, LABELS))
+    weight = (1 - agreement) ** gamma
+    np.fill_diagonal(weight, 1.0)
+    weighted = weight * np.exp(similarities.astype(np.float64))
+    by_image = weighted / weighted.sum(axis=1, keepdims=True)
+    by_text = weighted / weighted.sum(axis=0, keepdims=True)
+    expected = (by_image + by_text - 2 * np.eye(batch)) / (2 * batch)
+    np.testing.assert_allclose(grad, expected, atol=1e-6)
+    assert (grad[same_labels(LABELS, LABELS) & ~np.eye(batch, dtype=bool)] == 0).all()
+
+
+def test_unfilled_entries_are_no_candidates():
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    queue = filled_queue(4, 9)
+    rubbish = {
+        **queue,
+        "image": queue["image"].at[4:].set(3.0),
+        "text": queue["text"].at[4:].set(3.0),
+    }
+    value = weighted_similarity_coupling(image, text, SCALE, LABELS, queue)
+    assert weighted_similarity_coupling(image, text, SCALE, LABELS, rubbish) == value
+
+
+def test_weights_are_constants_for_the_gradient():
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+
+    def loss(labels):
+        return weighted_similarity_coupling(image, text, SCALE, labels, None, 1.0)
+
+    assert not jax.grad(loss)(LABELS).any()
+
+
+def test_permuting_the_batch_permutes_nothing_else():
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    queue = filled_queue(6, 6)
+    order = np.random.default_rng(4).permutation(8)
+    grad = jax.value_and_grad(weighted_similarity_coupling)
+    value, image_grad = grad(image, text, SCALE, LABELS, queue)
+    permuted, permuted_grad = grad(image[order], text[order], SCALE, LABELS[order], queue)
+    np.testing.assert_allclose(permuted, value, rtol=1e-6)
+    np.testing.assert_allclose(permuted_grad, image_grad[order], atol=1e-6)
+
+
+def test_eight_devices_compute_what_one_computes():
+    image, text = unit(0, 16, 16), unit(1, 16, 16)
+    labels = np.tile(LABELS, (2, 1))
+
+    def step(image, text, labels, queue):
+        loss = weighted_similarity_coupling(image, text, SCALE, labels, queue)
+        return loss, memory_queue.push(queue, image, text, labels)
+
+    grad = jax.jit(jax.value_and_grad(step, has_aux=True))
+    queue = filled_queue(19, 24)
+    (value, pushed), image_grad = grad(image, text, labels, queue)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def shard(array):
+        return NamedSharding(mesh, PartitionSpec("data") if array.ndim else PartitionSpec())
+
+    arguments = (image, text, labels, queue)
+    sharded = jax.device_put(arguments, jax.tree.map(shard, arguments))
+    (sharded_value, sharded_pushed), sharded_grad = grad(*sharded)
+    np.testing.assert_allclose(sharded_value, value, rtol=1e-6)
+    np.testing.assert_allclose(sharded_grad, image_grad, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, sharded_pushed, pushed)
