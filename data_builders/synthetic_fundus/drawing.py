@@ -1,0 +1,43 @@
+"""An eye as a photograph: the layers from the choroid to the camera, in the order of light."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from retfm_jax.data_builders.synthetic_fundus import anatomy, findings
+from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas
+from retfm_jax.data_builders.synthetic_fundus.population import LABELS, Eye, Look
+
+JPEG_QUALITY = 92
+
+
+def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Draws a photograph, RGB; the same eye at another size is the same picture, resampled."""
+    # A generator a layer: a finding added or taken away leaves every other layer as it was.
+    layers = iter(np.random.default_rng(eye.seed).spawn(5))
+    place = anatomy.draw_anatomy(next(layers))
+    canvas = Canvas(size)
+
+    def paint(painters: dict) -> None:
+        for name, painter in painters.items():
+            if name in eye.findings:
+                rng = np.random.default_rng((eye.seed, LABELS.index(name)))
+                painter(canvas, rng, place, eye.findings[name])
+
+    anatomy.paint_background(canvas, next(layers), place, look)
+    paint(findings.DEEP)
+    anatomy.paint_disc(canvas, next(layers), place, eye.cup_ratio)
+    anatomy.paint_vessels(canvas, next(layers), place)
+    paint(findings.SUPERFICIAL)
+    paint(findings.MEDIA)
+    anatomy.shade(canvas, next(layers), look, eye.exposure)
+    anatomy.mask_field(canvas, look)
+    picture = np.rint(np.clip(canvas.pixels, 0, 1) * 255).astype(np.uint8)
+    return picture if eye.side == "right" else np.ascontiguousarray(picture[:, ::-1])
+
+
+def encode(picture: UInt8[np.ndarray, "size size 3"]) -> bytes:
+    """The picture as JPEG."""
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    return data.tobytes()

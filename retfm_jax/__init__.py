@@ -1,0 +1,1 @@
+"""Retinal vision-language foundation models in JAX: RET-CLIP, ViLReF and KeepFIT."""
