@@ -1,0 +1,328 @@
+"""Checkpoints of a run: atomic, a few kept, readable on any mesh, and honest about damage.
+
+A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
+
+    network    params and batch_stats: all that inference needs
+    training   what only training needs: step, optimiser state, momentum copies, queues, key
+    data       JSON: where the data iterator stood, and the fingerprint of its configuration
+    meta       JSON: the experiment and the versions that wrote it
+"""
+
+import dataclasses
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from retfm_jax.errors import UserError
+from retfm_jax.runtime import distributed
+from retfm_jax.runtime.mesh import path_string
+
+FOLDER = "checkpoints"
+#: Why a checkpoint's bytes could not be read: tensorstore and orbax raise each of these.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held.
+
+    Attributes:
+      step: number of updates behind it.
+      network, training: pytrees like the ones that were asked for.
+      data, meta: the JSON items.
+    """
+
+    step: int
+    network: Any
+    training: Any
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; every process of a run makes one and calls it alike.
+
+    Writing happens in the background: an error of it is raised by the next call.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 3):
+        """Opens the checkpoints of `workdir`, of which the newest `keep` stay."""
+        # Orbax reports its progress on the root logger; errors are raised, not only logged.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.folder = (Path(workdir) / FOLDER).absolute()
+        self._manager = _manager(self.folder, keep)
+        self._writing: int | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest(self) -> Path | None:
+        """The folder of the newest checkpoint."""
+        return self.folder / str(self.steps[-1]) if self.steps else None
+
+    def save(
+        self,
+        step: int,
+        network: Any,
+        training: Any,
+        data: Mapping[str, Any],
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Begins to write a checkpoint; does nothing where the step has one.
+
+        Raises:
+          UserError: this one or the one before could not be written; others are intact.
+        """
+        self.wait()
+        if step in self.steps:
+            return
+        self._writing = step
+        args = ocp.args.Composite(
+            network=ocp.args.StandardSave(network),
+            training=ocp.args.StandardSave(training),
+            data=ocp.args.JsonSave(dict(data)),
+            meta=ocp.args.JsonSave(dict(meta)),
+        )
+        self._guarded(lambda: self._manager.save(step, args=args))
+
+    def wait(self) -> None:
+        """Returns when everything begun is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        self._guarded(self._manager.wait_until_finished)
+        self._writing = None
+
+    def check(self) -> None:
+        """Raises what went wrong in the background, without waiting.
+
+        Raises:
+          UserError: a checkpoint could not be written.
+        """
+        self._guarded(self._manager.check_for_errors)
+
+    def close(self) -> None:
+        """Waits and frees what the manager holds.
+
+        Raises:
+          UserError: the last checkpoint could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except (OSError, ValueError, RuntimeError) as error:
+            step = self._writing
+            if jax.process_index() == 0:
+                for half_written in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(half_written, ignore_errors=True)
+            intact = [str(other) for other in self.steps if other != step]
+            rest = (
+                f"the earlier ones are intact ({', '.join(intact)})"
+                if intact
+                else "there is no earlier one"
+            )
+            raise UserError(
+                f"cannot write the checkpoint of step {step} under {self.folder}: "
+                f"{_reason(error)}; {rest}. Make room there and run the same command again: "
+                "it resumes from the newest checkpoint"
+            ) from error
+
+    def restore(
+        self,
+        network: Any,
+        training: Any,
+        check: Callable[[dict[str, Any], dict[str, Any]], None],
+    ) -> Restored | None:
+        """Reads the newest checkpoint that is whole, onto the shardings of the given shapes.
+
+        A damaged one is moved aside as `damaged-<step>`, said on stderr, and the one before it is
+        taken.
+
+        Args:
+          network, training: pytrees of `jax.ShapeDtypeStruct` with shardings, of any mesh.
+          check: called with the items `data` and `meta` before any array is read; raises
+            `UserError` where this run must not go on from them.
+
+        Returns:
+          None where there is no checkpoint.
+
+        Raises:
+          UserError: the run does not fit the checkpoint, or all checkpoints are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps):
+            restored, problem = None, None
+            try:
+                restored = self._read(step, network, training, check)
+            except UserError:
+                raise
+            except _UNREADABLE as error:
+                problem = _reason(error)
+            # What one process cannot read, none uses.
+            if not distributed.any_process(problem is not None):
+                return restored
+            damaged.append(self.folder / str(step))
+            self._set_aside(step, problem or "another process cannot read it")
+        if damaged:
+            raise UserError(
+                f"none of the checkpoints under {self.folder} can be read; they were renamed to "
+                "damaged-<step>. Start anew in another workdir"
+            )
+        return None
+
+    def _read(self, step, network, training, check) -> Restored:
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore()),
+        )
+        if items.data is None or items.meta is None:
+            raise ValueError("its data or meta item is missing")
+        check(items.data, items.meta)
+        stored = self._manager.item_metadata(step)
+        for name, wanted in (("network", network), ("training", training)):
+            if stored[name] is None:
+                raise ValueError(f"its {name} item is missing")
+            _check_shapes(self.folder / str(step), name, stored[name].tree, wanted)
+        arrays = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                network=ocp.args.StandardRestore(network),
+                training=ocp.args.StandardRestore(training),
+            ),
+        )
+        jax.block_until_ready((arrays.network, arrays.training))
+        return Restored(step, arrays.network, arrays.training, items.data, items.meta)
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        path = self.folder / str(step)
+        print(f"warning: checkpoint {path} is damaged ({problem})", file=sys.stderr)
+        if jax.process_index() == 0:
+            aside = self.folder / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        distributed.barrier(f"set aside {step}")
+        self._manager.reload()
+
+
+def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, cleanup_tmp_directories=True
+    )
+    # Named handlers: without them the shapes of a stored item cannot be asked for.
+    handlers = {
+        "network": ocp.StandardCheckpointHandler(),
+        "training": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+        "meta": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        return "no space left on the device"
+    first = text.splitlines()[0]
+    return first if len(first) <= 200 else first[:200] + "..."
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {path_string(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _check_shapes(path: Path, item: str, stored: Any, wanted: Any) -> None:
+    """Tells a checkpoint of another network or optimiser from a damaged one."""
+    stored, wanted = _shapes(stored), _shapes(wanted)
+    differences = [
+        f"{name}: {stored.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]
+    if differences:
+        shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
+        raise UserError(
+            f"checkpoint {path} belongs to another configuration: {len(differences)} arrays of its "
+            f"{item} differ ({shown}). Resume with the configuration that wrote it, or take "
+            "another workdir"
+        )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The newest checkpoint folder of a workdir, of its `checkpoints` folder, or `path` itself.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = Path(path).absolute()
+    if (path / "network").is_dir():
+        return path
+    for folder in (path / FOLDER, path):
+        if folder.is_dir():
+            steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
+            if steps:
+                return folder / str(max(steps))
+    raise UserError(f"no checkpoint under {path}: give a workdir or a checkpoint folder")
+
+
+def load_network(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Reads only the network of a checkpoint, onto one device, whatever mesh wrote it.
+
+    Args:
+      path: a workdir, its checkpoints folder, or one checkpoint.
+
+    Returns:
+      parameters, batch statistics, and the item `meta`.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    folder = find_checkpoint(path)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            tree = reader.metadata(folder / "network").item_metadata.tree
+            abstract = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
+            )
+            network = reader.restore(folder / "network", args=ocp.args.StandardRestore(abstract))
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
+    except _UNREADABLE as error:
+        raise UserError(f"checkpoint {folder} is damaged: {_reason(error)}") from error
+    return network["params"], network["batch_stats"], meta
+
+
+def save_network(path: str | Path, params: Any, batch_stats: Any, meta: Mapping[str, Any]) -> None:
+    """Writes a folder that `load_network` reads: a checkpoint without the training part.
+
+    Raises:
+      UserError: it cannot be written, or holds something already.
+    """
+    path = Path(path).absolute()
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty: give a new folder")
+    args = ocp.args.Composite(
+        network=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
+        meta=ocp.args.JsonSave(dict(meta)),
+    )
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            writer.save(path, args=args, force=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {_reason(error)}") from error

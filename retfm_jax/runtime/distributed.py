@@ -1,0 +1,99 @@
+"""One process per host: the start of all of them, and how they wait for each other."""
+
+import os
+import time
+from glob import glob
+
+import jax
+import numpy as np
+
+# The key-value store of the coordinator has no public name; only it can tell who is missing.
+from jax._src import distributed as jax_distributed
+from jax.experimental import multihost_utils
+
+from retfm_jax.errors import UserError
+
+#: Seconds without a sign of life after which a process counts as lost.
+HEARTBEAT_TIMEOUT = 40
+
+
+def start(timeout: int = 300) -> None:
+    """Joins the processes of a run where there are several; does nothing on a single host.
+
+    Several are assumed with `JAX_COORDINATOR_ADDRESS` (host:port; with `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID` where no cluster manager gives them), inside a Slurm job of several tasks, and
+    on a TPU pod. To be called before anything touches a device.
+
+    Args:
+      timeout: seconds to wait for the other processes.
+
+    Raises:
+      UserError: the processes did not find each other.
+    """
+    if jax.distributed.is_initialized() or not _several_hosts():
+        return
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    try:
+        jax.distributed.initialize(
+            num_processes=None if count is None else int(count),
+            process_id=None if index is None else int(index),
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes of this run did not find each other: {error}. Check that all of them "
+            "were started and reach the coordinator; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
+            "and JAX_PROCESS_ID state them by hand"
+        ) from error
+
+
+def _several_hosts() -> bool:
+    environment = os.environ
+    if environment.get("JAX_COORDINATOR_ADDRESS"):
+        return True
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return True
+    if "TPU_WORKER_HOSTNAMES" in environment:
+        return "," in environment["TPU_WORKER_HOSTNAMES"]
+    # On a TPU virtual machine the pod's hosts stand in its metadata, where jax finds them.
+    on_tpu = bool(glob("/dev/accel*") or glob("/dev/vfio/[0-9]*"))
+    return on_tpu and environment.get("JAX_PLATFORMS", "tpu") != "cpu"
+
+
+def any_process(flag: bool) -> bool:
+    """True on every process where `flag` is true on one of them."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def barrier(name: str, timeout: float = 300.0) -> None:
+    """Waits until every process has come here.
+
+    Args:
+      name: used once in a run.
+      timeout: seconds.
+
+    Raises:
+      UserError: the processes that did not come, by number.
+    """
+    if jax.process_count() == 1:
+        return
+    client = jax_distributed.global_state.client
+    client.key_value_set(f"retfm/{name}/{jax.process_index()}", "here")
+    end = time.monotonic() + timeout
+    missing = []
+    for process in range(jax.process_count()):
+        left = max(1, int(1000 * (end - time.monotonic())))
+        try:
+            client.blocking_key_value_get(f"retfm/{name}/{process}", left)
+        except jax.errors.JaxRuntimeError:
+            missing.append(process)
+    if missing:
+        raise UserError(
+            f"waited {timeout:.0f} s at {name!r} for process {', '.join(map(str, missing))} of "
+            f"{jax.process_count()}: look at what that process printed last, then start all again"
+        )

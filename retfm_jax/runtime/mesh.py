@@ -1,0 +1,127 @@
+"""The mesh of devices, and where parameters, optimiser state and batches lie on it.
+
+All arrays are global: `jax.jit` sees the whole batch and the whole parameters, and the shardings
+stated here tell the compiler how they are divided. One device is a mesh of one.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from retfm_jax.config import MeshConfig
+from retfm_jax.errors import UserError
+
+#: Axes of the mesh: samples are divided over both, parameters over `fsdp` alone.
+AXES = ("data", "fsdp")
+
+#: Arrays of fewer elements are kept whole on every device: gathering them costs more than they do.
+SMALLEST_SHARDED = 4096
+
+#: Ordered rules (pattern of the path, leading axes that stay whole); the first that matches
+#: decides, and None keeps the array whole. Of the axes left, the largest that `fsdp` divides is
+#: sharded.
+RULES: tuple[tuple[str, int | None], ...] = (
+    # A queue is read whole by every row of the logits in every step.
+    (r"(^|/)queue", None),
+    # Stacked layers: lax.scan takes one layer at a time, so the layer axis cannot be divided.
+    (r"(^|/)blocks/", 1),
+    (r"", 0),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges the devices of all hosts as (data, fsdp).
+
+    Args:
+      config: sizes of the axes; one may be -1.
+      devices: the devices to use, all by default.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp]
+    if -1 in sizes:
+        known = math.prod(size for size in sizes if size != -1)
+        if known >= 1 and len(devices) % known == 0:
+            sizes[sizes.index(-1)] = len(devices) // known
+    if min(sizes) < 1 or math.prod(sizes) != len(devices):
+        raise UserError(
+            f"config.mesh data={config.data} fsdp={config.fsdp} does not fit {len(devices)} "
+            "devices: the sizes must multiply to that number, and one of them may be -1"
+        )
+    # Explicit axes, the default, would make every matmul state its output's sharding.
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+
+
+def path_string(path: tuple[Any, ...]) -> str:
+    """The path of a leaf as 'visual/blocks/mlp/kernel'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
+    """How one array of the training state is divided over `fsdp` devices."""
+    whole = next(whole for pattern, whole in RULES if re.search(pattern, path))
+    if whole is None or fsdp == 1 or math.prod(shape) < SMALLEST_SHARDED:
+        return PartitionSpec()
+    axes = [axis for axis in range(whole, len(shape)) if shape[axis] % fsdp == 0]
+    if not axes:
+        return PartitionSpec()
+    axis = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * axis, "fsdp")
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """A `NamedSharding` for every leaf of a tree of arrays or of their shapes.
+
+    The same rule serves parameters, their gradients, optimiser moments and momentum copies: the
+    paths of the latter end in the parameter's path and their shapes are the parameter's.
+    """
+    fsdp = mesh.shape["fsdp"]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, partition_spec(path_string(path), leaf.shape, fsdp)),
+        tree,
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Samples divided over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def place_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Joins what each process read into global arrays, sample axis divided over all devices.
+
+    Args:
+      arrays: this process's samples; every process gives the same number.
+    """
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in arrays.items()
+    }
+
+
+def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh) -> None:
+    """Checks that every device gets the same number of samples of every microbatch.
+
+    Raises:
+      UserError: it does not.
+    """
+    if batch_size % (microbatches * mesh.size):
+        raise UserError(
+            f"config.train.batch_size {batch_size} does not divide into "
+            f"{microbatches} microbatches on {mesh.size} devices: "
+            f"take a multiple of {microbatches * mesh.size}"
+        )

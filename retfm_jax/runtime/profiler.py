@@ -1,0 +1,37 @@
+"""A trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from retfm_jax.config import ProfileConfig
+
+
+class Profiler:
+    """Traces the window of steps that the config names into `<workdir>/profile`."""
+
+    def __init__(self, workdir: str | Path, config: ProfileConfig):
+        self._folder = Path(workdir) / "profile"
+        self._first, self._end = config.first_step, config.first_step + config.steps
+        self._tracing = False
+
+    def before_step(self, step: int, state: Any) -> None:
+        """Begins the trace where this step is the window's first, ends it behind the last.
+
+        Args:
+          state: arrays that the steps so far compute; the trace's ends wait for them.
+        """
+        if step == self._first and self._end > self._first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(self._folder)
+            self._tracing = True
+        elif step == self._end:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Writes the trace that is under way, if there is one."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False

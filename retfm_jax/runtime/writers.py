@@ -1,0 +1,68 @@
+"""Metrics on disk: one JSON line a step, and TensorBoard events."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from retfm_jax.errors import UserError
+from retfm_jax.files import atomic_write
+
+
+class MetricWriter:
+    """Writes `metrics.jsonl` and TensorBoard events into a workdir.
+
+    A run that resumes at an earlier step writes the steps after it again; what stood there of
+    them before is dropped, so that every step stands there once.
+    """
+
+    def __init__(self, workdir: str | Path, step: int):
+        """Opens the files to go on after `step`.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._truncate(step)
+        try:
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+
+    def _truncate(self, step: int) -> None:
+        if not self._path.is_file():
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                continue  # The line that was being written when the run was killed.
+        with atomic_write(self._path) as file:
+            file.writelines(line + "\n" for line in kept)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of a step.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._file.flush()
+            for name, value in metrics.items():
+                self._events.add_scalar(name, value, step)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._events.close()
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self._path}: {error.strerror or error}")

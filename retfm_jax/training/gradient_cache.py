@@ -1,0 +1,129 @@
+"""Exact gradients of a contrastive objective over a batch that is encoded in parts.
+
+Averaging the losses of microbatches is another objective: each sample would see the negatives of
+its own part only. Gradient caching keeps the objective of the whole batch:
+
+1. embed every part, keeping no residuals;
+2. one objective over all embeddings, and its gradient by embeddings and by parameters that it
+   reads itself (temperatures, heads of the objective);
+3. embed every part once more, with the same keys, and pull its embeddings' gradient back.
+
+Memory is that of one part, whatever their number; the price is one more forward pass.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.runtime.mesh import AXES
+from retfm_jax.training.optimizers import Partition
+
+
+def divide(tree: Any, parts: int, mesh: Mesh | None = None) -> Any:
+    """Splits the sample axis, (n, ...) -> (parts, n / parts, ...).
+
+    Part k holds the samples k, k + parts, ...: samples of a device stay on that device, so that
+    dividing a sharded batch moves nothing.
+    """
+
+    def split(array: Array) -> Array:
+        array = array.reshape(array.shape[0] // parts, parts, *array.shape[1:]).swapaxes(0, 1)
+        if mesh is not None:
+            sharding = NamedSharding(mesh, PartitionSpec(None, AXES))
+            array = jax.lax.with_sharding_constraint(array, sharding)
+        return array
+
+    return jax.tree.map(split, tree)
+
+
+def join(tree: Any) -> Any:
+    """The inverse of `divide`, (parts, n / parts, ...) -> (n, ...)."""
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), tree)
+
+
+def loss_and_gradients(
+    method: Method,
+    partition: Partition,
+    params: Params,
+    state: MethodState,
+    batch: Batch,
+    key: PRNGKeyArray | None,
+    microbatches: int = 1,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, ""], Metrics, MethodState, Params]:
+    """The training loss over the whole batch and its gradient by the trainable parameters.
+
+    Networks with batch norm normalise each part by its own statistics (as they would on one
+    device each in PyTorch), so there a divided batch is a slightly different computation; for all
+    others the result is that of the undivided batch with the same dropout masks.
+
+    Args:
+      batch: the method's arrays, sample axis first; its size is a multiple of `microbatches`.
+      key: randomness of the step; None trains without dropout.
+      microbatches: number of parts; 1 encodes the batch at once and only once.
+      mesh: where given, every part is divided over all of its devices.
+
+    Returns:
+      loss, its parts by name, the method's new state, gradients of the trainable parameters.
+    """
+    trainable, fixed = partition.split(params)
+    if microbatches == 1:
+        return _whole(method, partition, trainable, fixed, state, batch, key)
+
+    encode_key, objective_key = (None, None) if key is None else jax.random.split(key)
+    keys = None if key is None else jax.random.split(encode_key, microbatches)
+    parts = divide(batch, microbatches, mesh)
+
+    def embed(stats, part):
+        part_batch, part_key = part
+        embeddings, stats = method.encode(
+            params, state._replace(batch_stats=stats), part_batch, key=part_key, train=True
+        )
+        return stats, embeddings
+
+    stats, embeddings = jax.lax.scan(embed, state.batch_stats, (parts, keys))
+
+    def objective(trainable, embeddings):
+        return method.objective(
+            partition.merge(trainable, fixed),
+            state._replace(batch_stats=stats),
+            embeddings,
+            batch,
+            key=objective_key,
+        )
+
+    (loss, (metrics, new_state)), (gradients, cotangents) = jax.value_and_grad(
+        objective, argnums=(0, 1), has_aux=True
+    )(trainable, join(embeddings))
+
+    def pull_back(gradients, part):
+        part_batch, part_key, part_cotangents = part
+
+        def encode(trainable):
+            # Batch norms train on their batch: the running statistics do not enter here.
+            return method.encode(
+                partition.merge(trainable, fixed), state, part_batch, key=part_key, train=True
+            )[0]
+
+        _, vjp = jax.vjp(encode, trainable)
+        return jax.tree.map(jnp.add, gradients, vjp(part_cotangents)[0]), None
+
+    gradients, _ = jax.lax.scan(
+        pull_back, gradients, (parts, keys, divide(cotangents, microbatches, mesh))
+    )
+    return loss, metrics, new_state, gradients
+
+
+def _whole(method, partition, trainable, fixed, state, batch, key):
+    def loss_function(trainable):
+        params = partition.merge(trainable, fixed)
+        return method.loss(params, state, batch, key, train=True)
+
+    (loss, (metrics, new_state)), gradients = jax.value_and_grad(loss_function, has_aux=True)(
+        trainable
+    )
+    return loss, metrics, new_state, gradients

@@ -1,0 +1,121 @@
+"""AdamW with the published decay groups, its schedule, and which parameters it moves at all."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from retfm_jax.config import OptimizerConfig
+from retfm_jax.errors import UserError
+from retfm_jax.methods.method import Method, Params
+
+#: A tensor whose published name contains one of these is not decayed.
+UNDECAYED = ("bn", "ln", "bias", "logit_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """Divides parameters into those that are trained and those that stay as they are.
+
+    Attributes:
+      fixed: path prefixes ("visual", "text/embeddings") of the parameters that stay.
+    """
+
+    fixed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, method: Method, config: OptimizerConfig, params: Params) -> "Partition":
+        """Frozen by the config, or unused by the method.
+
+        Raises:
+          UserError: a prefix of the config belongs to no parameter, or nothing is left to train.
+        """
+        paths = traverse_util.flatten_dict(params, sep="/")
+        for prefix in config.frozen:
+            if not any(_under(path, prefix) for path in paths):
+                known = sorted({path.split("/")[0] for path in paths})
+                raise UserError(
+                    f"config.optimizer.frozen: no parameter lies under {prefix!r}; "
+                    f"the network's parts are {', '.join(known)}"
+                )
+        partition = cls((*config.frozen, *method.unused))
+        if not partition.split(params)[0]:
+            raise UserError("config.optimizer.frozen freezes every parameter: nothing to train")
+        return partition
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """The trainable and the fixed parameters, each a nested dict of its own."""
+        trainable, fixed = {}, {}
+        for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+            stays = any(_under(path, prefix) for prefix in self.fixed)
+            (fixed if stays else trainable)[path] = leaf
+        return (
+            traverse_util.unflatten_dict(trainable, sep="/"),
+            traverse_util.unflatten_dict(fixed, sep="/"),
+        )
+
+    @staticmethod
+    def merge(trainable: Params, fixed: Params) -> Params:
+        """The inverse of `split`."""
+        flat = traverse_util.flatten_dict(trainable) | traverse_util.flatten_dict(fixed)
+        return traverse_util.unflatten_dict(flat)
+
+
+def _under(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def decay_mask(method: Method, params: Params) -> dict[str, Any]:
+    """True for every parameter that the published recipe decays.
+
+    The published rule looks at names, not at shapes: `bert...LayerNorm.weight` and the norms of a
+    ResNet's shortcuts ("downsample.1.weight") hold none of `UNDECAYED` and are decayed.
+    """
+    decayed = {}
+    for published, path, _ in method.names:
+        decays = not any(part in published for part in UNDECAYED)
+        if decayed.setdefault(path, decays) != decays:
+            raise ValueError(f"{path} has published names inside and outside the decay group")
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return traverse_util.unflatten_dict({path: decayed[path] for path in flat}, sep="/")
+
+
+def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Schedule:
+    """Linear warm-up, then half a cosine to 0.
+
+    With w = `warmup_steps`: lr (n + 1) / w for step n < w, then
+    lr (1 + cos(pi (n - w) / (horizon - w))) / 2, and 0 beyond the horizon.
+
+    Args:
+      horizon: number of steps at which the cosine ends.
+    """
+    warmup = config.warmup_steps
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        rising = (step + 1) / max(warmup, 1)
+        share = jnp.clip((step - warmup) / max(horizon - warmup, 1), 0, 1)
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
+        return config.learning_rate * jnp.where(step < warmup, rising, falling)
+
+    return rate
+
+
+def make_optimizer(
+    config: OptimizerConfig, method: Method, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """AdamW as PyTorch computes it, for the trainable parameters.
+
+    p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so.
+    """
+    mask = None if config.decay == "all" else lambda params: decay_mask(method, params)
+    parts = [
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale_by_learning_rate(schedule),
+    ]
+    if config.clip_norm is not None:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    return optax.chain(*parts)

@@ -1,0 +1,113 @@
+"""The state of a run: one pytree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+
+from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.runtime.mesh import shardings
+from retfm_jax.training.optimizers import Partition
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes, and the key that it does not.
+
+    Attributes:
+      step: number of updates made.
+      params: all parameters, frozen ones included.
+      batch_stats, carry: see `MethodState`.
+      opt_state: of the trainable parameters only.
+      key_data: the run's random key as plain numbers; step n uses `fold_in(key, n)`.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+    carry: dict[str, Any]
+    key_data: UInt32[Array, " words"]
+
+    @property
+    def method_state(self) -> MethodState:
+        """What the method keeps."""
+        return MethodState(self.batch_stats, self.carry)
+
+    def network(self) -> dict[str, Any]:
+        """The part that inference needs."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    def training(self) -> dict[str, Any]:
+        """The part that only training needs."""
+        return {
+            "step": self.step,
+            "opt_state": self.opt_state,
+            "carry": self.carry,
+            "key_data": self.key_data,
+        }
+
+    @classmethod
+    def from_parts(cls, network: dict[str, Any], training: dict[str, Any]) -> "TrainState":
+        """The inverse of `network` and `training`."""
+        return cls(**network, **training)
+
+
+def _create(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    partition: Partition,
+    key: PRNGKeyArray,
+    network: tuple[Params, dict[str, Any]] | None,
+) -> TrainState:
+    init_key, run_key = jax.random.split(key)
+    if network is None:
+        params, (batch_stats, carry) = method.init(init_key)
+    else:
+        params, batch_stats = network
+        carry = method.init_carry(params, batch_stats)
+    # Momentum copies start as the parameters themselves; donation needs buffers of their own.
+    params, batch_stats, carry = jax.tree.map(jnp.copy, (params, batch_stats, carry))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(partition.split(params)[0]),
+        carry=carry,
+        key_data=jax.random.key_data(run_key),
+    )
+
+
+def abstract_state(
+    method: Method, optimizer: optax.GradientTransformation, partition: Partition, mesh: Mesh
+) -> TrainState:
+    """Shapes, types and shardings of the state, without computing it."""
+    shapes = jax.eval_shape(lambda: _create(method, optimizer, partition, jax.random.key(0), None))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings(shapes, mesh),
+    )
+
+
+def create_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    partition: Partition,
+    mesh: Mesh,
+    seed: int,
+    network: tuple[Params, dict[str, Any]] | None = None,
+) -> TrainState:
+    """The state before the first step, each array made where it will lie.
+
+    Args:
+      seed: of the parameters (where they are drawn) and of the run.
+      network: parameters and batch statistics to begin with, None to draw them at random.
+    """
+    abstract = abstract_state(method, optimizer, partition, mesh)
+    return jax.jit(
+        lambda network: _create(method, optimizer, partition, jax.random.key(seed), network),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract),
+    )(network)

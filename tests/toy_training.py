@@ -1,0 +1,247 @@
+"""A method small enough to train in a second, with everything that training must carry.
+
+It has towers of stacked layers, dropout, a temperature, momentum copies and a queue. Run as a
+script, it trains in a process of its own: `python toy_training.py WORKDIR --steps 20`.
+"""
+
+import argparse
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
+from retfm_jax.methods.method import Method
+from retfm_jax.runtime import distributed
+from retfm_jax.training import loop
+
+BATCH = 16
+WIDTH = 64
+QUEUE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    """Sizes of the toy."""
+
+    width: int = WIDTH
+    dropout: float = 0.1
+
+
+def _dropout(x, rate, key):
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+class _Tower(nnx.Module):
+    def __init__(self, inputs, width, rngs):
+        draw = nnx.initializers.normal(0.1)
+        self.embed = nnx.Param(draw(rngs.params(), (inputs, width)))
+        self.blocks = nnx.Module()
+        self.blocks.kernel = nnx.Param(draw(rngs.params(), (2, width, width)))
+        self.ln_bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x, rate, key):
+        x = x @ self.embed
+        keys = (None, None) if key is None else jax.random.split(key)
+        for kernel, layer_key in zip(self.blocks.kernel, keys, strict=True):
+            x = _dropout(x + jnp.tanh(x @ kernel), rate, layer_key)
+        x = x + self.ln_bias
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class _Network(nnx.Module):
+    def __init__(self, config, rngs):
+        self.visual = _Tower(48, config.width, rngs)
+        self.text = _Tower(12, config.width, rngs)
+        self.logit_scale = nnx.Param(jnp.asarray(2.0))
+        self.leftover = nnx.Param(jnp.ones(3))
+
+
+class Toy(Method):
+    """InfoNCE between images and texts, with a queue of momentum text embeddings."""
+
+    name = "toy"
+    config_class = ToyConfig
+    default_experiment = ""
+    sample_kind = "image"
+    unused = ("leftover",)
+
+    def network(self, rngs):
+        return _Network(self.config, rngs)
+
+    @property
+    def names(self):
+        towers = [
+            row
+            for tower in ("visual", "text")
+            for row in (
+                (f"{tower}.embed.weight", f"{tower}/embed", "linear"),
+                (f"{tower}.blocks.{{n}}.weight", f"{tower}/blocks/kernel", "linear"),
+                (f"{tower}.ln_post.shift", f"{tower}/ln_bias", "copy"),
+            )
+        ]
+        return (
+            *towers,
+            ("logit_scale", "logit_scale", "copy"),
+            ("pooler.weight", "leftover", "copy"),
+        )
+
+    def init_carry(self, params, batch_stats):
+        return {"momentum": {"text": params["text"]}, "queue": jnp.zeros((QUEUE, WIDTH))}
+
+    def encode(self, params, state, batch, *, key=None, train=False):
+        network = self.bind(params, state.batch_stats)
+        image_key, text_key = (None, None) if key is None else jax.random.split(key)
+        rate = self.config.dropout
+        image = network.visual(batch["image"].reshape(-1, 48), rate, image_key)
+        text = network.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, text_key)
+        params = params | {"text": state.carry["momentum"]["text"]}
+        momentum = self.bind(params, state.batch_stats)
+        later = momentum.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, None)
+        return {"image": image, "text": text, "momentum": later}, state.batch_stats
+
+    def objective(self, params, state, embeddings, batch, *, key=None):
+        texts = jnp.concatenate([embeddings["text"], state.carry["queue"]])
+        logits = jnp.exp(params["logit_scale"]) * embeddings["image"] @ texts.T
+        loss = -jnp.mean(jnp.diag(jax.nn.log_softmax(logits)))
+        queue = jnp.concatenate([jax.lax.stop_gradient(embeddings["momentum"]), texts[BATCH:]])
+        carry = state.carry | {"queue": queue[:QUEUE]}
+        return loss, (
+            {"accuracy": jnp.mean(jnp.argmax(logits, 1) == jnp.arange(BATCH))},
+            state._replace(carry=carry),
+        )
+
+    def after_update(self, params, state):
+        momentum = jax.tree.map(
+            lambda old, new: 0.9 * old + 0.1 * new, state.carry["momentum"]["text"], params["text"]
+        )
+        params = params | {"logit_scale": jnp.clip(params["logit_scale"], 0, 2.1)}
+        return params, state._replace(carry=state.carry | {"momentum": {"text": momentum}})
+
+    def features(self, params, state, batch):
+        return self.encode(params, state, batch)[0]
+
+    def encode_images(self, params, state, images):
+        raise NotImplementedError
+
+    def encode_texts(self, params, state, tokens):
+        raise NotImplementedError
+
+    @classmethod
+    def infer_config(cls, shapes, text_num_heads):
+        return ToyConfig()
+
+
+class Batch(NamedTuple):
+    """What the pipeline's iterator yields."""
+
+    arrays: dict[str, np.ndarray]
+    record_ids: list[str]
+    index: int
+
+
+def batches(start: int, bad: int | None = None) -> Iterator[Batch]:
+    """This process's part of the global batches; images of the batch `bad` are not finite."""
+    index = start
+    while True:
+        rng = np.random.default_rng(index)
+        arrays = {
+            "image": rng.normal(size=(BATCH, 4, 4, 3)).astype(np.float32),
+            "tokens": rng.integers(1, 12, (BATCH, 5)).astype(np.int32),
+        }
+        if index == bad:
+            arrays["image"][3] = np.nan
+        part = slice(
+            jax.process_index() * BATCH // jax.process_count(),
+            (jax.process_index() + 1) * BATCH // jax.process_count(),
+        )
+        ids = [f"patient-{index}-{row}" for row in range(BATCH)]
+        yield Batch({name: array[part] for name, array in arrays.items()}, ids[part], index)
+        index += 1
+
+
+def prepare(batch, key):
+    """A little noise, as augmentation on the device makes it."""
+    noise = 0.01 * jax.random.normal(key, batch["image"].shape)
+    return batch | {"image": batch["image"] + noise}
+
+
+def toy_data(bad: int | None = None, fingerprint: str = "toy") -> loop.TrainingData:
+    """The toy's data, with the batch `bad` not finite."""
+    return loop.TrainingData(
+        open=lambda start: batches(start, bad),
+        prepare=prepare,
+        fingerprint=fingerprint,
+        steps_per_epoch=10,
+    )
+
+
+def toy_config(
+    steps: int, mesh: MeshConfig = MeshConfig(), microbatches: int = 1, every: int = 5, **optimizer
+) -> ExperimentConfig:
+    """An experiment with the toy."""
+    return ExperimentConfig(
+        method="toy",
+        model=ToyConfig(),
+        optimizer=OptimizerConfig(
+            **{"learning_rate": 1e-2, "warmup_steps": 3, "weight_decay": 0.1} | optimizer
+        ),
+        mesh=mesh,
+        train=TrainConfig(
+            batch_size=BATCH,
+            steps=steps,
+            microbatches=microbatches,
+            log_every=1,
+            evaluate_every=0,
+            checkpoint_every=every,
+        ),
+    )
+
+
+def toy_run(workdir: Path, config: ExperimentConfig, bad: int | None = None, **options):
+    """Trains the toy."""
+    return loop.run(config, workdir, Toy(config.model), toy_data(bad), **options)
+
+
+def flat(tree) -> dict[str, np.ndarray]:
+    """Leaves by path, on the host."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--kill-at", type=int, default=-1)
+    parser.add_argument("--signal", default="SIGKILL")
+    arguments = parser.parse_args()
+    distributed.start(timeout=60)
+    config = toy_config(arguments.steps, every=3)
+    data = toy_data()
+
+    def opened(start):
+        for batch in data.open(start):
+            if batch.index == arguments.kill_at:
+                os.kill(os.getpid(), signal.Signals[arguments.signal])
+            yield batch
+
+    data = dataclasses.replace(data, open=opened)
+    state = loop.run(config, arguments.workdir, Toy(config.model), data)
+    if jax.process_index() == 0:
+        np.savez(arguments.workdir / "final.npz", **flat(jax.device_get(state.params)))
+
+
+if __name__ == "__main__":
+    _main()
