@@ -1,0 +1,293 @@
+"""The vocabulary of retinal conditions: what `conditions.yaml` says, checked."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from retfm_jax.errors import UserError
+from retfm_jax.knowledge.normalise import fold
+
+#: Languages of names, synonyms and signs.
+LANGUAGES = ("en", "zh")
+KINDS = ("disease", "finding", "state")
+GRADES = ("mild", "moderate", "severe")
+
+_BUNDLED = Path(__file__).with_name("conditions.yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A disease, a visible finding or a state of the eye.
+
+    Attributes:
+      id: snake_case name in British spelling.
+      name: the term to write, by language.
+      synonyms: other terms, by language.
+      abbreviations: matched in capitals; from three letters on in any case.
+      signs: what is seen on a colour fundus photograph, short phrases by language.
+      kind: "disease", "finding" (a visible sign) or "state".
+      parent: the condition that this one is a case of; it is implied.
+      grade: "mild", "moderate" or "severe" where this condition is that grade of its parent.
+      sign_of: conditions of which this one is a typical sign; they are not implied.
+      suspicion_of: the condition that this one suspects.
+      absence_of: the condition whose absence this one states, a class of a task.
+    """
+
+    id: str
+    name: Mapping[str, str]
+    synonyms: Mapping[str, tuple[str, ...]]
+    abbreviations: tuple[str, ...]
+    signs: Mapping[str, tuple[str, ...]]
+    kind: str = "finding"
+    parent: str | None = None
+    grade: str | None = None
+    sign_of: tuple[str, ...] = ()
+    suspicion_of: str | None = None
+    absence_of: str | None = None
+
+    def terms(self, language: str | None = None) -> tuple[str, ...]:
+        """Name and synonyms in one language, or in all of them."""
+        languages = LANGUAGES if language is None else (language,)
+        terms = [term for lang in languages for term in (self.name[lang], *self.synonyms[lang])]
+        return tuple(dict.fromkeys(terms))
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Conditions by id, in the order of their file.
+
+    Attributes:
+      conditions: every condition by its id.
+    """
+
+    conditions: Mapping[str, Condition]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def __iter__(self) -> Iterator[Condition]:
+        return iter(self.conditions.values())
+
+    def __contains__(self, condition_id: object) -> bool:
+        return condition_id in self.conditions
+
+    def __getitem__(self, condition_id: str) -> Condition:
+        return self.conditions[condition_id]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All ids in the order of the file: a fixed order for multi-hot vectors."""
+        return tuple(self.conditions)
+
+    def ancestors(self, condition_id: str) -> tuple[str, ...]:
+        """The conditions that `condition_id` is a case of, nearest first, itself left out."""
+        chain: list[str] = []
+        parent = self.conditions[condition_id].parent
+        while parent is not None:
+            chain.append(parent)
+            parent = self.conditions[parent].parent
+        return tuple(chain)
+
+    def children(self, condition_id: str) -> tuple[str, ...]:
+        """The conditions whose parent is `condition_id`."""
+        return tuple(c.id for c in self if c.parent == condition_id)
+
+    def findings_of(self, condition_id: str) -> tuple[str, ...]:
+        """The findings that are typical signs of `condition_id`."""
+        return tuple(c.id for c in self if condition_id in c.sign_of)
+
+    def find(self, name: str) -> Condition | None:
+        """The condition with this id, name, synonym or abbreviation, in any spelling; or None."""
+        if name in self.conditions:
+            return self.conditions[name]
+        condition_id = self._by_term.get(fold(name))
+        return None if condition_id is None else self.conditions[condition_id]
+
+    @functools.cached_property
+    def _by_term(self) -> Mapping[str, str]:
+        return {
+            fold(term): condition.id
+            for condition in self
+            for term in (condition.id, *condition.terms(), *condition.abbreviations)
+        }
+
+
+def load_vocabulary(
+    path: str | Path | None = None, extend: str | Path | Sequence[str | Path] | None = None
+) -> Vocabulary:
+    """Reads and checks a vocabulary.
+
+    Args:
+      path: a YAML file in the format that `conditions.yaml` explains; the bundled one where None.
+      extend: YAML files whose entries are added. An entry with a known id adds its synonyms,
+        abbreviations, signs and `sign_of` to that condition and replaces its other keys.
+
+    Raises:
+      UserError: a file cannot be read, or an entry is wrong; the message names file and entry.
+    """
+    extensions = [extend] if isinstance(extend, str | Path) else list(extend or ())
+    if path is None and not extensions:
+        return _bundled()
+    return _load(Path(path or _BUNDLED), [Path(file) for file in extensions])
+
+
+@functools.cache
+def _bundled() -> Vocabulary:
+    return _load(_BUNDLED, [])
+
+
+def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
+    entries: dict[str, Condition] = {}
+    for file in (path, *extensions):
+        seen: set[str] = set()
+        for number, raw in enumerate(_read(file), 1):
+            condition_id = _entry_id(raw, file, number)
+            if condition_id in seen:
+                raise UserError(f"{file}: the id {condition_id!r} stands twice; merge the entries")
+            seen.add(condition_id)
+            condition = _parse(raw, entries.get(condition_id), f"{file}: entry {condition_id!r}")
+            entries[condition_id] = condition
+    source = ", ".join(str(file) for file in (path, *extensions))
+    _check(entries, source)
+    return Vocabulary(MappingProxyType(entries))
+
+
+def _read(path: Path) -> list[Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            entries = yaml.safe_load(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path}: expected a list of conditions, each starting with '- id: ...'")
+    return entries
+
+
+def _entry_id(raw: Any, file: Path, number: int) -> str:
+    if not isinstance(raw, dict):
+        raise UserError(f"{file}: entry {number} is no mapping; write '- id: ...' and its keys")
+    condition_id = raw.get("id")
+    if not isinstance(condition_id, str) or not condition_id:
+        raise UserError(f"{file}: entry {number} has no 'id'")
+    plain = condition_id.replace("_", "")
+    if not (plain.isascii() and plain.isalnum() and condition_id == condition_id.lower()):
+        raise UserError(
+            f"{file}: entry {number}: the id {condition_id!r} is not in snake_case "
+            "(lower-case letters, digits and underscores)"
+        )
+    return condition_id
+
+
+_KEYS = tuple(field.name for field in dataclasses.fields(Condition))
+
+
+def _parse(raw: Mapping[str, Any], known: Condition | None, where: str) -> Condition:
+    unknown = [str(key) for key in raw if key not in _KEYS]
+    if unknown:
+        raise UserError(
+            f"{where}: unknown key {', '.join(map(repr, unknown))}; known are {', '.join(_KEYS)}"
+        )
+    name = _name(raw.get("name", {}), where)
+    if known is None and not name:
+        raise UserError(f"{where}: 'name' is missing; give {{en: ..., zh: ...}} or one of them")
+    if known is not None:
+        name = {**known.name, **name}
+    else:
+        # One language is enough: its name then stands for the other.
+        name = {language: name.get(language) or next(iter(name.values())) for language in LANGUAGES}
+    changes: dict[str, Any] = {
+        key: _text(raw[key], f"{where}: {key!r}")
+        for key in ("kind", "parent", "grade", "suspicion_of", "absence_of")
+        if raw.get(key) is not None
+    }
+    for key, allowed in (("kind", KINDS), ("grade", GRADES)):
+        if key in changes and changes[key] not in allowed:
+            raise UserError(f"{where}: {key!r} must be one of {', '.join(allowed)}")
+    for key in ("synonyms", "signs"):
+        added = _lists(raw.get(key) or {}, f"{where}: {key!r}")
+        before = getattr(known, key) if known else dict.fromkeys(LANGUAGES, ())
+        changes[key] = MappingProxyType({lang: before[lang] + added[lang] for lang in LANGUAGES})
+    for key in ("abbreviations", "sign_of"):
+        added_list = _texts(raw.get(key) or [], f"{where}: {key!r}")
+        changes[key] = (getattr(known, key) if known else ()) + added_list
+    changes["name"] = MappingProxyType(name)
+    if known is not None:
+        return dataclasses.replace(known, **changes)
+    return Condition(id=raw["id"], **changes)
+
+
+def _text(value: Any, where: str) -> str:
+    # YAML reads `on`, `no` and `1` as other things than text.
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {value!r} is not text; put it in quotes")
+    return value.strip()
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list of texts, not {value!r}")
+    return tuple(_text(item, where) for item in value)
+
+
+def _languages(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected {{en: ..., zh: ...}}, not {value!r}")
+    unknown = [str(key) for key in value if key not in LANGUAGES]
+    if unknown:
+        raise UserError(f"{where}: unknown language {unknown[0]!r}; known are en and zh")
+    return value
+
+
+def _name(value: Any, where: str) -> dict[str, str]:
+    where = f"{where}: 'name'"
+    return {language: _text(text, where) for language, text in _languages(value, where).items()}
+
+
+def _lists(value: Any, where: str) -> dict[str, tuple[str, ...]]:
+    given = _languages(value, where)
+    return {language: _texts(given.get(language) or [], where) for language in LANGUAGES}
+
+
+def _check(entries: Mapping[str, Condition], source: str) -> None:
+    """Refuses unknown references, cycles and terms of two conditions."""
+    owners: dict[str, str] = {}
+    for condition in entries.values():
+        where = f"{source}: entry {condition.id!r}"
+        references = {
+            "parent": (condition.parent,),
+            "sign_of": condition.sign_of,
+            "suspicion_of": (condition.suspicion_of,),
+            "absence_of": (condition.absence_of,),
+        }
+        for key, targets in references.items():
+            for target in targets:
+                if target is not None and target not in entries:
+                    raise UserError(f"{where}: {key!r} names {target!r}, which is no entry")
+                if target == condition.id:
+                    raise UserError(f"{where}: {key!r} names the entry itself")
+        if condition.grade and not condition.parent:
+            raise UserError(f"{where}: a 'grade' needs a 'parent' that it is a grade of")
+        folded = {
+            fold(term): term
+            for term in (condition.id, *condition.terms(), *condition.abbreviations)
+        }
+        for term, written in folded.items():
+            owner = owners.setdefault(term, condition.id)
+            if owner != condition.id:
+                raise UserError(f"{where}: the term {written!r} belongs to {owner!r} already")
+    for condition in entries.values():
+        chain = [condition.id]
+        while (parent := entries[chain[-1]].parent) is not None:
+            chain.append(parent)
+            if parent in chain[:-1]:
+                raise UserError(
+                    f"{source}: entry {condition.id!r}: its parents form a cycle: "
+                    + " -> ".join(chain)
+                )
