@@ -1,0 +1,186 @@
+"""What happens to images on the device: uint8 -> float, colour jitter, normalisation, erasing.
+
+Pure functions under the same jit as the training step: the host sends a quarter of the bytes and
+spends no time on colours.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from retfm_jax.config import AugmentConfig, ImageConfig
+from retfm_jax.methods.method import Batch
+
+_IMAGES = ("image_left", "image_right", "image", "expert_image")
+
+#: ITU-R 601-2 luma, as Pillow and torchvision define grey.
+_LUMA = (0.2989, 0.587, 0.114)
+
+#: Random erasing as published: share of the area, aspect, tries to find a place.
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_ASPECT = (0.3, 1 / 0.3)
+_ERASING_TRIES = 10
+
+
+def prepare(
+    batch: Batch,
+    image_config: ImageConfig,
+    augment_config: AugmentConfig | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Batch:
+    """Makes a host batch what `Method.loss` takes; jit-able, the configurations static.
+
+    Args:
+      batch: global arrays; those that hold images are uint8 NHWC, all others pass as they are.
+      augment_config: its colour and erasing entries; needed with a key only.
+      key: randomness of the augmentation of this batch; None augments nothing. Every image (both
+        eyes of a patient, too) draws for itself, from the key and its row in the global batch, so
+        that the result does not depend on the sharding.
+
+    Returns:
+      the batch with images as float32, `(x / 255 - mean) / std`.
+    """
+    prepared = dict(batch)
+    for place, name in enumerate(_IMAGES):
+        if name not in batch:
+            continue
+        images = batch[name].astype(jnp.float32) / 255
+        if key is None:
+            prepared[name] = normalise(images, image_config)
+            continue
+        jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, place))
+        images = normalise(colour_jitter(images, augment_config, jitter_key), image_config)
+        prepared[name] = random_erasing(images, augment_config.erasing_probability, erasing_key)
+    return prepared
+
+
+def normalise(images: Float[Array, "b h w 3"], config: ImageConfig) -> Float[Array, "b h w 3"]:
+    """`(x - mean) / std` per channel, x in 0..1."""
+    return (images - jnp.asarray(config.mean, jnp.float32)) / jnp.asarray(config.std, jnp.float32)
+
+
+def colour_jitter(
+    images: Float[Array, "b h w 3"], config: AugmentConfig, key: PRNGKeyArray
+) -> Float[Array, "b h w 3"]:
+    """Random brightness, contrast, saturation and hue as in torchvision's ColorJitter.
+
+    The strengths are drawn for each image, uniform in [1 - s, 1 + s] (hue: [-s, s]), and so is
+    whether it is changed at all. The order of the four is drawn once for the batch: an order per
+    image would compute each change four times over.
+    """
+    changes = [
+        (brightness, config.brightness),
+        (contrast, config.contrast),
+        (saturation, config.saturation),
+        (hue, config.hue),
+    ]
+    changes = [(change, strength) for change, strength in changes if strength]
+    if not changes or not config.colour_probability:
+        return images
+    order_key, chosen_key, *keys = jax.random.split(key, 2 + len(changes))
+    rows = images.shape[0]
+    factors = []
+    for (change, strength), strength_key in zip(changes, keys, strict=True):
+        centre = 0.0 if change is hue else 1.0
+        drawn = jax.random.uniform(strength_key, (rows,), minval=-strength, maxval=strength)
+        factors.append(jnp.maximum(centre + drawn, -0.5 if change is hue else 0.0))
+    order = jax.random.permutation(order_key, len(changes))
+    branches = [
+        lambda x, change=change, factor=factor: change(x, factor)
+        for (change, _), factor in zip(changes, factors, strict=True)
+    ]
+    changed = images
+    for slot in range(len(changes)):
+        changed = jax.lax.switch(order[slot], branches, changed)
+    chosen = jax.random.bernoulli(chosen_key, config.colour_probability, (rows,))
+    return jnp.where(_per_image(chosen), changed, images)
+
+
+def brightness(
+    images: Float[Array, "b h w 3"], factor: Float[Array, " b"]
+) -> Float[Array, "b h w 3"]:
+    """`factor * x`, clipped to 0..1."""
+    return jnp.clip(images * _per_image(factor), 0, 1)
+
+
+def contrast(
+    images: Float[Array, "b h w 3"], factor: Float[Array, " b"]
+) -> Float[Array, "b h w 3"]:
+    """`factor * x + (1 - factor) * (mean grey of the image)`, clipped to 0..1."""
+    mean = grey(images).mean((1, 2, 3), keepdims=True)
+    return _blend(images, mean, factor)
+
+
+def saturation(
+    images: Float[Array, "b h w 3"], factor: Float[Array, " b"]
+) -> Float[Array, "b h w 3"]:
+    """`factor * x + (1 - factor) * (grey of the pixel)`, clipped to 0..1."""
+    return _blend(images, grey(images), factor)
+
+
+def hue(images: Float[Array, "b h w 3"], shift: Float[Array, " b"]) -> Float[Array, "b h w 3"]:
+    """Turns the hue of HSV by `shift` of a full turn, -0.5..0.5."""
+    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+    value = images.max(-1)
+    chroma = value - images.min(-1)
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    turn = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    turn = turn + 6 * shift[:, None, None]  # sixths of a full turn, (b, h, w)
+    # Each channel falls from `value` by the chroma, as its distance in hue says; k = 5, 3, 1 are
+    # the sixths at which red, green and blue begin to fall.
+    distance = (jnp.array([5.0, 3.0, 1.0]) + turn[..., None]) % 6
+    fall = jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1)
+    return value[..., None] - chroma[..., None] * fall
+
+
+def grey(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 1"]:
+    """Luma: 0.2989 R + 0.587 G + 0.114 B."""
+    return (images * jnp.asarray(_LUMA, images.dtype)).sum(-1, keepdims=True)
+
+
+def random_erasing(
+    images: Float[Array, "b h w 3"], probability: float, key: PRNGKeyArray
+) -> Float[Array, "b h w 3"]:
+    """Sets a random rectangle of an image to zero (after normalisation: to the mean colour).
+
+    As in the published recipe: area 2% to a third of the image, aspect 0.3 to 1/0.3 uniform in
+    the log, ten tries to find one that is smaller than the image, else nothing.
+    """
+    if not probability:
+        return images
+    rows, height, width, _ = images.shape
+    keys = jax.random.split(key, 5)
+    tries = (rows, _ERASING_TRIES)
+    low, high = _ERASED_AREA
+    area = height * width * jax.random.uniform(keys[0], tries, minval=low, maxval=high)
+    low, high = map(math.log, _ERASED_ASPECT)
+    aspect = jnp.exp(jax.random.uniform(keys[1], tries, minval=low, maxval=high))
+    heights, widths = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (heights < height) & (widths < width)
+    first = jnp.argmax(fits, axis=1)
+    take = jax.vmap(lambda values, index: values[index])
+    box_height, box_width, found = take(heights, first), take(widths, first), fits.any(1)
+    top = jnp.floor(jax.random.uniform(keys[2], (rows,)) * (height - box_height + 1))
+    left = jnp.floor(jax.random.uniform(keys[3], (rows,)) * (width - box_width + 1))
+    erased = found & jax.random.bernoulli(keys[4], probability, (rows,))
+    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    top, left, box_height, box_width, erased = (
+        values[:, None, None] for values in (top, left, box_height, box_width, erased)
+    )
+    inside = (y >= top) & (y < top + box_height) & (x >= left) & (x < left + box_width)
+    return jnp.where((inside & erased)[..., None], 0.0, images)
+
+
+def _blend(images: Array, other: Array, factor: Float[Array, " b"]) -> Array:
+    factor = _per_image(factor)
+    return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
+
+
+def _per_image(values: Array) -> Array:
+    return values[:, None, None, None]

@@ -1,0 +1,199 @@
+"""Encoded photographs -> uint8 arrays of the network's size, on the host."""
+
+import io
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageOps
+
+from retfm_jax.config import AugmentConfig, ImageConfig
+from retfm_jax.errors import UserError
+
+#: Larger pictures are refused before a pixel is decoded (Pillow's own limit against
+#: decompression bombs; the largest fundus cameras stay below 50 megapixels).
+MAX_PIXELS = 89_478_485
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+_JPEG_END = b"\xff\xd9"
+_ORIENTATION_TAG = 0x0112
+
+
+class ImageError(UserError):
+    """Bytes that are no usable photograph."""
+
+
+def decode(
+    data: bytes, name: str, *, min_side: int | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decodes a JPEG, PNG, TIFF, BMP or WebP to RGB, its EXIF orientation applied.
+
+    Args:
+      data: the encoded bytes.
+      name: of the file or record, for the message.
+      min_side: decode a JPEG at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least so
+        many pixels: several times faster where the network's input is smaller than the picture.
+        None decodes exactly.
+
+    Raises:
+      ImageError: not an image, truncated, damaged, or of more than `MAX_PIXELS`.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {_too_large()} ({error})") from error
+    except Exception as error:
+        raise ImageError(
+            f"{name}: not a readable image ({len(data)} bytes; JPEG, PNG, TIFF, BMP or WebP wanted)"
+        ) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels; {_too_large()}")
+    # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
+    # a good one with a grey rest: it gets only files that are complete.
+    if image.format == "JPEG" and image.mode in ("RGB", "L") and data.endswith(_JPEG_END):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _reduction(width, height, min_side))
+        if pixels is not None:
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    try:
+        if image.mode.startswith("I;16"):
+            # Pillow would clip 16-bit grey values at 255 instead of scaling them.
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image.load()
+        if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct
+        raise ImageError(f"{name}: the image is truncated or damaged ({error})") from error
+
+
+def _too_large() -> str:
+    return f"at most {MAX_PIXELS // 10**6} megapixels are accepted; scale the picture down first"
+
+
+def _reduction(width: int, height: int, min_side: int | None) -> int:
+    shorter = min(width, height)
+    if min_side is not None:
+        for flag, factor in (
+            (cv2.IMREAD_REDUCED_COLOR_8, 8),
+            (cv2.IMREAD_REDUCED_COLOR_4, 4),
+            (cv2.IMREAD_REDUCED_COLOR_2, 2),
+        ):
+            if shorter // factor >= min_side:
+                return flag
+    return cv2.IMREAD_COLOR
+
+
+def squash(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Scales to size x size with Pillow's antialiased bicubic filter, the aspect given up."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "size size 3"]:
+    """Scales the long side to `size` (antialiased bilinear, in float) and pads with zeros.
+
+    Returns:
+      values 0..1, the picture in the upper left corner.
+    """
+    height, width = _fitted(image, size)
+    padded = np.zeros((size, size, 3), np.float32)
+    for channel in range(3):
+        plane = Image.fromarray(image[..., channel].astype(np.float32))
+        padded[:height, :width, channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+    return padded / np.float32(255)
+
+
+def _fitted(image: np.ndarray, size: int) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    scale = max(height, width) / size
+    return max(1, int(height / scale)), max(1, int(width / scale))
+
+
+def evaluation_image(
+    data: bytes, name: str, config: ImageConfig
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The exact, unaugmented input for evaluation.
+
+    Raises:
+      ImageError: see `decode`.
+    """
+    return fit(decode(data, name), config)
+
+
+def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndarray, "size size 3"]:
+    """A decoded picture in the size that the network takes."""
+    if config.resize == "squash":
+        return squash(image, config.size)
+    return np.rint(resize_pad(image, config.size) * 255).astype(np.uint8)
+
+
+def training_image(
+    data: bytes,
+    name: str,
+    config: ImageConfig,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    mirror: bool,
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Random resized crop (aspect 3/4 to 4/3), mirroring and affine change of one photograph.
+
+    Colour and erasing follow on the device (`data.device`).
+
+    Args:
+      mirror: whether to exchange the picture's left and right.
+
+    Raises:
+      ImageError: see `decode`.
+    """
+    keep = augment.crop_area[0]
+    # The longest side that a crop of the smallest area must still be scaled down from.
+    min_side = math.ceil(config.size / math.sqrt(keep))
+    image = decode(data, name, min_side=min_side)
+    if augment.crop_area != (1.0, 1.0):
+        image = _random_crop(image, augment.crop_area, rng)
+    if config.resize == "squash":
+        image = _scale(image, config.size, config.size)
+    else:
+        height, width = _fitted(image, config.size)
+        scaled = _scale(image, height, width)
+        image = np.zeros((config.size, config.size, 3), np.uint8)
+        image[:height, :width] = scaled
+    if mirror:
+        image = cv2.flip(image, 1)
+    if augment.affine_probability and rng.random() < augment.affine_probability:
+        degrees = rng.uniform(-augment.affine_degrees, augment.affine_degrees)
+        factor = rng.uniform(*augment.affine_scale)
+        centre = ((config.size - 1) / 2, (config.size - 1) / 2)
+        matrix = cv2.getRotationMatrix2D(centre, degrees, factor)
+        image = cv2.warpAffine(image, matrix, (config.size, config.size), flags=cv2.INTER_LINEAR)
+    return image
+
+
+def _random_crop(
+    image: np.ndarray, area: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """As torchvision's RandomResizedCrop: ten tries, else the largest crop around the centre."""
+    height, width = image.shape[:2]
+    for _ in range(10):
+        target = rng.uniform(*area) * height * width
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        crop_width = round(math.sqrt(target * aspect))
+        crop_height = round(math.sqrt(target / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = rng.integers(height - crop_height + 1)
+            left = rng.integers(width - crop_width + 1)
+            return image[top : top + crop_height, left : left + crop_width]
+    crop_width = min(width, round(height * 4 / 3))
+    crop_height = min(height, round(width * 4 / 3))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return image[top : top + crop_height, left : left + crop_width]
+
+
+def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    # Near the same size a plain bicubic filter does not alias and is three times faster than
+    # averaging areas, which a real reduction needs.
+    reduction = max(image.shape[0] / height, image.shape[1] / width)
+    method = cv2.INTER_CUBIC if reduction < 1.3 else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=method)

@@ -1,0 +1,430 @@
+"""The Grain pipeline: sources -> global batches, the same whatever reads them.
+
+Batch k of a run is a pure function of the data configuration, the datasets and the seed: neither
+the number of processes, workers or threads nor an interruption changes it. So the state of the
+iterator is one integer, the index of the next batch.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Bool
+
+from retfm_jax.config import DataConfig
+from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
+from retfm_jax.data.sources import RecordSource, as_images, open_dataset, with_category
+from retfm_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+#: Records tried in the place of one without a readable image before the run is stopped.
+_ATTEMPTS = 16
+
+#: "For ever" in batches: Grain wants a length, and no run comes near this one.
+_ENDLESS = 1 << 40
+
+#: Entries of `DataConfig` that do not change what is in a batch, or that the sources' identities
+#: say better.
+_NOT_CONTENT = (
+    *("dataset", "data_dir", "train_split", "eval_split", "expert"),
+    *("workers", "threads", "prefetch"),
+)
+
+_RECORD_ID = "record_id"
+_UNUSABLE = "unusable"
+
+
+class HostBatch(NamedTuple):
+    """This process's rows of a global batch.
+
+    Attributes:
+      arrays: by name, rows first; images uint8 NHWC.
+      record_ids: of the rows.
+      index: of the batch in its run.
+    """
+
+    arrays: dict[str, np.ndarray]
+    record_ids: list[str]
+    index: int
+
+
+class EvaluationBatch(NamedTuple):
+    """This process's rows of a global batch of an evaluation.
+
+    Attributes:
+      arrays, record_ids, index: as in `HostBatch`; row r of batch k of the global batch is record
+        k * batch_size + r of the source.
+      valid: False for the rows that fill up the last batch and for records without a readable
+        image.
+    """
+
+    arrays: dict[str, np.ndarray]
+    record_ids: list[str]
+    index: int
+    valid: Bool[np.ndarray, " rows"]
+
+
+def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, RecordSource | None]:
+    """Opens the training split, as patients or images as the method needs them, and the experts.
+
+    Raises:
+      UserError: a dataset or split is missing, or its records cannot serve the method.
+    """
+    source = open_dataset(config.dataset, config.train_split, config.data_dir)
+    if kind == "patient":
+        if source.kind != "patient":
+            raise UserError(
+                f"dataset {source.name} holds single images, but the method learns from patients "
+                "with a left and a right eye"
+            )
+        return source, None
+    if kind == "image":
+        return as_images(source, "caption"), None
+    if config.expert is None:
+        raise UserError("the method needs a second dataset of expert pairs: set config.data.expert")
+    expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
+    return (
+        with_category(as_images(source, "category"), banned=config.banned_categories),
+        as_images(expert, "caption"),
+    )
+
+
+class _TrainingRows:
+    """Global row number -> sample: picks the record, draws its augmentation, adds an expert pair.
+
+    Picklable, for worker processes.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        expert: RecordSource | None,
+        kind: SampleKind,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+    ):
+        self._source, self._expert = source, expert
+        self._seed, self._batch_size = seed, batch_size
+        self.rows_per_epoch = len(source) // batch_size * batch_size
+        self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+        self._make = SampleMaker(kind, config, source.label_names)
+        if expert is not None:
+            self._make_expert = SampleMaker("image", config, expert.label_names)
+
+    def __call__(self, row: int) -> Sample:
+        sample = self._primary(row)
+        if self._expert is not None:
+            expert = self._expert_pair(row)
+            sample["expert_image"], sample["expert_tokens"] = expert["image"], expert["tokens"]
+            sample[_UNUSABLE] += expert[_UNUSABLE]
+        return sample
+
+    def _primary(self, row: int) -> Sample:
+        epoch, place = divmod(row, self.rows_per_epoch)
+        rng = self._rng(0, row)
+        records = len(self._source)
+        # Steps of a whole batch: the replacement does not stand in the same batch already.
+        candidates = (
+            self._order[epoch * records + (place + attempt * self._batch_size) % records]
+            for attempt in range(_ATTEMPTS)
+        )
+        return _first_usable(self._source, candidates, self._make, rng)
+
+    def _expert_pair(self, row: int) -> Sample:
+        rng = self._rng(1, row)
+        candidates = (rng.integers(len(self._expert)) for _ in range(_ATTEMPTS))
+        return _first_usable(self._expert, candidates, self._make_expert, rng)
+
+    def _rng(self, stream: int, row: int) -> np.random.Generator:
+        return np.random.Generator(
+            np.random.Philox(key=np.array([self._seed * 2 + stream, row], np.uint64))
+        )
+
+
+def _first_usable(
+    source: RecordSource, candidates: Iterator[int], make: SampleMaker, rng: np.random.Generator
+) -> Sample:
+    unusable = []
+    for index in candidates:
+        record = source[index]
+        try:
+            sample = make.training(record, rng)
+        except Unusable:
+            unusable.append(record.record_id)
+            continue
+        return sample | {_RECORD_ID: record.record_id, _UNUSABLE: unusable}
+    raise UserError(
+        f"{source.name}, split {source.split}: {len(unusable)} records in a row have no readable "
+        f"image ({', '.join(unusable[:3])}, ...); `retfm data check` lists all of them"
+    )
+
+
+class _EvaluationRows:
+    """Global row number -> unaugmented sample, blank beyond the last record."""
+
+    def __init__(self, source: RecordSource, kind: SampleKind, config: DataConfig):
+        self._source = source
+        self._make = SampleMaker(kind, config, source.label_names)
+
+    def __call__(self, row: int) -> Sample:
+        if row >= len(self._source):
+            return self._make.blank() | {_RECORD_ID: "", _UNUSABLE: [], "valid": False}
+        record = self._source[row]
+        try:
+            sample = self._make.evaluation(record)
+        except Unusable:
+            sample = self._make.blank()
+            return sample | {
+                _RECORD_ID: record.record_id,
+                _UNUSABLE: [record.record_id],
+                "valid": False,
+            }
+        return sample | {_RECORD_ID: record.record_id, _UNUSABLE: [], "valid": True}
+
+
+class _Positions:
+    """This process's place in the stream -> global row number.
+
+    Process p of P has rows [p B / P, (p + 1) B / P) of every global batch of B.
+    """
+
+    def __init__(self, first_batch: int, batch_size: int, process_index: int, process_count: int):
+        if batch_size % process_count:
+            raise UserError(
+                f"the global batch of {batch_size} does not divide among {process_count} processes"
+            )
+        self.rows = batch_size // process_count
+        self._start = first_batch * batch_size + process_index * self.rows
+        self._batch_size = batch_size
+
+    def __call__(self, place: int) -> int:
+        batch, row = divmod(place, self.rows)
+        return self._start + batch * self._batch_size + row
+
+
+def _stack(samples: Sequence[Sample]) -> Sample:
+    """Samples as one dict of arrays, with the host-only entries as lists."""
+    names = [name for name in samples[0] if name not in (_RECORD_ID, _UNUSABLE, DAMAGED)]
+    batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
+    batch[_RECORD_ID] = [sample[_RECORD_ID] for sample in samples]
+    batch[_UNUSABLE] = [name for sample in samples for name in sample[_UNUSABLE]]
+    batch[DAMAGED] = [sample[_RECORD_ID] for sample in samples if sample[DAMAGED]]
+    return batch
+
+
+def _read(rows: Any, positions: _Positions, batches: int, config: DataConfig) -> Any:
+    """Grain's iterator over stacked batches."""
+    samples = grain.MapDataset.range(batches * positions.rows).map(positions).map(rows)
+    if config.workers == 0:
+        # Threads work on samples, so that the first batch is ready soon.
+        options = grain.ReadOptions(
+            num_threads=config.threads,
+            prefetch_buffer_size=max(config.threads, config.prefetch * positions.rows),
+        )
+        stacked = samples.to_iter_dataset(options).batch(positions.rows, batch_fn=_stack)
+        return iter(stacked)
+    # Processes work on batches: what crosses their boundary is ready to be used.
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    threads = max(1, min(config.threads, config.prefetch))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    stacked = samples.batch(positions.rows, batch_fn=_stack).to_iter_dataset(options)
+    return iter(
+        stacked.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=config.workers,
+                per_worker_buffer_size=max(1, config.prefetch // config.workers),
+            )
+        )
+    )
+
+
+class _Damage:
+    """Says once per record that an image could not be decoded, and counts."""
+
+    def __init__(self, source: RecordSource):
+        self._name, self._records = source.name, set()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def take(self, batch: Sample) -> None:
+        for names, consequence in (
+            (batch.pop(DAMAGED), "the eye counts as missing"),
+            (batch.pop(_UNUSABLE), "the record is left out"),
+        ):
+            for name in names:
+                if name not in self._records:
+                    self._records.add(name)
+                    _log.warning(
+                        "%s: an image of record %s cannot be decoded: %s (record %d of this kind; "
+                        "`retfm data check` lists all)",
+                        self._name,
+                        name,
+                        consequence,
+                        len(self._records),
+                    )
+
+
+class TrainIterator:
+    """Endless shuffled, augmented batches; every epoch is a new order.
+
+    An epoch is as many whole batches as the records give: no record stands in a batch, or in an
+    epoch, twice, and which ones wait until the next epoch changes with the order.
+
+    Attributes:
+      batches_per_epoch: whole batches of an epoch.
+      identity: JSON values that fix what the batches hold; see `check_identity`.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        kind: SampleKind,
+        config: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        expert: RecordSource | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """Prepares the stream; nothing is read before the first `next`.
+
+        Args:
+          source, expert: see `open_training`.
+          kind: what the method takes for a sample.
+          batch_size: of the global batch, over all processes.
+          process_index, process_count: which rows of each global batch this process makes.
+
+        Raises:
+          UserError: fewer records than one batch holds, or a batch that does not divide.
+        """
+        if len(source) < batch_size:
+            raise UserError(
+                f"{source.name}, split {source.split}, has {len(source)} records, less than one "
+                f"batch of {batch_size}: lower config.train.batch_size"
+            )
+        self._config = config
+        self._rows = _TrainingRows(source, expert, kind, config, batch_size, seed)
+        self._shard = (batch_size, process_index, process_count)
+        _Positions(0, *self._shard)
+        self.batches_per_epoch = len(source) // batch_size
+        content = dataclasses.asdict(config)
+        self.identity = json.loads(
+            json.dumps(
+                {
+                    "source": source.identity,
+                    "expert": expert and expert.identity,
+                    "kind": kind,
+                    "batch_size": batch_size,
+                    "seed": seed,
+                    "config": {name: content[name] for name in content if name not in _NOT_CONTENT},
+                }
+            )
+        )
+        self._damage = _Damage(source)
+        self._next, self._reader = 0, None
+
+    def __iter__(self) -> "TrainIterator":
+        return self
+
+    def __next__(self) -> HostBatch:
+        if self._reader is None:
+            self._reader = _read(
+                self._rows, _Positions(self._next, *self._shard), _ENDLESS, self._config
+            )
+        batch = next(self._reader)
+        index, self._next = self._next, self._next + 1
+        self._damage.take(batch)
+        return HostBatch(batch, batch.pop(_RECORD_ID), index)
+
+    @property
+    def damaged_records(self) -> int:
+        """How many records with an undecodable image this process has met."""
+        return len(self._damage)
+
+    def state(self) -> int:
+        """Index of the batch that `next` gives."""
+        return self._next
+
+    def restore(self, state: int) -> None:
+        """Continues with batch `state`, as if all before it had been taken."""
+        self.close()
+        self._next = int(state)
+
+    def close(self) -> None:
+        """Ends reading threads and processes; `next` would start them again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """A short hash of a `TrainIterator`'s identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Refuses to resume with other data than a checkpoint was trained on.
+
+    Raises:
+      UserError: names every entry that differs, with both values.
+    """
+    differences = list(_differences(saved, current, "data"))
+    if differences:
+        raise UserError(
+            "the checkpoint was trained with another data configuration; resume with the same "
+            "one, or start in another workdir:\n  " + "\n  ".join(differences)
+        )
+
+
+def _differences(saved: Any, current: Any, where: str) -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        for name in sorted({*saved, *current}):
+            yield from _differences(saved.get(name), current.get(name), f"{where}.{name}")
+    elif saved != current:
+        yield f"{where}: {saved!r} in the checkpoint, {current!r} now"
+
+
+def evaluation_batches(
+    source: RecordSource,
+    kind: SampleKind,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[EvaluationBatch]:
+    """Every record once, in the source's order, not augmented; the last batch is filled up.
+
+    Args:
+      source: of the kind of record that `kind` takes: see `sources.as_images`.
+      kind: what the method takes for a sample; an expert stream has no part here.
+      config: its language decides which text is read.
+      batch_size: of the global batch; all processes give equally many batches.
+
+    Yields:
+      this process's rows of each global batch.
+    """
+    rows = _EvaluationRows(source, kind, config)
+    positions = _Positions(0, batch_size, process_index, process_count)
+    batches = -(-len(source) // batch_size)
+    damage = _Damage(source)
+    reader = _read(rows, positions, batches, config)
+    try:
+        for index, batch in enumerate(reader):
+            damage.take(batch)
+            valid = batch.pop("valid")
+            yield EvaluationBatch(batch, batch.pop(_RECORD_ID), index, valid)
+    finally:
+        reader.close()

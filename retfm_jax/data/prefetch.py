@@ -1,0 +1,82 @@
+"""Host batches -> sharded arrays on the mesh, ahead of the step that takes them."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from retfm_jax.data.pipeline import HostBatch
+
+
+class DeviceBatch(NamedTuple):
+    """A global batch on the mesh.
+
+    Attributes:
+      arrays: global arrays, sharded by rows.
+      record_ids: of this process's rows, on the host.
+      index: of the batch in its run. A checkpoint after its step stores `index + 1`, not the
+        iterator's own state, which has run ahead.
+    """
+
+    arrays: dict[str, jax.Array]
+    record_ids: list[str]
+    index: int
+
+
+def to_mesh(arrays: dict[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+    """This process's rows as parts of global arrays."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in arrays.items()
+    }
+
+
+def device_batches(
+    batches: Iterator[HostBatch], sharding: jax.sharding.Sharding, depth: int = 2
+) -> Iterator[DeviceBatch]:
+    """Reads `batches` in a thread and keeps up to `depth` of them ready on the devices.
+
+    Closing the generator (leaving a `for` by break and dropping it, or `.close()`) ends the thread
+    and waits for it, so that `batches` can be restored or closed afterwards.
+
+    Args:
+      sharding: of the rows (the first axis) over the mesh.
+      depth: batches made ready ahead of the one that is in use, at least 1.
+
+    Raises:
+      whatever `batches` raises, at the place where the batch would have come.
+    """
+    ready: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: object) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for arrays, record_ids, index in batches:
+                put(DeviceBatch(to_mesh(arrays, sharding), record_ids, index))
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # re-raised where the batch is taken
+            put(error)
+
+    thread = threading.Thread(target=produce, name="device-batches", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,344 @@
+"""Built datasets as random-access sources of records."""
+
+import abc
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int64
+
+from retfm_jax.data.records import ImageRecord, PatientRecord, to_record
+from retfm_jax.data.text import names_side
+from retfm_jax.errors import UserError
+
+Record = PatientRecord | ImageRecord
+
+_SIDES = ("left", "right")
+_SCANNED_AT_ONCE = 256
+
+
+class RecordSource(abc.ABC):
+    """Records by index.
+
+    Attributes:
+      name: of the dataset.
+      split: its split, subsplits included ("train[:80%]").
+      kind: what its records are.
+      label_names: the classes of the records' label vectors.
+    """
+
+    name: str
+    split: str
+    kind: Literal["patient", "image"]
+    label_names: tuple[str, ...]
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of records."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`, 0 <= index < len."""
+
+    def __iter__(self) -> Iterator[Record]:
+        for index in range(len(self)):
+            yield self[index]
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """JSON values that change whenever another set of records, or another order, is read."""
+
+
+class _TfdsSource(RecordSource):
+    """A split of a dataset that TFDS built as array_record; opened at the first read."""
+
+    def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, split: str):
+        info = builder.info
+        try:
+            size = info.splits[split].num_examples
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"dataset {info.name} in {folder} has no split {split!r}; "
+                f"it has {', '.join(sorted(info.splits)) or 'none'}"
+            ) from error
+        self._folder, self._size, self._opened = str(folder), size, None
+        self.name, self.split = info.name, split
+        self.kind = "patient" if "left" in info.features else "image"
+        self.label_names = tuple(info.features["labels"]["present"].feature.names)
+        shards = {name: list(part.shard_lengths) for name, part in sorted(info.splits.items())}
+        self.identity_values = {
+            "dataset": info.full_name,
+            "split": split,
+            "records": size,
+            "shards": shards,
+            "bytes": sum(part.num_bytes for part in info.splits.values()),
+            "labels": list(self.label_names),
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.identity_values
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Record:
+        if self._opened is None:
+            self._opened = self._open()
+        return to_record(self._opened[int(index)], len(self.label_names))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_opened": None}
+
+    def _open(self) -> Sequence[Any]:
+        images = _SIDES if self.kind == "patient" else ("image",)
+        return tfds.builder_from_directory(self._folder).as_data_source(
+            split=self.split, decoders={key: tfds.decode.SkipDecoding() for key in images}
+        )
+
+
+class _Subset(RecordSource):
+    """Some records of another source, in its order."""
+
+    def __init__(self, source: RecordSource, indices: Int64[np.ndarray, " n"], why: str):
+        self._source, self._indices, self._why = source, indices, why
+        self.name, self.split, self.kind = source.name, source.split, source.kind
+        self.label_names = source.label_names
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[self._indices[index]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**self._source.identity, "subset": self._why, "kept": len(self)}
+
+
+class _Eyes(RecordSource):
+    """The eyes of patients as single images, each with the text that speaks of it."""
+
+    kind = "image"
+
+    def __init__(self, source: RecordSource, eyes: Int64[np.ndarray, "n 2"], require: str):
+        self._source, self._eyes, self._require = source, eyes, require
+        self.name, self.split, self.label_names = source.name, source.split, source.label_names
+
+    def __len__(self) -> int:
+        return len(self._eyes)
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        patient, side = self._eyes[index]
+        return eye_record(self._source[patient], _SIDES[side])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**self._source.identity, "eyes": self._require, "kept": len(self)}
+
+
+def open_dataset(name_or_folder: str, split: str, data_dir: str) -> RecordSource:
+    """Opens a split of a built dataset.
+
+    Args:
+      name_or_folder: "synthetic_fundus", "name/config", "name/config/1.0.0", or the folder that
+        holds a built dataset's `dataset_info.json`. Without a version the newest is taken.
+      split: a TFDS split; slices such as "train[:80%]" are allowed.
+      data_dir: where named datasets are.
+
+    Raises:
+      UserError: the dataset is not built, several configurations are, or it was not written by
+        this project's builders; or it has no such split.
+    """
+    folder = _find(name_or_folder, data_dir)
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS raises whatever its readers meet in a damaged folder
+        raise UserError(f"the dataset in {folder} cannot be read: {error}") from error
+    if "record_id" not in builder.info.features or "labels" not in builder.info.features:
+        raise UserError(
+            f"the dataset in {folder} holds neither patients nor single images as this project "
+            "stores them; build it with `retfm data build` or `retfm data import`"
+        )
+    return _TfdsSource(folder, builder, split)
+
+
+_INFO = "dataset_info.json"
+
+
+def _find(name_or_folder: str, data_dir: str) -> Path:
+    for folder in (Path(name_or_folder).expanduser(), Path(data_dir) / name_or_folder):
+        if (folder / _INFO).is_file():
+            return folder
+        found = sorted(
+            path.parent for path in (*folder.glob(f"*/{_INFO}"), *folder.glob(f"*/*/{_INFO}"))
+        )
+        if not found:
+            continue
+        parents = {path.parent for path in found}
+        if len(parents) > 1:
+            names = ", ".join(sorted(str(path.relative_to(folder.parent)) for path in parents))
+            raise UserError(
+                f"{name_or_folder} is built in several configurations: name one of {names}"
+            )
+        return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
+    built = sorted(
+        {path.relative_to(data_dir).parts[0] for path in Path(data_dir).glob(f"*/**/{_INFO}")}
+    )
+    raise UserError(
+        f"dataset {name_or_folder!r} is not built in {data_dir}/ "
+        f"(built there: {', '.join(built) or 'none'}); "
+        f"run `retfm data build {name_or_folder}` or `retfm data import`, or give its folder"
+    )
+
+
+def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageRecord:
+    """One eye of a patient as a single image.
+
+    Its caption is the part of the report that speaks of the eye, where that is known; else the
+    report of the patient if it names no side, for then it speaks of both; else it is empty. Its
+    labels are the eye's, never the patient's.
+    """
+    own = patient.left_report if side == "left" else patient.right_report
+    labels = patient.left_labels if side == "left" else patient.right_labels
+    caption = {
+        language: own.get(language) or ("" if names_side(report) else report)
+        for language, report in patient.report.items()
+    }
+    return ImageRecord(
+        record_id=f"{patient.record_id}/{side}",
+        patient_id=patient.record_id,
+        image=patient.left if side == "left" else patient.right,
+        caption=caption,
+        categories=(),
+        attributes=(),
+        labels=labels,
+    )
+
+
+def as_images(
+    source: RecordSource, require: Literal["image", "caption", "category"] = "image"
+) -> RecordSource:
+    """Single images: the source itself, or the eyes of its patients.
+
+    Args:
+      source: of patients or of single images.
+      require: which eyes are taken: all that have an image, those with a text of their own as well
+        (see `eye_record`), or those with at least one label. Reads every patient once.
+
+    Raises:
+      UserError: no eye fulfils the requirement.
+    """
+    if source.kind == "image":
+        return source
+
+    def eyes(index: int) -> list[tuple[int, int]]:
+        records = [eye_record(source[index], side) for side in _SIDES]
+        return [(index, side) for side, eye in enumerate(records) if _fulfils(eye, require)]
+
+    found = [eye for patient in _scan(len(source), eyes) for eye in patient]
+    if not found:
+        raise UserError(
+            f"no eye in {source.name}, split {source.split}, has "
+            + {
+                "image": "an image",
+                "caption": "a text of its own: give reports per eye, or reports that name no side",
+                "category": "labels of its own: label the eyes (`retfm label`)",
+            }[require]
+        )
+    return _Eyes(source, np.array(found, np.int64), require)
+
+
+def _fulfils(eye: ImageRecord, require: str) -> bool:
+    if not eye.image:
+        return False
+    if require == "caption":
+        return any(eye.caption.values())
+    return require == "image" or bool((eye.labels > 0).any())
+
+
+def categories(record: ImageRecord, label_names: Sequence[str]) -> tuple[str, ...]:
+    """What a single image shows: its categories, or the names of its present labels."""
+    if record.categories:
+        return record.categories
+    return tuple(label_names[index] for index in np.flatnonzero(record.labels > 0))
+
+
+def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSource:
+    """The images that have a category, none of them banned. Reads every record once.
+
+    Raises:
+      UserError: nothing is left.
+    """
+
+    def keeps(index: int) -> bool:
+        names = categories(source[index], source.label_names)
+        return bool(names) and not set(names) & set(banned)
+
+    kept = np.flatnonzero(list(_scan(len(source), keeps)))
+    if not len(kept):
+        raise UserError(
+            f"no record of {source.name}, split {source.split}, has a category"
+            + (f" beside the banned ones ({', '.join(banned)})" if banned else "")
+        )
+    why = "with a category" + "".join(f", not {name}" for name in sorted(banned))
+    return _Subset(source, kept, why)
+
+
+def _scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:
+    def look_at(start: int) -> list[Any]:
+        return [look(index) for index in range(start, min(start + _SCANNED_AT_ONCE, size))]
+
+    with ThreadPoolExecutor() as pool:
+        for part in pool.map(look_at, range(0, size, _SCANNED_AT_ONCE)):
+            yield from part
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What a source says about its records, without their images, in the source's order.
+
+    Attributes:
+      record_ids, patient_ids: one of each per record.
+      labels: multi-hot by level ("labels", and "left_labels", "right_labels" for patients), int8,
+        -1 where unknown.
+      texts: report or caption by language.
+    """
+
+    record_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    labels: dict[str, np.ndarray]
+    texts: dict[str, tuple[str, ...]]
+
+
+def annotations(source: RecordSource) -> Annotations:
+    """Reads ids, labels and texts of a whole source, for scoring and for galleries."""
+    levels = ("labels", "left_labels", "right_labels") if source.kind == "patient" else ("labels",)
+
+    def look(index: int) -> tuple:
+        record = source[index]
+        patient = record.record_id if source.kind == "patient" else record.patient_id
+        texts = record.report if source.kind == "patient" else record.caption
+        return record.record_id, patient, [getattr(record, level) for level in levels], texts
+
+    rows = list(_scan(len(source), look))
+    return Annotations(
+        record_ids=tuple(row[0] for row in rows),
+        patient_ids=tuple(row[1] for row in rows),
+        labels={
+            level: np.array([row[2][place] for row in rows], np.int8).reshape(
+                len(rows), len(source.label_names)
+            )
+            for place, level in enumerate(levels)
+        },
+        texts={
+            language: tuple(row[3].get(language, "") for row in rows)
+            for language in sorted({language for row in rows for language in row[3]})
+        },
+    )
