@@ -1,0 +1,35 @@
+"""A group's own patients as a TFDS dataset under the group's own name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from retfm_jax.data.rows import Row
+from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.data.validation import ProblemLog
+
+
+class Builder(RowsBuilder, skip_registration=True):
+    """Writes rows that an importer has read already; see `retfm_jax.data.importers`."""
+
+    pkg_dir_path = epath.Path(__file__).parent
+
+    def __init__(
+        self, *, name: str, rows: Sequence[Row], problems: ProblemLog, **kwargs: Any
+    ) -> None:
+        self.name = name
+        self._rows = list(rows)
+        super().__init__(**kwargs)
+        self.problems = problems
+
+    def label_names(self) -> Sequence[str]:
+        names = set()
+        for row in self._rows:
+            for labels in (row.labels, row.left_labels, row.right_labels):
+                names.update(labels or ())
+        return sorted(names)
+
+    def read_rows(self, source: Path | None) -> list[Row]:
+        return self._rows

@@ -1,0 +1,134 @@
+"""TFDS builder of ODIR-5K as it is found: Kaggle's release or the original annotation table."""
+
+import collections
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from etils import epath
+
+from retfm_jax.data import tables
+from retfm_jax.data.rows import FilePicture, PatientRow, Row, compose_report
+from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.errors import UserError
+
+#: Label -> the columns that mean it: the full names, and the letters of the original table.
+_LABEL_COLUMNS = {
+    "normal": ("Normal", "N"),
+    "diabetic_retinopathy": ("Diabetes", "D"),
+    "glaucoma": ("Glaucoma", "G"),
+    "cataract": ("Cataract", "C"),
+    "age_related_macular_degeneration": ("Age related Macular Degeneration", "A"),
+    "hypertensive_retinopathy": ("Hypertension", "H"),
+    "pathologic_myopia": ("Pathological Myopia", "M"),
+    "other_abnormality": ("Other diseases/abnormalities", "O"),
+}
+_COLUMNS = (
+    "ID",
+    "Left-Fundus",
+    "Right-Fundus",
+    "Left-Diagnostic Keywords",
+    "Right-Diagnostic Keywords",
+    *("|".join(names) for names in _LABEL_COLUMNS.values()),
+)
+_TABLES = ("full_df.csv", "data.csv", "*nnotation*.csv", "data.xlsx", "*nnotation*.xlsx")
+_FOLDERS = ("preprocessed_images", "Training Images", "*Training*", "*Images*", "*images*")
+
+
+class Builder(RowsBuilder):
+    """Patients with both eyes; see README.md beside this file."""
+
+    pkg_dir_path = epath.Path(__file__).parent
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Download ODIR-5K from https://www.kaggle.com/datasets/andrewmvd/ocular-disease-recognition-odir5k
+    (or the original release) and give the folder that holds full_df.csv and preprocessed_images.
+    """
+
+    def label_names(self) -> Sequence[str]:
+        return tuple(_LABEL_COLUMNS)
+
+    def read_rows(self, source: Path) -> list[Row]:
+        path = _find(source, _TABLES, "annotation table (full_df.csv)")
+        if path.suffix == ".xlsx":
+            table = tables.read_xlsx(path)
+        else:
+            table = tables.read_csv(path, self.problems)
+        tables.require_columns(table, _COLUMNS)
+        root = _find(source, _FOLDERS, "folder of images (preprocessed_images)")
+        # A row per image: then as many rows as the patient has eyes. A row per patient: two eyes.
+        rows_of = collections.Counter(line.cells["ID"] for line in table.rows)
+        per_image = max(rows_of.values(), default=1) > 1
+        patients: dict[str, PatientRow] = {}
+        for line in table.rows:
+            try:
+                eyes = rows_of[line.cells["ID"]] if per_image else 2
+                row = _patient(line.cells, path, line.row, root, eyes)
+            except ValueError as error:
+                self.problems.unreadable(path, line.row, str(error), line.cells["ID"])
+                continue
+            known = patients.setdefault(row.record_id, row)
+            if _content(known) != _content(row):
+                self.problems.add(
+                    "duplicate_id", row,
+                    f"says something else of the patient than row {known.row}",
+                    "row left out",
+                )  # fmt: skip
+        return list(patients.values())
+
+
+def _find(source: Path, patterns: Sequence[str], what: str) -> Path:
+    """The first match, the source itself before its folders: archives nest them variously."""
+    wants_folder = patterns is _FOLDERS
+    for pattern in patterns:
+        for depth in ("", "*/", "*/*/"):
+            for path in sorted(source.glob(depth + pattern)):
+                if path.is_dir() == wants_folder:
+                    return path
+    raise UserError(
+        f"{source} holds no {what}; give the folder of the unpacked ODIR-5K release as --source"
+    )
+
+
+def _content(row: PatientRow) -> tuple:
+    return row.left, row.right, row.report, row.labels
+
+
+def _patient(
+    cells: Mapping[str, str], path: Path, number: int, root: Path, eyes: int
+) -> PatientRow:
+    if not cells["ID"]:
+        raise ValueError("no patient ID")
+    said, pictures, there = {}, {}, []
+    for eye in ("Left", "Right"):
+        said[eye] = _keywords(cells[f"{eye}-Diagnostic Keywords"])
+        name = cells[f"{eye}-Fundus"]
+        pictures[eye] = FilePicture(str(root), name) if name else None
+        if name and (root / name).exists():
+            there.append(eye)
+    if len(there) == eyes == 1:
+        # Kaggle's table names the missing eye of a one-eyed patient, too: no fault of the copy.
+        pictures = {eye: pictures[eye] if eye in there else None for eye in pictures}
+    return PatientRow(
+        record_id=cells["ID"],
+        file=str(path),
+        row=number,
+        left=pictures["Left"],
+        right=pictures["Right"],
+        report=compose_report(said["Left"], said["Right"]),
+        left_report=said["Left"],
+        right_report=said["Right"],
+        labels=tuple(label for label in _LABEL_COLUMNS if _is_present(cells, label)),
+    )
+
+
+def _keywords(text: str) -> dict[str, str]:
+    words = (re.sub(r"\s+", " ", word).strip() for word in re.split("[,，;；]", text))
+    joined = ", ".join(dict.fromkeys(word for word in words if word))
+    return {"en": joined} if joined else {}
+
+
+def _is_present(cells: Mapping[str, str], label: str) -> bool:
+    column = next(name for name in _LABEL_COLUMNS[label] if name in cells)
+    if cells[column] not in ("0", "1"):
+        raise ValueError(f"column {column!r} is {cells[column]!r}, not 0 or 1")
+    return cells[column] == "1"

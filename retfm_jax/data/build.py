@@ -1,0 +1,160 @@
+"""`retfm data build` and `retfm data list`: the bundled builders, and what they have built."""
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from retfm_jax.data import splits
+from retfm_jax.data.rows_builder import (
+    PROBLEMS_FILE,
+    SUMMARY_FILE,
+    BuildOptions,
+    RowsBuilder,
+    write_dataset,
+)
+from retfm_jax.errors import UserError
+from retfm_jax.files import read_json
+
+_BUILDERS = "retfm_jax.data_builders"
+
+#: Written by `retfm data import`, not by a name.
+_IMPORTER = "manifest"
+
+
+def builder_names() -> list[str]:
+    """Names of the bundled builders."""
+    package = importlib.import_module(_BUILDERS)
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
+    return sorted(name for name in names if importlib.util.find_spec(_module_name(name)))
+
+
+def _module_name(name: str) -> str:
+    return f"{_BUILDERS}.{name}.{name}_dataset_builder"
+
+
+def builder_module(name: str) -> ModuleType:
+    """The module of a bundled builder; it has the class `Builder`, as TFDS wants it.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    names = builder_names()
+    if name not in names:
+        bundled = ", ".join(other for other in names if other != _IMPORTER)
+        raise UserError(
+            f"no builder {name!r}; there are {bundled}. Patients of your own come in with "
+            "`retfm data import`"
+        )
+    return importlib.import_module(_module_name(name))
+
+
+def builder_class(name: str) -> Any:
+    """The TFDS builder class of a bundled builder; raises `UserError` where there is none."""
+    return builder_module(name).Builder
+
+
+def options_of(args: argparse.Namespace) -> BuildOptions:
+    """The options of a build of real data, from the command line's; None is the default."""
+    given = {
+        name: value
+        for name in ("image_size", "on_error", "seed")
+        if (value := getattr(args, name, None)) is not None
+    }
+    if getattr(args, "shares", None):
+        given["shares"] = splits.parse_shares(args.shares)
+    if getattr(args, "workers", None):
+        given["threads"] = args.workers
+    return BuildOptions(**given)
+
+
+def run_build(args: argparse.Namespace) -> None:
+    """Runs `retfm data build`."""
+    if args.name == _IMPORTER:
+        raise UserError("patients of your own come in with `retfm data import`")
+    module = builder_module(args.name)
+    if issubclass(module.Builder, RowsBuilder):
+        _refuse(args, ("patients", "population"))
+        if not args.source:
+            wanted = inspect.cleandoc(module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+            raise UserError(f"{args.name} wants --source FOLDER. {wanted}")
+        builder = module.Builder(options=options_of(args), data_dir=args.data_dir)
+        folder = write_dataset(builder, args.source, args.overwrite)
+    else:
+        _refuse(args, ("source", "on_error", "shares", "overwrite"))
+        settings = {
+            "patients": args.patients,
+            "processes": args.workers,
+            "image_size": args.image_size,
+            "seed": args.seed,
+            "population": args.population,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        folder = module.build(args.data_dir, **given)
+    print_summary(folder)
+
+
+def _refuse(args: argparse.Namespace, options: tuple[str, ...]) -> None:
+    for option in options:
+        if getattr(args, option, None):
+            raise UserError(f"--{option} means nothing to the builder {args.name}")
+
+
+def print_summary(folder: Path) -> None:
+    """Says what lies in a dataset's folder, and how much of its source was in order."""
+    import tensorflow_datasets as tfds
+    from rich.console import Console
+
+    console = Console()
+    info = tfds.builder_from_directory(folder).info
+    sizes = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
+    console.print(f"{info.full_name}: {sizes} records", highlight=False)
+    console.print(f"  in {folder}", highlight=False, soft_wrap=True)
+    if not (folder / SUMMARY_FILE).is_file():
+        return
+    problems = read_json(folder / SUMMARY_FILE)["problems"]
+    if not problems:
+        console.print("  no problem in the source", highlight=False)
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+    console.print(
+        f"  problems in the source: {counts}; each is in {folder / PROBLEMS_FILE} with its row "
+        "and what was done",
+        style="yellow", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def run_list(args: argparse.Namespace) -> None:
+    """Runs `retfm data list`: the bundled builders and the datasets in `args.data_dir`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    builders = Table(title="bundled builders", title_justify="left", box=None)
+    builders.add_column("name", style="bold")
+    builders.add_column("what it builds")
+    for name in builder_names():
+        readme = Path(importlib.import_module(f"{_BUILDERS}.{name}").__file__).parent / "README.md"
+        verb = "import" if name == _IMPORTER else name
+        builders.add_row(verb, readme.read_text(encoding="utf-8").partition("\n")[0])
+    console.print(builders)
+    built = sorted(Path(args.data_dir).glob("**/dataset_info.json"))
+    if not built:
+        console.print(f"\nno dataset in {args.data_dir}", highlight=False)
+        return
+    datasets = Table(title=f"\ndatasets in {args.data_dir}", title_justify="left", box=None)
+    for column in ("name", "version", "records", "folder"):
+        datasets.add_column(column, style="bold" if column == "name" else "")
+    for path in built:
+        info = read_json(path)
+        sizes = ", ".join(
+            f"{split['name']} {sum(map(int, split.get('shardLengths', [])))}"
+            for split in info.get("splits", [])
+        )
+        name = "/".join(filter(None, (info["name"], info.get("configName"))))
+        datasets.add_row(name, info["version"], sizes, str(path.parent))
+    console.print(datasets)

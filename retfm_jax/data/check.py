@@ -1,0 +1,407 @@
+"""`retfm data check`: what a built dataset holds, what is wrong with it, and how it looks."""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from retfm_jax.config import TextConfig
+from retfm_jax.data import images
+from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.sources import RecordSource, open_dataset
+from retfm_jax.data.splits import SPLITS
+from retfm_jax.data.text import Tokenizer
+from retfm_jax.errors import UserError
+from retfm_jax.files import atomic_write, write_json
+
+#: Records on a contact sheet, evenly spaced through the split.
+_SHOWN = 24
+#: How many ids of one fault a report names.
+_NAMED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Photograph:
+    """A decoded photograph: whose it is, its size and a hash of its pixels; or why there is none."""
+
+    place: str
+    size: tuple[int, int] | None
+    pixels: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What one record shows to a check."""
+
+    record_id: str
+    group: str
+    photographs: tuple[_Photograph, ...]
+    missing: int
+    texts: dict[str, str]
+    labels: tuple[np.ndarray, ...]
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """Runs the verb: prints a table, writes `check.json` and contact sheets into `args.out`.
+
+    Raises:
+      UserError: something is broken; everything was written before.
+    """
+    report = check_dataset(args.name, args.data_dir, args.split, args.out)
+    _print(report)
+    print(f"report and contact sheets are in {args.out}")
+    if report["broken"]:
+        raise UserError(
+            f"{report['dataset']}: {'; '.join(report['broken'])}; the ids are in "
+            f"{Path(args.out) / 'check.json'}"
+        )
+
+
+def check_dataset(
+    name_or_folder: str, data_dir: str, split: str | None, out: str | Path
+) -> dict[str, Any]:
+    """Reads and decodes every record of a dataset.
+
+    Args:
+      name_or_folder, data_dir: see `sources.open_dataset`.
+      split: the split to check, None for all.
+      out: folder of `check.json` and `<split>.png`.
+
+    Returns:
+      What `check.json` holds: "splits" (split -> numbers), "across_splits", "broken" (sentences).
+
+    Raises:
+      UserError: the dataset cannot be opened.
+    """
+    wanted = [split] if split else _splits(name_or_folder, data_dir)
+    tokenizer = Tokenizer(TextConfig(context_length=2**16))
+    limit = TextConfig().context_length
+    numbers, facts = {}, {}
+    for name in wanted:
+        source = open_dataset(name_or_folder, name, data_dir)
+        facts[name] = list(_facts(source))
+        numbers[name] = _count(source, facts[name], tokenizer, limit)
+        file = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        draw_contact_sheet(source, Path(out) / f"{file}.png")
+    across = _across(facts)
+    report = {
+        "dataset": source.name,
+        "kind": source.kind,
+        "context_length": limit,
+        "splits": numbers,
+        "across_splits": across,
+        "broken": _broken(numbers, across),
+    }
+    write_json(Path(out) / "check.json", report)
+    return report
+
+
+def _splits(name_or_folder: str, data_dir: str) -> list[str]:
+    found = []
+    for name in SPLITS:
+        try:
+            open_dataset(name_or_folder, name, data_dir)
+        except UserError as error:
+            missing = error
+        else:
+            found.append(name)
+    if not found:
+        raise missing
+    return found
+
+
+def _facts(source: RecordSource) -> Iterator[_Facts]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        window: collections.deque[concurrent.futures.Future] = collections.deque()
+        for index in range(len(source)):
+            window.append(pool.submit(lambda i: _look(source[i]), index))
+            if len(window) > 64:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+
+def _look(record: PatientRecord | ImageRecord) -> _Facts:
+    if isinstance(record, PatientRecord):
+        eyes = {"left": record.left, "right": record.right}
+        photographs = tuple(
+            _photograph(f"{record.record_id}/{eye}", data) for eye, data in eyes.items() if data
+        )
+        labels = (record.labels, record.left_labels, record.right_labels)
+        return _Facts(
+            record.record_id, record.record_id, photographs, sum(not data for data in eyes.values()),
+            dict(record.report), labels,
+        )  # fmt: skip
+    photograph = _photograph(record.record_id, record.image)
+    return _Facts(
+        record.record_id, record.patient_id, (photograph,), 0, dict(record.caption),
+        (record.labels,),
+    )  # fmt: skip
+
+
+def _photograph(place: str, data: bytes) -> _Photograph:
+    try:
+        image = images.decode(data, place)
+    except UserError as error:
+        return _Photograph(place, None, "", str(error))
+    # Of pixels, not of bytes: the same photograph saved twice is the same photograph.
+    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
+    digest.update(str(image.shape).encode())
+    return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "")
+
+
+def _count(
+    source: RecordSource, facts: Sequence[_Facts], tokenizer: Tokenizer, limit: int
+) -> dict[str, Any]:
+    photographs = [photograph for fact in facts for photograph in fact.photographs]
+    sizes = collections.Counter(photo.size for photo in photographs if photo.size)
+    places = collections.defaultdict(list)
+    for photo in photographs:
+        if photo.size:
+            places[photo.pixels].append(photo.place)
+    repeated = [members for members in places.values() if len(members) > 1]
+    ids = collections.Counter(fact.record_id for fact in facts)
+    silent = [
+        fact.record_id
+        for fact in facts
+        if not any(fact.texts.values()) and not any((hot >= 0).all() for hot in fact.labels)
+    ]
+    undecodable = [photo for photo in photographs if photo.error]
+    numbers: dict[str, Any] = {
+        "records": len(facts),
+        "patients": len({fact.group for fact in facts}),
+        "photographs": len(photographs),
+        "missing_eyes": sum(fact.missing for fact in facts),
+        "without_photograph": [f.record_id for f in facts if not f.photographs][:_NAMED],
+        "empty_reports": {
+            language: sum(not fact.texts.get(language) for fact in facts)
+            for language in LANGUAGES
+        },
+        "neither_report_nor_label": {"count": len(silent), "first": silent[:_NAMED]},
+        "undecodable": {
+            "count": len(undecodable), "first": [photo.error for photo in undecodable[:_NAMED]]
+        },
+        "repeated_photographs": {"count": len(repeated), "first": repeated[:_NAMED]},
+        "repeated_ids": [record for record, count in ids.items() if count > 1][:_NAMED],
+        "sizes": {f"{w}x{h}": count for (w, h), count in sizes.most_common(_NAMED)},
+        "labels": _label_counts(source, facts),
+        "tokens": {
+            language: lengths
+            for language in LANGUAGES
+            if (lengths := _token_lengths(facts, language, tokenizer, limit))
+        },
+    }  # fmt: skip
+    return numbers
+
+
+def _label_counts(source: RecordSource, facts: Sequence[_Facts]) -> dict[str, Any]:
+    levels = ("patient", "left", "right") if source.kind == "patient" else ("image",)
+    counts = {}
+    for level, name in enumerate(levels):
+        hot = np.array([fact.labels[level] for fact in facts]).reshape(len(facts), -1)
+        known = (hot >= 0).all(axis=1) & (hot.shape[1] > 0)
+        counts[name] = {
+            "known": int(known.sum()),
+            "present": dict(
+                zip(source.label_names, (hot[known] > 0).sum(axis=0).tolist(), strict=True)
+            ),
+        }
+    return counts
+
+
+def _token_lengths(
+    facts: Sequence[_Facts], language: str, tokenizer: Tokenizer, limit: int
+) -> dict[str, int] | None:
+    texts = [fact.texts[language] for fact in facts if fact.texts.get(language)]
+    if not texts:
+        return None
+    lengths = np.array([np.count_nonzero(tokenizer([text])) for text in dict.fromkeys(texts)])
+    return {
+        "median": int(np.median(lengths)),
+        "p95": int(np.percentile(lengths, 95)),
+        "longest": int(lengths.max()),
+        "cut": int((lengths > limit).sum()),
+        "different_texts": len(lengths),
+    }
+
+
+def _across(facts: dict[str, list[_Facts]]) -> dict[str, Any]:
+    """Patients and photographs that stand in more than one split: evaluation would be flattered."""
+    groups, pixels = collections.defaultdict(dict), collections.defaultdict(dict)
+    for split, members in facts.items():
+        for fact in members:
+            groups[fact.group].setdefault(split, fact.record_id)
+            for photo in fact.photographs:
+                if photo.size:
+                    pixels[photo.pixels].setdefault(split, photo.place)
+    patients = [places for places in groups.values() if len(places) > 1]
+    photographs = [places for places in pixels.values() if len(places) > 1]
+    return {
+        "patients": {"count": len(patients), "first": patients[:_NAMED]},
+        "photographs": {"count": len(photographs), "first": photographs[:_NAMED]},
+    }
+
+
+def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
+    faults = []
+    for split, counted in numbers.items():
+        found = {
+            "undecodable photographs": counted["undecodable"]["count"],
+            "records without a photograph": len(counted["without_photograph"]),
+            "record ids that stand twice": len(counted["repeated_ids"]),
+            "records with neither a report nor a label": (
+                counted["neither_report_nor_label"]["count"]
+            ),
+        }
+        faults += [f"{split}: {count} {what}" for what, count in found.items() if count]
+    for what, found in across.items():
+        if found["count"]:
+            faults.append(f"{found['count']} {what} in more than one split")
+    return faults
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = report["splits"]
+    table = Table(title=f"{report['dataset']} ({report['kind']} records)", title_justify="left")
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+
+    def row(name: str, values: Iterable[Any], bad: bool = False) -> None:
+        values = [str(value) for value in values]
+        faulty = bad and any(value != "0" for value in values)
+        table.add_row(name, *values, style="red" if faulty else "")
+
+    counted = list(splits.values())
+    row("patients", (n["patients"] for n in counted))
+    row("photographs", (n["photographs"] for n in counted))
+    row("missing eyes", (n["missing_eyes"] for n in counted))
+    row("undecodable photographs", (n["undecodable"]["count"] for n in counted), bad=True)
+    row("repeated photographs", (n["repeated_photographs"]["count"] for n in counted))
+    for language in LANGUAGES:
+        row(f"no text ({language})", (n["empty_reports"][language] for n in counted))
+    row(
+        "neither text nor label",
+        (n["neither_report_nor_label"]["count"] for n in counted), bad=True,
+    )  # fmt: skip
+    for language in LANGUAGES:
+        if any(language in n["tokens"] for n in counted):
+            lengths = [n["tokens"].get(language) for n in counted]
+            row(
+                f"tokens ({language}): median, longest",
+                (f"{t['median']}, {t['longest']}" if t else "" for t in lengths),
+            )
+            row(
+                f"texts ({language}) cut at {report['context_length']} tokens",
+                (t["cut"] if t else "" for t in lengths),
+            )
+    row("commonest size", (next(iter(n["sizes"]), "") for n in counted))
+    table.add_section()
+    for level in counted[0]["labels"]:
+        known = [n["labels"][level]["known"] for n in counted]
+        if not any(known):
+            continue
+        row(f"{level}: labelled", known)
+        for label in counted[0]["labels"][level]["present"]:
+            row(f"  {label}", (n["labels"][level]["present"][label] for n in counted))
+    Console().print(table)
+    across = report["across_splits"]
+    for what, found in across.items():
+        if found["count"]:
+            print(f"{found['count']} {what} in more than one split, such as "
+                  f"{json.dumps(found['first'][0], ensure_ascii=False)}")
+
+
+def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:
+    """Draws records of a split with their texts and labels, evenly spaced through it, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = np.unique(np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int))
+    columns = 4 if source.kind == "patient" else 6
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(16, 0.5 + (3.2 if source.kind == "patient" else 4.0) * rows), dpi=80)
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{source.name}, {source.split}: {len(shown)} of {len(source)} records",
+                    x=0.01, y=0.998, ha="left", va="top", fontsize=12)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    width = 62 if source.kind == "patient" else 40
+    for axes in grid:
+        axes.axis("off")
+    for axes, index in zip(grid, shown, strict=False):
+        record = source[int(index)]
+        axes.imshow(_tile(record))
+        text = record.report if isinstance(record, PatientRecord) else record.caption
+        # A record id may hold a dollar sign, which matplotlib would take for mathematics.
+        axes.set_title(record.record_id[:48], fontsize=9, loc="left", parse_math=False)
+        words, font = _legible(text)
+        lines = textwrap.wrap(words, width if font is None else width // 2, max_lines=4)
+        labels = ", ".join(_label_words(record, source.label_names)) or "-"
+        below = "\n".join([*lines, *textwrap.wrap(f"[{labels}]", width, max_lines=2)])
+        axes.text(0, -0.03, below, transform=axes.transAxes, va="top", fontsize=7.5,
+                  parse_math=False, **({"font": font} if font else {}))
+    figure.subplots_adjust(0.01, 0.06, 0.99, 0.96 if rows > 1 else 0.85, 0.05, 0.42)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", facecolor="white")
+
+
+def _label_words(record: PatientRecord | ImageRecord, names: Sequence[str]) -> list[str]:
+    words = [names[index] for index in np.flatnonzero(record.labels > 0)]
+    return words or list(getattr(record, "categories", ()))
+
+
+def _tile(record: PatientRecord | ImageRecord) -> UInt8[np.ndarray, "side width 3"]:
+    if isinstance(record, ImageRecord):
+        return _thumbnail(record.image)
+    # The patient's right eye stands on the left, as facing the patient.
+    return np.concatenate([_thumbnail(record.right), _thumbnail(record.left)], axis=1)
+
+
+def _thumbnail(data: bytes, side: int = 224) -> UInt8[np.ndarray, "side side 3"]:
+    import cv2
+
+    tile = np.full((side, side, 3), 235, np.uint8)
+    try:
+        image = images.decode(data, "thumbnail") if data else None
+    except UserError:
+        image = None
+    if image is None:
+        text = "no image" if not data else "undecodable"
+        cv2.putText(tile, text, (40, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1)
+        return tile
+    scale = side / max(image.shape[:2])
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
+    tile[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return tile
+
+
+def _legible(texts: dict[str, str]) -> tuple[str, Any]:
+    """A record's text and the font it needs: English first, Chinese where a font can draw it."""
+    if texts.get("en") or not texts.get("zh"):
+        return texts.get("en", ""), None
+    font = _chinese_font()
+    return (texts["zh"], font) if font else ("(a Chinese text; no installed font draws it)", None)
+
+
+def _chinese_font() -> Any:
+    from matplotlib import font_manager
+
+    for entry in font_manager.fontManager.ttflist:
+        if ord("眼") in font_manager.get_font(entry.fname).get_charmap():
+            return font_manager.FontProperties(fname=entry.fname, size=7.5)
+    return None

@@ -1,0 +1,181 @@
+"""What a source says before anything is decoded: rows that point at pictures.
+
+Every importer and builder of real data turns its source into `PatientRow`s or `ImageRow`s; what
+is done with them (splits, checks, writing) is then the same for all: see `rows_builder`.
+"""
+
+import base64
+import binascii
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from retfm_jax import files
+from retfm_jax.errors import UserError
+
+_CHINESE = re.compile(r"[\u3400-\u9fff]")
+
+
+class Unusable(UserError):
+    """One picture or row of a source cannot be used; the rest of the source can.
+
+    Attributes:
+      kind: the heading under which the problem is counted, such as "broken_image".
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+class Picture(Protocol):
+    """Where an encoded photograph is found. Small and picklable, so that a cluster can read it."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+
+    def read(self) -> bytes:
+        """The encoded photograph.
+
+        Raises:
+          Unusable: it is missing, or outside the root, or its encoding is broken.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FilePicture:
+    """A file under an image root, which it must not leave."""
+
+    root: str
+    relative: str
+
+    @property
+    def name(self) -> str:
+        return self.relative
+
+    def read(self) -> bytes:
+        try:
+            path = files.inside(self.root, self.relative)
+        except (UserError, ValueError) as error:  # ValueError: a NUL byte in the name
+            raise Unusable("outside_root", str(error)) from error
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise Unusable("missing_image", f"{path} does not exist") from error
+        except OSError as error:
+            raise Unusable("missing_image", f"cannot read {path}: {error.strerror}") from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Base64Slice:
+    """URL-safe base64 that stands in a text file at a byte offset."""
+
+    path: str
+    offset: int
+    length: int
+    name: str
+
+    def read(self) -> bytes:
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            return decode_base64(file.read(self.length), self.name)
+
+
+def decode_base64(text: str | bytes, name: str) -> bytes:
+    """Decodes URL-safe base64, strictly.
+
+    Raises:
+      Unusable: a character or the length is not base64's.
+    """
+    if isinstance(text, str):
+        text = text.encode()
+    try:
+        # The plain alphabet is taken as well: some of the published files use it.
+        return base64.b64decode(text.strip(), altchars=None if b"+" in text or b"/" in text
+                                else b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unusable("broken_image", f"{name} is not valid base64: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PatientRow:
+    """A patient as a source describes them.
+
+    Attributes:
+      record_id: unique in the dataset.
+      file, row: where the source says so; `row` counts lines from 1, the header included.
+      left, right: the photographs, None where the source has none.
+      report, left_report, right_report: text by language; absent languages have none.
+      labels, left_labels, right_labels: label names, None where unknown.
+      split: the split that the source gives, None where it gives none.
+      group: rows of one group share a split; the record id where the source names none.
+      wants_report: the source has a place for a report, so an empty one is worth saying.
+    """
+
+    record_id: str
+    file: str
+    row: int
+    left: Picture | None = None
+    right: Picture | None = None
+    report: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_report: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    right_report: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    left_labels: tuple[str, ...] | None = None
+    right_labels: tuple[str, ...] | None = None
+    split: str | None = None
+    group: str = ""
+    wants_report: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageRow:
+    """A single photograph as a source describes it; attributes as in `PatientRow`."""
+
+    record_id: str
+    file: str
+    row: int
+    image: Picture
+    caption: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    categories: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    split: str | None = None
+    group: str = ""
+    wants_report: bool = False
+
+
+Row = PatientRow | ImageRow
+
+
+def by_language(text: str) -> dict[str, str]:
+    """Files a text whose language nobody stated: with a Chinese character it is Chinese.
+
+    Returns:
+      {"zh": text} or {"en": text}; {} for an empty text.
+    """
+    text = text.strip()
+    if not text:
+        return {}
+    return {"zh" if _CHINESE.search(text) else "en": text}
+
+
+def compose_report(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, str]:
+    """One report out of what is said of each eye, by language.
+
+    An eye of which nothing is said is left out; nothing is made up for it.
+    """
+    parts = {"en": ("Left eye: {}", "Right eye: {}", ". ", "."), "zh": ("左眼：{}", "右眼：{}", "；", "。")}
+    report = {}
+    for language, (of_left, of_right, joint, end) in parts.items():
+        said = [
+            pattern.format(text.get(language, "").strip().rstrip(".。;；"))
+            for pattern, text in ((of_left, left), (of_right, right))
+            if text.get(language, "").strip()
+        ]
+        if said:
+            report[language] = joint.join(said) + end
+    return report

@@ -1,0 +1,228 @@
+"""Rows -> a TFDS dataset: the one way in which real data is checked, divided and written."""
+
+import abc
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from retfm_jax.data import records, splits, validation
+from retfm_jax.data.rows import Row
+from retfm_jax.errors import UserError
+from retfm_jax.files import write_json
+
+#: Beside the shards of every dataset that was built from rows.
+PROBLEMS_FILE = "problems.csv"
+SUMMARY_FILE = "build.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """How a source becomes a dataset.
+
+    Attributes:
+      image_size: a photograph with a longer short side is shrunk to it; 0 keeps originals.
+      on_error: "skip" or "refuse", see `validation`.
+      shares: of train, validation and test, for patients to whom the source gives no split.
+      seed: of the division.
+      threads: that decode and shrink.
+    """
+
+    image_size: int = 256
+    on_error: str = "skip"
+    shares: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: dict(splits.DEFAULT_SHARES)
+    )
+    seed: int = 0
+    threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise UserError(f"--image_size {self.image_size}: give 0 for originals, or a size")
+        if self.on_error not in validation.POLICIES:
+            raise UserError(f"--on_error {self.on_error!r}: {' or '.join(validation.POLICIES)}")
+
+
+class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders of real data: they read rows, this does the rest.
+
+    Every photograph is decoded once, in threads, before the first training step could meet it.
+    TFDS writes into an incomplete folder that takes its name only when all went well; the list
+    of problems and a summary of the build lie in it.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, options: BuildOptions | None = None, **kwargs: Any):
+        self.options = options or BuildOptions()
+        self.problems = validation.ProblemLog()
+        self._progress = tqdm(disable=True)
+        super().__init__(file_format="array_record", **kwargs)
+
+    @abc.abstractmethod
+    def label_names(self) -> Sequence[str]:
+        """The dataset's label names."""
+
+    @abc.abstractmethod
+    def read_rows(self, source: Path | None) -> list[Row]:
+        """Reads the source folder, noting in `self.problems` what cannot be used.
+
+        Raises:
+          UserError: the source as a whole cannot be read.
+        """
+
+    #: "patient" or "image", the kind of record that the builder writes.
+    kind = "patient"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"patient": records.patient_features, "image": records.image_features}
+        return self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        # TFDS's own place for what a user has downloaded; importers have read their rows already.
+        source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+        rows = validation.drop_duplicates(self.read_rows(source), self.problems)
+        divided = splits.assign_splits(
+            rows, self.options.shares, self.options.seed, self.problems
+        )
+        self._progress = tqdm(total=len(rows), desc=self.name, unit=" records")
+        generators = {}
+        for name, members in divided.items():
+            examples = self._generate_examples(members)
+            # TFDS has no empty splits: one whose rows are all unusable must not be announced.
+            first = next(examples, None)
+            if first is not None:
+                generators[name] = itertools.chain([first], examples)
+        if not generators:
+            raise self._nothing_left(len(rows))
+        return generators
+
+    def _nothing_left(self, rows: int) -> UserError:
+        problems = self.problems.problems
+        first = f"; the first problem: {problems[0].what}" if problems else ""
+        return UserError(f"{self.name}: no usable record among {rows} rows of the source{first}")
+
+    def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for example, problems in _in_threads(rows, self.options):
+            self._progress.update()
+            self.problems.extend(problems)
+            if example is not None:
+                yield example["record_id"], example
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        try:
+            super()._download_and_prepare(dl_manager, download_config)
+        finally:
+            self._progress.close()
+        if self.options.on_error == "refuse" and self.problems.problems:
+            # Outside the folder, which TFDS removes now.
+            listed_in = Path(self._data_dir_root) / f"{self.name}-{PROBLEMS_FILE}"
+            self.problems.write(listed_in)
+            raise validation.refusal(self.problems, listed_in)
+        folder = Path(self.data_dir)
+        self.problems.write(folder / PROBLEMS_FILE)
+        write_json(folder / SUMMARY_FILE, self._summary())
+
+    def _summary(self) -> dict[str, Any]:
+        options = dataclasses.asdict(self.options)
+        del options["threads"]  # changes nothing in the dataset
+        return {
+            "dataset": self.name,
+            "version": str(self.version),
+            "options": options,
+            "records": {name: info.num_examples for name, info in self.info.splits.items()},
+            "problems": self.problems.counts(),
+        }
+
+
+def _in_threads(
+    rows: Iterable[Row], options: BuildOptions
+) -> Iterator[tuple[dict[str, Any] | None, list[validation.Problem]]]:
+    """Prepares rows in order, a few ahead: decoding leaves Python's lock, memory stays small."""
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+        try:
+            for row in rows:
+                waiting.append(pool.submit(validation.prepare_row, row, options.image_size))
+                if len(waiting) > 4 * options.threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def write_dataset(
+    builder: tfds.core.GeneratorBasedBuilder, source: str | Path | None, overwrite: bool
+) -> Path:
+    """Builds a dataset, all of it or nothing.
+
+    Args:
+      builder: a bundled builder, or one made by an importer.
+      source: the folder of the downloaded release, None where the builder needs none.
+      overwrite: delete a dataset of that name and version first.
+
+    Returns:
+      The dataset's folder.
+
+    Raises:
+      UserError: the dataset is there already, the source is not, the disk is full, or whatever
+        the builder found.
+    """
+    folder = Path(builder.data_dir)
+    if folder.exists() and not overwrite:
+        raise UserError(
+            f"{folder} is there already; --overwrite builds it anew, --data_dir puts it elsewhere"
+        )
+    if source is not None and not Path(source).is_dir():
+        raise UserError(f"--source {source} is not a folder")
+    mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
+    if not overwrite:
+        mode = tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
+    config = tfds.download.DownloadConfig(
+        manual_dir=source, download_mode=mode, try_download_gcs=False
+    )
+    try:
+        with _quiet_tfds():
+            builder.download_and_prepare(download_dir=folder.parent, download_config=config)
+    except UserError:
+        raise
+    except (OSError, RuntimeError) as error:
+        # The writer of array records is C++ and says it in a RuntimeError.
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise UserError(
+                f"the disk of {folder} is full; nothing was written. Free some space, give "
+                "another --data_dir or a smaller --image_size"
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UserError(f"cannot write {folder}: {error.strerror}") from error
+        raise
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Keeps TFDS's own bars and notes away: the builders show one bar with a total."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(level)

@@ -1,0 +1,211 @@
+"""What is wrong with a source: found before training, written down, and dealt with by one policy.
+
+The policy, for `on_error="skip"` (with "refuse" any problem stops the build, after all of them
+were found and listed):
+
+| problem | what is done |
+|---|---|
+| missing_image, broken_image, outside_root | the eye is stored as missing; a single image is left out |
+| no_eye | the patient is left out |
+| empty_report | the patient is kept for its labels; left out where nobody labelled it either |
+| duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
+| second_report | the first report stays |
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from retfm_jax.data import images, records
+from retfm_jax.data.rows import ImageRow, PatientRow, Picture, Row, Unusable
+from retfm_jax.errors import UserError
+from retfm_jax.files import atomic_write
+
+POLICIES = ("skip", "refuse")
+
+#: Formats that are stored as they came. Everything else is re-encoded.
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a source.
+
+    Attributes:
+      kind: the heading it is counted under.
+      file, row: where the source says it; `row` counts lines from 1, the header included.
+      record: the record's id, "" where the row has none.
+      what: what is wrong.
+      remedy: what is done about it.
+    """
+
+    kind: str
+    file: str
+    row: int
+    record: str
+    what: str
+    remedy: str
+
+
+class ProblemLog:
+    """Collects problems in the order in which they are found."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, kind: str, row: Row, what: str, remedy: str) -> None:
+        """Notes a problem of a row that could at least be read."""
+        self.problems.append(Problem(kind, row.file, row.row, row.record_id, what, remedy))
+
+    def unreadable(self, file: str | Path, row: int, what: str, record: str = "") -> None:
+        """Notes a row that could not be read."""
+        self.problems.append(
+            Problem("unreadable_row", str(file), row, record, what, "row left out")
+        )
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Notes problems found elsewhere."""
+        self.problems.extend(problems)
+
+    def counts(self) -> dict[str, int]:
+        """Problems of each kind."""
+        return dict(collections.Counter(problem.kind for problem in self.problems))
+
+    def write(self, path: str | Path) -> None:
+        """Writes the list as CSV, a row a problem, sorted by file and row."""
+        fields = [field.name for field in dataclasses.fields(Problem)]
+        with atomic_write(path) as file:
+            writer = csv.writer(file)
+            writer.writerow(fields)
+            for problem in sorted(self.problems, key=lambda p: (p.file, p.row)):
+                writer.writerow(getattr(problem, field) for field in fields)
+
+
+def refusal(problems: ProblemLog, listed_in: str | Path) -> UserError:
+    """The error of a source with problems under the policy "refuse"."""
+    first = problems.problems[0]
+    counts = ", ".join(f"{count} {kind}" for kind, count in problems.counts().items())
+    return UserError(
+        f"the source has problems ({counts}) and nothing was written, as --on_error refuse asks. "
+        f"The first: {first.file} row {first.row}: {first.what}. All of them are in {listed_in}; "
+        "mend them, or build with --on_error skip"
+    )
+
+
+def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
+    """Keeps the first row of every record id; the others are problems."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        known = first.setdefault(row.record_id, row)
+        if known is not row:
+            problems.add(
+                "duplicate_id", row,
+                f"{row.record_id!r} stands in row {known.row} of {known.file} already",
+                "row left out",
+            )  # fmt: skip
+    return list(first.values())
+
+
+def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """JPEG at quality 95 without chroma subsampling, which would smear small red lesions."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def prepare_image(data: bytes, name: str, short_side: int) -> bytes:
+    """Decodes a photograph, to know that it can be, and makes it what is stored.
+
+    Args:
+      data: the encoded photograph.
+      name: what a message calls it.
+      short_side: a photograph whose short side is longer is shrunk to it; 0 keeps every size.
+
+    Returns:
+      `data` itself where it is a JPEG or PNG of that size already, else a JPEG.
+
+    Raises:
+      Unusable: it cannot be decoded.
+    """
+    import cv2
+
+    try:
+        image = images.decode(data, name)
+    except UserError as error:
+        raise Unusable("broken_image", str(error)) from error
+    height, width = image.shape[:2]
+    scale = short_side / min(height, width)
+    if short_side and scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return data if data.startswith((_JPEG, _PNG)) else encode_jpeg(image)
+
+
+def prepare_row(
+    row: Row, short_side: int
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Reads and checks everything a row points at.
+
+    A pure function of the row and the files it names: it runs in threads here and on a cluster.
+
+    Returns:
+      The example to store, None where nothing usable is left, and the problems found.
+    """
+    problems: list[Problem] = []
+
+    def note(kind: str, what: str, remedy: str) -> None:
+        problems.append(Problem(kind, row.file, row.row, row.record_id, what, remedy))
+
+    def load(picture: Picture | None, what: str, remedy: str) -> bytes | None:
+        if picture is None:
+            return None
+        try:
+            return prepare_image(picture.read(), picture.name, short_side)
+        except Unusable as error:
+            note(error.kind, f"{what}: {error}", remedy)
+            return None
+
+    if isinstance(row, ImageRow):
+        image = load(row.image, "image", "image left out")
+        if image is None:
+            return None, problems
+        if row.wants_report and not any(row.caption.values()):
+            kept = row.labels is not None or bool(row.categories)
+            note("empty_report", "no caption", "kept for its labels" if kept else "image left out")
+            if not kept:
+                return None, problems
+        example = records.image_example(
+            row.record_id, image=image, patient_id=row.group or None, caption=row.caption,
+            categories=row.categories, attributes=row.attributes, labels=row.labels,
+        )  # fmt: skip
+        return example, problems
+    left = load(row.left, "left eye", "left eye stored as missing")
+    right = load(row.right, "right eye", "right eye stored as missing")
+    if left is None and right is None:
+        note("no_eye", "neither eye has a usable photograph", "patient left out")
+        return None, problems
+    texts = (row.report, row.left_report, row.right_report)
+    if row.wants_report and not any(any(text.values()) for text in texts):
+        labels = (row.labels, row.left_labels, row.right_labels)
+        kept = any(label is not None for label in labels)
+        note("empty_report", "no report", "kept for its labels" if kept else "patient left out")
+        if not kept:
+            return None, problems
+    return _patient_example(row, left, right), problems
+
+
+def _patient_example(row: PatientRow, left: bytes | None, right: bytes | None) -> dict[str, Any]:
+    return records.patient_example(
+        row.record_id, left=left, right=right, report=row.report, left_report=row.left_report,
+        right_report=row.right_report, labels=row.labels, left_labels=row.left_labels,
+        right_labels=row.right_labels,
+    )  # fmt: skip
