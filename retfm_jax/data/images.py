@@ -110,19 +110,8 @@ def _fitted(image: np.ndarray, size: int) -> tuple[int, int]:
     return max(1, int(height / scale)), max(1, int(width / scale))
 
 
-def evaluation_image(
-    data: bytes, name: str, config: ImageConfig
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The exact, unaugmented input for evaluation.
-
-    Raises:
-      ImageError: see `decode`.
-    """
-    return fit(decode(data, name), config)
-
-
 def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndarray, "size size 3"]:
-    """A decoded picture in the size that the network takes."""
+    """The exact, unaugmented input for evaluation, of an exactly decoded image."""
     if config.resize == "squash":
         return squash(image, config.size)
     return np.rint(resize_pad(image, config.size) * 255).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -26,16 +26,10 @@ class DeviceBatch(NamedTuple):
     index: int
 
 
-def to_mesh(arrays: dict[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
-    """This process's rows as parts of global arrays."""
-    return {
-        name: jax.make_array_from_process_local_data(sharding, array)
-        for name, array in arrays.items()
-    }
-
-
 def device_batches(
-    batches: Iterator[HostBatch], sharding: jax.sharding.Sharding, depth: int = 2
+    batches: Iterator[HostBatch],
+    place: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
+    depth: int = 2,
 ) -> Iterator[DeviceBatch]:
     """Reads `batches` in a thread and keeps up to `depth` of them ready on the devices.
 
@@ -43,7 +37,7 @@ def device_batches(
     and waits for it, so that `batches` can be restored or closed afterwards.
 
     Args:
-      sharding: of the rows (the first axis) over the mesh.
+      place: puts this process's rows on the mesh.
       depth: batches made ready ahead of the one that is in use, at least 1.
 
     Raises:
@@ -63,7 +57,7 @@ def device_batches(
     def produce() -> None:
         try:
             for arrays, record_ids, index in batches:
-                put(DeviceBatch(to_mesh(arrays, sharding), record_ids, index))
+                put(DeviceBatch(place(arrays), record_ids, index))
                 if stop.is_set():
                     return
             put(None)

@@ -1,17 +1,18 @@
 """Records -> samples: what one row of a batch holds, with or without augmentation."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from retfm_jax.config import AugmentConfig, DataConfig
-from retfm_jax.data.images import ImageError, evaluation_image, training_image
+from retfm_jax.data.images import ImageError, decode, fit, training_image
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, categories
 from retfm_jax.data.text import Tokenizer, exchange_sides
+from retfm_jax.knowledge.prompts import training_prompt
 
 SampleKind = Literal["patient", "image", "category"]
 Sample = dict[str, Any]
@@ -55,13 +56,13 @@ class SampleMaker:
             return self._training_patient(record, rng)
         language = self._config.language
         if self._kind == "category":
-            from retfm_jax.knowledge.prompts import training_prompt
-
-            names = categories(record, self._label_names)
-            name = names[rng.integers(len(names))]
-            language = _draw_language(language, LANGUAGES, rng)
-            text = training_prompt(name, record.attributes, language, rng)
-            target = {"category": category_id(name)}
+            prompt = training_prompt(
+                categories(record, self._label_names),
+                record.attributes,
+                rng,
+                language=_draw_language(language, LANGUAGES, rng),
+            )
+            text, target = prompt.text, {"category": category_id(prompt.category)}
         else:
             text = choose_text(record.caption, language, rng)
             target = self._labels(record)
@@ -104,7 +105,7 @@ class SampleMaker:
         language = self._config.language
 
         def load(data: bytes, name: str, side: str = "") -> np.ndarray:
-            return evaluation_image(data, name, self._config.image)
+            return fit(decode(data, name), self._config.image)
 
         if isinstance(record, PatientRecord):
             eyes = {"left": record.left, "right": record.right}
@@ -188,7 +189,7 @@ def choose_text(
     return texts[_draw_language(language, available, rng) if language == "mixed" else available[0]]
 
 
-def _draw_language(language: str, available, rng: np.random.Generator | None) -> str:
+def _draw_language(language: str, available: Sequence[str], rng: np.random.Generator | None) -> str:
     if language != "mixed":
         return language
     return available[0 if rng is None else rng.integers(len(available))]

@@ -1,7 +1,6 @@
 """Built datasets as random-access sources of records."""
 
 import abc
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -298,47 +297,3 @@ def _scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:
     with ThreadPoolExecutor() as pool:
         for part in pool.map(look_at, range(0, size, _SCANNED_AT_ONCE)):
             yield from part
-
-
-@dataclasses.dataclass(frozen=True)
-class Annotations:
-    """What a source says about its records, without their images, in the source's order.
-
-    Attributes:
-      record_ids, patient_ids: one of each per record.
-      labels: multi-hot by level ("labels", and "left_labels", "right_labels" for patients), int8,
-        -1 where unknown.
-      texts: report or caption by language.
-    """
-
-    record_ids: tuple[str, ...]
-    patient_ids: tuple[str, ...]
-    labels: dict[str, np.ndarray]
-    texts: dict[str, tuple[str, ...]]
-
-
-def annotations(source: RecordSource) -> Annotations:
-    """Reads ids, labels and texts of a whole source, for scoring and for galleries."""
-    levels = ("labels", "left_labels", "right_labels") if source.kind == "patient" else ("labels",)
-
-    def look(index: int) -> tuple:
-        record = source[index]
-        patient = record.record_id if source.kind == "patient" else record.patient_id
-        texts = record.report if source.kind == "patient" else record.caption
-        return record.record_id, patient, [getattr(record, level) for level in levels], texts
-
-    rows = list(_scan(len(source), look))
-    return Annotations(
-        record_ids=tuple(row[0] for row in rows),
-        patient_ids=tuple(row[1] for row in rows),
-        labels={
-            level: np.array([row[2][place] for row in rows], np.int8).reshape(
-                len(rows), len(source.label_names)
-            )
-            for place, level in enumerate(levels)
-        },
-        texts={
-            language: tuple(row[3].get(language, "") for row in rows)
-            for language in sorted({language for row in rows for language in row[3]})
-        },
-    )
