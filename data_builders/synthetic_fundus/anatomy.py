@@ -12,10 +12,10 @@ from jaxtyping import Float
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas, Colour, Mask
 from retfm_jax.data_builders.synthetic_fundus.population import Look
 
-FAIR = np.array((0.84, 0.46, 0.23))
-DARK = np.array((0.60, 0.27, 0.12))
+FAIR: Colour = (0.84, 0.46, 0.23)
+DARK: Colour = (0.60, 0.27, 0.12)
 VEIN: Colour = (0.66, 0.36, 0.42)
-ARTERY: Colour = (0.88, 0.58, 0.58)
+ARTERY: Colour = (0.95, 0.66, 0.60)
 
 _POINTS = 20  # along a vessel
 
@@ -36,16 +36,6 @@ class Anatomy:
     fovea: Float[np.ndarray, " 2"]
     arcade: float
 
-    def from_disc(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Distance from the disc's centre in disc radii."""
-        return np.hypot(
-            (x - self.disc[0]) / self.disc_radii[0], (y - self.disc[1]) / self.disc_radii[1]
-        )
-
-    def from_fovea(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Distance from the fovea."""
-        return np.hypot(x - self.fovea[0], y - self.fovea[1])
-
     def on_arcade(self, along: np.ndarray, upper: np.ndarray) -> Float[np.ndarray, "n 2"]:
         """Points on the temporal arcades, `along` being the distance temporal of the disc."""
         rise = self.arcade * np.sqrt(along) * (1 - 0.14 * along)
@@ -56,7 +46,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """Draws the proportions of one eye."""
     disc = np.array((rng.uniform(0.38, 0.5), rng.uniform(-0.08, 0.03)))
     radius = rng.uniform(0.145, 0.17)
-    fovea = disc + (-rng.uniform(0.58, 0.66), rng.uniform(0.05, 0.1))
+    fovea = disc + np.array((-rng.uniform(0.58, 0.66), rng.uniform(0.05, 0.1)))
     return Anatomy(
         disc, np.array((radius * rng.uniform(0.88, 0.95), radius)), fovea, rng.uniform(0.56, 0.66)
     )
@@ -66,10 +56,10 @@ def paint_background(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, look: Look
 ) -> None:
     """Pigment epithelium and choroid, darker at the macula."""
-    base = FAIR + look.pigment * (DARK - FAIR)
     texture = 0.035 * canvas.noise(rng, 7) + 0.03 * canvas.noise(rng, 22)
-    canvas.pixels[:] = base * (1 + texture[..., None] * (0.7, 1.0, 1.2))
-    distance = anatomy.from_fovea(canvas.x, canvas.y)
+    for plane, fair, dark, contrast in zip(canvas.planes, FAIR, DARK, (0.7, 1.0, 1.2), strict=True):
+        plane[:] = (fair + look.pigment * (dark - fair)) * (1 + contrast * texture)
+    distance = canvas.distance(anatomy.fovea)
     canvas.filter(np.exp(-((distance / 0.2) ** 2)), (0.74, 0.62, 0.6))
     canvas.filter(np.exp(-((distance / 0.06) ** 2)), (0.86, 0.76, 0.76))
 
@@ -79,21 +69,20 @@ def paint_disc(
 ) -> None:
     """The optic disc, and in it a paler cup of the given vertical cup-to-disc ratio."""
     edge = canvas.unit(0.6)
-    canvas.paint(
-        _ellipse(canvas, anatomy.disc, anatomy.disc_radii * 1.12, 0.02), (0.9, 0.62, 0.36), 0.5
-    )
-    rim = (0.93, 0.60 + rng.uniform(-0.03, 0.03), 0.36)
+    halo = _ellipse(canvas, anatomy.disc, anatomy.disc_radii * 1.12, 0.02)
+    canvas.paint(halo, (0.9, 0.62, 0.36), 0.5)
+    rim = (0.94, 0.56 + float(rng.uniform(-0.03, 0.03)), 0.33)
     canvas.paint(_ellipse(canvas, anatomy.disc, anatomy.disc_radii, edge), rim, 0.93)
     # The cup lies slightly temporal, as long as it leaves a rim.
     shift = np.array((-0.12 * (1 - cup_ratio) * anatomy.disc_radii[0], 0.0))
     cup = _ellipse(canvas, anatomy.disc + shift, anatomy.disc_radii * cup_ratio, edge)
-    canvas.paint(cup, (1.0, 0.93, 0.74), 0.92)
+    canvas.paint(cup, (1.0, 0.95, 0.78), 0.95)
 
 
 def _ellipse(canvas: Canvas, centre: np.ndarray, radii: np.ndarray, soft: float) -> Mask:
     turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     outline = centre + radii * np.stack([np.cos(turn), np.sin(turn)], -1)
-    return canvas.polygons([outline], soft)
+    return canvas.polygons(outline[None], soft)
 
 
 def paint_vessels(canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy) -> None:
@@ -105,20 +94,17 @@ def paint_vessels(canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy) ->
 
 def _vessel_tree(
     rng: np.random.Generator, anatomy: Anatomy, width: float
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+) -> tuple[Float[np.ndarray, "n points 2"], Float[np.ndarray, "n points"]]:
     trunks = _trunks(rng, anatomy)
     trunk_widths = width * np.linspace(1, 0.35, _POINTS) * np.ones((4, 1))
-    branches, branch_widths = _branches(rng, trunks, trunk_widths, each=6, length=(0.3, 0.6))
-    twigs, twig_widths = _branches(rng, branches, branch_widths, each=2, length=(0.15, 0.3))
+    branches, branch_widths = _branches(rng, trunks, trunk_widths, each=5, length=(0.3, 0.65))
+    twigs, twig_widths = _branches(rng, branches, branch_widths, each=2, length=(0.15, 0.35))
     paths = np.concatenate([trunks, branches, twigs])
     widths = np.concatenate([trunk_widths, branch_widths, twig_widths])
-    # The fovea has no vessels: a branch ends where it would enter.
-    inside = anatomy.from_fovea(paths[..., 0], paths[..., 1]) < 0.15
-    ends = np.where(inside.any(1), inside.argmax(1), _POINTS)
-    kept = [
-        (path[:end], w[:end]) for path, w, end in zip(paths, widths, ends, strict=True) if end > 2
-    ]
-    return [path for path, _ in kept], [w for _, w in kept]
+    # The fovea has no vessels: a branch that would enter stays at its edge.
+    outside = np.linalg.norm(paths - anatomy.fovea, axis=-1) > 0.16
+    last = np.maximum.accumulate(np.where(np.cumprod(outside, 1), np.arange(_POINTS), 0), 1)
+    return np.take_along_axis(paths, last[..., None], 1), widths
 
 
 def _trunks(rng: np.random.Generator, anatomy: Anatomy) -> Float[np.ndarray, "4 points 2"]:
@@ -153,9 +139,8 @@ def _branches(
     origin = parents[row, start]
     tangent = parents[row, start + 1] - parents[row, start - 1]
     side = np.where((np.arange(each) + rng.integers(0, 2, (count, 1))) % 2, 1.0, -1.0)
-    heading = np.arctan2(tangent[..., 1], tangent[..., 0]) + side * rng.uniform(
-        0.45, 0.95, side.shape
-    )
+    heading = np.arctan2(tangent[..., 1], tangent[..., 0])
+    heading = heading + side * rng.uniform(0.45, 0.95, side.shape)
     # Branches bend back towards the parent's direction.
     bend = -side * rng.uniform(0.1, 0.8, side.shape)
     reach = rng.uniform(*length, side.shape) * (1 - 0.4 * slots)
@@ -188,15 +173,14 @@ def wander(
 
 def shade(canvas: Canvas, rng: np.random.Generator, look: Look, exposure: float) -> None:
     """Uneven illumination, exposure and the camera's colour balance."""
-    x0, y0 = rng.uniform(-0.15, 0.15, 2)
-    light = 1 - look.vignette * ((canvas.x - x0) ** 2 + (canvas.y - y0) ** 2)
-    canvas.pixels *= (exposure * light)[..., None] * np.asarray(look.gains, np.float32)
+    falloff = canvas.distance(rng.uniform(-0.15, 0.15, 2)) ** 2
+    canvas.scale(exposure * (1 - look.vignette * falloff), look.gains)
 
 
 def mask_field(canvas: Canvas, look: Look) -> None:
     """Black outside the field of view, which some cameras cut at top and bottom."""
     softness = canvas.unit(1.2)
-    inside = np.clip((1 - np.hypot(canvas.x, canvas.y)) / softness, 0, 1)
+    inside = np.clip((1 - canvas.distance(np.zeros(2))) / softness, 0, 1)
     if look.cut:
         inside *= np.clip((1 - look.cut - np.abs(canvas.y)) / softness, 0, 1)
-    canvas.pixels *= inside[..., None]
+    canvas.scale(inside)

@@ -6,11 +6,10 @@ size; colour is mixed once a layer on the final grid.
 """
 
 import functools
-from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32, UInt8
 
 #: Radius of the field of view as a share of the picture's side.
 FIELD_RADIUS = 0.48
@@ -30,31 +29,39 @@ def _grid(size: int) -> tuple[Mask, Mask]:
 
 
 class Canvas:
-    """Pixels, RGB in 0..1, and the ways to put something on them.
+    """Pixels and the ways to put something on them.
 
     Attributes:
       size: pixels a side.
       x, y: coordinates of the pixels' centres.
-      pixels: the picture so far.
+      planes: red, green and blue of the picture so far, 0 to 1.
     """
 
     def __init__(self, size: int):
         self.size = size
         self.x, self.y = _grid(size)
-        self.pixels: Float32[np.ndarray, "size size 3"] = np.zeros((size, size, 3), np.float32)
-        self._fine = 4 if size <= 160 else 2
+        self.planes: Float32[np.ndarray, "3 size size"] = np.zeros((3, size, size), np.float32)
+        self._fine = size * (4 if size <= 160 else 2)
 
     def unit(self, pixels: float) -> float:
         """The length in eye units of so many pixels: a floor under the size of small lesions."""
         return pixels / (FIELD_RADIUS * self.size)
+
+    def distance(
+        self, centre: Float[np.ndarray, " 2"], radii: tuple[float, float] = (1.0, 1.0)
+    ) -> Mask:
+        """Distance of every pixel from a point, each axis in units of its radius."""
+        x = (self.x - np.float32(centre[0])) / np.float32(radii[0])
+        y = (self.y - np.float32(centre[1])) / np.float32(radii[1])
+        return np.sqrt(x * x + y * y)
 
     def noise(self, rng: np.random.Generator, cells: int) -> Mask:
         """Smooth noise of zero mean and about unit variance, `cells` bumps across the picture.
 
         The draw does not depend on the picture's size.
         """
-        coarse = rng.standard_normal((cells, cells)).astype(np.float32)
-        return cv2.resize(coarse, (self.size, self.size), interpolation=cv2.INTER_CUBIC) * 1.4
+        coarse = rng.standard_normal((cells, cells)).astype(np.float32) * np.float32(1.4)
+        return cv2.resize(coarse, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
 
     def spots(
         self,
@@ -64,59 +71,64 @@ class Canvas:
     ) -> Mask:
         """Coverage of round spots; `soft` is the standard deviation of their blurred edge."""
         fine = self._blank()
-        scale = FIELD_RADIUS * len(fine) * 2**_SHIFT
-        places = self._to_fine(centres)
-        for (x, y), radius in zip(places, np.rint(radii * scale).astype(int), strict=True):
-            cv2.circle(fine, (int(x), int(y)), int(radius), 255, -1, cv2.LINE_8, _SHIFT)
+        sizes = np.rint(radii * (FIELD_RADIUS * self._fine * 2**_SHIFT)).astype(int).tolist()
+        for place, size in zip(self._to_fine(centres).tolist(), sizes, strict=True):
+            cv2.circle(fine, place, size, 255, -1, cv2.LINE_8, _SHIFT)
         return self._average(fine, soft)
 
-    def polygons(self, outlines: Iterable[Float[np.ndarray, "n 2"]], soft: float = 0.0) -> Mask:
-        """Coverage of the union of filled polygons."""
+    def polygons(self, outlines: Float[np.ndarray, "n points 2"], soft: float = 0.0) -> Mask:
+        """Coverage of the union of filled polygons; `soft` as for spots."""
         fine = self._blank()
-        for outline in outlines:
-            cv2.fillPoly(fine, [self._to_fine(outline)], 255, cv2.LINE_8, _SHIFT)
+        for outline in self._to_fine(outlines):
+            cv2.fillPoly(fine, [outline], 255, cv2.LINE_8, _SHIFT)
         return self._average(fine, soft)
 
     def strokes(
         self,
-        paths: Iterable[Float[np.ndarray, "n 2"]],
-        widths: Iterable[Float[np.ndarray, " n"]],
+        paths: Float[np.ndarray, "n points 2"],
+        widths: Float[np.ndarray, "n points"],
     ) -> Mask:
         """Coverage of lines whose width (a diameter) changes from point to point."""
-        return self.polygons(_outline(path, width) for path, width in zip(paths, widths))  # noqa: B905
+        tangent = np.gradient(paths, axis=1)
+        tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True) + 1e-9
+        offset = tangent[..., ::-1] * (0.5, -0.5) * widths[..., None]
+        return self.polygons(np.concatenate([paths + offset, (paths - offset)[:, ::-1]], 1))
 
     def paint(self, mask: Mask, colour: Colour, opacity: float = 1.0) -> None:
         """Mixes a colour in where the mask covers."""
-        cover = (mask * np.float32(opacity))[..., None]
-        self.pixels += cover * (np.asarray(colour, np.float32) - self.pixels)
+        cover = mask * np.float32(opacity)
+        for plane, value in zip(self.planes, colour, strict=True):
+            plane += cover * (value - plane)
 
     def filter(self, mask: Mask, transmission: Colour) -> None:
         """Lets through a share of each channel where the mask covers, as blood and pigment do."""
-        self.pixels *= 1 - mask[..., None] * (1 - np.asarray(transmission, np.float32))
+        for plane, share in zip(self.planes, transmission, strict=True):
+            plane *= 1 - mask * np.float32(1 - share)
+
+    def scale(self, factor: Mask, gains: Colour = (1.0, 1.0, 1.0)) -> None:
+        """Multiplies every pixel by a factor, and every channel by a gain."""
+        for plane, gain in zip(self.planes, gains, strict=True):
+            plane *= factor * np.float32(gain)
 
     def blur(self, sigma: float) -> None:
         """Blurs the whole picture by a Gaussian of standard deviation `sigma`."""
-        self.pixels = cv2.GaussianBlur(self.pixels, (0, 0), sigma / self.unit(1))
+        for plane in self.planes:
+            cv2.GaussianBlur(plane, (0, 0), sigma / self.unit(1), dst=plane)
 
-    def _blank(self) -> np.ndarray:
-        return np.zeros((self.size * self._fine,) * 2, np.uint8)
+    def picture(self) -> UInt8[np.ndarray, "size size 3"]:
+        """What has been painted, as RGB bytes."""
+        return cv2.merge([cv2.convertScaleAbs(plane, alpha=255) for plane in self.planes])
 
-    def _to_fine(self, points: np.ndarray) -> np.ndarray:
-        fine = self.size * self._fine
+    def _blank(self) -> UInt8[np.ndarray, "fine fine"]:
+        return np.zeros((self._fine, self._fine), np.uint8)
+
+    def _to_fine(self, points: Float[np.ndarray, "... 2"]) -> Int32[np.ndarray, "... 2"]:
         # OpenCV's integer coordinates are pixel centres, hence the half.
-        return np.rint(((points * FIELD_RADIUS + 0.5) * fine - 0.5) * 2**_SHIFT).astype(np.int32)
+        places = (points * FIELD_RADIUS + 0.5) * self._fine - 0.5
+        return np.rint(places * 2**_SHIFT).astype(np.int32)
 
-    def _average(self, fine: np.ndarray, soft: float) -> Mask:
+    def _average(self, fine: UInt8[np.ndarray, "fine fine"], soft: float) -> Mask:
         mask = cv2.resize(fine, (self.size, self.size), interpolation=cv2.INTER_AREA)
         mask = mask.astype(np.float32) * np.float32(1 / 255)
         sigma = soft / self.unit(1)
         return cv2.GaussianBlur(mask, (0, 0), sigma) if sigma > 0.2 else mask
-
-
-def _outline(
-    path: Float[np.ndarray, "n 2"], width: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "2n 2"]:
-    tangent = np.gradient(path, axis=0)
-    tangent /= np.hypot(tangent[:, :1], tangent[:, 1:]) + 1e-9
-    offset = tangent[:, ::-1] * (0.5, -0.5) * width[:, None]
-    return np.concatenate([path + offset, (path - offset)[::-1]])

@@ -31,7 +31,7 @@ def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"
     paint(findings.MEDIA)
     anatomy.shade(canvas, next(layers), look, eye.exposure)
     anatomy.mask_field(canvas, look)
-    picture = np.rint(np.clip(canvas.pixels, 0, 1) * 255).astype(np.uint8)
+    picture = canvas.picture()
     return picture if eye.side == "right" else np.ascontiguousarray(picture[:, ::-1])
 
 

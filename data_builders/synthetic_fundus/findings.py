@@ -6,6 +6,7 @@ a floor under their size in pixels, so that they are still there in a 64-pixel p
 
 from collections.abc import Callable, Mapping
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 from retfm_jax.data_builders.synthetic_fundus.anatomy import Anatomy, wander
@@ -18,7 +19,7 @@ _BLOOD = (0.50, 0.12, 0.16)
 
 
 def _count(rng: np.random.Generator, finding: Finding, low: int, high: int) -> int:
-    return int(round(low + (high - low) * finding.severity * rng.uniform(0.8, 1.0)))
+    return round(low + (high - low) * finding.severity * rng.uniform(0.8, 1.0))
 
 
 def _around(
@@ -32,8 +33,8 @@ def _around(
 
 def _off_disc(points: np.ndarray, anatomy: Anatomy, margin: float = 1.25) -> np.ndarray:
     """Which points lie off the optic disc and inside the field of view."""
-    x, y = points[:, 0], points[:, 1]
-    return (anatomy.from_disc(x, y) > margin) & (np.hypot(x, y) < 0.93)
+    from_disc = np.linalg.norm((points - anatomy.disc) / anatomy.disc_radii, axis=-1)
+    return (from_disc > margin) & (np.linalg.norm(points, axis=-1) < 0.93)
 
 
 def _blobs(
@@ -81,7 +82,7 @@ def paint_haemorrhages(
         angle = np.arctan2(step[:, 1], step[:, 0]) + rng.normal(0, 0.2, len(upper))
         radii = np.maximum(rng.uniform(0.022, 0.04, len(upper)), canvas.unit(1.1))
         outlines = _blobs(rng, centres[keep], radii[keep], 0.35, 2.6, angle[keep])
-    canvas.filter(canvas.polygons(outlines, 0.006), (0.42, 0.10, 0.15))
+    canvas.filter(canvas.polygons(outlines, 0.006), (0.48, 0.12, 0.16))
 
 
 def paint_hard_exudates(
@@ -127,13 +128,13 @@ def paint_neovascularisation(
         along, upper = rng.uniform(0.25, 0.6, 1), rng.random(1) < 0.5
         centre, spread = anatomy.on_arcade(along, upper)[0], 0.26
     origin = _around(rng, centre, count, 0, 0.35 * spread)
-    bend = rng.choice((-1.0, 1.0), count) * rng.uniform(1.5, 4.5, count)
+    bend = rng.choice((-1.0, 1.0), count) * rng.uniform(1.0, 4.0, count)
     length = rng.uniform(0.8, 1.7, count) * spread
     paths = wander(rng, origin, rng.uniform(0, 2 * np.pi, count), length, bend, 0.6)
-    width = max(0.009, canvas.unit(0.55))
+    width = max(0.008, canvas.unit(0.5))
     # The fibrous bed on which the vessels grow.
     canvas.paint(canvas.spots(centre[None], np.array([spread * 0.6]), 0.09), (0.86, 0.5, 0.4), 0.35)
-    canvas.filter(canvas.strokes(paths, np.full(paths.shape[:2], width)), (0.72, 0.16, 0.22))
+    canvas.filter(canvas.strokes(paths, np.full(paths.shape[:2], width)), (0.74, 0.22, 0.26))
 
 
 def paint_drusen(
@@ -151,11 +152,21 @@ def paint_tessellation(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
 ) -> None:
     """Thinned pigment: choroidal vessels as pale orange bands between dark islands."""
-    ridges = np.zeros_like(canvas.x)
-    for cells in (9, 13):
-        ridges = np.maximum(ridges, np.exp(-((canvas.noise(rng, cells) / 0.32) ** 2)))
+    # Choroidal vessels run outwards from the posterior pole, so the pattern lives in polar
+    # coordinates: `across` winds once around, `along` goes outwards.
+    distance = canvas.distance(anatomy.fovea)
+    x, y = anatomy.fovea.astype(np.float32)
+    angle = np.arctan2(canvas.y - y, canvas.x - x) + 0.12 * canvas.noise(rng, 7)
+    ridges = np.zeros_like(distance)
+    for spokes, rings in ((30, 3), (46, 5)):
+        coarse = rng.standard_normal((2 * rings, spokes)).astype(np.float32)
+        coarse = np.concatenate([coarse, coarse], 1)  # wraps around
+        across = (angle / np.float32(2 * np.pi) + np.float32(0.75)) * np.float32(spokes)
+        along = distance * np.float32(rings)
+        height = cv2.remap(coarse, across, along, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        ridges = np.maximum(ridges, np.exp(-((height / np.float32(0.3)) ** 2)))
     strength = 0.6 + 0.4 * finding.severity
-    bare = 1 - np.exp(-((anatomy.from_fovea(canvas.x, canvas.y) / 0.2) ** 2))
+    bare = 1 - np.exp(-((distance / 0.22) ** 2))
     canvas.filter((1 - ridges) * bare * strength, (0.84, 0.66, 0.6))
     canvas.paint(ridges * bare, (0.98, 0.62, 0.36), 0.62 * strength)
 
@@ -166,13 +177,17 @@ def paint_peripapillary_atrophy(
     """A pale crescent at the temporal edge of the disc with a pigmented outer border."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     ragged = 1 + 0.04 * rng.standard_normal(40)[:, None]
-    size = 1.3 + 0.25 * finding.severity
-    shift = np.array((-(0.32 + 0.25 * finding.severity) * anatomy.disc_radii[0], 0.0))
     circle = np.stack([np.cos(turn), np.sin(turn)], -1) * ragged
-    outline = anatomy.disc + shift + circle * anatomy.disc_radii * size
-    border = anatomy.disc + shift * 1.15 + circle * anatomy.disc_radii * (size + 0.14)
-    canvas.filter(canvas.polygons([border], 0.012), (0.62, 0.5, 0.48))
-    canvas.paint(canvas.polygons([outline], 0.006), (0.96, 0.84, 0.66), 0.9)
+    # An ellipse that touches the disc's nasal edge; the disc is painted over it.
+    width = 1.35 + 0.3 * finding.severity
+    for size, soft in ((width + 0.12, 0.012), (width, 0.006)):
+        radii = anatomy.disc_radii * (size, 1.02 + 0.2 * (size - 1))
+        centre = anatomy.disc - anatomy.disc_radii * (size - 1, 0)
+        mask = canvas.polygons((centre + circle * radii)[None], soft)
+        if size > width:
+            canvas.filter(mask, (0.62, 0.5, 0.48))
+        else:
+            canvas.paint(mask, (0.97, 0.86, 0.68), 0.92)
 
 
 def paint_laser_scars(
@@ -194,9 +209,9 @@ def paint_laser_scars(
 
 def cloud(canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding) -> None:
     """Opaque media: a blurred, washed-out view through a grey-yellow veil."""
-    canvas.blur(0.022 + 0.02 * finding.severity)
-    veil = np.clip(0.55 + 0.15 * finding.severity + 0.06 * canvas.noise(rng, 4), 0, 0.85)
-    canvas.paint(veil.astype(np.float32), (0.66, 0.56, 0.42))
+    canvas.blur(0.018 + 0.018 * finding.severity)
+    veil = np.clip(0.46 + 0.16 * finding.severity + 0.06 * canvas.noise(rng, 4), 0, 0.85)
+    canvas.paint(veil, (0.66, 0.56, 0.42))
 
 
 #: Under the vessels and the disc.

@@ -27,7 +27,7 @@ class Phrases:
       missing: statements about an eye that was not photographed, by side.
       impressions: diagnoses by the labels that suggest them, the first match counts.
       impression_headings: what introduces the diagnosis.
-      advice: closing remarks for patients without and with findings.
+      advice: closing remarks for patients without findings, with some, and with vascular ones.
       slips: usual slips of the keyboard and variants of spelling.
     """
 
@@ -45,13 +45,13 @@ class Phrases:
     missing: Mapping[str, tuple[str, ...]]
     impressions: tuple[tuple[frozenset[str], tuple[str, ...]], ...]
     impression_headings: tuple[str, ...]
-    advice: tuple[tuple[str, ...], tuple[str, ...]]
+    advice: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     slips: Mapping[str, tuple[str, ...]]
 
 
 _DISC = frozenset({"large_cup", "peripapillary_atrophy", "neovascularisation"})
 _MACULA = frozenset({"drusen", "hard_exudates", "microaneurysms"})
-_VESSELS = frozenset(
+VASCULAR = frozenset(
     {"neovascularisation", "retinal_haemorrhage", "microaneurysms", "cotton_wool_spots"}
 )
 _PROLIFERATIVE = frozenset({"microaneurysms", "neovascularisation"})
@@ -120,6 +120,8 @@ ENGLISH = Phrases(
             "enlarged optic cup, C/D {cd}",
             "large optic cup, cup-to-disc ratio {cd}",
             "C/D enlarged, about {cd}",
+            "large optic cup",
+            "enlarged cup-to-disc ratio",
         ),
         "tessellation": (
             "tessellated fundus",
@@ -161,15 +163,16 @@ ENGLISH = Phrases(
     structures=(
         ("disc margin clear, C/D {cd}", _DISC),
         ("C/D {cd}", _DISC),
+        ("disc margin clear", _DISC),
         ("macula flat", _MACULA),
         ("foveal reflex present", _MACULA),
-        ("vessels normal", _VESSELS),
-        ("A/V about 2:3", _VESSELS),
+        ("vessels normal", VASCULAR),
+        ("A/V about 2:3", VASCULAR),
     ),
     absent={
         "microaneurysms": ("microaneurysms",),
         "retinal_haemorrhage": ("haemorrhage", "retinal haemorrhage"),
-        "hard_exudates": ("hard exudates", "exudates"),
+        "hard_exudates": ("hard exudates",),
         "cotton_wool_spots": ("cotton-wool spots",),
         "neovascularisation": ("neovascularisation", "new vessels"),
         "drusen": ("drusen",),
@@ -215,8 +218,13 @@ ENGLISH = Phrases(
         ("Review in one year.", "Routine follow-up.", "Annual screening."),
         (
             "Follow-up in six months.",
-            "FFA advised.",
             "Refer to ophthalmology.",
+            "Review in 3 months.",
+        ),
+        (
+            "FFA advised.",
+            "Suggest FFA.",
+            "Refer to retina clinic.",
             "Review in 3 months.",
         ),
     ),
@@ -227,7 +235,7 @@ ENGLISH = Phrases(
         "cotton-wool": ("cotton wool",),
         "exudates": ("exudate",),
         "posterior": ("post.", "postrior"),
-        "normal": ("nomal", "WNL"),
+        "normal": ("nomal", "nornal"),
         "macula ": ("macular ",),
         "vessels": ("vesels",),
         "follow-up": ("f/u",),
@@ -295,6 +303,8 @@ CHINESE = Phrases(
             "视杯扩大，杯盘比约{cd}",
             "C/D增大约{cd}",
             "视盘杯盘比大，C/D={cd}",
+            "大视杯",
+            "杯盘比增大",
         ),
         "tessellation": (
             "豹纹状眼底",
@@ -334,21 +344,22 @@ CHINESE = Phrases(
     structures=(
         ("视盘边界清，C/D {cd}", _DISC),
         ("C/D {cd}", _DISC),
+        ("视盘边界清", _DISC),
         ("黄斑中心凹反光可见", _MACULA),
-        ("血管走行正常", _VESSELS),
-        ("A/V约2:3", _VESSELS),
+        ("血管走行正常", VASCULAR),
+        ("A/V约2:3", VASCULAR),
     ),
     absent={
         "microaneurysms": ("微血管瘤",),
         "retinal_haemorrhage": ("出血", "视网膜出血"),
-        "hard_exudates": ("硬性渗出", "渗出"),
+        "hard_exudates": ("硬性渗出",),
         "cotton_wool_spots": ("棉絮斑",),
         "neovascularisation": ("新生血管",),
         "drusen": ("玻璃膜疣",),
     },
     negations=("未见{what}", "未见明显{what}", "无{what}", "未发现{what}"),
     either=("及", "、", "或"),
-    amounts=(("少许", "少量", "个别"), ("散在", "部分", ""), ("多发", "大量", "较多")),
+    amounts=(("少许", "少量", "个别"), ("散在", "散在", ""), ("多发", "大量", "较多")),
     separators=(("，", "。"), ("；", "。"), ("，", ""), (",", "."), ("、", "。")),
     headings=(
         ("右眼：", "左眼：", "双眼："),
@@ -373,11 +384,12 @@ CHINESE = Phrases(
     impression_headings=("印象：", "诊断：", "初步诊断:", "考虑"),
     advice=(
         ("定期复查。", "建议一年后复查。", "随访。"),
-        ("建议FFA检查。", "建议半年复查。", "建议眼科就诊。", "3个月后复查。"),
+        ("建议半年复查。", "建议眼科就诊。", "3个月后复查。"),
+        ("建议FFA检查。", "建议行荧光造影。", "建议眼底病专科就诊。", "3个月后复查。"),
     ),
     slips={
         "视盘": ("视乳头", "视盤"),
-        "未见": ("末见",),
+        "未见": ("未见到",),
         "可见": ("见",),
         "渗出": ("滲出",),
         "混浊": ("浑浊",),

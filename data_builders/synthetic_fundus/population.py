@@ -117,7 +117,7 @@ POPULATIONS: Mapping[str, Population] = {
             "myopia": 0.08,
             "cataract": 0.05,
         },
-        typical=0.9,
+        typical=0.7,
     ),
 }
 
@@ -255,7 +255,7 @@ def _draw_eye(
     if "hazy_media" in findings:
         findings = {name: f for name, f in findings.items() if name not in _HIDDEN_BY_HAZE}
     if "large_cup" in findings:
-        cup_ratio = 0.72 + 0.16 * findings["large_cup"].severity
+        cup_ratio = 0.75 + 0.14 * findings["large_cup"].severity
     else:
         cup_ratio = float(np.clip(cup_ratio + rng.normal(0, 0.03), 0.2, 0.55))
     exposure = float(exposure * rng.normal(1.0, 0.03))

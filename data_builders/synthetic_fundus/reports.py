@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from retfm_jax.data_builders.synthetic_fundus.phrases import PHRASES, Phrases
+from retfm_jax.data_builders.synthetic_fundus.phrases import PHRASES, VASCULAR, Phrases
 from retfm_jax.data_builders.synthetic_fundus.population import Eye, Patient
 
 _OTHER = {"left": "right", "right": "left"}
@@ -56,10 +56,11 @@ class _Writer:
             missing = self._phrases.missing[_OTHER[patient.eyes[0].side]]
             sections.append(self._pick(missing))
         findings = {name for eye in patient.eyes for name in eye.findings}
-        if self._chance(0.35):
-            sections += self._impression(findings)
         if self._chance(0.3):
-            sections.append(self._pick(self._phrases.advice[bool(findings)]))
+            sections += self._impression(findings)
+        if self._chance(0.25):
+            kind = bool(findings) + bool(findings & VASCULAR)
+            sections.append(self._pick(self._phrases.advice[kind]))
         gap = self._gap if self._stop else self._gap or " "
         return gap.join(sections), parts
 
@@ -72,7 +73,7 @@ class _Writer:
         shared = _forms(right) & _forms(left)
         if same and self._chance(0.6):
             # One statement for both, so it may not say what differs between them.
-            part = self._statements(right, cup_ratio=right.cup_ratio == left.cup_ratio)
+            part = self._statements(right, cup_ratio=_ratio(right) == _ratio(left))
             return [self._headings["both"] + part], {"right": part, "left": part}
         if shared and not same and self._chance(0.4):
             return self._shared(right, left, shared)
@@ -105,8 +106,9 @@ class _Writer:
         if "hazy_media" not in present:  # through haze nothing else can be ruled out
             if present and self._chance(0.3):
                 said += self._unremarkable(eye, cup_ratio)
-            if self._chance(0.25):
-                said.append(self._deny(present))
+            absent = sorted(set(self._phrases.absent) - present)
+            if absent and self._chance(0.25):
+                said.append(self._deny(absent))
         return self._slip(self._separator.join(said))
 
     def _affirm(self, eye: Eye, forms: frozenset[str], cup_ratio: bool = True) -> list[str]:
@@ -126,8 +128,7 @@ class _Writer:
         fitting = self._usable(tuple(fitting), cup_ratio)
         return [self._fill(self._pick(fitting), eye)] if fitting else []
 
-    def _deny(self, present: set[str]) -> str:
-        absent = sorted(set(self._phrases.absent) - present)
+    def _deny(self, absent: list[str]) -> str:
         names = self._rng.choice(
             absent, size=min(len(absent), 1 + self._chance(0.5)), replace=False
         )
@@ -145,11 +146,11 @@ class _Writer:
     def _fill(self, pattern: str, eye: Eye, finding: str | None = None) -> str:
         severity = eye.findings[finding].severity if finding else 0.0
         few = self._pick(self._phrases.amounts[min(2, int(3 * severity))])
-        return pattern.format(few=few, cd=f"{eye.cup_ratio:.1f}")
+        return pattern.format(few=few, cd=_ratio(eye))
 
     def _usable(self, choices: tuple[str, ...], cup_ratio: bool) -> tuple[str, ...]:
-        """Those that state no cup-to-disc ratio where none is to be stated, if there are any."""
-        return choices if cup_ratio else tuple(c for c in choices if "{cd}" not in c) or choices
+        """Those that state no cup-to-disc ratio, where none is to be stated."""
+        return choices if cup_ratio else tuple(c for c in choices if "{cd}" not in c)
 
     def _slip(self, text: str) -> str:
         """Leaves a slip of the keyboard or a variant of spelling here and there."""
@@ -171,3 +172,8 @@ def _forms(eye: Eye) -> frozenset[str]:
         f"{name}/{finding.variant}" if finding.variant else name
         for name, finding in eye.findings.items()
     )
+
+
+def _ratio(eye: Eye) -> str:
+    """The cup-to-disc ratio as graders write it."""
+    return f"{eye.cup_ratio:.1f}"
