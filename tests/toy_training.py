@@ -20,6 +20,7 @@ from flax import nnx
 from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
 from retfm_jax.methods.method import Method
 from retfm_jax.runtime import distributed
+from retfm_jax.runtime.mesh import place_batch
 from retfm_jax.training import loop
 
 BATCH = 16
@@ -175,18 +176,27 @@ def prepare(batch, key):
     return batch | {"image": batch["image"] + noise}
 
 
-def toy_data(bad: int | None = None, fingerprint: str = "toy") -> loop.TrainingData:
-    """The toy's data, with the batch `bad` not finite."""
+def toy_data(bad: int | None = None, signals: dict[int, str] | None = None) -> loop.TrainingData:
+    """The toy's data.
+
+    Args:
+      bad: index of a batch whose images are not finite.
+      signals: by index of a batch, a signal that the process gets before that batch.
+    """
+
+    def opened(start, mesh):
+        for batch in batches(start, bad):
+            if batch.index in (signals or {}):
+                os.kill(os.getpid(), signal.Signals[signals[batch.index]])
+            yield batch._replace(arrays=place_batch(batch.arrays, mesh))
+
     return loop.TrainingData(
-        open=lambda start: batches(start, bad),
-        prepare=prepare,
-        fingerprint=fingerprint,
-        steps_per_epoch=10,
+        open=opened, prepare=prepare, identity={"source": "toy"}, steps_per_epoch=10
     )
 
 
 def toy_config(
-    steps: int, mesh: MeshConfig = MeshConfig(), microbatches: int = 1, every: int = 5, **optimizer
+    steps: int, mesh: tuple[int, int] = (-1, 1), microbatches: int = 1, every: int = 5, **optimizer
 ) -> ExperimentConfig:
     """An experiment with the toy."""
     return ExperimentConfig(
@@ -195,7 +205,7 @@ def toy_config(
         optimizer=OptimizerConfig(
             **{"learning_rate": 1e-2, "warmup_steps": 3, "weight_decay": 0.1} | optimizer
         ),
-        mesh=mesh,
+        mesh=MeshConfig(*mesh),
         train=TrainConfig(
             batch_size=BATCH,
             steps=steps,
@@ -209,7 +219,7 @@ def toy_config(
 
 def toy_run(workdir: Path, config: ExperimentConfig, bad: int | None = None, **options):
     """Trains the toy."""
-    return loop.run(config, workdir, Toy(config.model), toy_data(bad), **options)
+    return loop.fit(config, workdir, Toy(config.model), toy_data(bad), **options)
 
 
 def flat(tree) -> dict[str, np.ndarray]:
@@ -229,16 +239,8 @@ def _main() -> None:
     arguments = parser.parse_args()
     distributed.start(timeout=60)
     config = toy_config(arguments.steps, every=3)
-    data = toy_data()
-
-    def opened(start):
-        for batch in data.open(start):
-            if batch.index == arguments.kill_at:
-                os.kill(os.getpid(), signal.Signals[arguments.signal])
-            yield batch
-
-    data = dataclasses.replace(data, open=opened)
-    state = loop.run(config, arguments.workdir, Toy(config.model), data)
+    data = toy_data(signals={arguments.kill_at: arguments.signal})
+    state = loop.fit(config, arguments.workdir, Toy(config.model), data)
     if jax.process_index() == 0:
         np.savez(arguments.workdir / "final.npz", **flat(jax.device_get(state.params)))
 

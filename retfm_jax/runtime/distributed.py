@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 from glob import glob
 
 import jax
@@ -97,3 +98,12 @@ def barrier(name: str, timeout: float = 300.0) -> None:
             f"waited {timeout:.0f} s at {name!r} for process {', '.join(map(str, missing))} of "
             f"{jax.process_count()}: look at what that process printed last, then start all again"
         )
+
+
+def to_host(tree: Any) -> Any:
+    """Every array of a pytree, whole, as NumPy on every process, however it is sharded."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
+from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Metrics, Params
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
@@ -43,20 +44,73 @@ class TrainingData:
     """What the loop needs of the data.
 
     Attributes:
-      open: an endless iterator of host batches (`arrays`, `record_ids`, `index`) from the batch of
-        a given index on; the same index is the same global batch whenever it is read.
+      open: called with an index and the mesh; an endless generator of batches on the mesh
+        (`arrays`, `record_ids`, `index`) from the batch of that index on. The same index is the
+        same global batch whenever it is read.
       prepare: preprocessing on the device, under the step's jit.
-      fingerprint: of everything that decides which samples a batch holds.
+      identity: JSON values that fix what the batches hold.
       steps_per_epoch: batches in one pass over the training split.
     """
 
-    open: Callable[[int], Iterator[Any]]
+    open: Callable[[int, Mesh], Generator[Any, None, None]]
     prepare: Prepare
-    fingerprint: Any
+    identity: dict[str, Any]
     steps_per_epoch: int
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, method: Method) -> "TrainingData":
+        """The batches of an experiment's training split.
 
-def run(
+        Raises:
+          UserError: a dataset is missing, too small, or of a kind that the method cannot use.
+        """
+        from retfm_jax.data import device
+        from retfm_jax.data.pipeline import TrainIterator, open_training
+        from retfm_jax.data.prefetch import device_batches
+
+        source, expert = open_training(config.data, method.sample_kind)
+        iterator = TrainIterator(
+            source,
+            method.sample_kind,
+            config.data,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+            expert=expert,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+        def open_at(index: int, mesh: Mesh) -> Generator[Any, None, None]:
+            iterator.restore(index)
+            try:
+                yield from device_batches(iterator, lambda arrays: place_batch(arrays, mesh))
+            finally:
+                iterator.close()
+
+        return cls(
+            open=open_at,
+            prepare=lambda batch, key: device.prepare(
+                batch, config.data.image, config.data.augment, key
+            ),
+            identity=iterator.identity,
+            steps_per_epoch=iterator.batches_per_epoch,
+        )
+
+
+def train(
+    config: ExperimentConfig,
+    workdir: str | Path,
+    *,
+    weights: tuple[Params, dict[str, Any]] | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainState:
+    """Runs an experiment on its dataset; see `fit`."""
+    method = get_method_class(config.method)(config.model)
+    data = TrainingData.of(config, method)
+    return fit(config, workdir, method, data, weights=weights, evaluate=evaluate)
+
+
+def fit(
     config: ExperimentConfig,
     workdir: str | Path,
     method: Method,
@@ -105,7 +159,7 @@ def run(
     restored = checkpoints.restore(
         abstract.network(),
         abstract.training(),
-        lambda stored, meta: _check_resume(config, data, workdir, stored, meta),
+        lambda stored, meta: _check_resume(config, data, workdir, stored["identity"], meta),
     )
     if restored is None:
         state = create_state(method, optimizer, partition, mesh, train.seed, weights)
@@ -126,12 +180,17 @@ def run(
     def save() -> None:
         nonlocal saved
         log.drain()  # A state is saved only after its loss was looked at.
-        position = {"next_batch": step, "fingerprint": data.fingerprint}
+        position = {"next_batch": step, "identity": data.identity}
         checkpoints.save(step, state.network(), state.training(), position, meta)
         saved = step
 
-    with StopSignal() as signal, _explained(checkpoints), log, contextlib.closing(profiler):
-        batches = data.open(step)
+    with (
+        StopSignal() as signal,
+        _explained(checkpoints),
+        log,
+        contextlib.closing(profiler),
+        contextlib.closing(data.open(step, mesh)) as batches,
+    ):
         while True:
             stopping = log.stop_agreed(signal)
             if step > saved and (stopping or step == total or step % train.checkpoint_every == 0):
@@ -142,9 +201,7 @@ def run(
             if batch.index != step:
                 raise RuntimeError(f"the data gave batch {batch.index} for step {step}")
             profiler.before_step(step, state)
-            state, metrics = train_step(
-                state, place_batch(batch.arrays, mesh), _stop_flags(signal, mesh)
-            )
+            state, metrics = train_step(state, batch.arrays, _stop_flags(signal, mesh))
             step += 1
             log.add(step, metrics, batch.record_ids)
             due = train.evaluate_every and (step % train.evaluate_every == 0 or step == total)
@@ -166,10 +223,12 @@ def _check_resume(
     config: ExperimentConfig,
     data: TrainingData,
     workdir: Path,
-    stored: Mapping[str, Any],
+    identity: dict[str, Any],
     meta: Mapping[str, Any],
 ) -> None:
     """Refuses to go on with other data or another network than the checkpoint's."""
+    from retfm_jax.data.pipeline import check_identity
+
     before, now = meta["config"], to_dict(config)
     for section in ("method", "model"):
         if before[section] != now[section]:
@@ -178,29 +237,17 @@ def _check_resume(
                 f"{_differences(before[section], now[section], f'config.{section}')}. "
                 "Resume with that configuration, or take another workdir"
             )
-    if stored["fingerprint"] != data.fingerprint:
-        course = ("batch_size", "seed")
-        changed = _differences(
-            before["data"] | {key: before["train"][key] for key in course},
-            now["data"] | {key: now["train"][key] for key in course},
-            "config.data",
-        )
-        raise UserError(
-            f"{workdir} holds a run on other data: {changed}. Its batches could not be continued. "
-            "Resume with that data configuration, or take another workdir and give this one as "
-            "config.init.weights"
-        )
+    check_identity(identity, data.identity)
 
 
 def _differences(before: Any, now: Any, where: str) -> str:
     """Names the entries in which two nested dicts differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        parts = [
+        return "; ".join(
             _differences(before.get(key), now.get(key), f"{where}.{key}")
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
-        ]
-        return "; ".join(parts) or "the records themselves have changed"
+        )
     return f"{where} was {before!r} and is {now!r}"
 
 

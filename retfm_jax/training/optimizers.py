@@ -97,7 +97,8 @@ def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Sched
         step = jnp.asarray(step, jnp.float32)
         rising = (step + 1) / max(warmup, 1)
         share = jnp.clip((step - warmup) / max(horizon - warmup, 1), 0, 1)
-        falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
+        # cos(x / 2)^2 = (1 + cos x) / 2, without the cancellation near the end.
+        falling = jnp.cos(0.5 * jnp.pi * share) ** 2
         return config.learning_rate * jnp.where(step < warmup, rising, falling)
 
     return rate

@@ -55,6 +55,13 @@ class TrainState(NamedTuple):
         return cls(**network, **training)
 
 
+def _own(array: Array) -> Array:
+    # A buffer of its own, because momentum copies start as the parameters themselves and donation
+    # takes every buffer once; and a strong type, because the step returns strong ones and would
+    # be compiled a second time for them.
+    return jnp.copy(jax.lax.convert_element_type(array, array.dtype))
+
+
 def _create(
     method: Method,
     optimizer: optax.GradientTransformation,
@@ -68,8 +75,7 @@ def _create(
     else:
         params, batch_stats = network
         carry = method.init_carry(params, batch_stats)
-    # Momentum copies start as the parameters themselves; donation needs buffers of their own.
-    params, batch_stats, carry = jax.tree.map(jnp.copy, (params, batch_stats, carry))
+    params, batch_stats, carry = jax.tree.map(_own, (params, batch_stats, carry))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -60,7 +60,7 @@ def make_train_step(
         params, method_state = method.after_update(params, MethodState(*method_state))
         metrics = parts | {
             "loss": loss,
-            "grad_norm": optax.global_norm(gradients),
+            "grad_norm": optax.tree.norm(gradients),
             "learning_rate": schedule(state.step),
             "stop": stop.max(),
         }

@@ -1,0 +1,208 @@
+"""A run can be stopped, killed and resumed anywhere, and says what went wrong where."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import toy_training
+from toy_training import Toy, flat, toy_config, toy_data, toy_run
+
+from retfm_jax.config import ProfileConfig
+from retfm_jax.errors import UserError
+from retfm_jax.training import loop
+
+ONE = jax.devices()[:1]
+
+
+def _lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _start(workdir, *arguments, devices=1, **environment):
+    """Trains the toy in another process."""
+    environment = os.environ | environment
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, toy_training.__file__, str(workdir), *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(autouse=True)
+def _small_mesh(monkeypatch):
+    """The toy compiles faster for one device; meshes are tested with the step."""
+    monkeypatch.setattr(loop, "make_mesh", lambda config: _make_mesh(config, ONE))
+
+
+_make_mesh = loop.make_mesh
+
+
+def test_resumed_run_equals_the_undisturbed_one_and_writes_each_step_once(tmp_path):
+    whole = toy_run(tmp_path / "whole", toy_config(9))
+    toy_run(tmp_path / "parts", toy_config(4))
+    # What a killed run leaves behind: steps after its last checkpoint, and half a line.
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 123.0}\n{"step": 6, "lo')
+    config = toy_config(9)
+    resumed = toy_run(tmp_path / "parts", config)
+    # The learning rate of the first part followed a shorter cosine: only its data are compared.
+    assert [line["step"] for line in _lines(tmp_path / "parts")] == list(range(1, 10))
+    assert flat(resumed).keys() == flat(whole).keys()
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = toy_run(tmp_path, toy_config(3))
+    again = toy_run(tmp_path, toy_config(3))
+    for path, leaf in flat(first).items():
+        np.testing.assert_array_equal(flat(again)[path], leaf)
+    assert len(_lines(tmp_path)) == 3
+
+
+def test_workdir_holds_what_is_promised(tmp_path):
+    seen = []
+
+    def evaluate(params, state):
+        seen.append(float(params["logit_scale"]))
+        return {"auroc": 0.5}
+
+    config = toy_config(4)
+    train = dataclasses.replace(config.train, evaluate_every=2, profile=ProfileConfig(1, 2))
+    toy_run(tmp_path, dataclasses.replace(config, train=train), evaluate=evaluate)
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 4
+    assert [line["step"] for line in _lines(tmp_path) if "eval/auroc" in line] == [2, 4]
+    line = _lines(tmp_path)[0]
+    assert {"loss", "accuracy", "grad_norm", "learning_rate"} <= line.keys()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, number):
+    data = toy_data(signals={3: number.name})
+    config = toy_config(8, every=100)
+    state = loop.fit(config, tmp_path, Toy(config.model), data)
+    assert state.step == 4
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+    said = "".join(capsys.readouterr())
+    assert f"stopped by {number.name} after step 4 of 8" in said
+    assert str(tmp_path / "checkpoints" / "4") in said
+    resumed = toy_run(tmp_path, config)
+    whole = toy_run(tmp_path / "whole", config)
+    for path, leaf in flat(whole).items():
+        np.testing.assert_array_equal(flat(resumed)[path], leaf, err_msg=path)
+
+
+def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(tmp_path):
+    with pytest.raises(UserError) as raised:
+        toy_run(tmp_path, toy_config(20, every=5), bad=7)
+    message = str(raised.value)
+    assert message.startswith("step 8: the loss is nan")
+    assert "patient-7-0, patient-7-1" in message
+    assert "patient-6" not in message
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / '5'}" in message
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["5"]
+    stored = json.loads((tmp_path / "nonfinite_step_8.json").read_text())
+    assert len(stored["record_ids"]) == toy_training.BATCH
+
+
+def test_a_state_behind_a_bad_loss_is_never_saved(tmp_path):
+    """The bad step is the very one after which a checkpoint is due."""
+    with pytest.raises(UserError, match="step 5: the loss"):
+        toy_run(tmp_path, toy_config(20, every=5), bad=4)
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_other_data_and_other_networks_are_refused(tmp_path):
+    config = toy_config(3)
+    toy_run(tmp_path, config)
+    other = dataclasses.replace(toy_data(), identity={"source": "another toy"})
+    with pytest.raises(UserError, match="source: 'toy' in the checkpoint, 'another toy' now"):
+        loop.fit(config, tmp_path, Toy(config.model), other)
+    narrow = dataclasses.replace(config, model=toy_training.ToyConfig(width=32))
+    with pytest.raises(UserError, match=r"config.model.width was 64 and is 32"):
+        loop.fit(narrow, tmp_path, Toy(narrow.model), toy_data())
+    frozen = toy_config(5, frozen=("visual",))
+    with pytest.raises(UserError, match=r"belongs to another configuration.*visual"):
+        toy_run(tmp_path, frozen)
+    assert (tmp_path / "checkpoints" / "3").is_dir()
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(UserError, match="take a multiple of 3"):
+        toy_run(tmp_path, toy_config(3, microbatches=3))
+
+
+def test_data_from_another_position_is_noticed(tmp_path):
+    data = dataclasses.replace(
+        toy_data(), open=lambda start, mesh: toy_data().open(start + 1, mesh)
+    )
+    config = toy_config(3)
+    with pytest.raises(RuntimeError, match="batch 1 for step 0"):
+        loop.fit(config, tmp_path, Toy(config.model), data)
+
+
+def test_killed_five_times_ends_with_the_same_bits(tmp_path):
+    steps = np.random.default_rng().choice(np.arange(1, 19), 5, replace=False)
+    undisturbed = _start(tmp_path / "whole")
+    for step in sorted(steps):
+        killed = _start(tmp_path / "killed", "--kill-at", str(step))
+        output, _ = killed.communicate(timeout=120)
+        assert killed.returncode == -signal.SIGKILL, output
+    last = _start(tmp_path / "killed")
+    assert last.communicate(timeout=120) and last.returncode == 0
+    assert undisturbed.communicate(timeout=120) and undisturbed.returncode == 0
+    with (
+        np.load(tmp_path / "whole" / "final.npz") as whole,
+        np.load(tmp_path / "killed" / "final.npz") as killed,
+    ):
+        for path, leaf in whole.items():
+            np.testing.assert_array_equal(killed[path], leaf, err_msg=f"{path}, killed at {steps}")
+    assert [line["step"] for line in _lines(tmp_path / "killed")] == list(range(1, 21))
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def _start_two(workdir, *arguments):
+    address = f"localhost:{_free_port()}"
+    return [
+        _start(
+            workdir,
+            *arguments,
+            devices=2,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+
+
+def test_two_processes_train_as_one_and_stop_together(tmp_path):
+    one = _start(tmp_path / "one", "--steps", "6", devices=4)
+    output, _ = one.communicate(timeout=120)
+    assert one.returncode == 0, output
+    # The second process alone is told to stop; both save the same step.
+    two = _start_two(tmp_path / "two", "--steps", "6", "--kill-at", "1", "--signal", "SIGTERM")
+    outputs = [process.communicate(timeout=120)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], outputs
+    assert "after step 4 of 6" in outputs[0]
+    two = _start_two(tmp_path / "two", "--steps", "6")
+    outputs = [process.communicate(timeout=120)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], outputs
+    losses = [[line["loss"] for line in _lines(tmp_path / run)] for run in ("one", "two")]
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
