@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 
 import cv2
 import numpy as np
@@ -39,6 +40,14 @@ def decode(
     Raises:
       ImageError: not an image, truncated, damaged, or of more than `MAX_PIXELS`.
     """
+    # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
+    # a good one with a grey rest: it gets only files that are complete.
+    size = _jpeg_size(data) if data.endswith(_JPEG_END) else None
+    if size is not None:
+        _check_size(name, *size)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _reduction(min(size), min_side))
+        if pixels is not None:
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -47,15 +56,7 @@ def decode(
         raise ImageError(
             f"{name}: not a readable image ({len(data)} bytes; JPEG, PNG, TIFF, BMP or WebP wanted)"
         ) from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels; {_too_large()}")
-    # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
-    # a good one with a grey rest: it gets only files that are complete.
-    if image.format == "JPEG" and image.mode in ("RGB", "L") and data.endswith(_JPEG_END):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _reduction(width, height, min_side))
-        if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    _check_size(name, *image.size)
     try:
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey values at 255 instead of scaling them.
@@ -68,19 +69,40 @@ def decode(
         raise ImageError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of an 8-bit grey or colour JPEG from its frame header; None of all else.
+
+    Pillow's header parser takes a fifth of the time that decoding a small photograph takes.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            precision, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+            return (width, height) if precision == 8 and components in (1, 3) else None
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels; {_too_large()}")
+
+
 def _too_large() -> str:
     return f"at most {MAX_PIXELS // 10**6} megapixels are accepted; scale the picture down first"
 
 
-def _reduction(width: int, height: int, min_side: int | None) -> int:
-    shorter = min(width, height)
+def _reduction(shorter_side: int, min_side: int | None) -> int:
     if min_side is not None:
         for flag, factor in (
             (cv2.IMREAD_REDUCED_COLOR_8, 8),
             (cv2.IMREAD_REDUCED_COLOR_4, 4),
             (cv2.IMREAD_REDUCED_COLOR_2, 2),
         ):
-            if shorter // factor >= min_side:
+            if shorter_side // factor >= min_side:
                 return flag
     return cv2.IMREAD_COLOR
 
@@ -166,13 +188,14 @@ def _random_crop(
     """As torchvision's RandomResizedCrop: ten tries, else the largest crop around the centre."""
     height, width = image.shape[:2]
     for _ in range(10):
-        target = rng.uniform(*area) * height * width
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        share, shape, down, across = rng.random(4)
+        target = (area[0] + share * (area[1] - area[0])) * height * width
+        aspect = (3 / 4) ** (1 - 2 * shape)
         crop_width = round(math.sqrt(target * aspect))
         crop_height = round(math.sqrt(target / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
-            top = rng.integers(height - crop_height + 1)
-            left = rng.integers(width - crop_width + 1)
+            top = int(down * (height - crop_height + 1))
+            left = int(across * (width - crop_width + 1))
             return image[top : top + crop_height, left : left + crop_width]
     crop_width = min(width, round(height * 4 / 3))
     crop_height = min(height, round(width * 4 / 3))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
@@ -113,7 +113,7 @@ class _TrainingRows:
         self._source, self._expert = source, expert
         self._seed, self._batch_size = seed, batch_size
         self.rows_per_epoch = len(source) // batch_size * batch_size
-        self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+        self._orders: dict[int, np.ndarray] = {}
         self._make = SampleMaker(kind, config, source.label_names)
         if expert is not None:
             self._make_expert = SampleMaker("image", config, expert.label_names)
@@ -129,11 +129,10 @@ class _TrainingRows:
     def _primary(self, row: int) -> Sample:
         epoch, place = divmod(row, self.rows_per_epoch)
         rng = self._rng(0, row)
-        records = len(self._source)
+        order = self._order(epoch)
         # Steps of a whole batch: the replacement does not stand in the same batch already.
         candidates = (
-            self._order[epoch * records + (place + attempt * self._batch_size) % records]
-            for attempt in range(_ATTEMPTS)
+            order[(place + attempt * self._batch_size) % len(order)] for attempt in range(_ATTEMPTS)
         )
         return _first_usable(self._source, candidates, self._make, rng)
 
@@ -142,10 +141,18 @@ class _TrainingRows:
         candidates = (rng.integers(len(self._expert)) for _ in range(_ATTEMPTS))
         return _first_usable(self._expert, candidates, self._make_expert, rng)
 
-    def _rng(self, stream: int, row: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(key=np.array([self._seed * 2 + stream, row], np.uint64))
-        )
+    def _order(self, epoch: int) -> Int64[np.ndarray, " records"]:
+        order = self._orders.get(epoch)
+        if order is None:
+            order = self._rng(2, epoch).permutation(len(self._source))
+            # Readers are ahead of one another by less than an epoch.
+            near = {other: kept for other, kept in self._orders.items() if abs(other - epoch) == 1}
+            self._orders = near | {epoch: order}
+        return order
+
+    def _rng(self, stream: int, position: int) -> np.random.Generator:
+        key = np.array([self._seed * 4 + stream, position], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key))
 
 
 def _first_usable(

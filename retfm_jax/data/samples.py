@@ -40,6 +40,7 @@ class SampleMaker:
     def __init__(self, kind: SampleKind, config: DataConfig, label_names: tuple[str, ...]):
         self._kind, self._config, self._label_names = kind, config, label_names
         self._tokenizer = Tokenizer(config.text)
+        self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
         _leave_threads_to_the_pipeline()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -115,18 +116,16 @@ class SampleMaker:
 
     def blank(self) -> Sample:
         """A sample of the same shapes without content, in the place of an unusable record."""
-        size = self._config.image.size
-        image = np.zeros((size, size, 3), np.uint8)
         sample = {"tokens": self._tokenizer.row(""), DAMAGED: 0}
         if self._kind == "patient":
             for side in _SIDES:
-                sample |= {f"image_{side}": image, f"has_{side}": np.bool_(False)}
+                sample |= {f"image_{side}": self._nothing, f"has_{side}": np.bool_(False)}
             return sample
         if self._kind == "image":
             sample["labels"] = np.zeros(len(self._label_names), np.float32)
         else:
             sample["category"] = np.int32(0)
-        return sample | {"image": image}
+        return sample | {"image": self._nothing}
 
     def _labels(self, record: ImageRecord) -> Sample:
         return {"labels": (record.labels > 0).astype(np.float32)}
