@@ -1,0 +1,388 @@
+"""Residual networks with bottlenecks: CLIP's modified one and torchvision's (v1.5).
+
+He et al. 2016 (arXiv 1512.03385); Radford et al. 2021 (arXiv 2103.00020), section 2.4. They share
+the bottleneck and its four stages, and differ in the stem, in how a stage halves its resolution
+and in how the last feature map becomes a vector.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from retfm_jax.models.layers import Linear, attention, count_layers, majority
+
+Names = tuple[tuple[str, str, str], ...]
+
+#: A bottleneck's output is this many times as wide as its inside.
+EXPANSION = 4
+
+_STAGES = (1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """Sizes of torchvision's network, which takes images of any size; the defaults are ResNet-50.
+
+    Attributes:
+      stages: bottlenecks of each of the four stages.
+      width: inner width of the first stage; it doubles from stage to stage.
+    """
+
+    stages: tuple[int, int, int, int] = (3, 4, 6, 3)
+    width: int = 64
+
+    def __post_init__(self):
+        if len(self.stages) != len(_STAGES) or min(self.stages) < 1:
+            raise ValueError(f"stages must be four positive numbers, not {self.stages}")
+        if self.width < 1:
+            raise ValueError(f"width must be positive, not {self.width}")
+
+    @property
+    def features(self) -> int:
+        """Width of the last feature map."""
+        return 2 ** (len(_STAGES) - 1) * EXPANSION * self.width
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipResNetConfig(ResNetConfig):
+    """Sizes of CLIP's network; the defaults are RN50.
+
+    Attributes:
+      image_size: height and width of the images, for which attention pooling learns positions.
+    """
+
+    image_size: int = 224
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even: the stem begins with half of it")
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f"image_size {self.image_size} is no multiple of 32")
+
+
+#: CLIP's published sizes.
+CLIP_SIZES = {
+    "RN50": ClipResNetConfig(),
+    "RN101": ClipResNetConfig(stages=(3, 4, 23, 3)),
+    "RN50x4": ClipResNetConfig(stages=(4, 6, 10, 6), width=80, image_size=288),
+    "RN50x16": ClipResNetConfig(stages=(6, 8, 18, 8), width=96, image_size=384),
+    "RN50x64": ClipResNetConfig(stages=(3, 15, 36, 10), width=128, image_size=448),
+}
+
+
+class Conv(nnx.Module):
+    """A square convolution without bias, padded to keep the resolution at stride 1."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, rngs: nnx.Rngs):
+        std = math.sqrt(2 / (outputs * size * size))  # He et al. 2015, by the outputs
+        shape = (size, size, inputs, outputs)
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
+        padding = self.kernel.shape[0] // 2
+        return jax.lax.conv_general_dilated(
+            x,
+            self.kernel.astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((padding, padding), (padding, padding)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's running statistics, in float32 whatever the input.
+
+    In training it normalises by the mean and the biased variance of the batch, over the global
+    batch where the batch is sharded, and moves the running statistics by a tenth towards the mean
+    and the unbiased variance. In evaluation it uses the running statistics.
+    """
+
+    momentum = 0.1
+    eps = 1e-5
+
+    def __init__(self, width: int, *, zero: bool = False):
+        self.scale = nnx.Param(jnp.zeros(width) if zero else jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.mean = nnx.BatchStat(jnp.zeros(width))
+        self.var = nnx.BatchStat(jnp.ones(width))
+        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        y = x.astype(jnp.float32)
+        if train:
+            mean = jnp.mean(y, axis=(0, 1, 2))
+            var = jnp.mean(jnp.square(y - mean), axis=(0, 1, 2))
+            self._update(mean, var, y.size // y.shape[-1])
+        else:
+            mean, var = self.mean[...], self.var[...]
+        y = (y - mean) * (jax.lax.rsqrt(var + self.eps) * self.scale[...]) + self.bias[...]
+        return y.astype(x.dtype)
+
+    def _update(self, mean: Float[Array, " c"], var: Float[Array, " c"], values: int) -> None:
+        mean, var = jax.lax.stop_gradient((mean, var))
+        unbiased = var * (values / max(values - 1, 1))
+        self.mean[...] += self.momentum * (mean - self.mean[...])
+        self.var[...] += self.momentum * (unbiased - self.var[...])
+        self.count[...] += 1
+
+
+def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b oh ow c"]:
+    """Means of `size` x `size` windows side by side; a remainder at the edge is left out."""
+    if size == 1:
+        return x
+    b, h, w, c = x.shape
+    x = x[:, : h // size * size, : w // size * size]
+    return x.reshape(b, h // size, size, w // size, size, c).mean((2, 4))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut.
+
+    CLIP's (`pooled`) halves the resolution by average pooling before the last convolution and in
+    the shortcut; torchvision's by the stride of the 3x3 convolution and of the shortcut's.
+    """
+
+    def __init__(self, inputs: int, width: int, *, stride: int, pooled: bool, rngs: nnx.Rngs):
+        outputs = EXPANSION * width
+        self.pool = stride if pooled else 1
+        stride = 1 if pooled else stride
+        self.conv1 = Conv(inputs, width, 1, rngs=rngs)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, stride=stride, rngs=rngs)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = Conv(width, outputs, 1, rngs=rngs)
+        # CLIP starts every residual branch at zero.
+        self.bn3 = BatchNorm(outputs, zero=pooled)
+        self.has_shortcut = inputs != outputs or stride * self.pool > 1
+        if self.has_shortcut:
+            self.shortcut_conv = Conv(inputs, outputs, 1, stride=stride, rngs=rngs)
+            self.shortcut_bn = BatchNorm(outputs)
+
+    def __call__(self, x: Float[Array, "b h w i"], *, train: bool) -> Float[Array, "b oh ow o"]:
+        y = jax.nn.relu(self.bn1(self.conv1(x), train=train))
+        y = jax.nn.relu(self.bn2(self.conv2(y), train=train))
+        y = self.bn3(self.conv3(average_pool(y, self.pool)), train=train)
+        if self.has_shortcut:
+            x = self.shortcut_bn(self.shortcut_conv(average_pool(x, self.pool)), train=train)
+        return jax.nn.relu(x + y)
+
+
+class Stage(nnx.Module):
+    """Bottlenecks of one resolution; the first of them halves it (but in the first stage)."""
+
+    def __init__(self, config: ResNetConfig, number: int, *, pooled: bool, rngs: nnx.Rngs):
+        width = config.width * 2 ** (number - 1)
+        self.blocks = config.stages[number - 1]
+        for index in range(self.blocks):
+            first = index == 0
+            inputs = (config.width if number == 1 else 2 * width) if first else EXPANSION * width
+            stride = 2 if first and number > 1 else 1
+            block = Bottleneck(inputs, width, stride=stride, pooled=pooled, rngs=rngs)
+            setattr(self, f"block{index}", block)
+
+    def __call__(self, x: Float[Array, "b h w i"], *, train: bool) -> Float[Array, "b oh ow o"]:
+        for index in range(self.blocks):
+            x = getattr(self, f"block{index}")(x, train=train)
+        return x
+
+
+class AttentionPool(nnx.Module):
+    """The mean of the feature map asks all places and itself what they hold."""
+
+    def __init__(self, config: ClipResNetConfig, embed_dim: int, *, rngs: nnx.Rngs):
+        width = config.features
+        self.heads = width // 64
+        std = width**-0.5
+        places = (config.image_size // 32) ** 2
+        positions = std * jax.random.normal(rngs.params(), (places + 1, width))
+        self.position_embedding = nnx.Param(positions)
+        self.query = Linear(width, width, std=std, bias=True, rngs=rngs)
+        self.key = Linear(width, width, std=std, bias=True, rngs=rngs)
+        self.value = Linear(width, width, std=std, bias=True, rngs=rngs)
+        self.out = Linear(width, embed_dim, std=std, bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b e"]:
+        b, _, _, c = x.shape
+        x = x.reshape(b, -1, c)
+        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
+        x = x + self.position_embedding.astype(x.dtype)
+
+        def heads(y):
+            return y.reshape(b, -1, self.heads, c // self.heads)
+
+        pooled = attention(heads(self.query(x[:, :1])), heads(self.key(x)), heads(self.value(x)))
+        return self.out(pooled.reshape(b, c).astype(jnp.float32))
+
+
+class ClipResNet(nnx.Module):
+    """CLIP's modified residual network: a stem of three convolutions, attention pooling."""
+
+    def __init__(
+        self,
+        config: ClipResNetConfig,
+        embed_dim: int,
+        *,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        half = config.width // 2
+        self.conv1 = Conv(3, half, 3, stride=2, rngs=rngs)
+        self.bn1 = BatchNorm(half)
+        self.conv2 = Conv(half, half, 3, rngs=rngs)
+        self.bn2 = BatchNorm(half)
+        self.conv3 = Conv(half, config.width, 3, rngs=rngs)
+        self.bn3 = BatchNorm(config.width)
+        for number in _STAGES:
+            setattr(self, f"layer{number}", Stage(config, number, pooled=True, rngs=rngs))
+        self.attnpool = AttentionPool(config, embed_dim, rngs=rngs)
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w 3"],
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
+        """Embeds normalised images.
+
+        Args:
+          images: height and width as configured.
+          key: taken like other towers' and not used: nothing is random here.
+          train: batch norms use and update the statistics of the batch.
+
+        Returns:
+          the embedding, not normalised, float32, twice: it is also what transfer learning uses.
+        """
+        size = self.config.image_size
+        if images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"the network takes images of {size} x {size} x 3, not {images.shape[1:]}"
+            )
+        x = images.astype(self.dtype)
+        x = jax.nn.relu(self.bn1(self.conv1(x), train=train))
+        x = jax.nn.relu(self.bn2(self.conv2(x), train=train))
+        x = jax.nn.relu(self.bn3(self.conv3(x), train=train))
+        x = average_pool(x, 2)
+        for number in _STAGES:
+            x = getattr(self, f"layer{number}")(x, train=train)
+        embedding = self.attnpool(x)
+        return embedding, embedding
+
+
+class ResNet(nnx.Module):
+    """torchvision's residual network (v1.5) without its classifier."""
+
+    def __init__(
+        self,
+        config: ResNetConfig,
+        *,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        self.conv1 = Conv(3, config.width, 7, stride=2, rngs=rngs)
+        self.bn1 = BatchNorm(config.width)
+        for number in _STAGES:
+            setattr(self, f"layer{number}", Stage(config, number, pooled=False, rngs=rngs))
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, train: bool = False
+    ) -> Float[Array, "b d"]:
+        """The mean of the last feature map, float32.
+
+        Args:
+          images: of any size.
+          train: batch norms use and update the statistics of the batch.
+        """
+        x = self.conv1(images.astype(self.dtype))
+        x = jax.nn.relu(self.bn1(x, train=train))
+        x = jax.lax.reduce_window(
+            x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+        )
+        for number in _STAGES:
+            x = getattr(self, f"layer{number}")(x, train=train)
+        return x.astype(jnp.float32).mean((1, 2))
+
+
+def _norm_names(published: str, path: str) -> Names:
+    return (
+        (f"{published}.weight", f"{path}/scale", "copy"),
+        (f"{published}.bias", f"{path}/bias", "copy"),
+        (f"{published}.running_mean", f"{path}/mean", "copy"),
+        (f"{published}.running_var", f"{path}/var", "copy"),
+        (f"{published}.num_batches_tracked", f"{path}/count", "int64"),
+    )
+
+
+def _block_names(config: ResNetConfig) -> Names:
+    rows = []
+    for number in _STAGES:
+        for index in range(config.stages[number - 1]):
+            published, path = f"layer{number}.{index}", f"layer{number}/block{index}"
+            for part in (1, 2, 3):
+                conv = (f"{published}.conv{part}.weight", f"{path}/conv{part}/kernel", "conv")
+                rows += [conv, *_norm_names(f"{published}.bn{part}", f"{path}/bn{part}")]
+            if index == 0:  # the only one whose input differs from its output
+                theirs, ours = f"{published}.downsample.0.weight", f"{path}/shortcut_conv/kernel"
+                rows.append((theirs, ours, "conv"))
+                rows += _norm_names(f"{published}.downsample.1", f"{path}/shortcut_bn")
+    return tuple(rows)
+
+
+def _stem_names(convolutions: int) -> Names:
+    rows = []
+    for part in range(1, convolutions + 1):
+        rows.append((f"conv{part}.weight", f"conv{part}/kernel", "conv"))
+        rows += _norm_names(f"bn{part}", f"bn{part}")
+    return tuple(rows)
+
+
+def clip_names(config: ClipResNetConfig) -> Names:
+    """Rows of (published name, our path, transform) of `ClipResNet`, relative to the tower."""
+    projections = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("c_proj", "out"))
+    return (
+        *_stem_names(3),
+        *_block_names(config),
+        ("attnpool.positional_embedding", "attnpool/position_embedding", "copy"),
+        *(
+            row
+            for theirs, ours in projections
+            for row in (
+                (f"attnpool.{theirs}.weight", f"attnpool/{ours}/kernel", "linear"),
+                (f"attnpool.{theirs}.bias", f"attnpool/{ours}/bias", "copy"),
+            )
+        ),
+    )
+
+
+def names(config: ResNetConfig) -> Names:
+    """Rows of (published name, our path, transform) of `ResNet`, relative to the tower."""
+    return (*_stem_names(1), *_block_names(config))
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
+    """The sizes of `ResNet` that published tensors speak of, by majority.
+
+    Args:
+      shapes: of the tower's tensors, by name relative to the tower.
+    """
+    width = majority(shapes, (("layer1.*.conv1.weight", 0), ("layer1.*.bn1.*", 0)), 64)
+    stages = tuple(max(count_layers(shapes, f"layer{number}."), 1) for number in _STAGES)
+    return ResNetConfig(stages, width)
+
+
+def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipResNetConfig:
+    """The sizes of `ClipResNet` that published tensors speak of; see `infer_config`."""
+    sizes = infer_config(shapes)
+    places = majority(shapes, (("attnpool.positional_embedding", 0),), 50) - 1
+    grid = max(math.isqrt(max(places, 0)), 1)
+    return ClipResNetConfig(sizes.stages, sizes.width, 32 * grid)
