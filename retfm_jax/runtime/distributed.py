@@ -2,8 +2,8 @@
 
 import os
 import time
-from typing import Any
 from glob import glob
+from typing import Any
 
 import jax
 import numpy as np
@@ -103,7 +103,5 @@ def barrier(name: str, timeout: float = 300.0) -> None:
 def to_host(tree: Any) -> Any:
     """Every array of a pytree, whole, as NumPy on every process, however it is sharded."""
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)

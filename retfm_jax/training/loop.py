@@ -330,7 +330,7 @@ class _Log:
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
-        if not self._bar.disable:
+        if self._writer is not None:
             self._bar.write(text)
 
     def add(self, step: int, metrics: Metrics, record_ids: list[str]) -> None:
