@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float
+
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas, Colour, Mask
 from retfm_jax.data_builders.synthetic_fundus.population import Look
 

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+
 from retfm_jax.data_builders.synthetic_fundus import anatomy, findings
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas
 from retfm_jax.data_builders.synthetic_fundus.population import LABELS, Eye, Look
@@ -10,11 +11,16 @@ from retfm_jax.data_builders.synthetic_fundus.population import LABELS, Eye, Loo
 JPEG_QUALITY = 92
 
 
+def anatomy_of(eye: Eye) -> anatomy.Anatomy:
+    """Where things are in the eye as a right one; a left eye's photograph mirrors it."""
+    return anatomy.draw_anatomy(np.random.default_rng((eye.seed, len(LABELS))))
+
+
 def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Draws a photograph, RGB; the same eye at another size is the same picture, resampled."""
     # A generator a layer: a finding added or taken away leaves every other layer as it was.
-    layers = iter(np.random.default_rng(eye.seed).spawn(5))
-    place = anatomy.draw_anatomy(next(layers))
+    layers = iter(np.random.default_rng(eye.seed).spawn(4))
+    place = anatomy_of(eye)
     canvas = Canvas(size)
 
     def paint(painters: dict) -> None:

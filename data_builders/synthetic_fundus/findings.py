@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 from jaxtyping import Float
+
 from retfm_jax.data_builders.synthetic_fundus.anatomy import Anatomy, wander
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas
 from retfm_jax.data_builders.synthetic_fundus.population import Finding
@@ -158,7 +159,7 @@ def paint_tessellation(
     x, y = anatomy.fovea.astype(np.float32)
     angle = np.arctan2(canvas.y - y, canvas.x - x) + 0.12 * canvas.noise(rng, 7)
     ridges = np.zeros_like(distance)
-    for spokes, rings in ((30, 3), (46, 5)):
+    for spokes, rings in ((26, 3), (38, 4)):
         coarse = rng.standard_normal((2 * rings, spokes)).astype(np.float32)
         coarse = np.concatenate([coarse, coarse], 1)  # wraps around
         across = (angle / np.float32(2 * np.pi) + np.float32(0.75)) * np.float32(spokes)
@@ -168,7 +169,7 @@ def paint_tessellation(
     strength = 0.6 + 0.4 * finding.severity
     bare = 1 - np.exp(-((distance / 0.22) ** 2))
     canvas.filter((1 - ridges) * bare * strength, (0.84, 0.66, 0.6))
-    canvas.paint(ridges * bare, (0.98, 0.62, 0.36), 0.62 * strength)
+    canvas.paint(ridges * bare, (1.0, 0.68, 0.40), 0.72 * strength)
 
 
 def paint_peripapillary_atrophy(

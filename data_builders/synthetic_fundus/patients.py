@@ -3,6 +3,7 @@
 from typing import Any
 
 import cv2
+
 from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
 from retfm_jax.data_builders.synthetic_fundus.population import (
     Eye,

@@ -32,6 +32,9 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 #: What opaque media hide from the camera, and hence from the grader.
 _HIDDEN_BY_HAZE = ("microaneurysms", "drusen", "cotton_wool_spots", "neovascularisation")
 
+#: Probability that an eye shares the patient's tendency to a finding with the fellow eye.
+_ALIKE = 0.6
+
 
 @dataclasses.dataclass(frozen=True)
 class Disease:
@@ -84,9 +87,8 @@ class Population:
     Attributes:
       rates: probability of each of `DISEASES`.
       one_eyed: share of patients with a photograph of one eye only.
-      typical: probability that a diseased eye shows just the disease's usual findings (those of
-        probability 0.5 and more, or the core) instead of its own draw. At 1, patients of one
-        disease share their labels.
+      typical: probability that a disease shows in a patient just with its usual findings (those of
+        probability 0.5 and more, or the core). At 1, patients of one disease share their labels.
     """
 
     rates: Mapping[str, float]
@@ -208,12 +210,14 @@ class Patient:
 def draw_patient(population: Population, seed: int, split: str, index: int) -> Patient:
     """Draws patient number `index` of a split; no other patient's draw has a part in it."""
     rng = np.random.default_rng((seed, SPLITS[split], index))
-    affected: dict[str, list[str]] = {"left": [], "right": []}
+    courses: dict[str, list[_Course]] = {"left": [], "right": []}
     for name, disease in DISEASES.items():
         if rng.random() < population.rates[name]:
             both = rng.random() < disease.bilateral
-            for side in affected if both else [_either_side(rng)]:
-                affected[side].append(name)
+            tendency = {finding: float(rng.random()) for finding in disease.findings}
+            course = _Course(name, bool(rng.random() < population.typical), tendency)
+            for side in courses if both else [_either_side(rng)]:
+                courses[side].append(course)
     look = Look(
         pigment=float(rng.beta(1.6, 1.8)),
         gains=tuple(float(gain) for gain in rng.normal(1.0, (0.03, 0.05, 0.08)).clip(0.8, 1.2)),
@@ -222,13 +226,19 @@ def draw_patient(population: Population, seed: int, split: str, index: int) -> P
     )
     cup_ratio = rng.uniform(0.25, 0.5)
     exposure = rng.uniform(0.9, 1.12)
-    eyes = {
-        side: _draw_eye(rng, side, names, population.typical, cup_ratio, exposure)
-        for side, names in affected.items()
-    }
+    eyes = {side: _draw_eye(rng, side, courses[side], cup_ratio, exposure) for side in courses}
     if rng.random() < population.one_eyed:
         eyes[_either_side(rng)] = None
     return Patient(eyes["left"], eyes["right"], look, int(rng.integers(2**31)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Course:
+    """A disease in one patient; a finding shows where its tendency lies below its probability."""
+
+    disease: str
+    typical: bool
+    tendency: Mapping[str, float]
 
 
 def _either_side(rng: np.random.Generator) -> str:
@@ -238,26 +248,31 @@ def _either_side(rng: np.random.Generator) -> str:
 def _draw_eye(
     rng: np.random.Generator,
     side: str,
-    diseases: list[str],
-    typical: float,
+    courses: list[_Course],
     cup_ratio: float,
     exposure: float,
 ) -> Eye:
     findings: dict[str, Finding] = {}
-    for name in diseases:
-        disease = DISEASES[name]
-        if rng.random() < typical:
-            present = [finding for finding, rate in disease.findings.items() if rate >= 0.5]
-        else:
-            present = [f for f, rate in disease.findings.items() if rng.random() < rate]
+    for course in courses:
+        disease = DISEASES[course.disease]
+        # An eye follows the patient's tendency or goes its own way.
+        tendency = {
+            finding: shared if rng.random() < _ALIKE else rng.random()
+            for finding, shared in course.tendency.items()
+        }
+        present = [
+            finding
+            for finding, rate in disease.findings.items()
+            if (rate >= 0.5 if course.typical else tendency[finding] < rate)
+        ]
         for finding in present or [disease.core]:
-            findings[finding] = Finding(float(rng.random()), _variant(rng, finding, name))
+            findings[finding] = Finding(float(rng.random()), _variant(rng, finding, course.disease))
     if "hazy_media" in findings:
         findings = {name: f for name, f in findings.items() if name not in _HIDDEN_BY_HAZE}
     if "large_cup" in findings:
         cup_ratio = 0.75 + 0.14 * findings["large_cup"].severity
     else:
-        cup_ratio = float(np.clip(cup_ratio + rng.normal(0, 0.03), 0.2, 0.55))
+        cup_ratio = np.clip(cup_ratio + rng.normal(0, 0.03), 0.2, 0.55)
     exposure = float(exposure * rng.normal(1.0, 0.03))
     return Eye(side, round(float(cup_ratio), 2), findings, exposure, int(rng.integers(2**31)))
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+
 from retfm_jax.data_builders.synthetic_fundus.phrases import PHRASES, VASCULAR, Phrases
 from retfm_jax.data_builders.synthetic_fundus.population import Eye, Patient
 

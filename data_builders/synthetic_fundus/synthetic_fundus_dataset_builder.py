@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
+
+from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
     DISEASES,
@@ -20,8 +22,6 @@ from retfm_jax.data_builders.synthetic_fundus.population import (
     POPULATIONS,
     Population,
 )
-
-from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.errors import UserError
 
 _CHUNK = 32  # patients a task of a worker process
@@ -65,6 +65,10 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
             raise UserError(f"image_size is {self.image_size}; draw 16 pixels or more")
         if min(self.train, self.validation, self.test) < 1:
             raise UserError("each of train, validation and test needs at least one patient")
+        shares = {"one_eyed": self.one_eyed, "typical": self.typical, **self.rates}
+        for name, share in shares.items():
+            if share is not None and not 0 <= share <= 1:
+                raise UserError(f"{name} is {share}; it is a share between 0 and 1")
         # The folder's name says what is in it, so that another setting makes another dataset.
         patients = f"{self.train}-{self.validation}-{self.test}"
         name = f"{self.population}_{patients}_{self.image_size}px_seed{self.seed}"
@@ -132,14 +136,20 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
         return
     # Spawned, since a process with JAX's threads in it cannot be forked safely.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        waiting = collections.deque()
-        for task in tasks:
-            waiting.append(pool.submit(draw_examples, task))
-            if len(waiting) > 2 * processes:
+    try:
+        with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+            waiting = collections.deque()
+            for task in tasks:
+                waiting.append(pool.submit(draw_examples, task))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a drawing process ended too early: out of memory, or a script that calls build() "
+            'outside `if __name__ == "__main__":`; processes=1 draws without other processes'
+        ) from error
 
 
 def build(
