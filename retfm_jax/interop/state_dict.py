@@ -22,7 +22,7 @@ from retfm_jax.methods.method import Method, MethodState, Params
 
 Names = tuple[tuple[str, str, str], ...]
 
-#: Tensors of published files that no network of ours has and that change no output.
+#: Tensors of published files that change no output; they are left out where we have no place.
 _IGNORED = re.compile(r"bert\.pooler\.|(bert|text_model\.model)\.embeddings\.position_ids$")
 
 _INWARD = {
@@ -99,7 +99,9 @@ def from_state_dict(
     shapes = _variables(params, state)
     wanted = {tensor.name: tensor for tensor in _tensors(method.names, shapes)}
     problems = [f"missing {name}" for name in wanted if name not in tensors]
-    problems += [f"extra {name}" for name in tensors if name not in wanted]
+    problems += [
+        f"extra {name}" for name in tensors if name not in wanted and not _IGNORED.match(name)
+    ]
     parts: dict[str, dict[int | None, np.ndarray]] = {}
     for name, tensor in wanted.items():
         if name not in tensors:
@@ -129,15 +131,12 @@ def from_state_dict(
 def normalise(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Tensors as NumPy arrays under plain published names.
 
-    Takes away the prefix `module.` of data-parallel training and tensors that take no part in any
-    output, splits fused query-key-value tensors of BERT, and gives `Wqkv` its plain name. Half
-    precision becomes float32.
+    Takes away the prefix `module.` of data-parallel training, splits fused query-key-value tensors
+    of BERT, and gives `Wqkv` its plain name. Half precision becomes float32.
     """
     tensors: dict[str, np.ndarray] = {}
     for name, value in state_dict.items():
         name = name.removeprefix("module.")
-        if _IGNORED.match(name):
-            continue
         array = _to_numpy(value)
         fused = re.fullmatch(r"(bert\.encoder\..*\.attention\.self)\.(?:Wqkv|qkv)\.(\w+)", name)
         if fused:

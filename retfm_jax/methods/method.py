@@ -4,6 +4,7 @@ import abc
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -39,6 +40,9 @@ class Method(abc.ABC):
     default_experiment: ClassVar[str]
     #: What one training sample is: "patient", "image" or "category" (with an expert stream).
     sample_kind: ClassVar[str]
+    #: Under which prefixes the towers stand among the published names.
+    image_prefix: ClassVar[str] = "visual."
+    text_prefix: ClassVar[str] = "bert."
     #: Path prefixes of parameters that exist in published files but take no part in any loss.
     unused: ClassVar[tuple[str, ...]] = ()
 
@@ -58,6 +62,11 @@ class Method(abc.ABC):
     def names(self) -> tuple[tuple[str, str, str], ...]:
         """Rows of (published name, our path, transform); see `interop.state_dict`."""
 
+    @property
+    def image_size(self) -> int | None:
+        """Height and width that the network is made for; None: any."""
+        return getattr(self.config.image, "image_size", None)
+
     def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
         """Draws random parameters and an empty state."""
         _, params, stats = nnx.split(self.network(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
@@ -71,9 +80,14 @@ class Method(abc.ABC):
 
     def bind(self, params: Params, batch_stats: dict[str, Any]) -> nnx.Module:
         """The network as a module that holds the given arrays."""
-        params_state, stats_state = self._abstract_params, self._abstract_stats
-        nnx.replace_by_pure_dict(params_state, params)
-        nnx.replace_by_pure_dict(stats_state, batch_stats)
+        # New variables at every call: batch norms update theirs under the caller's trace.
+        params_state, stats_state = (
+            jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(arrays))
+            for abstract, arrays in (
+                (self._abstract_params, params),
+                (self._abstract_stats, batch_stats),
+            )
+        )
         return nnx.merge(self._graphdef, params_state, stats_state)
 
     @abc.abstractmethod
@@ -143,6 +157,25 @@ class Method(abc.ABC):
         self, params: Params, state: MethodState, tokens: Array
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
+
+    def scale(self, params: Params) -> Float[Array, ""]:
+        """The factor on cosines of `encode_images` and `encode_texts` before a softmax."""
+        return jnp.exp(params["log_scale"])
+
+    def encode_patients(
+        self, params: Params, state: MethodState, batch: Batch
+    ) -> dict[str, Array]:
+        """Image embeddings of patients, `image_patient`, `image_left`, `image_right`.
+
+        Only methods whose samples are patients have it, and `encode_reports`.
+        """
+        raise NotImplementedError(f"{self.name} has no patient level")
+
+    def encode_reports(
+        self, params: Params, state: MethodState, tokens: Array
+    ) -> dict[str, Array]:
+        """Text embeddings of patients' reports, `text_patient`, `text_left`, `text_right`."""
+        raise NotImplementedError(f"{self.name} has no patient level")
 
     @classmethod
     @abc.abstractmethod

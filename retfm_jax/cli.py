@@ -1,0 +1,206 @@
+"""`retfm <verb>`: parses, dispatches, and imports a verb's code only when it is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from retfm_jax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+      0, or 1 where the user's input cannot be used (the message is on stderr). Wrong usage exits
+      with 2.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    overrides = [text[len("--config.") :] for text in arguments if text.startswith("--config.")]
+    arguments = [text for text in arguments if not text.startswith("--config.")]
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    if overrides and not hasattr(args, "config"):
+        parser.error(f"--config.{overrides[0]}: `retfm {args.verb}` takes no config")
+    args.overrides = overrides
+    # Compiler chatter below errors is of no use to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    module, _, function = args.run.partition(":")
+    try:
+        getattr(importlib.import_module(module), function)(args)
+    except UserError as error:
+        print(f"retfm {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"retfm {args.verb}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; `args.run` names the function, as `module:function`."""
+    parser = argparse.ArgumentParser(
+        prog="retfm", description="Retinal vision-language foundation models in JAX."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _training(verbs)
+    _evaluation(verbs)
+    _interop(verbs)
+    _data(verbs)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Reads the version only when it is asked for."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import importlib.metadata
+
+        print(importlib.metadata.version("retfm-jax"))
+        parser.exit()
+
+
+def _verb(verbs, name: str, run: str, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=text,
+        description=text,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=None,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="bundled name or path of a config; --config.a.b=VALUE overrides an entry",
+    )
+
+
+def _training(verbs) -> None:
+    quickstart = _verb(
+        verbs,
+        "quickstart",
+        "retfm_jax.commands:quickstart",
+        "build drawn patients, train a small RET-CLIP on them, evaluate it and export it",
+    )
+    quickstart.add_argument("--workdir", default="quickstart", help="where everything goes")
+    train = _verb(
+        verbs,
+        "train",
+        "retfm_jax.commands:train",
+        "train; goes on by itself where the workdir has a checkpoint",
+    )
+    _config(train)
+    train.add_argument("--workdir", required=True, help="checkpoints, metrics and config go there")
+
+
+def _evaluation(verbs) -> None:
+    evaluate = _verb(
+        verbs,
+        "evaluate",
+        "retfm_jax.evaluation.evaluate:run",
+        "evaluate a trained network by a protocol; writes JSON and pictures",
+    )
+    evaluate.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
+    evaluate.add_argument("--task", default="zero_shot", help="protocol")
+    evaluate.add_argument("--dataset", help="built dataset (the one of training if not given)")
+    evaluate.add_argument("--data_dir", help="where datasets are (that of training if not given)")
+    evaluate.add_argument("--split", default="test", help="split to evaluate on")
+    evaluate.add_argument("--language", action="append", help="en or zh; may be given twice")
+    evaluate.add_argument("--out", required=True, help="JSON file to write")
+    embed = _verb(
+        verbs, "embed", "retfm_jax.commands:embed", "embed photographs of a folder or a CSV"
+    )
+    embed.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
+    embed.add_argument("--images", required=True, help="folder, or CSV with a column `image`")
+    embed.add_argument("--out", required=True, help=".npz or .parquet file to write")
+    label = _verb(
+        verbs, "label", "retfm_jax.evaluation.labels:run", "read findings out of reports (JSONL)"
+    )
+    label.add_argument("input", help="JSONL: objects with `report`, or `left` and `right`")
+    label.add_argument("--out", required=True, help="JSONL file to write")
+    label.add_argument("--vocabulary", help="YAML that replaces the conditions")
+    label.add_argument("--extend", help="YAML that adds to the conditions")
+
+
+def _interop(verbs) -> None:
+    bring = _verb(
+        verbs, "import", "retfm_jax.commands:import_weights", "read published PyTorch weights"
+    )
+    bring.add_argument("weights", help=".pt, .pth or .safetensors file")
+    bring.add_argument("--method", required=True, help="retclip, vilref or keepfit")
+    bring.add_argument("--workdir", required=True, help="new folder to write")
+    bring.add_argument("--text_num_heads", type=int, help="where heads are not 64 wide")
+    export = _verb(
+        verbs, "export", "retfm_jax.commands:export", "write weights for the published code"
+    )
+    export.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
+    export.add_argument("--to", required=True, help="retclip, vilref or keepfit")
+    export.add_argument("--out", required=True, help=".pt, .pth or .safetensors file to write")
+    export.add_argument(
+        "--container",
+        choices=("checkpoint", "state_dict"),
+        default="checkpoint",
+        help="of a .pt: with epoch, step and `module.` names, or the bare state dict",
+    )
+
+
+def _data(verbs) -> None:
+    data = verbs.add_parser("data", help="build, import, list and check datasets")
+    verbs = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    build = _verb(verbs, "build", "retfm_jax.data.build:run_build", "build a bundled dataset")
+    build.add_argument("name", help="`retfm data list` names them")
+    _data_dir(build)
+    build.add_argument("--source", help="folder of the files as they were downloaded")
+    build.add_argument("--patients", type=int, help="synthetic_fundus: how many to draw")
+    build.add_argument("--population", help="synthetic_fundus: which population to draw")
+    _storing(build)
+    bring = _verb(
+        verbs, "import", "retfm_jax.data.importers:run_import", "import patients of your own"
+    )
+    bring.add_argument("--name", required=True, help="of the new dataset")
+    _data_dir(bring)
+    bring.add_argument("--manifest", help="CSV or JSONL, a row a patient")
+    bring.add_argument("--images", help="folder that the manifest's paths start from")
+    bring.add_argument("--encoding", default="utf-8-sig", help="of the manifest")
+    bring.add_argument("--tsv", action="append", help="published images, <split>_imgs.tsv")
+    bring.add_argument("--texts", action="append", help="published texts, <split>_texts.jsonl")
+    bring.add_argument("--lmdb", help="published LMDB folder")
+    _storing(bring)
+    listing = _verb(
+        verbs, "list", "retfm_jax.data.build:run_list", "list builders and built datasets"
+    )
+    _data_dir(listing)
+    check = _verb(
+        verbs,
+        "check",
+        "retfm_jax.data.check:run_check",
+        "look a built dataset through: counts, faults, a contact sheet",
+    )
+    check.add_argument("name", help="built dataset, or its folder")
+    _data_dir(check)
+    check.add_argument("--split", help="one split (all if not given)")
+    check.add_argument("--out", required=True, help="folder for the report and the contact sheet")
+
+
+def _data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data_dir", default="datasets", help="where datasets are")
+
+
+def _storing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image_size", type=int, help="store at this size; 0 keeps originals")
+    parser.add_argument("--on_error", choices=("skip", "refuse"), help="what faulty records do")
+    parser.add_argument("--shares", help="train,validation,test shares of patients: 0.8,0.1,0.1")
+    parser.add_argument("--seed", type=int, help="of drawing and of splits")
+    parser.add_argument("--workers", type=int, help="how many work in parallel")
+    parser.add_argument("--overwrite", action="store_true", help="replace a built dataset")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The verbs that bring several rooms together: train, embed, import, export, quickstart."""
+
+import argparse
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.data.device import prepare
+from retfm_jax.data.pipeline import TrainIterator, open_training
+from retfm_jax.data.sources import open_dataset
+from retfm_jax.errors import UserError
+from retfm_jax.files import atomic_write, write_json
+from retfm_jax.interop.initial import initial_network
+from retfm_jax.interop.weights import write_tensors
+from retfm_jax.methods import get_method_class
+from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.model import RetinalModel, from_torch, load, to_torch
+from retfm_jax.runtime import distributed
+from retfm_jax.runtime.checkpoints import FOLDER, save_network
+from retfm_jax.training import loop
+
+
+def train(args: argparse.Namespace) -> None:
+    """`retfm train`."""
+    config = load_config(args.config, args.overrides)
+    distributed.start()
+    run_training(config, args.workdir)
+
+
+def run_training(config: ExperimentConfig, workdir: str | Path) -> None:
+    """Trains an experiment in a workdir, from its newest checkpoint or from the beginning.
+
+    Raises:
+      UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
+    """
+    method = get_method_class(config.method)(config.model)
+    source, expert = open_training(config.data, method.sample_kind)
+    batches = TrainIterator(
+        source,
+        method.sample_kind,
+        config.data,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        expert=expert,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    def open_at(index: int) -> TrainIterator:
+        batches.restore(index)
+        return batches
+
+    data = loop.TrainingData(
+        open=open_at,
+        prepare=lambda batch, key: prepare(batch, config.data.image, config.data.augment, key),
+        fingerprint=batches.identity,
+        steps_per_epoch=batches.batches_per_epoch,
+    )
+    weights = None
+    if not any((Path(workdir) / FOLDER).glob("[0-9]*")):
+        params, state = initial_network(config, method)
+        weights = params, state.batch_stats
+    try:
+        evaluate = functools.partial(evaluate_network, config, method)
+        loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
+    finally:
+        batches.close()
+
+
+def evaluate_network(
+    config: ExperimentConfig, method: Method, params: Params, state: MethodState
+) -> Mapping[str, float]:
+    """Zero-shot AUROC and retrieval on the evaluation split, as numbers for the metrics."""
+    from retfm_jax.evaluation.evaluate import quick_metrics
+
+    params, stats = distributed.to_host((params, state.batch_stats))
+    model = RetinalModel(method, params, MethodState(stats, {}), config)
+    source = open_dataset(config.data.dataset, config.data.eval_split, config.data.data_dir)
+    return quick_metrics(model, source, config.evaluation)
+
+
+def embed(args: argparse.Namespace) -> None:
+    """`retfm embed`: paths and unit-norm embeddings of photographs."""
+    out = Path(args.out)
+    if out.suffix not in (".npz", ".parquet"):
+        raise UserError(f"--out {out}: embeddings are written as .npz or .parquet")
+    paths = _image_paths(Path(args.images))
+    embeddings = load(args.workdir).encode_images(paths, progress=True)
+    names = [str(path) for path in paths]
+    with atomic_write(out, "wb") as file:
+        if out.suffix == ".npz":
+            np.savez(file, image=np.array(names), embedding=embeddings)
+        else:
+            import pandas as pd
+
+            pd.DataFrame({"image": names, "embedding": list(embeddings)}).to_parquet(file)
+    print(f"{len(names)} embeddings of width {embeddings.shape[1]} in {out}")
+
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def _image_paths(source: Path) -> list[Path]:
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+    elif source.is_file():
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(source, dtype=str)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise UserError(f"{source} is not a readable CSV: {error}") from error
+        if "image" not in table:
+            raise UserError(f"{source} has no column `image` (columns: {', '.join(table.columns)})")
+        paths = [source.parent / name for name in table["image"].dropna()]
+    else:
+        raise UserError(f"--images {source}: no such folder or CSV")
+    if not paths:
+        raise UserError(f"--images {source}: no image in it ({', '.join(_IMAGE_SUFFIXES)})")
+    return paths
+
+
+def import_weights(args: argparse.Namespace) -> None:
+    """`retfm import`: a published weight file becomes a workdir."""
+    from retfm_jax.interop.weights import read_tensors
+
+    workdir = Path(args.workdir)
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"--workdir {workdir} is not empty: give a new folder")
+    model = from_torch(
+        read_tensors(args.weights), args.method, args.text_num_heads, where=args.weights
+    )
+    meta = {"config": to_dict(model.config)}
+    save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
+    write_json(workdir / "config.json", meta["config"])
+    tensors = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    print(f"{args.method} network with {tensors:,} parameters in {workdir}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """`retfm export`: a workdir's network under its published names."""
+    model = load(args.workdir)
+    if args.to != model.method.name:
+        raise UserError(
+            f"{args.workdir} holds a {model.method.name} network; export it --to "
+            f"{model.method.name}"
+        )
+    tensors = to_torch(model)
+    write_tensors(args.out, tensors, container=args.container)
+    print(f"{len(tensors)} tensors in {args.out}")
+
+
+def quickstart(args: argparse.Namespace) -> None:
+    """`retfm quickstart`: from nothing to a trained, evaluated and exported RET-CLIP."""
+    from retfm_jax.data_builders import synthetic_fundus
+    from retfm_jax.evaluation import evaluate
+
+    began = time.monotonic()
+    workdir = Path(args.workdir)
+    data_dir = workdir / "datasets"
+    config = load_config("quickstart", [f"data.data_dir={data_dir}"])
+    size = config.data.image.size
+    _say(began, f"drawing patients with two eyes at {size} px")
+    synthetic_fundus.build(data_dir, patients=3000, image_size=size)
+    _say(began, "training a small RET-CLIP on their reports, English and Chinese")
+    run_training(config, workdir)
+    _say(began, "evaluating zero-shot on patients that it has not seen")
+    out = workdir / "zero_shot.json"
+    evaluate.run(
+        argparse.Namespace(
+            workdir=str(workdir), task="zero_shot", dataset=None, data_dir=None, split="test",
+            language=None, out=str(out),
+        )
+    )
+    weights = workdir / "retclip.safetensors"
+    write_tensors(weights, to_torch(load(workdir)))
+    _say(began, "done")
+    print(f"picture  {out.with_suffix('.png')}\nnumbers  {out}\nweights  {weights}")
+
+
+def _say(began: float, what: str) -> None:
+    print(f"[{time.monotonic() - began:5.0f} s] {what}", flush=True)

@@ -1,0 +1,139 @@
+"""Weights to begin with: a whole network, or towers that others trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from retfm_jax.config import ExperimentConfig
+from retfm_jax.errors import UserError
+from retfm_jax.interop.state_dict import (
+    flatten,
+    from_state_dict,
+    normalise,
+    resize_positions,
+    to_state_dict,
+    unflatten_like,
+)
+from retfm_jax.interop.weights import read_tensors
+from retfm_jax.methods.method import Method, MethodState, Params
+
+#: Names under which the towers stand in files of others.
+_IMAGE_PREFIXES = ("visual.", "vision_model.model.", "image_encoder.", "")
+_TEXT_PREFIXES = ("bert.", "text_model.model.", "roberta.", "")
+
+
+def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, MethodState]:
+    """Random parameters, with what `config.init` names put in their place.
+
+    Raises:
+      UserError: a file is missing or unsafe, or its tensors do not fit.
+    """
+    init = config.init
+    if init.weights is not None:
+        return _whole_network(init.weights, method)
+    params, state = jax.jit(method.init)(jax.random.key(config.train.seed))
+    if init.image is None and init.text is None:
+        return params, state
+    tensors = to_state_dict(method, params, state)
+    for source, ours, theirs in (
+        (init.image, method.image_prefix, _IMAGE_PREFIXES),
+        (init.text, method.text_prefix, _TEXT_PREFIXES),
+    ):
+        if source is not None:
+            tensors |= _tower(source, ours, theirs, tensors)
+    return from_state_dict(method, tensors)
+
+
+def _whole_network(source: str, method: Method) -> tuple[Params, MethodState]:
+    if not Path(source).is_dir():
+        tensors = normalise(read_tensors(source))
+        wanted = jax.eval_shape(method.init, jax.random.key(0))
+        tensors = _fit_positions(tensors, _published_shapes(method, *wanted), source)
+        return from_state_dict(method, tensors, where=source)
+    from retfm_jax.runtime.checkpoints import load_network
+
+    params, stats, meta = load_network(source)
+    if meta["config"]["method"] != method.name:
+        raise UserError(
+            f"{source} holds a {meta['config']['method']} network, the config asks for "
+            f"{method.name}"
+        )
+    wanted, state = jax.eval_shape(method.init, jax.random.key(0))
+    shapes, found = flatten(wanted), flatten(params)
+    wrong = sorted(
+        path
+        for path in shapes.keys() | found.keys()
+        if path not in shapes or path not in found or shapes[path].shape != found[path].shape
+    )
+    if wrong:
+        raise UserError(f"{source} holds another network: {', '.join(wrong[:5])} differ in shape")
+    params = unflatten_like(wanted, found)
+    stats = unflatten_like(state.batch_stats, flatten(stats))
+    return params, MethodState(stats, method.init_carry(params, stats))
+
+
+def _published_shapes(
+    method: Method, params: Params, state: MethodState
+) -> dict[str, tuple[int, ...]]:
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), (params, state))
+    return {name: value.shape for name, value in to_state_dict(method, *zeros).items()}
+
+
+def _tower(
+    source: str, ours: str, prefixes: tuple[str, ...], tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The tensors of one tower from another project's file, under our published names."""
+    found = {_modern(name): value for name, value in _read_tower(source).items()}
+    wanted = [name[len(ours) :] for name in tensors if name.startswith(ours)]
+    prefix = max(prefixes, key=lambda prefix: sum(prefix + name in found for name in wanted))
+    theirs = {ours + name: found[prefix + name] for name in wanted if prefix + name in found}
+    shapes = {name: tensors[name].shape for name in tensors if name.startswith(ours)}
+    theirs = _fit_positions(theirs, shapes, source)
+    problems = [f"missing {name}" for name in shapes if name not in theirs]
+    problems += [
+        f"misshaped {name}: {theirs[name].shape} where {shape} is expected"
+        for name, shape in shapes.items()
+        if name in theirs and theirs[name].shape != shape
+    ]
+    if problems:
+        raise UserError(f"{source} does not fit the tower {ours}*:\n  " + "\n  ".join(problems))
+    return theirs
+
+
+def _read_tower(source: str) -> dict[str, Any]:
+    """Tensors of a file, or of a Hugging Face model folder."""
+    path = Path(source)
+    if path.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (path / name).is_file():
+                return normalise(read_tensors(path / name))
+        raise UserError(f"{path} has neither model.safetensors nor pytorch_model.bin")
+    return normalise(read_tensors(path))
+
+
+def _modern(name: str) -> str:
+    """BERT checkpoints of TensorFlow's time call a norm's scale gamma and its bias beta."""
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def _fit_positions(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: str
+) -> dict[str, np.ndarray]:
+    """Position embeddings of another image size or text length, made to fit.
+
+    A ViT's grid is interpolated; a BERT's first positions are kept.
+    """
+    fitted = dict(tensors)
+    for name, value in tensors.items():
+        if name not in shapes or value.shape == shapes[name]:
+            continue
+        if name.endswith("positional_embedding") and value.shape[1:] == shapes[name][1:]:
+            fitted[name] = resize_positions(value, shapes[name][0], where=f"{source}: {name}")
+        elif name.endswith("position_embeddings.weight") and len(value) > shapes[name][0]:
+            fitted[name] = value[: shapes[name][0]]
+    return fitted

@@ -1,0 +1,282 @@
+"""A trained network with its preprocessing: what a notebook holds in its hands."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from retfm_jax.config import DataConfig, ExperimentConfig, from_dict, load_config, to_dict
+from retfm_jax.data.device import prepare
+from retfm_jax.data.images import decode, fit
+from retfm_jax.data.text import Tokenizer
+from retfm_jax.errors import UserError
+from retfm_jax.knowledge.prompts import class_prompts
+from retfm_jax.methods import get_method_class
+from retfm_jax.methods.method import Batch, Method, MethodState, Params
+
+#: An image as users have it: a path, encoded bytes, or decoded RGB.
+Image = str | Path | bytes | UInt8[np.ndarray, "h w 3"]
+Embedding = Float[np.ndarray, "n d"]
+
+#: Samples of one call of the network; the last ones are padded, so that it compiles once.
+_CHUNK = 32
+
+
+class RetinalModel:
+    """A network of any method, its weights, and the preprocessing that belongs to them.
+
+    Attributes:
+      method: the method, with its configuration.
+      params, state: its arrays.
+      config: the experiment that the weights come from.
+    """
+
+    def __init__(self, method: Method, params: Params, state: MethodState, config: ExperimentConfig):
+        self.method, self.params, self.state, self.config = method, params, state, config
+        self._tokenizer: Tokenizer | None = None
+
+    @property
+    def data_config(self) -> DataConfig:
+        return self.config.data
+
+    @property
+    def trains_on_patients(self) -> bool:
+        """Whether the model has a patient level beside single images."""
+        return self.method.sample_kind == "patient"
+
+    @property
+    def logit_scale(self) -> float:
+        """The learned scale that multiplies cosines before a softmax over texts."""
+        return float(self.method.scale(self.params))
+
+    def features(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Embeddings and scales of a prepared batch, without dropout.
+
+        Args:
+          batch: images NHWC float32 normalised, ids int32, under the method's names
+            (`image_left`, `image_right`, `tokens` for RET-CLIP, ...).
+        """
+        return self._call("features", self._arrays(batch))
+
+    def losses(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The losses of a prepared batch by name, without dropout."""
+        return self._call("losses", self._arrays(batch))
+
+    def encode_images(self, images: Sequence[Image], *, progress: bool = False) -> Embedding:
+        """Unit-norm float32 embeddings of photographs, comparable with `encode_texts`.
+
+        Args:
+          images: paths, encoded bytes, or uint8 RGB arrays of any size.
+          progress: shows a bar.
+
+        Raises:
+          UserError: an image cannot be read.
+        """
+        images = tqdm(images, desc="embedding", unit="image", disable=not progress)
+        pixels = (self._pixels(image, f"image {index}") for index, image in enumerate(images))
+        return self._chunked("images", len(images), ({"image": image} for image in pixels))["image"]
+
+    def encode_texts(self, texts: Sequence[str]) -> Embedding:
+        """Unit-norm float32 embeddings of reports or prompts."""
+        rows = ({"tokens": row} for row in self._tokens(texts))
+        return self._chunked("texts", len(texts), rows)["text"]
+
+    def encode_patients(
+        self, left: Sequence[Image | None], right: Sequence[Image | None]
+    ) -> dict[str, Embedding]:
+        """`image_patient`, `image_left`, `image_right` of patients; None marks a missing eye."""
+        size = self.data_config.image.size
+        nothing = np.zeros((size, size, 3), np.uint8)
+
+        def eye(image: Image | None, name: str) -> np.ndarray:
+            return nothing if image is None else self._pixels(image, name)
+
+        rows = (
+            {
+                "image_left": eye(first, f"left image {index}"),
+                "image_right": eye(second, f"right image {index}"),
+                "has_left": np.bool_(first is not None),
+                "has_right": np.bool_(second is not None),
+            }
+            for index, (first, second) in enumerate(zip(left, right, strict=True))
+        )
+        return self._chunked("patients", len(left), rows)
+
+    def encode_patient_texts(self, texts: Sequence[str]) -> dict[str, Embedding]:
+        """`text_patient`, `text_left`, `text_right` of reports or prompts."""
+        rows = ({"tokens": row} for row in self._tokens(texts))
+        return self._chunked("reports", len(texts), rows)
+
+    def zero_shot(
+        self, images: Sequence[Image], classes: Sequence[str], language: str = "en"
+    ) -> Float[np.ndarray, "images classes"]:
+        """Probabilities of classes that exclude each other.
+
+        Args:
+          classes: condition ids of the vocabulary ("drusen"), or any text, taken as the prompt.
+          language: of the prompts of conditions, "en" or "zh".
+
+        Returns:
+          rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
+          of the class's prompts.
+        """
+        means = []
+        for name in classes:
+            embedded = self.encode_texts(class_prompts(name, language)).mean(0)
+            means.append(embedded / np.linalg.norm(embedded))
+        logits = self.logit_scale * self.encode_images(images) @ np.stack(means).T
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint folder that `retfm_jax.load` reads.
+
+        Raises:
+          UserError: it cannot be written, or is not empty.
+        """
+        from retfm_jax.runtime.checkpoints import save_network
+
+        meta = {"config": to_dict(self.config)}
+        save_network(path, self.params, self.state.batch_stats, meta)
+
+    def _arrays(self, batch: Mapping[str, Any]) -> Batch:
+        return {
+            name: jnp.asarray(np.asarray(value, np.int32) if _is_int64(value) else value)
+            for name, value in batch.items()
+        }
+
+    def _pixels(self, image: Image, name: str) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise UserError(
+                    f"{name}: an array must be uint8 (height, width, 3), not "
+                    f"{image.dtype} {image.shape}"
+                )
+            return fit(image, self.data_config.image)
+        if not isinstance(image, bytes):
+            name = str(image)
+            try:
+                image = Path(image).read_bytes()
+            except OSError as error:
+                raise UserError(f"cannot read image {name}: {error.strerror or error}") from error
+        return fit(decode(image, name), self.data_config.image)
+
+    def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer(self.data_config.text)
+        return self._tokenizer(texts)
+
+    def _chunked(
+        self, what: str, count: int, rows: Any
+    ) -> dict[str, Embedding]:
+        """Runs the network over samples in chunks of one size."""
+        if not count:
+            raise UserError(f"there are no {what} to embed")
+        parts: dict[str, list[np.ndarray]] = {}
+        rows = iter(rows)
+        for start in range(0, count, _CHUNK):
+            chunk = [next(rows) for _ in range(min(_CHUNK, count - start))]
+            padded = chunk + chunk[-1:] * (_CHUNK - len(chunk))
+            batch = {name: np.stack([row[name] for row in padded]) for name in chunk[0]}
+            for name, value in self._call(what, batch).items():
+                parts.setdefault(name, []).append(np.asarray(value)[: len(chunk)])
+        return {name: np.concatenate(part) for name, part in parts.items()}
+
+    def _call(self, what: str, batch: Batch) -> dict[str, jax.Array]:
+        return self._functions[what](self.params, self.state, batch)
+
+    @functools.cached_property
+    def _functions(self) -> dict[str, Callable]:
+        method, image = self.method, self.data_config.image
+        prepared = functools.partial(prepare, image_config=image, augment_config=None, key=None)
+        functions = {
+            "features": method.features,
+            "losses": lambda p, s, b: method.loss(p, s, b)[1][0],
+            "images": lambda p, s, b: {"image": method.encode_images(p, s, prepared(b)["image"])},
+            "texts": lambda p, s, b: {"text": method.encode_texts(p, s, b["tokens"])},
+            "patients": lambda p, s, b: method.encode_patients(p, s, prepared(b)),
+            "reports": lambda p, s, b: method.encode_reports(p, s, b["tokens"]),
+        }
+        return {name: jax.jit(function) for name, function in functions.items()}
+
+
+def _is_int64(value: Any) -> bool:
+    return getattr(value, "dtype", None) == np.int64
+
+
+def load(path: str | Path, method: str | None = None) -> RetinalModel:
+    """Reads a model from a workdir, a checkpoint folder, or a published weight file.
+
+    Args:
+      path: a folder, or a `.pt`, `.pth` or `.safetensors` file.
+      method: "retclip", "vilref" or "keepfit"; needed for a file.
+
+    Raises:
+      UserError: nothing is there, it is damaged, or its tensors do not fit the method.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from retfm_jax.runtime.checkpoints import load_network
+
+        params, stats, meta = load_network(path)
+        config = from_dict(meta["config"])
+        built = get_method_class(config.method)(config.model)
+        return RetinalModel(built, params, MethodState(stats, {}), config)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
+    if method is None:
+        raise UserError(f"{path} is a weight file: say which method it belongs to (method=...)")
+    from retfm_jax.interop.weights import read_tensors
+
+    return from_torch(read_tensors(path), method, where=str(path))
+
+
+def from_torch(
+    state_dict: Mapping[str, Any],
+    method: str,
+    text_num_heads: int | None = None,
+    *,
+    where: str = "state dict",
+) -> RetinalModel:
+    """Builds a model from a published PyTorch state dict; all sizes come from its tensors.
+
+    Args:
+      state_dict: tensors (torch or NumPy) by published name, with or without `module.`.
+      method: "retclip", "vilref" or "keepfit".
+      text_num_heads: attention heads of the text tower; None: one for every 64 of its width.
+      where: how errors call it.
+
+    Raises:
+      UserError: tensors are missing, extra or misshaped; all of them are named.
+    """
+    from retfm_jax.interop.state_dict import from_state_dict, normalise
+
+    tensors = normalise(state_dict)
+    cls = get_method_class(method)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    try:
+        built = cls(cls.infer_config(shapes, text_num_heads))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; give text_num_heads if it is the text tower") from error
+    params, state = from_state_dict(built, tensors, where=where)
+    published = load_config(cls.default_experiment)
+    image = published.data.image
+    if built.image_size is not None:
+        image = dataclasses.replace(image, size=built.image_size)
+    data = dataclasses.replace(published.data, image=image)
+    config = dataclasses.replace(published, model=built.config, data=data)
+    return RetinalModel(built, params, state, config)
+
+
+def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:
+    """The model's tensors under their published names and in PyTorch's layout."""
+    from retfm_jax.interop.state_dict import to_state_dict
+
+    return to_state_dict(model.method, model.params, model.state)
