@@ -215,7 +215,7 @@ SAID = {
         "retinal_haemorrhage": r"ha?emorr",
         "hard_exudates": r"hard exudate",
         "cotton_wool_spots": r"cotton[- ]wool",
-        "neovascularisation": r"neovascular|new vessels",
+        "neovascularisation": r"neovascular|new vess?els",
         "drusen": r"drusen",
         "large_cup": r"large (optic )?cup|enlarged",
         "tessellation": r"tessellat",
