@@ -1,0 +1,177 @@
+"""A sample is what its record says: mirrored whole or not at all, damaged eyes counted missing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from retfm_jax.config import AugmentConfig, DataConfig, ImageConfig, TextConfig
+from retfm_jax.data.images import decode, fit
+from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.samples import (
+    DAMAGED,
+    SampleMaker,
+    Unusable,
+    category_id,
+    choose_text,
+    draw_flip,
+)
+
+LABELS = ("normal", "drusen")
+MIRRORED = AugmentConfig(crop_area=(1.0, 1.0), flip="exchange", flip_probability=1.0)
+CONFIG = DataConfig(
+    image=ImageConfig(size=32), text=TextConfig(context_length=24), language="en", augment=MIRRORED
+)
+
+
+def patient(left: bytes, right: bytes, report: str) -> PatientRecord:
+    unknown = np.full(2, -1, np.int8)
+    nothing = {"en": "", "zh": ""}
+    return PatientRecord(
+        "p", left, right, {"en": report, "zh": ""}, nothing, nothing, unknown, unknown, unknown
+    )
+
+
+def image(data: bytes, caption: str = "", names: tuple[str, ...] = ()) -> ImageRecord:
+    labels = np.array([0, 1], np.int8)
+    return ImageRecord("i", "p", data, {"en": caption, "zh": ""}, names, (), labels)
+
+
+def maker(kind: str = "patient", **changes) -> SampleMaker:
+    return SampleMaker(kind, dataclasses.replace(CONFIG, **changes), LABELS)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def disc_at(side: str) -> bytes:
+    """A black fundus of which only the disc is bright, on one side of the picture."""
+    import io
+
+    from PIL import Image
+
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    columns = slice(4, 10) if side == "left" else slice(22, 28)
+    pixels[12:20, columns] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def disc_side(pixels: np.ndarray) -> str:
+    return "left" if pixels[..., 0].sum(0).argmax() < 16 else "right"
+
+
+# The disc of a right eye is on the right of its photograph, that of a left eye on the left.
+BOTH = patient(disc_at("left"), disc_at("right"), "Left eye: drusen. Right eye: normal.")
+
+
+def test_exchange_keeps_the_disc_on_the_nasal_side_and_the_report_true():
+    sample = maker().training(BOTH, rng())
+    assert disc_side(sample["image_left"]) == "left"
+    assert disc_side(sample["image_right"]) == "right"
+    other = maker().evaluation(
+        dataclasses.replace(BOTH, report={"en": "Right eye: drusen. Left eye: normal.", "zh": ""})
+    )
+    np.testing.assert_array_equal(sample["tokens"], other["tokens"])
+    # The left eye of the mirrored patient is the mirrored right eye.
+    np.testing.assert_array_equal(
+        sample["image_left"], fit(decode(BOTH.right, "x"), CONFIG.image)[:, ::-1]
+    )
+
+
+def test_exchange_moves_a_lone_eye_to_the_other_side():
+    lone = dataclasses.replace(BOTH, right=b"")
+    sample = maker().training(lone, rng())
+    assert (bool(sample["has_left"]), bool(sample["has_right"])) == (False, True)
+    assert not sample["image_left"].any()
+    assert disc_side(sample["image_right"]) == "right"
+    assert sample[DAMAGED] == 0
+
+
+def test_a_report_that_cannot_be_mirrored_leaves_the_patient_as_it_is():
+    clock = dataclasses.replace(BOTH, report={"en": "Left eye: haemorrhage at 3 o'clock", "zh": ""})
+    sample, still = maker().training(clock, rng()), maker().evaluation(clock)
+    for name, value in still.items():
+        np.testing.assert_array_equal(sample[name], value)
+
+
+def test_exchange_twice_is_the_patient_again():
+    text = "Left eye: drusen. OD normal. 左眼正常"
+    mirror, once = draw_flip(MIRRORED, text, rng())
+    assert mirror
+    assert once != text
+    assert draw_flip(MIRRORED, once, rng()) == (True, text)
+
+
+def test_independent_flips_leave_eyes_and_report_in_their_place():
+    flips = set()
+    augment = dataclasses.replace(MIRRORED, flip="independent", flip_probability=0.5)
+    make, still = maker(augment=augment), maker().evaluation(BOTH)
+    for seed in range(40):
+        sample = make.training(BOTH, rng(seed))
+        np.testing.assert_array_equal(sample["tokens"], still["tokens"])
+        flips.add((disc_side(sample["image_left"]), disc_side(sample["image_right"])))
+    assert len(flips) == 4
+    none = maker(augment=dataclasses.replace(MIRRORED, flip="none")).training(BOTH, rng())
+    np.testing.assert_array_equal(none["image_left"], still["image_left"])
+
+
+def test_a_single_image_is_mirrored_with_its_caption():
+    record = image(disc_at("left"), "drusen of the left eye")
+    exchanged = maker("image").training(record, rng())
+    assert disc_side(exchanged["image"]) == "right"
+    want = maker("image").evaluation(image(disc_at("right"), "drusen of the right eye"))
+    np.testing.assert_array_equal(exchanged["tokens"], want["tokens"])
+    assert exchanged["labels"].tolist() == [0.0, 1.0]
+
+
+def test_a_damaged_eye_counts_as_missing_and_a_patient_without_eyes_is_unusable():
+    damaged = dataclasses.replace(BOTH, left=BOTH.left[:60])
+    sample = maker().evaluation(damaged)
+    assert (bool(sample["has_left"]), bool(sample["has_right"])) == (False, True)
+    assert sample[DAMAGED] == 1
+    for make in (maker().evaluation, lambda record: maker().training(record, rng())):
+        with pytest.raises(Unusable):
+            make(dataclasses.replace(damaged, right=b"text"))
+    with pytest.raises(Unusable):
+        maker("image").evaluation(image(b"text"))
+
+
+def test_unknown_labels_are_all_zero():
+    unknown = dataclasses.replace(image(disc_at("left")), labels=np.full(2, -1, np.int8))
+    assert maker("image").evaluation(unknown)["labels"].tolist() == [0.0, 0.0]
+
+
+def test_the_prompt_and_the_category_are_drawn_together():
+    make = maker("category")
+    record = image(disc_at("left"), names=("drusen", "my own class"))
+    seen = {}
+    for seed in range(30):
+        sample = make.training(record, rng(seed))
+        seen.setdefault(int(sample["category"]), set()).add(tuple(sample["tokens"].tolist()))
+    assert set(seen) == {category_id("drusen"), category_id("my own class")}
+    assert len(seen[category_id("my own class")]) == 1  # nothing known but its name
+    assert len(seen[category_id("drusen")]) > 1  # its name or a description
+    # Without categories the names of the labels serve.
+    assert make.training(image(disc_at("left")), rng())["category"] == category_id("drusen")
+
+
+def test_language_falls_back_to_the_one_that_exists():
+    both, only = {"en": "a", "zh": "b"}, {"en": "a", "zh": ""}
+    assert choose_text(both, "zh") == "b"
+    assert choose_text(only, "zh") == "a"
+    assert choose_text({"en": "", "zh": ""}, "zh") == ""
+    assert choose_text(both, "mixed") == "a"
+    assert {choose_text(both, "mixed", rng(seed)) for seed in range(20)} == {"a", "b"}
+    assert {choose_text(only, "mixed", rng(seed)) for seed in range(20)} == {"a"}
+
+
+def test_blanks_have_the_shape_of_samples():
+    for kind, record in (("patient", BOTH), ("image", image(disc_at("left")))):
+        make = maker(kind)
+        blank, sample = make.blank(), make.evaluation(record)
+        assert {name: np.shape(value) for name, value in blank.items()} == {
+            name: np.shape(value) for name, value in sample.items()
+        }
