@@ -10,8 +10,6 @@ import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
-from retfm_jax.data.device import prepare
-from retfm_jax.data.pipeline import TrainIterator, open_training
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.files import atomic_write, write_json
@@ -39,37 +37,12 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> None:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
     """
     method = get_method_class(config.method)(config.model)
-    source, expert = open_training(config.data, method.sample_kind)
-    batches = TrainIterator(
-        source,
-        method.sample_kind,
-        config.data,
-        batch_size=config.train.batch_size,
-        seed=config.train.seed,
-        expert=expert,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-    def open_at(index: int) -> TrainIterator:
-        batches.restore(index)
-        return batches
-
-    data = loop.TrainingData(
-        open=open_at,
-        prepare=lambda batch, key: prepare(batch, config.data.image, config.data.augment, key),
-        fingerprint=batches.identity,
-        steps_per_epoch=batches.batches_per_epoch,
-    )
     weights = None
     if not any((Path(workdir) / FOLDER).glob("[0-9]*")):
         params, state = initial_network(config, method)
         weights = params, state.batch_stats
-    try:
-        evaluate = functools.partial(evaluate_network, config, method)
-        loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
-    finally:
-        batches.close()
+    evaluate = functools.partial(evaluate_network, config, method)
+    loop.train(config, workdir, weights=weights, evaluate=evaluate)
 
 
 def evaluate_network(

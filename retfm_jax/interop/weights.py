@@ -100,7 +100,7 @@ def write_tensors(
         from safetensors.numpy import save
 
         with atomic_write(path, "wb") as file:
-            file.write(save({key: np.ascontiguousarray(value) for key, value in tensors.items()}))
+            file.write(save({key: np.asarray(value, order="C") for key, value in tensors.items()}))
         return
     if path.suffix not in (".pt", ".pth"):
         raise UserError(f"{path}: exports are written as .pt, .pth or .safetensors")
