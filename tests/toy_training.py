@@ -219,7 +219,7 @@ def toy_config(
 
 def toy_run(workdir: Path, config: ExperimentConfig, bad: int | None = None, **options):
     """Trains the toy."""
-    return loop.fit(config, workdir, Toy(config.model), toy_data(bad), **options)
+    return loop.run(config, workdir, Toy(config.model), toy_data(bad), **options)
 
 
 def flat(tree) -> dict[str, np.ndarray]:
@@ -240,7 +240,7 @@ def _main() -> None:
     distributed.start(timeout=60)
     config = toy_config(arguments.steps, every=3)
     data = toy_data(signals={arguments.kill_at: arguments.signal})
-    state = loop.fit(config, arguments.workdir, Toy(config.model), data)
+    state = loop.run(config, arguments.workdir, Toy(config.model), data)
     if jax.process_index() == 0:
         np.savez(arguments.workdir / "final.npz", **flat(jax.device_get(state.params)))
 

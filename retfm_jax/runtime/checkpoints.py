@@ -5,7 +5,7 @@ A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
     network    params and batch_stats: all that inference needs
     training   what only training needs: step, optimiser state, momentum copies, queues, key
     data       JSON: where the data iterator stood, and the fingerprint of its configuration
-    meta       JSON: the experiment and the versions that wrote it
+    meta       JSON: the experiment and the versions that wrote it, and the arrays' checksums
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jaxtyping import Array, UInt32
 
 from retfm_jax.errors import UserError
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import path_string
 
 FOLDER = "checkpoints"
-#: Why a checkpoint's bytes could not be read: tensorstore and orbax raise each of these.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Checkpoints:
 
     @property
     def latest(self) -> Path | None:
-        """The folder of the newest checkpoint."""
-        return self.folder / str(self.steps[-1]) if self.steps else None
+        """The folder of the newest checkpoint that is on disk, whole."""
+        steps = [step for step in self.steps if step != self._writing]
+        return self.folder / str(steps[-1]) if steps else None
 
     def save(
         self,
@@ -90,7 +91,7 @@ class Checkpoints:
             network=ocp.args.StandardSave(network),
             training=ocp.args.StandardSave(training),
             data=ocp.args.JsonSave(dict(data)),
-            meta=ocp.args.JsonSave(dict(meta)),
+            meta=ocp.args.JsonSave({**meta, "checksums": [checksum(network), checksum(training)]}),
         )
         self._guarded(lambda: self._manager.save(step, args=args))
 
@@ -171,7 +172,7 @@ class Checkpoints:
                 restored = self._read(step, network, training, check)
             except UserError:
                 raise
-            except _UNREADABLE as error:
+            except Exception as error:  # tensorstore raises bare ones, too
                 problem = _reason(error)
             # What one process cannot read, none uses.
             if not distributed.any_process(problem is not None):
@@ -190,6 +191,11 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore()),
         )
+        if items.meta is not None and items.meta.get("network_only"):
+            raise UserError(
+                f"{self.folder / str(step)} holds weights without a run to go on with: give them "
+                "as config.init.weights and take another workdir"
+            )
         if items.data is None or items.meta is None:
             raise ValueError("its data or meta item is missing")
         check(items.data, items.meta)
@@ -205,7 +211,9 @@ class Checkpoints:
                 training=ocp.args.StandardRestore(training),
             ),
         )
-        jax.block_until_ready((arrays.network, arrays.training))
+        read = [checksum(arrays.network), checksum(arrays.training)]
+        if read != items.meta["checksums"]:
+            raise ValueError("its arrays are not those that were written")
         return Restored(step, arrays.network, arrays.training, items.data, items.meta)
 
     def _set_aside(self, step: int, problem: str) -> None:
@@ -239,6 +247,25 @@ def _reason(error: BaseException) -> str:
         return "no space left on the device"
     first = text.splitlines()[0]
     return first if len(first) <= 200 else first[:200] + "..."
+
+
+@jax.jit
+def _sum_of_bits(tree: Any) -> UInt32[Array, ""]:
+    total = jnp.zeros((), jnp.uint32)
+    for leaf in jax.tree.leaves(tree):
+        if leaf.dtype == jnp.bool_:
+            leaf = leaf.astype(jnp.uint8)
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
+        total += jnp.sum(bits, dtype=jnp.uint32)
+    return total
+
+
+def checksum(tree: Any) -> int:
+    """The sum of all elements' bits modulo 2^32: the same on every mesh, and exact.
+
+    The storage formats notice a missing or a short file, but not a changed bit.
+    """
+    return int(_sum_of_bits(tree))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -303,7 +330,9 @@ def load_network(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], dict
             network = reader.restore(folder / "network", args=ocp.args.StandardRestore(abstract))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
-    except _UNREADABLE as error:
+        if checksum(network) != meta["checksums"][0]:
+            raise ValueError("its arrays are not those that were written")
+    except Exception as error:  # tensorstore raises bare ones, too
         raise UserError(f"checkpoint {folder} is damaged: {_reason(error)}") from error
     return network["params"], network["batch_stats"], meta
 
@@ -317,9 +346,10 @@ def save_network(path: str | Path, params: Any, batch_stats: Any, meta: Mapping[
     path = Path(path).absolute()
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give a new folder")
+    network = {"params": params, "batch_stats": batch_stats}
     args = ocp.args.Composite(
-        network=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
-        meta=ocp.args.JsonSave(dict(meta)),
+        network=ocp.args.StandardSave(network),
+        meta=ocp.args.JsonSave({**meta, "network_only": True, "checksums": [checksum(network)]}),
     )
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:

@@ -104,13 +104,13 @@ def train(
     weights: tuple[Params, dict[str, Any]] | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainState:
-    """Runs an experiment on its dataset; see `fit`."""
+    """Runs an experiment on its training split; see `run`."""
     method = get_method_class(config.method)(config.model)
     data = TrainingData.of(config, method)
-    return fit(config, workdir, method, data, weights=weights, evaluate=evaluate)
+    return run(config, workdir, method, data, weights=weights, evaluate=evaluate)
 
 
-def fit(
+def run(
     config: ExperimentConfig,
     workdir: str | Path,
     method: Method,
@@ -390,6 +390,8 @@ class _Log:
                 self._writer.write(step, values)
 
     def _not_finite(self, step: int, name: str, value: float, record_ids: list[str]) -> UserError:
+        with contextlib.suppress(UserError):
+            self._checkpoints.wait()  # One that is being written is good, and named below.
         several = jax.process_count() > 1
         suffix = f"_process_{jax.process_index()}" if several else ""
         path = self._workdir / f"nonfinite_step_{step}{suffix}.json"

@@ -106,7 +106,7 @@ def test_workdir_holds_what_is_promised(tmp_path):
 def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, number):
     data = toy_data(signals={3: number.name})
     config = toy_config(8, every=100)
-    state = loop.fit(config, tmp_path, Toy(config.model), data)
+    state = loop.run(config, tmp_path, Toy(config.model), data)
     assert state.step == 4
     assert (tmp_path / "checkpoints" / "4").is_dir()
     said = "".join(capsys.readouterr())
@@ -143,10 +143,10 @@ def test_other_data_and_other_networks_are_refused(tmp_path):
     toy_run(tmp_path, config)
     other = dataclasses.replace(toy_data(), identity={"source": "another toy"})
     with pytest.raises(UserError, match="source: 'toy' in the checkpoint, 'another toy' now"):
-        loop.fit(config, tmp_path, Toy(config.model), other)
+        loop.run(config, tmp_path, Toy(config.model), other)
     narrow = dataclasses.replace(config, model=toy_training.ToyConfig(width=32))
     with pytest.raises(UserError, match=r"config.model.width was 64 and is 32"):
-        loop.fit(narrow, tmp_path, Toy(narrow.model), toy_data())
+        loop.run(narrow, tmp_path, Toy(narrow.model), toy_data())
     frozen = toy_config(5, frozen=("visual",))
     with pytest.raises(UserError, match=r"belongs to another configuration.*visual"):
         toy_run(tmp_path, frozen)
@@ -164,7 +164,7 @@ def test_data_from_another_position_is_noticed(tmp_path):
     )
     config = toy_config(3)
     with pytest.raises(RuntimeError, match="batch 1 for step 0"):
-        loop.fit(config, tmp_path, Toy(config.model), data)
+        loop.run(config, tmp_path, Toy(config.model), data)
 
 
 def test_killed_five_times_ends_with_the_same_bits(tmp_path):
