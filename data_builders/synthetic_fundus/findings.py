@@ -109,8 +109,8 @@ def paint_cotton_wool_spots(
 ) -> None:
     """Fluffy greyish-white patches near the arcades and the disc."""
     count = _count(rng, finding, 4, 8)
-    along, upper = rng.uniform(0.1, 0.85, count), rng.random(count) < 0.5
-    centres = anatomy.on_arcade(along, upper) + rng.normal(0, 0.06, (count, 2))
+    along, upper = rng.uniform(0.22, 0.85, count), rng.random(count) < 0.5
+    centres = anatomy.on_arcade(along, upper) + rng.normal(0, 0.05, (count, 2))
     centres = centres[_off_disc(centres, anatomy, 1.6)]
     # Each patch is a tuft of overlapping puffs, hence the feathered outline.
     puffs = np.repeat(centres, 5, 0) + rng.normal(0, 0.028, (5 * len(centres), 2))
@@ -208,7 +208,9 @@ def paint_laser_scars(
     canvas.paint(canvas.spots(centres[dark], radii[dark] * 0.5, 0.004), (0.2, 0.1, 0.06), 0.8)
 
 
-def cloud(canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding) -> None:
+def paint_haze(
+    canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
+) -> None:
     """Opaque media: a blurred, washed-out view through a grey-yellow veil."""
     canvas.blur(0.018 + 0.018 * finding.severity)
     veil = np.clip(0.46 + 0.16 * finding.severity + 0.06 * canvas.noise(rng, 4), 0, 0.85)
@@ -233,4 +235,4 @@ SUPERFICIAL: Mapping[str, Painter] = {
 }
 
 #: Between the retina and the camera.
-MEDIA: Mapping[str, Painter] = {"hazy_media": cloud}
+MEDIA: Mapping[str, Painter] = {"hazy_media": paint_haze}

@@ -180,7 +180,7 @@ ENGLISH = Phrases(
     negations=("no {what} seen", "no {what}", "without {what}", "no evidence of {what}"),
     either=(" or ",),
     amounts=(
-        ("a few", "few", "mild"),
+        ("a few", "few", "occasional"),
         ("scattered", "some", "several"),
         ("multiple", "numerous", "many"),
     ),

@@ -1,12 +1,15 @@
 """Reports as a hospital's graders write them: short, uneven, and true to the labels."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from retfm_jax.data_builders.synthetic_fundus.phrases import PHRASES, VASCULAR, Phrases
 from retfm_jax.data_builders.synthetic_fundus.population import Eye, Patient
+
+_Choice = TypeVar("_Choice")
 
 _OTHER = {"left": "right", "right": "left"}
 
@@ -160,7 +163,7 @@ class _Writer:
                 text = text.replace(word, self._pick(variants), 1)
         return text
 
-    def _pick(self, choices):
+    def _pick(self, choices: Sequence[_Choice]) -> _Choice:
         return choices[int(self._rng.integers(len(choices)))]
 
     def _chance(self, probability: float) -> bool:
