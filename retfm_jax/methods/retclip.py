@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from retfm_jax.losses.tripartite import LEVELS, tripartite
-from retfm_jax.methods.method import Batch, Embeddings, Method, Metrics, MethodState, Params
+from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
     image_names,
@@ -20,7 +20,7 @@ from retfm_jax.methods.towers import (
     relative,
     text_names,
 )
-from retfm_jax.models import bert
+from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import Linear, majority, split
 
 #: Largest log-temperature.
@@ -44,8 +44,8 @@ class RetClipConfig:
         trained before; towers drawn at random learn faster from 14 (CLIP's 1 / 0.07).
     """
 
-    image: ImageTowerConfig = dataclasses.field(default_factory=lambda: ImageTowerConfig())
-    text: bert.BertConfig = bert.BertConfig()
+    image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
+    text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
     embed_dim: int = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     loss_block: int | None = None

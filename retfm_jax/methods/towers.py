@@ -1,16 +1,18 @@
-"""The towers that RET-CLIP and ViLReF have in common, chosen by configuration."""
+"""What methods have in common: towers chosen by configuration, prefixed name tables, unit norm."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
-from retfm_jax.models import bert, vit
+from retfm_jax.models import bert, resnet, vit
 
 Names = tuple[tuple[str, str, str], ...]
 
-#: An image tower is chosen by the type of its sizes.
-ImageTowerConfig = vit.ViTConfig
+#: An image tower of the Chinese-CLIP layout is chosen by the type of its sizes.
+ImageTowerConfig = vit.ViTConfig | resnet.ClipResNetConfig
 
 
 def image_tower(
@@ -21,32 +23,38 @@ def image_tower(
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """The image tower of these sizes: images -> (embedding, features before projection)."""
-    return vit.ViT(config, embed_dim, dtype=dtype, rngs=rngs)
+    tower = resnet.ClipResNet if isinstance(config, resnet.ClipResNetConfig) else vit.ViT
+    return tower(config, embed_dim, dtype=dtype, rngs=rngs)
 
 
 def image_names(config: ImageTowerConfig, theirs: str, ours: str) -> Names:
     """The image tower's name table under prefixes."""
-    return _prefixed(vit.NAMES, theirs, ours)
+    clip_resnet = isinstance(config, resnet.ClipResNetConfig)
+    return prefixed(resnet.clip_names(config) if clip_resnet else vit.NAMES, theirs, ours)
 
 
 def text_names(theirs: str, ours: str) -> Names:
     """The text tower's name table under prefixes."""
-    return _prefixed(bert.NAMES, theirs, ours)
+    return prefixed(bert.NAMES, theirs, ours)
 
 
 def infer_image_config(shapes: Mapping[str, tuple[int, ...]]) -> ImageTowerConfig:
     """The sizes of the image tower whose published tensors have these shapes."""
+    if any(name.startswith(("attnpool.", "layer1.")) for name in shapes):
+        return resnet.infer_clip_config(shapes)
     return vit.infer_config(shapes)
 
 
 def relative(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The entries whose name begins with `prefix`, named without it."""
-    return {
-        name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)
-    }
+    return {name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
-def _prefixed(names: Names, theirs: str, ours: str) -> Names:
+def prefixed(names: Names, theirs: str, ours: str) -> Names:
+    """A name table under prefixes."""
     return tuple((theirs + published, ours + path, rule) for published, path, rule in names)
 
 
+def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    """Rows divided by their Euclidean norm."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -1,0 +1,269 @@
+"""ViLReF (Yang et al., arXiv 2408.10894): single images, reports, and labels drawn from them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from retfm_jax.errors import UserError
+from retfm_jax.losses import memory_queue
+from retfm_jax.losses.contrastive import info_nce
+from retfm_jax.losses.coupling import weighted_similarity_coupling
+from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
+from retfm_jax.methods.towers import (
+    ImageTowerConfig,
+    image_names,
+    image_tower,
+    infer_image_config,
+    relative,
+    text_names,
+    unit,
+)
+from retfm_jax.models import bert, vit
+from retfm_jax.models.layers import majority, split
+
+#: Initial and largest log-temperature.
+INITIAL_LOG_SCALE = math.log(1 / 0.07)
+MAX_LOG_SCALE = math.log(100)
+
+
+@dataclasses.dataclass(frozen=True)
+class VilrefConfig:
+    """Sizes of the network and parts of the objective; the defaults are the published ViT-B/16.
+
+    Queue length, momentum and gamma were not published. The paper's ablation is: InfoNCE
+    (`use_labels=False, queue_size=0`), elimination only (`gamma=0, queue_size=0`), with weights
+    (`queue_size=0`), with queue (`use_labels=False`), all.
+
+    Attributes:
+      embed_dim: width of both embeddings (1024 for RN50).
+      dtype: compute type of the towers; parameters stay float32.
+      use_labels: whether labels eliminate false negatives and weigh the other negatives.
+      num_labels: length of the data's label vectors.
+      gamma: exponent of the weights; 0 eliminates only.
+      queue_size: pairs in the memory queues; 0 goes without queues and momentum encoders.
+      momentum: of the momentum encoders' moving average.
+      loss_block: candidates per block of the loss, for batches and queues whose similarities do
+        not fit into memory; None computes them at once.
+    """
+
+    image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
+    text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
+    embed_dim: int = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    use_labels: bool = True
+    num_labels: int = 0
+    gamma: float = 1.0
+    queue_size: int = 4096
+    momentum: float = 0.995
+    loss_block: int | None = None
+
+    def __post_init__(self):
+        if self.gamma < 0:
+            raise ValueError(f"gamma must not be negative, not {self.gamma}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1], not {self.momentum}")
+        if self.queue_size < 0:
+            raise ValueError(f"queue_size must not be negative, not {self.queue_size}")
+
+
+class VilrefNetwork(nnx.Module):
+    """Both towers in the Chinese-CLIP layout, and one log-temperature."""
+
+    def __init__(self, config: VilrefConfig, *, rngs: nnx.Rngs):
+        self.visual = image_tower(config.image, config.embed_dim, dtype=config.dtype, rngs=rngs)
+        self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
+        width = config.text.width
+        projection = width**-0.5 * jax.random.normal(rngs.params(), (width, config.embed_dim))
+        self.text_projection = nnx.Param(projection)
+        self.log_scale = nnx.Param(jnp.asarray(INITIAL_LOG_SCALE))
+
+    def image(
+        self,
+        images: Float[Array, "b h w 3"],
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
+        """Unit-norm embeddings of images, and the features before projection."""
+        embedding, features = self.visual(images, key=key, train=train)
+        return unit(embedding), features
+
+    def text(
+        self, tokens: Int[Array, "b n"], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
+        """Unit-norm embeddings of reports, and the hidden states of [CLS]."""
+        hidden, _ = self.bert(tokens, key=key)
+        first = hidden[:, 0].astype(jnp.float32)
+        return unit(first @ self.text_projection[...]), first
+
+
+class Vilref(Method):
+    """Weighted similarity coupling over the batch and queues of momentum embeddings.
+
+    The momentum encoders keep no statistics of their own: after every update they would be copied
+    from the encoders, so that the encoders' are theirs. In training both normalise by the batch.
+    """
+
+    name = "vilref"
+    config_class = VilrefConfig
+    default_experiment = "vilref_vit_b16"
+    sample_kind = "image"
+
+    def network(self, rngs: nnx.Rngs) -> VilrefNetwork:
+        return VilrefNetwork(self.config, rngs=rngs)
+
+    @property
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        return (
+            *image_names(self.config.image, "visual.", "visual/"),
+            *text_names("bert.", "bert/"),
+            ("text_projection", "text_projection", "copy"),
+            ("logit_scale", "log_scale", "copy"),
+        )
+
+    def init_carry(self, params: Params, batch_stats: dict[str, Any]) -> dict[str, Any]:
+        """`momentum_params` and an empty `queue`; nothing without a queue."""
+        config = self.config
+        if not config.queue_size:
+            return {}
+        return {
+            # Copies, so that a donated state does not hold one buffer twice.
+            "momentum_params": jax.tree.map(jnp.copy, params),
+            "queue": memory_queue.init(config.queue_size, config.embed_dim, config.num_labels),
+        }
+
+    def encode(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Embeddings, dict[str, Any]]:
+        """Embeds pairs of an image and its report.
+
+        Args:
+          batch: `image` (B, H, W, 3) and `tokens` (B, L).
+
+        Returns:
+          unit-norm `image` and `text`, each (B, embed_dim) float32; in training with a queue also
+          what the momentum encoders make of them, without dropout and without gradient, as
+          `momentum_image` and `momentum_text`.
+        """
+        network = self.bind(params, state.batch_stats)
+        image_key, text_key = split(key, 2)
+        image, _ = network.image(batch["image"], key=image_key, train=train)
+        text, _ = network.text(batch["tokens"], key=text_key)
+        embeddings = {"image": image, "text": text}
+        if train and self.config.queue_size:
+            momentum = self.bind(state.carry["momentum_params"], state.batch_stats)
+            remembered = {
+                "momentum_image": momentum.image(batch["image"], train=True)[0],
+                "momentum_text": momentum.text(batch["tokens"])[0],
+            }
+            embeddings |= jax.lax.stop_gradient(remembered)
+        return embeddings, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    def objective(
+        self,
+        params: Params,
+        state: MethodState,
+        embeddings: Embeddings,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """The coupling loss, after which the batch's momentum embeddings enter the queue.
+
+        Args:
+          batch: `labels` (B, num_labels) multi-hot, all 0 where unknown; none: all unknown.
+
+        Returns:
+          the loss; metrics `loss_total` (the same) and `loss_clip`, plain symmetric InfoNCE of the
+          batch, which compares runs with different objectives.
+        """
+        config = self.config
+        image, text = embeddings["image"], embeddings["text"]
+        scale = jnp.exp(params["log_scale"])
+        labels = self._labels(batch, len(image))
+        queue = state.carry.get("queue")
+        total = weighted_similarity_coupling(
+            image, text, scale, labels, queue, config.gamma, config.loss_block
+        )
+        plain = info_nce(image, text, scale, block_size=config.loss_block)
+        if "momentum_image" in embeddings:
+            remembered = embeddings["momentum_image"], embeddings["momentum_text"]
+            queue = memory_queue.push(queue, *remembered, labels)
+            state = state._replace(carry=state.carry | {"queue": queue})
+        return total, ({"loss_clip": plain, "loss_total": total}, state)
+
+    def _labels(self, batch: Batch, pairs: int) -> Float[Array, "b c"]:
+        config = self.config
+        if not config.use_labels or "labels" not in batch:
+            return jnp.zeros((pairs, config.num_labels))
+        labels = batch["labels"].astype(jnp.float32)
+        if labels.shape[1] != config.num_labels:
+            raise UserError(
+                f"config.model.num_labels is {config.num_labels}, but the data carries "
+                f"{labels.shape[1]} labels: set it to {labels.shape[1]}, or "
+                "config.model.use_labels=false to train without labels"
+            )
+        return labels
+
+    def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
+        """Clamps the log-temperature to [0, ln 100] and moves the momentum encoders."""
+        params = params | {"log_scale": jnp.clip(params["log_scale"], 0, MAX_LOG_SCALE)}
+        if not self.config.queue_size:
+            return params, state
+        followed = memory_queue.momentum_update(
+            params, state.carry["momentum_params"], self.config.momentum
+        )
+        return params, state._replace(carry=state.carry | {"momentum_params": followed})
+
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """`image`, `text`, `scale`, and what transfer learning uses: `image_backbone` (class token
+        after the last norm, or a ResNet's embedding before it is normalised), `text_backbone`
+        (hidden state of [CLS])."""
+        network = self.bind(params, state.batch_stats)
+        image, image_backbone = network.image(batch["image"])
+        text, text_backbone = network.text(batch["tokens"])
+        return {
+            "image": image,
+            "text": text,
+            "scale": self.scale(params),
+            "image_backbone": image_backbone,
+            "text_backbone": text_backbone,
+        }
+
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        return self.bind(params, state.batch_stats).image(images)[0]
+
+    def encode_texts(
+        self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        return self.bind(params, state.batch_stats).text(tokens)[0]
+
+    @classmethod
+    def infer_config(
+        cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
+    ) -> VilrefConfig:
+        """Sizes of published tensors; without queue, which no published file holds."""
+        places = (("text_projection", 1), ("visual.proj", 1), ("visual.attnpool.c_proj.*", 0))
+        return VilrefConfig(
+            image=infer_image_config(relative(shapes, "visual.")),
+            text=bert.infer_config(relative(shapes, "bert."), text_num_heads),
+            embed_dim=majority(shapes, places, 512),
+            queue_size=0,
+        )
+
+
+METHOD = Vilref
