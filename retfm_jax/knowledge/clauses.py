@@ -1,0 +1,641 @@
+"""One sentence of a report, read: which condition is said of which eye, and how surely.
+
+The reading is a single pass over the known words (`lexicon.Token`). Its state is what the words
+so far still govern: a negation, a doubt, a side, an advice. Each rule stands in the method of the
+cue that triggers it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retfm_jax.knowledge.cues import FILLERS, FILLERS_ZH, FUNDUS, LEFT, OTHER, RIGHT, Cue
+from retfm_jax.knowledge.lexicon import Lexicon, Token
+from retfm_jax.knowledge.vocabulary import Vocabulary
+
+PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
+
+#: Pseudo conditions that the labeler resolves.
+NORMALITY = "#normal"  # payload: the part that is normal, or the whole fundus
+ABNORMALITY = "#abnormal"  # an abnormality without a name
+CUP_RATIO = "#cup_ratio"  # payload: the ratio
+
+#: Above this cup-to-disc ratio a cup is large: 97.5% of normal discs have a vertical ratio below 0.7
+#: (Foster et al., Br J Ophthalmol 2002, 86:238), and screening suspects from there on.
+LARGE_CUP = 0.6
+
+# Words before a ratio that turn it into a bound.
+_BELOW = re.compile(r"(?:[<≤]|小于|低于|不足|不超过|不大于|less than|below|under)=?\s*$")
+_ABOVE = re.compile(r"(?:[>≥]|大于|超过|高于|greater than|more than|above|over)=?\s*$")
+
+# "Left eye:" and "LEFT EYE - " open a section.
+_HEADING = re.compile(r"\s*(?:[:：]|[-–—]+\s)")
+# "drusen OD," and "drusen (OD)" name the side afterwards.
+_TRAILING = re.compile(r"\s*[)）]?\s*(?:[,，?？]|and\b|及|$)")
+
+_SENTENCE = re.compile(r"[;；!！。．•]|(?<!approx)\.(?!\d)|\n(?![ \t]*[a-z])")
+_WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]")
+
+
+@dataclasses.dataclass(slots=True)
+class Mention:
+    """A condition said of an eye in a sentence.
+
+    Attributes:
+      condition: an id of the vocabulary or a pseudo condition.
+      status: present, absent or uncertain.
+      side: "left", "right", "both", "other" (the one that was not spoken of) or None: what the
+        sentences before said.
+      start, end: the span in the sentence.
+      value: the ratio or the part of a pseudo condition.
+    """
+
+    condition: str
+    status: str
+    side: str | None
+    start: int
+    end: int
+    value: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sentence:
+    """What a sentence says.
+
+    Attributes:
+      mentions: in the order of the text.
+      side: what it leaves as the side of the sentences that follow; None: no change.
+      resets: it ends what headings before it governed ("Impression:").
+    """
+
+    mentions: tuple[Mention, ...]
+    side: str | None
+    resets: bool
+
+
+def split_sentences(report: str) -> list[tuple[int, str]]:
+    """The sentences of a report with their offsets; a line wrapped in English is no end."""
+    sentences, start = [], 0
+    for match in _SENTENCE.finditer(report):
+        if match.start() > start:
+            sentences.append((start, report[start : match.start()]))
+        start = match.end()
+    if start < len(report):
+        sentences.append((start, report[start:]))
+    return sentences
+
+
+class Reader:
+    """Reads sentences with one lexicon."""
+
+    def __init__(self, vocabulary: Vocabulary, lexicon: Lexicon):
+        self.lexicon = lexicon
+        self.kinds = {condition.id: condition.kind for condition in vocabulary}
+        self.grades = _grades(vocabulary)
+
+    def read(self, sentence: str) -> Sentence:
+        """What a sentence says; spans count from its start."""
+        tokens = list(self.lexicon.scan(sentence))
+        if not tokens:
+            return Sentence((), None, False)
+        return _Reading(self, sentence, tokens).run()
+
+
+def _grades(vocabulary: Vocabulary) -> Mapping[tuple[str, str], str]:
+    """The condition that is a grade of another, also through a parent without grades."""
+    grades: dict[tuple[str, str], str] = {}
+    for condition in vocabulary:
+        if condition.grade:
+            for ancestor in vocabulary.ancestors(condition.id):
+                grades.setdefault((ancestor, condition.grade), condition.id)
+    return grades
+
+
+class _Reading:
+    """The state of one pass."""
+
+    def __init__(self, reader: Reader, text: str, tokens: Sequence[Token]):
+        self.reader = reader
+        self.text = text
+        self.lower = text.lower()
+        self.tokens = tokens
+        self.mentions: list[Mention] = []
+        self.segment = 0  # first mention of the comma segment
+        self.segment_start = 0  # where it starts in the text
+        self.group = 0  # first mention of the list that a following doubt refers to
+        self.negated = False
+        self.negated_since = 0  # first mention under the negation
+        self.negation_segment = 0
+        self.doubted = False
+        self.skipped = False  # advice and history
+        self.side: str | None = None
+        self.sided_since = 0  # first mention after the last side
+        self.leading = False  # sides stand before what they govern
+        self.heading: str | None = None
+        self.resets = False
+        self.grade: tuple[str, int, int] | None = None
+        self.cup: tuple[int, bool] | None = None  # start, and whether a number decides
+        self.parts: list[tuple[str, int, int]] = []  # anatomy of the segment
+        self.procedure: int | None = None  # mentions before a procedure of the segment
+        self.forgotten = False  # the next condition is history
+
+    def run(self) -> Sentence:
+        for index, token in enumerate(self.tokens):
+            rule = _RULES.get(token.cue)
+            if rule is not None:
+                rule(self, index, token)
+        return Sentence(tuple(self.mentions), self.heading, self.resets)
+
+    # ---- what stands around a token
+
+    def next(self, index: int) -> Token | None:
+        return self.tokens[index + 1] if index + 1 < len(self.tokens) else None
+
+    def governs(self, index: int) -> bool:
+        """Whether a condition follows in this segment before the list ends."""
+        for token in self.tokens[index + 1 :]:
+            if token.cue in _NAMED:
+                return True
+            if token.cue in _ENDS:
+                return False
+        return False
+
+    def gap(self, start: int, end: int) -> str:
+        return self.lower[start:end].strip()
+
+    # ---- rules
+
+    def condition(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        start, end = token.start, token.end
+        procedure = (
+            following is not None
+            and following.cue in (Cue.PROCEDURE, Cue.HISTORY_LAST)
+            and len(self.gap(end, following.start)) == 0
+        )
+        self.cup = None
+        if self.skipped or self.forgotten or procedure:
+            self.forgotten = False
+            return
+        status = ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
+        for condition in token.payload:
+            if self.grade is not None:
+                word, grade_start, grade_end = self.grade
+                graded = self.reader.grades.get((condition, word))
+                if graded and len(self.gap(grade_end, start)) <= 2:
+                    condition, start = graded, grade_start
+            side = self.side
+            self.mentions.append(Mention(condition, status, side, start, end))
+            if condition == "large_cup":
+                self.cup = (start, False)
+        self.grade = None
+
+    def graded(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        if self.mentions and len(self.mentions) > self.segment - 1:
+            last = self.mentions[-1]
+            graded = self.reader.grades.get((last.condition, token.payload))
+            adjacent = self.gap(last.end, token.start) in ("", "(", ",", ":", "(", "（", "，", "：")
+            leads = (
+                following is not None
+                and following.cue is Cue.CONDITION
+                and len(self.gap(token.end, following.start)) == 0
+            )
+            if graded and adjacent and not leads:
+                last.condition, last.end = graded, token.end
+                return
+        start, word = token.start, token.payload
+        if self.grade is not None:
+            # "mild to moderate" is the worse of the two.
+            before, before_start, before_end = self.grade
+            if self.gap(before_end, token.start) in ("to", "", "至", "到", "~", "or"):
+                start, word = before_start, max(before, word, key=_WORSE.index)
+        self.grade = (word, start, token.end)
+        self.amount(index, token)
+
+    def amount(self, index: int, token: Token) -> None:
+        """An amount after a comma or "and" begins a new statement: "no DR, mild cataract"."""
+        if not self.negated or index == 0 or self.negated_since == len(self.mentions):
+            return
+        if self.tokens[index - 1].cue in (Cue.AND, Cue.COMMA) and not self._list_of_or(index):
+            self.negated = False
+
+    def negation(self, index: int, token: Token) -> None:
+        self.doubted = False
+        following = self.next(index)
+        if following is not None and following.cue in (Cue.ASSERTION, Cue.NEGATION):
+            following = self.next(index + 1)
+        if self.governs(index) or self._opens(index):
+            self.negated = True
+            self.negated_since = len(self.mentions)
+            self.negation_segment = self.segment
+        elif len(self.mentions) > self.segment:
+            self.deny(index, token)
+
+    def _opens(self, index: int) -> bool:
+        """Whether a negation waits for its object: "not abnormal", "no: haemorrhage"."""
+        return any(t.cue in (Cue.ABNORMAL, Cue.NORMAL) for t in self.tokens[index + 1 : index + 6])
+
+    def deny(self, index: int, token: Token) -> None:
+        """ "A, B and C not seen": what precedes is absent."""
+        first = self.segment
+        joined = any(
+            t.cue in (Cue.AND, Cue.OR) and t.start >= self.segment_start
+            for t in self.tokens[:index]
+        )
+        if joined:
+            first = self._bare_list_start(index)
+        for mention in self.mentions[first:]:
+            if mention.condition != NORMALITY:
+                mention.status = ABSENT
+        self.negated = self.doubted = False
+
+    def _bare_list_start(self, index: int) -> int:
+        """The first mention of a list without verbs that reaches up to this segment."""
+        count = len(self.mentions)
+        for token in reversed(self.tokens[:index]):
+            if token.cue in _NAMED:
+                count -= 1
+            elif token.cue not in _LIST:
+                break
+        return max(0, min(count, self.segment))
+
+    def doubt(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        ahead = self.governs(index) and (
+            following is not None and following.cue not in (Cue.AND, Cue.OR)
+        )
+        if ahead:
+            # "cannot exclude" ends a negation, "no possible" does not.
+            self.negated = self.negated and self.negated_since == len(self.mentions)
+            self.doubted = not self.negated
+        else:
+            self.question_back()
+
+    def question(self, index: int, token: Token) -> None:
+        before = self.tokens[index - 1] if index else None
+        following = self.next(index)
+        glued = before is not None and before.end == token.start
+        ahead = following is not None and self.gap(token.end, following.start) == ""
+        if not glued and ahead and (self.segment == len(self.mentions) or self.governs(index)):
+            self.negated = False
+            self.doubted = True
+            return
+        self.question_back()
+        self.comma(index, token)
+
+    def question_back(self) -> None:
+        """What stands before in the same list is doubted."""
+        for mention in self.mentions[self.group :]:
+            if mention.status == PRESENT and not mention.condition.startswith("#"):
+                mention.status = UNCERTAIN
+
+    def assertion(self, index: int, token: Token) -> None:
+        # "no evidence of ...": the negation still waits for its object.
+        if not (self.negated and self.negated_since == len(self.mentions)):
+            self.negated = False
+            self.group = len(self.mentions)
+        if self.doubted and len(self.mentions) > self.segment:
+            self.doubted = False
+
+    def asserted(self, index: int, token: Token) -> None:
+        if self.negated and self.negation_segment != self.segment:
+            for mention in self.mentions[self.segment :]:
+                mention.status = PRESENT
+        if self.negated and len(self.mentions) > self.negated_since:
+            self.negated = False
+
+    def contrast(self, index: int, token: Token) -> None:
+        self._new_segment(token.end)
+        self.negated = self.doubted = self.skipped = False
+
+    def comma(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        if self.skipped and (following is None or following.cue not in _ADVICE_GOES_ON):
+            self.skipped = False
+        if self.negated and not self._list_goes_on(index):
+            self.negated = False
+        if self.doubted and not self._list_of_or(index):
+            self.doubted = False
+        self._new_segment(token.end)
+
+    def _new_segment(self, start: int) -> None:
+        self.segment = self.group = len(self.mentions)
+        self.segment_start = start
+        self.parts = []
+        self.procedure = None
+        self.grade = None
+
+    def _segments_after(self, index: int) -> list[list[Token]]:
+        segments: list[list[Token]] = [[]]
+        for token in self.tokens[index + 1 :]:
+            if token.cue is Cue.COMMA:
+                segments.append([])
+            elif token.cue is Cue.CONTRAST:
+                break
+            else:
+                segments[-1].append(token)
+        return segments
+
+    def _list_of_or(self, index: int) -> bool:
+        """Whether the list that goes on here is closed by an "or", with nothing asserted in it."""
+        for segment in self._segments_after(index):
+            cues = {token.cue for token in segment}
+            if cues & _STATEMENT or not cues & _NAMED:
+                return False
+            if Cue.OR in cues:
+                return True
+        return False
+
+    def _list_goes_on(self, index: int) -> bool:
+        """Whether a comma continues what is denied: "no A, B or C", not "no A, mild B"."""
+        if self._list_of_or(index):
+            return True
+        segments = self._segments_after(index)
+        bare = [self._is_bare(segment, index) for segment in segments]
+        if not segments[0]:
+            return True
+        if not bare[0]:
+            return False
+        denied = [m.condition for m in self.mentions[self.negated_since :]]
+        listed = [c for t in segments[0] if t.cue is Cue.CONDITION for c in t.payload]
+        findings = all(self.reader.kinds.get(c) == "finding" for c in denied + listed)
+        # "no DR, cataract" tells a finding; "no DR, cataract, glaucoma" is a list.
+        return findings or (len(segments) > 1 and all(bare))
+
+    def _is_bare(self, segment: Sequence[Token], index: int) -> bool:
+        """Only names and what joins them."""
+        if not segment or any(token.cue not in _LIST for token in segment):
+            return False
+        if not any(token.cue in _NAMED for token in segment):
+            return False
+        start = self.tokens[index].end
+        covered = [(t.start, t.end) for t in self.tokens if t.start >= start]
+        if segment[0].start < start:
+            return False
+        begin = max((t.end for t in self.tokens if t.end <= segment[0].start), default=0)
+        finish = min((a for a, _ in covered if a >= segment[-1].end), default=len(self.text))
+        return not self._words_left(segment, begin, finish)
+
+    def _words_left(self, tokens: Sequence[Token], start: int, end: int) -> bool:
+        """Whether text between `start` and `end` says more than its tokens and fillers."""
+        position = start
+        for token in (*tokens, None):
+            stop = token.start if token else end
+            for word in _WORD.findall(self.lower, position, max(position, stop)):
+                if word not in FILLERS and word not in FILLERS_ZH:
+                    return True
+            position = max(position, token.end) if token else end
+        return False
+
+    # ---- sides
+
+    def sided(self, index: int, token: Token) -> None:
+        side = self._resolve(token.payload)
+        if _HEADING.match(self.text, token.end):
+            self._lead(index, token, side, heading=True)
+            return
+        spoken = len(self.mentions) > max(self.segment, self.sided_since)
+        if not spoken and self.leading is False and not self.skipped:
+            # "A, B in the left eye": the list before may reach over commas.
+            spoken = len(self.mentions) > self.sided_since and self._preposition(index)
+        if not spoken:
+            self._lead(index, token, side, heading=not self.mentions)
+            return
+        trailing = _TRAILING.match(self.lower, token.end) is not None
+        if self.leading and not trailing and not self._preposition(index):
+            self._lead(index, token, side, heading=False)
+            return
+        first = max(self.segment, self.sided_since) if self.leading else self.sided_since
+        for mention in self.mentions[first:]:
+            mention.side = side
+        self.sided_since = len(self.mentions)
+        if not self.leading:
+            self.side = None
+
+    def bare_side(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        if following is None:
+            return
+        gap = self.gap(token.end, following.start)
+        if following.cue is Cue.COLON and not gap:
+            self.sided(index, token)
+        elif token.end - token.start > 2 and not gap and following.cue in _BESIDE_A_SIDE:
+            self._lead(index, token, token.payload, heading=False)
+
+    def _lead(self, index: int, token: Token, side: str, heading: bool) -> None:
+        waiting = self.negated and self.negated_since == len(self.mentions)
+        if not waiting or heading:
+            self.negated = self.doubted = self.skipped = False
+            self._new_segment(token.end)
+        self.side = side
+        self.sided_since = len(self.mentions)
+        self.leading = True
+        if heading or self.heading is not None:
+            self.heading = side
+
+    def _resolve(self, side: str) -> str:
+        opposite = {LEFT: RIGHT, RIGHT: LEFT}
+        return opposite.get(self.side or "", OTHER) if side == OTHER else side
+
+    def _preposition(self, index: int) -> bool:
+        before = self.tokens[index - 1] if index else None
+        return (
+            before is not None
+            and before.cue is Cue.PREPOSITION
+            and self.gap(before.end, self.tokens[index].start) in ("", "the", "his", "her")
+        )
+
+    def headed(self, index: int, token: Token) -> None:
+        """ "Impression:" speaks of the patient again."""
+        self._new_segment(token.end)
+        self.side = self.heading = None
+        self.leading = self.negated = self.doubted = self.skipped = False
+        self.sided_since = len(self.mentions)
+        self.resets = True
+
+    # ---- advice and history
+
+    def advice(self, index: int, token: Token) -> None:
+        self.skipped = True
+
+    def advised(self, index: int, token: Token) -> None:
+        first = self.segment if self.procedure is None else self.procedure
+        del self.mentions[first:]
+        self._clip()
+        self.skipped = True
+
+    def procedural(self, index: int, token: Token) -> None:
+        if self.procedure is None:
+            self.procedure = len(self.mentions)
+
+    def history(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        if self.governs(index) or (following is not None and following.cue is Cue.COLON):
+            self.skipped = True
+        else:
+            self.past(index, token)
+
+    def past(self, index: int, token: Token) -> None:
+        del self.mentions[self.segment :]
+        self._clip()
+
+    def forget_next(self, index: int, token: Token) -> None:
+        following = self.next(index)
+        if following is not None and len(self.gap(token.end, following.start)) == 0:
+            self.forgotten = following.cue is Cue.CONDITION
+
+    def _clip(self) -> None:
+        count = len(self.mentions)
+        self.group = min(self.group, count)
+        self.negated_since = min(self.negated_since, count)
+        self.sided_since = min(self.sided_since, count)
+
+    # ---- cups
+
+    def cupped(self, index: int, token: Token) -> None:
+        # "enlarged cup, C/D 0.5": the words decide, the number only measures.
+        decides = self.cup is None
+        self.cup = (token.start, decides)
+
+    def number(self, index: int, token: Token) -> None:
+        if self.cup is None or self.skipped:
+            return
+        start, decides = self.cup
+        value = token.payload
+        last = self.mentions[-1] if self.mentions else None
+        if last is not None and last.condition == CUP_RATIO and index:
+            between = self.gap(last.end, token.start)
+            if between in ("-", "~", "to", "至", "–", "到", "/") or not between:
+                # A range counts by its upper end.
+                last.value, last.end = max(last.value, value), token.end
+                last.status = self._cup_status(last.value, last.end) if decides else UNCERTAIN
+                return
+        status = self._cup_status(value, token.start) if decides else UNCERTAIN
+        self.mentions.append(Mention(CUP_RATIO, status, self.side, start, token.end, value))
+
+    def _cup_status(self, value: float, start: int) -> str:
+        before = self.lower[max(0, start - 14) : start]
+        if value == LARGE_CUP and _ABOVE.search(before):
+            return PRESENT
+        return PRESENT if value > LARGE_CUP and not _BELOW.search(before) else ABSENT
+
+    # ---- normality
+
+    def anatomy(self, index: int, token: Token) -> None:
+        self.parts.append((token.payload, token.start, token.end))
+        self.cup = None
+
+    def normal(self, index: int, token: Token) -> None:
+        if self.skipped:
+            return
+        if self.negated and self.negated_since == len(self.mentions):
+            self._note(ABNORMALITY, token.start, token.end)
+            self.negated = False
+            return
+        self._normality(index, token.start, token.end)
+
+    def normal_part(self, index: int, token: Token) -> None:
+        if not self.skipped:
+            self._note(NORMALITY, token.start, token.end, token.payload)
+
+    def abnormal(self, index: int, token: Token) -> None:
+        if self.skipped:
+            return
+        if self.negated:
+            start = max((t.start for t in self.tokens[:index] if t.cue is Cue.NEGATION), default=0)
+            self._normality(index, start, token.end)
+        elif not self._denied_later(index):
+            self._note(ABNORMALITY, token.start, token.end)
+        else:
+            self._normality(index, token.start, token.end)
+
+    def _denied_later(self, index: int) -> bool:
+        for token in self.tokens[index + 1 :]:
+            if token.cue in (Cue.NEGATED, Cue.NEGATION):
+                return True
+            if token.cue in _ENDS:
+                return False
+        return False
+
+    def _normality(self, index: int, start: int, end: int) -> None:
+        """The parts named beside the word are normal; the whole fundus where none is."""
+        first = index
+        while first and self.tokens[first - 1].cue in _NORMAL_LIST:
+            first -= 1
+        last = index
+        while last + 1 < len(self.tokens) and self.tokens[last + 1].cue in _NORMAL_LIST:
+            last += 1
+        around = self.tokens[first : last + 1]
+        parts = [token for token in around if token.cue is Cue.ANATOMY]
+        fundus = [token for token in parts if token.payload == FUNDUS]
+        named = [token for token in parts if token.payload != FUNDUS]
+        if named:
+            for part in named:
+                self._note(NORMALITY, min(start, part.start), max(end, part.end), part.payload)
+            return
+        begin = self.tokens[first - 1].end if first else 0
+        finish = self.tokens[last + 1].start if last + 1 < len(self.tokens) else len(self.text)
+        if not self._words_left(around, begin, finish):
+            spans = [(start, end), *((token.start, token.end) for token in fundus)]
+            self._note(NORMALITY, min(a for a, _ in spans), max(b for _, b in spans), FUNDUS)
+
+    def _note(self, condition: str, start: int, end: int, value: Any = None) -> None:
+        self.mentions.append(Mention(condition, PRESENT, self.side, start, end, value))
+
+
+_WORSE = ("mild", "moderate", "severe")
+#: What a list may name.
+_NAMED = frozenset({Cue.CONDITION})
+#: Tokens of a bare list.
+_LIST = frozenset({Cue.CONDITION, Cue.AND, Cue.OR, Cue.COMMA})
+#: Tokens that end the reach of what follows a cue.
+_ENDS = frozenset({Cue.COMMA, Cue.CONTRAST, Cue.QUESTION, Cue.HEADING})
+#: Tokens that make a statement of their own.
+_STATEMENT = frozenset(
+    {
+        Cue.NEGATION, Cue.NEGATED, Cue.ASSERTION, Cue.ASSERTED, Cue.DOUBT, Cue.QUESTION,
+        Cue.SIDE, Cue.ADVICE, Cue.ADVISED, Cue.HISTORY, Cue.NORMAL, Cue.NORMAL_PART, Cue.CUP,
+    }
+)  # fmt: skip
+_ADVICE_GOES_ON = frozenset({Cue.PURPOSE, Cue.ADVICE, Cue.PROCEDURE})
+_BESIDE_A_SIDE = frozenset(
+    {Cue.CONDITION, Cue.ANATOMY, Cue.GRADE, Cue.AMOUNT, Cue.NORMAL, Cue.NEGATION, Cue.DOUBT}
+)
+_NORMAL_LIST = frozenset(
+    {
+        Cue.ANATOMY, Cue.AND, Cue.OR, Cue.COMMA, Cue.PREPOSITION, Cue.NEGATION, Cue.ABNORMAL,
+        Cue.NORMAL, Cue.ASSERTED, Cue.ASSERTION,
+    }
+)  # fmt: skip
+
+_RULES = {
+    Cue.CONDITION: _Reading.condition,
+    Cue.GRADE: _Reading.graded,
+    Cue.AMOUNT: _Reading.amount,
+    Cue.NEGATION: _Reading.negation,
+    Cue.NEGATED: _Reading.deny,
+    Cue.DOUBT: _Reading.doubt,
+    Cue.QUESTION: _Reading.question,
+    Cue.ASSERTION: _Reading.assertion,
+    Cue.ASSERTED: _Reading.asserted,
+    Cue.CONTRAST: _Reading.contrast,
+    Cue.COMMA: _Reading.comma,
+    Cue.SIDE: _Reading.sided,
+    Cue.BARE_SIDE: _Reading.bare_side,
+    Cue.HEADING: _Reading.headed,
+    Cue.ADVICE: _Reading.advice,
+    Cue.ADVISED: _Reading.advised,
+    Cue.PURPOSE: _Reading.advice,
+    Cue.PROCEDURE: _Reading.procedural,
+    Cue.HISTORY: _Reading.history,
+    Cue.HISTORY_NEXT: _Reading.forget_next,
+    Cue.HISTORY_LAST: _Reading.past,
+    Cue.CUP: _Reading.cupped,
+    Cue.NUMBER: _Reading.number,
+    Cue.ANATOMY: _Reading.anatomy,
+    Cue.NORMAL: _Reading.normal,
+    Cue.NORMAL_PART: _Reading.normal_part,
+    Cue.ABNORMAL: _Reading.abnormal,
+}

@@ -1,0 +1,315 @@
+"""The words around findings in a report: what denies, doubts, places, dates or advises.
+
+Written as reports write them, in the spelling of `normalise.fold`. A longer cue wins over a
+shorter one at the same place, so an exception ("cannot be ruled out") is an entry of its own.
+"""
+
+import enum
+
+
+class Cue(enum.IntEnum):
+    """What a token of a report is."""
+
+    CONDITION = enum.auto()
+    ABBREVIATION = enum.auto()  # of a condition; counts in capitals only
+    NEGATION = enum.auto()  # of what follows; of what precedes where nothing follows
+    NEGATED = enum.auto()  # of what precedes
+    DOUBT = enum.auto()  # of what follows or precedes
+    QUESTION = enum.auto()  # the mark
+    ASSERTION = enum.auto()  # ends a negation, before what it asserts
+    ASSERTED = enum.auto()  # ends a negation, after what it asserts
+    CONTRAST = enum.auto()
+    AND = enum.auto()
+    OR = enum.auto()
+    COMMA = enum.auto()
+    COLON = enum.auto()
+    SIDE = enum.auto()
+    SIDE_CAPITALS = enum.auto()
+    BARE_SIDE = enum.auto()  # "left" is a side only beside what has sides
+    AMOUNT = enum.auto()
+    GRADE = enum.auto()
+    ADVICE = enum.auto()  # what follows is advice
+    ADVISED = enum.auto()  # what precedes is advice
+    PROCEDURE = enum.auto()
+    PURPOSE = enum.auto()  # goes on with an advice after a comma
+    HISTORY = enum.auto()  # what follows was
+    HISTORY_NEXT = enum.auto()  # the very next condition was
+    HISTORY_LAST = enum.auto()  # what precedes was
+    HEADING = enum.auto()  # "Impression:" ends what a side heading governs
+    CUP = enum.auto()
+    NORMAL = enum.auto()
+    NORMAL_PART = enum.auto()
+    ABNORMAL = enum.auto()
+    ANATOMY = enum.auto()
+    PREPOSITION = enum.auto()
+    NUMBER = enum.auto()  # a decimal number
+    IGNORED = enum.auto()
+
+
+LEFT, RIGHT, BOTH, OTHER = "left", "right", "both", "other"
+DISC, MACULA, VESSELS, FUNDUS = "disc", "macula", "vessels", "fundus"
+
+CUES: dict[Cue, str] = {
+    Cue.NEGATION: """
+        no | not | nor | without | with no | free of | free from | negative for | absence of |
+        lack of | lacks | no evidence of | no signs of | no sign of | no definite | no obvious |
+        denies | denied | deny | does not show | do not show | did not show | does not have |
+        fails to show | not consistent with | not suggestive of | not see | no longer | never |
+        neither | exclude | excludes | excluding | rules out | ruled out | devoid of | is not |
+        are not | no more | unlikely | none of | 未见 | 末见 | 未见到 | 未见有 | 未见到明显 |
+        未能见 | 未能见到 | 没见 | 未见明显 | 未见确切 | 未见明确 | 无 | 无明显 | 无明确 | 没有 |
+        未发现 | 未查见 | 未检出 | 未检见 | 未及 | 未显示 | 未出现 | 未有 | 未伴 | 未合并 | 否认 |
+        不伴 | 不伴有 | 未提示 | 排除 | 已排除 | 不见 | 未观察到 | 未窥见 | 未探及 | 不支持 |
+        不考虑 | 不符合 | 未明确 | 非 | 并无 | 未曾见 | 无确切 | 未诊断 | 未看到 | 看不到 |
+        无任何 | 没发现 | 均未见 | 均无 | 未见任何
+    """,
+    Cue.NEGATED: """
+        not seen | not present | not detected | not visible | not observed | not found |
+        not noted | not evident | not identified | absent | are absent | is absent | negative |
+        has been ruled out | have been ruled out | was ruled out | were ruled out | is ruled out |
+        are ruled out | excluded | resolved | has resolved | have resolved | has cleared |
+        have cleared | disappeared | ( ) | none | nil | is unlikely | are unlikely |
+        regressed completely | not demonstrated | not appreciated | been excluded | 阴性 | 已吸收 |
+        完全吸收 | 消退 | 已消退 | 消失 | 已消失 | 已除外 | 未查及 | 可排除 | 已愈 | 不明显 |
+        吸收完全
+    """,
+    Cue.DOUBT: """
+        suspected | suspect | suspects | suspicion of | suspicion for | suspicious |
+        suspicious for | suspicious of | possible | possibly | possibility of | probable |
+        probably | likely | questionable | query | presumed | presumably | may be | might be |
+        may represent | may have | could be | could represent | could have | maybe | perhaps |
+        cannot exclude | can not exclude | cannot be excluded | can not be excluded |
+        not excluded | cannot rule out | can not rule out | cannot be ruled out |
+        can not be ruled out | not ruled out | could not be excluded | could not be ruled out |
+        has not been excluded | not been ruled out | rule out | r/o | to be ruled out |
+        to be excluded | to rule out | should be ruled out | suggestive of | suggesting |
+        suggests | suggest | suggestive | consider | considered | considering | consideration of |
+        differential diagnosis | equivocal | doubtful | uncertain | borderline | ddx | seems |
+        apparently | not certain | needs to be excluded | must be excluded | impression of |
+        raises suspicion of | 可疑 | 疑似 | 疑 | 怀疑 | 疑为 | 疑有 | 可能 | 可能性大 | 可能为 |
+        可能性 | 不除外可能 | 考虑 | 考虑为 | 考虑有 | 考虑可能 | 待排 | 待排除 | 待排查 | 待查 |
+        待除外 | 待诊 | 待定 | 不除外 | 不能除外 | 不能排除 | 不排除 | 未排除 | 未除外 | 无法排除 |
+        无法除外 | 不能完全排除 | 尚不能排除 | 尚不能除外 | 似见 | 似有 | 似可见 | 似乎 | 倾向 |
+        拟诊 | 警惕 | 需排除 | 需除外 | 需与 | 性质待定 | 或许 | 也许 | 大概 | 似为 | 疑诊 |
+        不确定 | 不肯定
+    """,
+    Cue.QUESTION: "?",
+    Cue.ASSERTION: """
+        there is | there are | there was | shows | show | showed | showing | shown | reveals |
+        reveal | revealed | with | has | have | had | presence of | demonstrates | presents with |
+        consistent with | indicating | indicates | indicative of | diagnosed with | diagnosis of |
+        associated with | accompanied by | due to | secondary to | because of | presenting |
+        remains | persistent | only | known | typical of | found | 可见 | 见 | 伴 | 伴有 | 有 |
+        见有 | 合并 | 提示 | 显示 | 诊断为 | 呈 | 仅见 | 仍见 | 仍可见 | 仍有 | 符合 | 发现 |
+        存在 | 另见 | 并见 | 查见 | 局部见 | 诊断
+    """,
+    Cue.ASSERTED: """
+        present | is present | are present | seen | noted | visible | observed | detected |
+        identified | is seen | are seen | evident | confirmed | was seen | were seen | 阳性 |
+        明显可见
+    """,
+    Cue.CONTRAST: """
+        but | however | although | though | except | except for | apart from | aside from |
+        other than | besides | whereas | while | yet | instead | nevertheless | despite | still |
+        also | in addition | 但 | 但是 | 然而 | 除了 | 除外 | 而 | 仅 | 却 | 惟 | 唯 | 另 | 同时 |
+        余 | 其余
+    """,
+    Cue.AND: "and | & | as well as | plus | 及 | 和 | 与 | 以及 | 并 | + | 、 | 亦",
+    Cue.OR: "or | / | 或 | and/or | 或者 | 以及任何",
+    Cue.COMMA: ",",
+    Cue.COLON: ":",
+    Cue.PREPOSITION: """
+        in | of | on | in the | of the | on the | within the | at | for the | affecting the |
+        involving the
+    """,
+    Cue.AMOUNT: """
+        a few | few | scattered | multiple | several | many | numerous | some | small | extensive |
+        diffuse | occasional | single | isolated | large | old | new | acute | chronic | marked |
+        slight | focal | tiny | 少许 | 少量 | 散在 | 多发 | 大量 | 较多 | 多处 | 个别 | 部分 |
+        陈旧性 | 陈旧 | 广泛 | 大片 | 明显的 | 数个 | 一处 | 新鲜
+    """,
+    Cue.ADVICE: """
+        recommend | recommends | recommended to | recommending | advise | advises | advised to |
+        suggest review | suggest follow up | suggest further | suggest ffa | suggest oct |
+        suggest referral | suggest visual field | suggest to | follow up | f/u | followup | refer |
+        refer to | referred | referral | review in | review at | review after | please |
+        should undergo | should be | return in | return to | recall in | rescreen | monitor |
+        monitoring | monitor for | watch for | observe for | annual screening | routine screening |
+        repeat | needs | need to | plan | plan: | screening for | screen for | to be screened for |
+        suggest regular | educate | if | in case of | risk of | at risk of | suggested to |
+        clinical correlation | advice | advice: | recheck | re examine | treatment for | treat |
+        建议 | 复查 | 随访 | 随诊 | 复诊 | 就诊 | 转诊 | 请结合 | 必要时 | 进一步 | 定期 | 完善 |
+        如有 | 如出现 | 若有 | 若出现 | 注意 | 请 | 应行 | 需行 | 推荐 | 控制血糖 | 控制血压 | 嘱 |
+        预防 | 防止 | 以免 | 避免 | 治疗 | 监测 | 择期 | 尽快 | 及时 | 风险 | 筛查
+    """,
+    Cue.ADVISED: """
+        advised | recommended | is advised | is recommended | suggested | is suggested | required |
+        is required | needed | is needed | indicated | is indicated | are advised |
+        are recommended | warranted | is warranted | requested | scheduled | planned | to be done
+    """,
+    Cue.PROCEDURE: """
+        ffa | oct | octa | icga | visual field | visual field test | fluorescein angiography |
+        angiography | b scan | ultrasound | surgery | operation | extraction | repair | screening |
+        clinic | examination | treatment | injection | anti vegf | vitrectomy | laser treatment |
+        test | testing | review | oct examination | laser photocoagulation treatment | management |
+        referral letter | service | programme | program | study | questionnaire | 手术 | 造影 |
+        眼底荧光血管造影 | 荧光造影 | 视野 | 视野检查 | 检查 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊
+    """,
+    Cue.PURPOSE: """
+        to exclude | to confirm | for further | to assess | to evaluate | 以明确 | 以排除 |
+        以除外 | 明确 | 以便 | 明确有无 | 了解 | 排查
+    """,
+    Cue.HISTORY: """
+        history of | h/o | past history | past history of | family history | family history of |
+        previous history of | previously | history | hx of | hx | medical history |
+        prior history of | in the past | formerly | past medical history | presenting complaint |
+        complains of | complaining of | clinical details | pmh | poh | past ocular history | 既往 |
+        既往史 | 既往有 | 曾 | 曾有 | 曾患 | 曾因 | 病史 | 家族史 | 以往 | 过去 | 既往曾 | 既往行 |
+        主诉 | 现病史
+    """,
+    Cue.HISTORY_NEXT: "previous | prior | past | resolved previous | former",
+    Cue.HISTORY_LAST: """
+        years ago | year ago | months ago | 史 | 手术史 | 年前 | 病史多年
+    """,
+    Cue.HEADING: """
+        impression: | impression : | imp: | imp : | diagnosis: | diagnosis : | dx: | dx : |
+        conclusion: | conclusion : | summary: | summary : | comment: | comments: | assessment: |
+        opinion: | final diagnosis: | overall: | result: | results: | 印象: | 诊断: | 初步诊断: |
+        结论: | 诊断意见: | 诊断印象: | 提示: | 意见: | 小结: | 总结: | 印象 : | 诊断 : |
+        诊断结果: | 检查结论: | 影像诊断:
+    """,
+    Cue.CUP: """
+        c/d | c:d | c d ratio | c/d ratio | cdr | cup to disc ratio | cup/disc ratio |
+        cup disc ratio | vcdr | vertical cup to disc ratio | vertical c/d | vertical cdr |
+        cup to disc | cup/disc | vertical c/d ratio | 杯盘比 | 视杯视盘比 | 杯/盘 | 杯盘比值 |
+        杯盘比例 | 盘沿杯盘比 | 垂直杯盘比 | 杯盘比c/d | 视杯/视盘 | c/d比 | c/d比值
+    """,
+    Cue.NORMAL: """
+        normal | nomal | noraml | nornal | normla | noramal | wnl | within normal limits |
+        within normal limit | unremarkable | nad | healthy | intact | normality |
+        no apparent disease | unremarkable findings | normally | 正常 | 大致正常 | 基本正常 |
+        无殊 | 无特殊 | 未见特殊 | 正常范围 | 未见显著改变
+    """,
+    Cue.ABNORMAL: """
+        abnormality | abnormalities | abnomality | abnornality | abnormalty | abnormalites |
+        abnormal | abnormal findings | abnormal finding | lesion | lesions | pathology |
+        pathological changes | pathologic changes | abnormal changes | remarkable findings |
+        remarkable | disease | diseases | focal lesions | fundus disease | retinal disease |
+        retinal lesions | fundus lesions | retinal abnormality | retinal abnormalities |
+        retinal pathology | fundus abnormality | fundus abnormalities | anomalies | anomaly |
+        异常 | 异常改变 | 病变 | 病灶 | 异常病变 | 器质性病变 | 异常发现 | 病理改变 | 视网膜病变 |
+        眼底病变 | 占位
+    """,
+    Cue.IGNORED: """
+        no change | no changes | no significant change | no improvement | no increase |
+        no progression | no interval change | no worsening | without change | not only |
+        no further | not changed | unchanged | no difference | not gradable | no image | no doubt |
+        no view | no photograph | no treatment | no image available | not photographed |
+        could not be imaged | normal tension | normal iop | normal intraocular pressure |
+        normal blood pressure | without treatment | no previous | no history of |
+        non contributory | with or without | not improved | not mydriatic | no mydriasis |
+        non mydriatic | 无变化 | 无明显变化 | 未见变化 | 未见明显变化 | 无改变 | 无法 | 无赤光 |
+        无晶体 | 无晶状体 | 无灌注 | 无血管区 | 无灌注区 | 无创 | 无图像 | 无痛 | 部分吸收 |
+        无好转 | 无进展 | 未见好转 | 无加重 | 未治疗 | 未拍摄 | 无法拍照 | 眼压正常 | 血压正常 |
+        视力正常 | 正常眼压 | 无散瞳 | 免散瞳 | 非散瞳 | 非接触 | a/v | av ratio | va | bcva |
+        iop | 视力 | 眼压 | 动静脉比 | 动静脉比例 | 矫正视力
+    """,
+}
+
+SIDES: dict[str, str] = {
+    LEFT: """
+        left eye | os | o.s. | left fundus | left side | lefteye | oculus sinister | left eyes |
+        left optic disc | left macula | left retina | 左眼 | 左侧 | 左侧眼 | 左眼底 | 左目 | 左眼部
+    """,
+    RIGHT: """
+        right eye | od | o.d. | right fundus | right side | righteye | oculus dexter | right eyes |
+        right optic disc | right macula | right retina | 右眼 | 右侧 | 右侧眼 | 右眼底 | 右目 |
+        右眼部
+    """,
+    BOTH: """
+        both eyes | ou | o.u. | bilateral | bilaterally | either eye | each eye | both sides |
+        both fundi | left and right eyes | right and left eyes | left and right eye |
+        right and left eye | od and os | od & os | od/os | both | both maculae | both discs |
+        binocular | in both | os and od | right eye and left eye | left eye and right eye |
+        right and left | left and right | both retinas | both retinae | 双眼 | 两眼 | 双侧 |
+        双侧眼 | 左右眼 | 左右双眼 | 双眼底 | 两侧 | 左右两眼 | 双目 | 左眼及右眼 | 右眼及左眼 |
+        左右眼底 | 左眼和右眼 | 右眼和左眼 | 左、右眼 | 右、左眼 | 双黄斑
+    """,
+    OTHER: "fellow eye | other eye | contralateral eye | 对侧眼 | 另一眼 | 另眼 | 对侧 | 另一只眼",
+}
+#: Sides whose letters are words too: they count in capitals only.
+SIDES_IN_CAPITALS: dict[str, str] = {LEFT: "le | l/e", RIGHT: "re | r/e", BOTH: "be | b/e"}
+BARE_SIDES: dict[str, str] = {LEFT: "left | lt | l | 左", RIGHT: "right | rt | r | 右"}
+
+GRADE_WORDS: dict[str, str] = {
+    "mild": "mild | minimal | early | mildly | 轻度 | 轻微 | 早期 | 轻型",
+    "moderate": """
+        moderate | moderately | mild to moderate | mild/moderate | 中度 | 轻中度 | 轻至中度 |
+        轻到中度
+    """,
+    "severe": """
+        severe | very severe | severely | advanced | moderate to severe | moderate/severe |
+        moderately severe | 重度 | 中重度 | 严重 | 中至重度 | 极重度 | 中到重度
+    """,
+}
+
+ANATOMY: dict[str, str] = {
+    DISC: """
+        disc | discs | optic disc | optic discs | optic nerve | optic nerves | optic nerve head |
+        optic nerve heads | onh | neuroretinal rim | 视盘 | 视乳头 | 视神经 | 视神经乳头 | 盘沿
+    """,
+    MACULA: """
+        macula | maculae | macular | macular area | macular region | fovea | foveal | 黄斑 |
+        黄斑区 | 黄斑部 | 中心凹 | 黄班
+    """,
+    VESSELS: """
+        vessel | vessels | vesels | vasculature | arteries | veins | retinal vessels |
+        blood vessels | arterioles | venules | vascular | 血管 | 视网膜血管 | 动静脉 | 动脉 | 静脉
+    """,
+    FUNDUS: """
+        fundus | fundi | retina | retinae | retinas | eye | eyes | ocular fundus | posterior pole |
+        photograph | photographs | 眼底 | 视网膜 | 后极部 | 后极
+    """,
+}
+
+#: Statements that a part is normal.
+NORMAL_PARTS: dict[str, str] = {
+    DISC: """
+        disc margin clear | disc margins clear | disc margin sharp | disc margins sharp |
+        sharp disc margin | clear disc margin | disc margins are clear | disc margin is clear |
+        pink disc | disc pink | pink and sharp disc | disc margins are sharp |
+        disc margin is sharp | healthy disc | disc well defined | well defined disc |
+        disc is pink | disc flat | 视盘边界清 | 视盘边界清楚 | 视盘边界清晰 | 视乳头边界清 |
+        视盘色淡红 | 视盘界清 | 视乳头边界清楚 | 视盘边清 | 视盘边界尚清 | 视盘色红润 |
+        视乳头边界清晰 | 视盘色泽正常 | 盘沿完整
+    """,
+    MACULA: """
+        macula flat | macula is flat | flat macula | foveal reflex present |
+        foveal reflex is present | foveal reflex visible | foveal reflex seen |
+        foveal reflex intact | macular reflex present | good foveal reflex | bright foveal reflex |
+        normal foveal reflex | foveal reflex normal | 黄斑中心凹反光可见 | 中心凹反光可见 |
+        中心凹反光存在 | 中心凹光反射可见 | 中心凹光反射存在 | 黄斑平伏 | 黄斑区平伏 | 中光可见 |
+        中心凹反光清晰 | 黄斑中心反光可见 | 黄斑区反光可见 | 黄斑反光可见 | 黄斑中心凹反光存在 |
+        中心凹反光好 | 中心反光存在
+    """,
+    VESSELS: """
+        vessels of normal calibre | normal vessel calibre | normal course and calibre |
+        vessels of normal course | a/v about 2:3 | a/v 2:3 | a/v ratio 2:3 | 血管走行正常 |
+        血管走行可 | 动静脉比例正常 | 血管形态正常 | a:v=2:3 | a/v=2:3 | a/v约2:3 | 动静脉比2:3 |
+        血管走形正常 | 血管走行自然 | 血管走行未见异常 | 动静脉比例约2:3 | 动静脉管径比正常
+    """,
+}
+
+_FILLERS = (
+    "a acute all an any apparent appear appeared appears are aspect at basically be been "
+    "clear clinically color colour completely definite entirely essentially evident exam "
+    "examination finding findings fundoscopy generally gross grossly image images in is it "
+    "limit limits look looks major obvious of on other otherwise overall patient photograph "
+    "photographs picture remarkable report scan seem significant that the this to was were "
+    "within "
+)
+#: Words of a statement of normality that say nothing more.
+FILLERS = frozenset(_FILLERS.split())
+FILLERS_ZH = frozenset(
+    "明显确切的均余其大致基本亦也等各处所呈检查照相片彩示者之著可无及未它均目前现体像"
+)

@@ -1,0 +1,276 @@
+"""Every word that the labeler knows, with its variants, and the scanner that finds them."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from retfm_jax.knowledge.cues import (
+    ANATOMY,
+    BARE_SIDES,
+    CUES,
+    GRADE_WORDS,
+    NORMAL_PARTS,
+    SIDES,
+    SIDES_IN_CAPITALS,
+    Cue,
+)
+from retfm_jax.knowledge.normalise import SPELLINGS, fold, normalise
+from retfm_jax.knowledge.trie import trie_pattern
+from retfm_jax.knowledge.vocabulary import Vocabulary
+
+#: Abbreviations of at most so many letters are words of the language too often.
+_CAPITALS_ONLY = 2
+
+# One of a pair for the other, anywhere in a term.
+_CHINESE_VARIANTS = (
+    ("视盘", "视乳头"),
+    ("视盘", "视神经乳头"),
+    ("混浊", "浑浊"),
+    ("玻璃膜疣", "玻璃疣"),
+    ("玻璃膜疣", "玻膜疣"),
+    ("黄斑", "黄班"),
+    ("增殖", "增生"),
+    ("糖尿病视网膜病变", "糖尿病性视网膜病变"),
+    ("糖尿病视网膜病变", "dr"),
+    ("糖尿病视网膜病变", "糖网"),
+    ("年龄相关性黄斑变性", "amd"),
+    ("年龄相关性", "年龄相关"),
+    ("阻塞", "栓塞"),
+    ("微血管瘤", "微血管榴"),
+    ("渗出", "渗岀"),
+    ("出血", "岀血"),
+    ("新生血管", "新生血菅"),
+    ("斑", "班"),
+    ("人工晶状体", "人工晶体"),
+    ("迂曲", "纡曲"),
+    ("变性", "病变性"),
+)
+_ENGLISH_VARIANTS = (
+    *((folded, spelling) for spelling, folded in SPELLINGS),
+    ("optic disc", "optic nerve head"),
+    ("age related", "age relate"),
+    ("diabetic retinopathy", "dr"),
+    ("diabetic retinopathy", "diabetes retinopathy"),
+    ("age related macular degeneration", "amd"),
+    ("age related macular degeneration", "armd"),
+    ("macular oedema", "macula oedema"),
+    ("cup to disc ratio", "c/d ratio"),
+    ("cup to disc ratio", "c/d"),
+    ("cup to disc ratio", "cdr"),
+    ("cup to disc ratio", "cup disc ratio"),
+)
+# Slips of the keyboard that are common in reports.
+_MISSPELLINGS = {
+    "haemorrhage": (
+        "haemorrage",
+        "hemorrage",
+        "hemorhage",
+        "hemmorhage",
+        "haemorhage",
+        "hemmorrhage",
+    ),
+    "haemorrhages": ("haemorrages", "hemorrages", "hemorhages", "hemmorhages", "haemorhages"),
+    "exudates": ("exsudates", "exudats", "exudes", "excudates"),
+    "exudate": ("exsudate", "exudat"),
+    "retinopathy": ("retinopaty", "retinapathy", "retinopthy", "retinopathay", "retionpathy"),
+    "diabetic": ("diabetc", "daibetic", "diebetic"),
+    "proliferative": ("prolifrative", "proliferativ", "prolferative", "proliferate"),
+    "nonproliferative": ("nonprolifrative", "nonproliferativ"),
+    "glaucoma": ("glucoma", "glaucome", "gluacoma", "glaucomma", "glacoma"),
+    "cataract": ("catarct", "catarract", "cateract", "cataracht", "catract"),
+    "oedema": ("odema", "oedma", "edma", "oedama", "eodema"),
+    "macular": ("maculer", "macluar", "maculr"),
+    "drusen": ("druzen", "drussen", "drusens", "druse", "dursen"),
+    "microaneurysms": ("microaneursyms", "microaneurisms", "micro aneurysms", "microanuerysms"),
+    "microaneurysm": ("microaneursym", "microaneurism", "micro aneurysm", "microanuerysm"),
+    "neovascularization": ("neovascularistion", "neovasularization", "neovascularsation"),
+    "degeneration": ("degenration", "degenaration"),
+    "detachment": ("detachement", "detatchment"),
+    "epiretinal": ("epi retinal", "epiretnal"),
+    "occlusion": ("oclusion", "occulsion"),
+    "myopia": ("mypoia",),
+    "pathologic": ("patholgic",),
+    "atrophy": ("athrophy", "atropy"),
+    "tessellated": ("tesselated", "tessalated"),
+    "tessellation": ("tesselation",),
+    "peripapillary": ("peripapilary",),
+    "hypertensive": ("hypertensiv", "hypertesive"),
+    "cotton": ("coton",),
+    "vessels": ("vesels", "vessles"),
+    "vitreous": ("vitrous", "viterous"),
+    "pigmentosa": ("pigmentosum",),
+}
+# Chinese terms that share a word: "硬性及软性渗出" names two.
+_COMBINED = {
+    ("hard_exudates", "cotton_wool_spots"): (
+        "hard and soft exudates",
+        "soft and hard exudates",
+        "硬性及软性渗出",
+        "软硬性渗出",
+        "硬性、软性渗出",
+        "软性及硬性渗出",
+    ),
+    ("dot_blot_haemorrhage", "flame_haemorrhage"): (
+        "dot and flame haemorrhages",
+        "flame and dot haemorrhages",
+        "flame shaped and blot haemorrhages",
+        "点状及火焰状出血",
+        "点状、火焰状出血",
+        "火焰状及点状出血",
+    ),
+    ("vessel_tortuosity", "arteriolar_narrowing"): ("attenuated and tortuous vessels",),
+}
+_ENLARGED = {
+    True: ("enlarged", "increased", "large", "high", "raised", "elevated"),
+    False: (
+        "enlarged", "increased", "is enlarged", "is increased", "large", "is large", "raised",
+        "增大", "扩大", "大", "偏大", "升高", "增加", "变大", "明显增大", "明显扩大",
+    ),
+}  # fmt: skip
+
+
+class Token(NamedTuple):
+    """A known word in a sentence."""
+
+    cue: Cue
+    payload: Any
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """What a scan needs.
+
+    Attributes:
+      words: cue and payload of every word, by the word without blanks.
+      pattern: finds them, and decimal numbers.
+    """
+
+    words: Mapping[str, tuple[Cue, Any]]
+    pattern: re.Pattern[str]
+
+    def scan(self, sentence: str) -> Iterator[Token]:
+        """Yields the known words of a sentence; decimal numbers carry their value.
+
+        Args:
+          sentence: as the report has it; abbreviations of two letters need its capitals.
+        """
+        words = self.words
+        for match in self.pattern.finditer(normalise(sentence)):
+            word = match.group()
+            entry = words.get(word)
+            if entry is None:
+                entry = words.get(word.replace(" ", "").replace("\n", ""))
+                if entry is None:
+                    yield Token(Cue.NUMBER, float(word), match.start(), match.end())
+                    continue
+            cue, payload = entry
+            if cue is Cue.ABBREVIATION or cue is Cue.SIDE_CAPITALS:
+                written = sentence[match.start() : match.end()]
+                if not written.rstrip("s").isupper():
+                    continue
+                cue = Cue.CONDITION if cue is Cue.ABBREVIATION else Cue.SIDE
+            yield Token(cue, payload, match.start(), match.end())
+
+
+def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
+    """Collects the terms of a vocabulary, the cues, and the variants of both."""
+    words: dict[str, tuple[Cue, Any]] = {}
+    spelled: list[str] = []
+
+    def add(terms: Iterable[str], cue: Cue, payload: Any = None) -> None:
+        for term in terms:
+            word = normalise(term).strip()
+            if words.setdefault(word.replace(" ", ""), (cue, payload)) == (cue, payload):
+                spelled.append(word)
+
+    reported = [condition for condition in vocabulary if condition.absence_of is None]
+    # A term as it is written goes before the variants of another one.
+    for condition in reported:
+        add(condition.terms(), Cue.CONDITION, (condition.id,))
+    for conditions, terms in _COMBINED.items():
+        if all(condition in vocabulary for condition in conditions):
+            add((v for term in terms for v in _variants(term)), Cue.CONDITION, conditions)
+    for cue, listed in CUES.items():
+        add(_split(listed), cue)
+    for cue, table in (
+        (Cue.SIDE, SIDES),
+        (Cue.SIDE_CAPITALS, SIDES_IN_CAPITALS),
+        (Cue.BARE_SIDE, BARE_SIDES),
+        (Cue.GRADE, GRADE_WORDS),
+        (Cue.NORMAL_PART, NORMAL_PARTS),
+        (Cue.ANATOMY, ANATOMY),
+    ):
+        for payload, listed in table.items():
+            add(_split(listed), cue, payload)
+    for condition in reported:
+        for abbreviation in condition.abbreviations:
+            capitals = len(abbreviation.rstrip("s")) <= _CAPITALS_ONLY
+            add([abbreviation], Cue.ABBREVIATION if capitals else Cue.CONDITION, (condition.id,))
+        for term in condition.terms():
+            add(_variants(term), Cue.CONDITION, (condition.id,))
+    if "large_cup" in vocabulary:
+        add(_enlarged_cups(), Cue.CONDITION, ("large_cup",))
+    return Lexicon(words, _scanner(spelled))
+
+
+def _scanner(words: Iterable[str]) -> re.Pattern[str]:
+    latin, other = set(), set()
+    for word in words:
+        (latin if re.match("[a-z0-9]", word) else other).add(word)
+    first = "".join(sorted({re.escape(word[0]) for word in other}))
+    return re.compile(
+        r"(?<![\d.])[01]?\.\d{1,2}(?!\d)"
+        rf"|(?<![a-z0-9])(?=[a-z0-9]){trie_pattern(latin)}"
+        # The set spares most positions the walk through the alternatives.
+        rf"|(?=[{first}]){trie_pattern(other)}"
+    )
+
+
+def _split(listed: str) -> list[str]:
+    return [cue.strip() for cue in listed.split("|")]
+
+
+def _enlarged_cups() -> Iterator[str]:
+    for cup in _split(CUES[Cue.CUP]):
+        for before, adjectives in _ENLARGED.items():
+            for adjective in adjectives:
+                yield f"{adjective} {cup}" if before else f"{cup} {adjective}"
+
+
+def _variants(term: str) -> set[str]:
+    """A term in every spelling, number and common misspelling that reports use."""
+    term = fold(term)
+    english = term.isascii()
+    variants = {term}
+    for one, other in _ENGLISH_VARIANTS if english else _CHINESE_VARIANTS:
+        variants |= {v.replace(one, other) for v in variants if one in v}
+        if not english:
+            variants |= {v.replace(other, one) for v in variants if other in v}
+    if english:
+        variants |= {form for v in variants for form in _numbers(v)}
+        variants |= {form for v in variants for form in _misspelt(v)}
+    return variants
+
+
+def _numbers(term: str) -> Iterator[str]:
+    """Singular and plural of the last word."""
+    if term.endswith(("ies", "ches", "ses")):
+        yield term[:-3] + "y" if term.endswith("ies") else term[:-2]
+    elif term.endswith("s") and not term.endswith(("ss", "us", "is")):
+        yield term[:-1]
+    elif term.endswith("y") and not term.endswith("ey"):
+        yield term[:-1] + "ies"
+    elif term.endswith(("ch", "sh", "x", "ss")):
+        yield term + "es"
+    elif not term.endswith("s"):
+        yield term + "s"
+
+
+def _misspelt(term: str) -> Iterator[str]:
+    parts = term.split(" ")
+    for place, word in enumerate(parts):
+        for slip in _MISSPELLINGS.get(word, ()):
+            yield " ".join((*parts[:place], slip, *parts[place + 1 :]))

@@ -1,0 +1,39 @@
+"""Many words as one regular expression."""
+
+import re
+from collections.abc import Iterable
+
+_LETTER = re.compile("[a-z0-9]")
+#: A word in Latin letters ends where no letter or digit follows.
+_WORD_END = "(?![a-z0-9])"
+
+
+def trie_pattern(words: Iterable[str]) -> str:
+    """A pattern that matches the longest of `words` at a position, whole words only.
+
+    Common beginnings are factored out, so that the time for a match grows with the length of the
+    word and not with their number. A blank in a word matches any run of white space, also none:
+    reports are careless with blanks.
+
+    Args:
+      words: as `normalise.normalise` leaves them.
+    """
+    root: dict[str, dict] = {}
+    for word in words:
+        node = root
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return _pattern(root, "")
+
+
+def _pattern(node: dict[str, dict], last: str) -> str:
+    alternatives = [
+        (r"[ \n]*" if character == " " else re.escape(character)) + _pattern(child, character)
+        for character, child in sorted(node.items())
+        if character
+    ]
+    if "" in node:
+        # Longer words come first, so the end of this one is the last resort.
+        alternatives.append(_WORD_END if _LETTER.match(last) else "")
+    return alternatives[0] if len(alternatives) == 1 else f"(?:{'|'.join(alternatives)})"
