@@ -6,10 +6,9 @@ iterator is one integer, the index of the next batch.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -151,7 +150,7 @@ class _TrainingRows:
         return order
 
     def _rng(self, stream: int, position: int) -> np.random.Generator:
-        key = np.array([self._seed * 4 + stream, position], np.uint64)
+        key = np.array([(self._seed * 4 + stream) % 2**64, position], np.uint64)
         return np.random.Generator(np.random.Philox(key=key))
 
 
@@ -164,7 +163,7 @@ def _first_usable(
         try:
             sample = make.training(record, rng)
         except Unusable:
-            unusable.append(record.record_id)
+            unusable.append(f"{record.record_id} of {source.name}")
             continue
         return sample | {_RECORD_ID: record.record_id, _UNUSABLE: unusable}
     raise UserError(
@@ -190,7 +189,7 @@ class _EvaluationRows:
             sample = self._make.blank()
             return sample | {
                 _RECORD_ID: record.record_id,
-                _UNUSABLE: [record.record_id],
+                _UNUSABLE: [f"{record.record_id} of {self._source.name}"],
                 "valid": False,
             }
         return sample | {_RECORD_ID: record.record_id, _UNUSABLE: [], "valid": True}
@@ -203,11 +202,7 @@ class _Positions:
     """
 
     def __init__(self, first_batch: int, batch_size: int, process_index: int, process_count: int):
-        if batch_size % process_count:
-            raise UserError(
-                f"the global batch of {batch_size} does not divide among {process_count} processes"
-            )
-        self.rows = batch_size // process_count
+        self.rows = _rows_of_process(batch_size, process_count)
         self._start = first_batch * batch_size + process_index * self.rows
         self._batch_size = batch_size
 
@@ -216,18 +211,28 @@ class _Positions:
         return self._start + batch * self._batch_size + row
 
 
+def _rows_of_process(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise UserError(
+            f"the global batch of {batch_size} does not divide among {process_count} processes"
+        )
+    return batch_size // process_count
+
+
 def _stack(samples: Sequence[Sample]) -> Sample:
     """Samples as one dict of arrays, with the host-only entries as lists."""
     names = [name for name in samples[0] if name not in (_RECORD_ID, _UNUSABLE, DAMAGED)]
     batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
     batch[_RECORD_ID] = [sample[_RECORD_ID] for sample in samples]
     batch[_UNUSABLE] = [name for sample in samples for name in sample[_UNUSABLE]]
-    batch[DAMAGED] = [sample[_RECORD_ID] for sample in samples if sample[DAMAGED]]
+    batch[DAMAGED] = [name for sample in samples for name in sample[DAMAGED]]
     return batch
 
 
-def _read(rows: Any, positions: _Positions, batches: int, config: DataConfig) -> Any:
-    """Grain's iterator over stacked batches."""
+def _read(
+    rows: Callable[[int], Sample], positions: _Positions, batches: int, config: DataConfig
+) -> grain.DatasetIterator[Sample]:
+    """Samples of global rows, made ahead of time and stacked to batches."""
     samples = grain.MapDataset.range(batches * positions.rows).map(positions).map(rows)
     if config.workers == 0:
         # Threads work on samples, so that the first batch is ready soon.
@@ -258,24 +263,19 @@ def _read(rows: Any, positions: _Positions, batches: int, config: DataConfig) ->
 class _Damage:
     """Says once per record that an image could not be decoded, and counts."""
 
-    def __init__(self, source: RecordSource):
-        self._name, self._records = source.name, set()
-
-    def __len__(self) -> int:
-        return len(self._records)
+    def __init__(self):
+        self._records: set[str] = set()
 
     def take(self, batch: Sample) -> None:
         for names, consequence in (
-            (batch.pop(DAMAGED), "the eye counts as missing"),
-            (batch.pop(_UNUSABLE), "the record is left out"),
+            (batch.pop(DAMAGED), "counts as missing"),
+            (batch.pop(_UNUSABLE), "is left out"),
         ):
             for name in names:
                 if name not in self._records:
                     self._records.add(name)
                     _log.warning(
-                        "%s: an image of record %s cannot be decoded: %s (record %d of this kind; "
-                        "`retfm data check` lists all)",
-                        self._name,
+                        "%s cannot be decoded and %s (%d so far; `retfm data check` lists all)",
                         name,
                         consequence,
                         len(self._records),
@@ -316,6 +316,7 @@ class TrainIterator:
         Raises:
           UserError: fewer records than one batch holds, or a batch that does not divide.
         """
+        _rows_of_process(batch_size, process_count)
         if len(source) < batch_size:
             raise UserError(
                 f"{source.name}, split {source.split}, has {len(source)} records, less than one "
@@ -324,7 +325,6 @@ class TrainIterator:
         self._config = config
         self._rows = _TrainingRows(source, expert, kind, config, batch_size, seed)
         self._shard = (batch_size, process_index, process_count)
-        _Positions(0, *self._shard)
         self.batches_per_epoch = len(source) // batch_size
         content = dataclasses.asdict(config)
         self.identity = json.loads(
@@ -339,7 +339,7 @@ class TrainIterator:
                 }
             )
         )
-        self._damage = _Damage(source)
+        self._damage = _Damage()
         self._next, self._reader = 0, None
 
     def __iter__(self) -> "TrainIterator":
@@ -355,11 +355,6 @@ class TrainIterator:
         self._damage.take(batch)
         return HostBatch(batch, batch.pop(_RECORD_ID), index)
 
-    @property
-    def damaged_records(self) -> int:
-        """How many records with an undecodable image this process has met."""
-        return len(self._damage)
-
     def state(self) -> int:
         """Index of the batch that `next` gives."""
         return self._next
@@ -374,11 +369,6 @@ class TrainIterator:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-def fingerprint(identity: dict[str, Any]) -> str:
-    """A short hash of a `TrainIterator`'s identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
@@ -426,7 +416,7 @@ def evaluation_batches(
     rows = _EvaluationRows(source, kind, config)
     positions = _Positions(0, batch_size, process_index, process_count)
     batches = -(-len(source) // batch_size)
-    damage = _Damage(source)
+    damage = _Damage()
     reader = _read(rows, positions, batches, config)
     try:
         for index, batch in enumerate(reader):

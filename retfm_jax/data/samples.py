@@ -17,10 +17,13 @@ from retfm_jax.knowledge.prompts import training_prompt
 SampleKind = Literal["patient", "image", "category"]
 Sample = dict[str, Any]
 
-#: Key of a sample's host-only entry: how many of its images could not be decoded.
+#: Key of a sample's host-only entry: names of its eyes that could not be decoded.
 DAMAGED = "damaged"
 
 _SIDES = ("left", "right")
+# Which stored eye stands at which side of a sample.
+_IN_PLACE = {"left": "left", "right": "right"}
+_EXCHANGED = {"left": "right", "right": "left"}
 
 
 class Unusable(Exception):
@@ -79,14 +82,14 @@ class SampleMaker:
     def _training_patient(self, record: PatientRecord, rng: np.random.Generator) -> Sample:
         augment = self._config.augment
         text = choose_text(record.report, self._config.language, rng)
-        eyes = {"left": record.left, "right": record.right}
+        eyes = _IN_PLACE
         if augment.flip == "independent":
-            mirrored = {side: rng.random() < augment.flip_probability for side in eyes}
+            mirrored = {side: rng.random() < augment.flip_probability for side in _SIDES}
         else:
             mirror, text = draw_flip(augment, text, rng)
-            mirrored = dict.fromkeys(eyes, mirror)
+            mirrored = dict.fromkeys(_SIDES, mirror)
             if mirror:
-                eyes = {"left": record.right, "right": record.left}
+                eyes = _EXCHANGED
 
         def load(data: bytes, name: str, side: str) -> np.ndarray:
             return training_image(
@@ -109,14 +112,13 @@ class SampleMaker:
             return fit(decode(data, name), self._config.image)
 
         if isinstance(record, PatientRecord):
-            eyes = {"left": record.left, "right": record.right}
-            return self._patient(record, eyes, choose_text(record.report, language), load)
+            return self._patient(record, _IN_PLACE, choose_text(record.report, language), load)
         target = self._labels(record) if self._kind == "image" else {"category": np.int32(0)}
         return self._image(record, choose_text(record.caption, language), target, load)
 
     def blank(self) -> Sample:
         """A sample of the same shapes without content, in the place of an unusable record."""
-        sample = {"tokens": self._tokenizer.row(""), DAMAGED: 0}
+        sample = {"tokens": self._tokenizer.row(""), DAMAGED: []}
         if self._kind == "patient":
             for side in _SIDES:
                 sample |= {f"image_{side}": self._nothing, f"has_{side}": np.bool_(False)}
@@ -138,13 +140,15 @@ class SampleMaker:
         load: Callable[[bytes, str, str], np.ndarray],
     ) -> Sample:
         sample = self.blank() | {"tokens": self._tokenizer.row(text)}
-        for side in _SIDES:
-            if eyes[side]:
+        images = {"left": record.left, "right": record.right}
+        for side, stored in eyes.items():
+            if images[stored]:
+                name = f"{record.record_id}/{stored}"
                 try:
-                    sample[f"image_{side}"] = load(eyes[side], record.record_id, side)
+                    sample[f"image_{side}"] = load(images[stored], name, side)
                     sample[f"has_{side}"] = np.bool_(True)
                 except ImageError:
-                    sample[DAMAGED] += 1
+                    sample[DAMAGED].append(name)
         if not (sample["has_left"] or sample["has_right"]):
             raise Unusable(record.record_id)
         return sample
@@ -160,7 +164,7 @@ class SampleMaker:
             image = load(record.image, record.record_id)
         except ImageError as error:
             raise Unusable(record.record_id) from error
-        return {"image": image, "tokens": self._tokenizer.row(text), DAMAGED: 0} | target
+        return {"image": image, "tokens": self._tokenizer.row(text), DAMAGED: []} | target
 
 
 def category_id(name: str) -> np.int32:

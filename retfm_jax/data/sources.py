@@ -248,7 +248,7 @@ def as_images(
             + {
                 "image": "an image",
                 "caption": "a text of its own: give reports per eye, or reports that name no side",
-                "category": "labels of its own: label the eyes (`retfm label`)",
+                "category": "labels of its own: give labels per eye when the dataset is built",
             }[require]
         )
     return _Eyes(source, np.array(found, np.int64), require)

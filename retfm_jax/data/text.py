@@ -17,7 +17,8 @@ BUNDLED = "bert-base-chinese"
 _BUNDLED_FILE = Path(__file__).parent / "vocab" / "bert_chinese_vocab.txt"
 
 #: Token rows that are remembered: a report comes back every epoch, and many reports are equal.
-_CACHE_ENTRIES = 1 << 16
+#: Some 15 MB at most.
+_CACHE_ENTRIES = 1 << 14
 
 
 class Tokenizer:

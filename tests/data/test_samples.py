@@ -87,7 +87,7 @@ def test_exchange_moves_a_lone_eye_to_the_other_side():
     assert (bool(sample["has_left"]), bool(sample["has_right"])) == (False, True)
     assert not sample["image_left"].any()
     assert disc_side(sample["image_right"]) == "right"
-    assert sample[DAMAGED] == 0
+    assert sample[DAMAGED] == []
 
 
 def test_a_report_that_cannot_be_mirrored_leaves_the_patient_as_it_is():
@@ -131,7 +131,7 @@ def test_a_damaged_eye_counts_as_missing_and_a_patient_without_eyes_is_unusable(
     damaged = dataclasses.replace(BOTH, left=BOTH.left[:60])
     sample = maker().evaluation(damaged)
     assert (bool(sample["has_left"]), bool(sample["has_right"])) == (False, True)
-    assert sample[DAMAGED] == 1
+    assert sample[DAMAGED] == ["p/left"]
     for make in (maker().evaluation, lambda record: maker().training(record, rng())):
         with pytest.raises(Unusable):
             make(dataclasses.replace(damaged, right=b"text"))
