@@ -79,23 +79,22 @@ def colour_jitter(
     changes = [(change, strength) for change, strength in changes if strength]
     if not changes or not config.colour_probability:
         return images
-    order_key, chosen_key, *keys = jax.random.split(key, 2 + len(changes))
-    rows = images.shape[0]
-    factors = []
-    for (change, strength), strength_key in zip(changes, keys, strict=True):
-        centre = 0.0 if change is hue else 1.0
-        drawn = jax.random.uniform(strength_key, (rows,), minval=-strength, maxval=strength)
-        factors.append(jnp.maximum(centre + drawn, -0.5 if change is hue else 0.0))
+    order_key, draw_key = jax.random.split(key)
+    # One draw for all strengths and the choice: every call of the generator costs compile time.
+    drawn = jax.random.uniform(draw_key, (1 + len(changes), images.shape[0]))
+    factors = [
+        _between(share, *((-strength, strength) if change is hue else _around_one(strength)))
+        for share, (change, strength) in zip(drawn[1:], changes, strict=True)
+    ]
     order = jax.random.permutation(order_key, len(changes))
     branches = [
         lambda x, change=change, factor=factor: change(x, factor)
         for (change, _), factor in zip(changes, factors, strict=True)
     ]
-    changed = images
-    for slot in range(len(changes)):
-        changed = jax.lax.switch(order[slot], branches, changed)
-    chosen = jax.random.bernoulli(chosen_key, config.colour_probability, (rows,))
-    return jnp.where(_per_image(chosen), changed, images)
+    changed = jax.lax.fori_loop(
+        0, len(changes), lambda slot, x: jax.lax.switch(order[slot], branches, x), images
+    )
+    return jnp.where(_per_image(drawn[0] < config.colour_probability), changed, images)
 
 
 def brightness(
@@ -155,20 +154,19 @@ def random_erasing(
     if not probability:
         return images
     rows, height, width, _ = images.shape
-    keys = jax.random.split(key, 5)
-    tries = (rows, _ERASING_TRIES)
-    low, high = _ERASED_AREA
-    area = height * width * jax.random.uniform(keys[0], tries, minval=low, maxval=high)
-    low, high = map(math.log, _ERASED_ASPECT)
-    aspect = jnp.exp(jax.random.uniform(keys[1], tries, minval=low, maxval=high))
+    drawn = jax.random.uniform(key, (2 * _ERASING_TRIES + 3, rows))
+    area_share, aspect_share = drawn[:_ERASING_TRIES], drawn[_ERASING_TRIES:-3]
+    down, across, chance = drawn[-3:]
+    area = height * width * _between(area_share, *_ERASED_AREA)
+    aspect = jnp.exp(_between(aspect_share, *map(math.log, _ERASED_ASPECT)))
     heights, widths = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
-    fits = (heights < height) & (widths < width)
-    first = jnp.argmax(fits, axis=1)
-    take = jax.vmap(lambda values, index: values[index])
-    box_height, box_width, found = take(heights, first), take(widths, first), fits.any(1)
-    top = jnp.floor(jax.random.uniform(keys[2], (rows,)) * (height - box_height + 1))
-    left = jnp.floor(jax.random.uniform(keys[3], (rows,)) * (width - box_width + 1))
-    erased = found & jax.random.bernoulli(keys[4], probability, (rows,))
+    fits = (heights < height) & (widths < width)  # (tries, b)
+    first = jnp.argmax(fits, axis=0)[None]
+    box_height = jnp.take_along_axis(heights, first, 0)[0]
+    box_width = jnp.take_along_axis(widths, first, 0)[0]
+    top = jnp.floor(down * (height - box_height + 1))
+    left = jnp.floor(across * (width - box_width + 1))
+    erased = fits.any(0) & (chance < probability)
     y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
     top, left, box_height, box_width, erased = (
         values[:, None, None] for values in (top, left, box_height, box_width, erased)
@@ -180,6 +178,14 @@ def random_erasing(
 def _blend(images: Array, other: Array, factor: Float[Array, " b"]) -> Array:
     factor = _per_image(factor)
     return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
+
+
+def _around_one(strength: float) -> tuple[float, float]:
+    return max(0.0, 1 - strength), 1 + strength
+
+
+def _between(share: Array, low: float, high: float) -> Array:
+    return low + share * (high - low)
 
 
 def _per_image(values: Array) -> Array:
