@@ -128,9 +128,6 @@ class Checkpoints:
             action()
         except (OSError, ValueError, RuntimeError) as error:
             step = self._writing
-            if jax.process_index() == 0:
-                for half_written in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(half_written, ignore_errors=True)
             intact = [str(other) for other in self.steps if other != step]
             rest = (
                 f"the earlier ones are intact ({', '.join(intact)})"
@@ -165,7 +162,7 @@ class Checkpoints:
         Raises:
           UserError: the run does not fit the checkpoint, or all checkpoints are damaged.
         """
-        damaged = []
+        damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             restored, problem = None, None
             try:
@@ -176,60 +173,59 @@ class Checkpoints:
                 problem = _reason(error)
             # What one process cannot read, none uses.
             if not distributed.any_process(problem is not None):
+                self._set_aside(damaged)
                 return restored
-            damaged.append(self.folder / str(step))
-            self._set_aside(step, problem or "another process cannot read it")
+            damaged[step] = problem or "another process cannot read it"
         if damaged:
+            problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise UserError(
-                f"none of the checkpoints under {self.folder} can be read; they were renamed to "
-                "damaged-<step>. Start anew in another workdir"
+                f"none of the checkpoints under {self.folder} can be read ({problems}). Where the "
+                "files are lost, start anew in another workdir"
             )
         return None
 
     def _read(self, step, network, training, check) -> Restored:
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore()),
-        )
-        if items.meta is not None and items.meta.get("network_only"):
+        meta = self._item(step, "meta", ocp.args.JsonRestore())
+        if meta.get("network_only"):
             raise UserError(
                 f"{self.folder / str(step)} holds weights without a run to go on with: give them "
                 "as config.init.weights and take another workdir"
             )
-        if items.data is None or items.meta is None:
-            raise ValueError("its data or meta item is missing")
-        check(items.data, items.meta)
+        data = self._item(step, "data", ocp.args.JsonRestore())
+        check(data, meta)
         stored = self._manager.item_metadata(step)
         for name, wanted in (("network", network), ("training", training)):
             if stored[name] is None:
                 raise ValueError(f"its {name} item is missing")
             _check_shapes(self.folder / str(step), name, stored[name].tree, wanted)
-        arrays = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardRestore(network),
-                training=ocp.args.StandardRestore(training),
-            ),
-        )
-        read = [checksum(arrays.network), checksum(arrays.training)]
-        if read != items.meta["checksums"]:
+        network = self._item(step, "network", ocp.args.StandardRestore(network))
+        training = self._item(step, "training", ocp.args.StandardRestore(training))
+        if [checksum(network), checksum(training)] != meta["checksums"]:
             raise ValueError("its arrays are not those that were written")
-        return Restored(step, arrays.network, arrays.training, items.data, items.meta)
+        return Restored(step, network, training, data, meta)
 
-    def _set_aside(self, step: int, problem: str) -> None:
-        path = self.folder / str(step)
-        print(f"warning: checkpoint {path} is damaged ({problem})", file=sys.stderr)
-        if jax.process_index() == 0:
-            aside = self.folder / f"damaged-{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-        distributed.barrier(f"set aside {step}")
-        self._manager.reload()
+    def _item(self, step: int, name: str, args: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
+
+    def _set_aside(self, damaged: Mapping[int, str]) -> None:
+        """Renames damaged checkpoints, so that the run can save those steps again."""
+        for step, problem in damaged.items():
+            path = self.folder / str(step)
+            print(f"warning: checkpoint {path} is damaged ({problem})", file=sys.stderr)
+            if jax.process_index() == 0:
+                aside = self.folder / f"damaged-{step}"
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+        if damaged:
+            distributed.barrier("damaged checkpoints set aside")
+            self._manager.reload()
 
 
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, cleanup_tmp_directories=True
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,  # what a killed run or a full disk left half-written
     )
     # Named handlers: without them the shapes of a stored item cannot be asked for.
     handlers = {

@@ -32,10 +32,10 @@ class Partition:
         Raises:
           UserError: a prefix of the config belongs to no parameter, or nothing is left to train.
         """
-        paths = traverse_util.flatten_dict(params, sep="/")
+        paths = list(traverse_util.flatten_dict(params))
         for prefix in config.frozen:
             if not any(_under(path, prefix) for path in paths):
-                known = sorted({path.split("/")[0] for path in paths})
+                known = sorted({str(path[0]) for path in paths})
                 raise UserError(
                     f"config.optimizer.frozen: no parameter lies under {prefix!r}; "
                     f"the network's parts are {', '.join(known)}"
@@ -48,13 +48,10 @@ class Partition:
     def split(self, params: Params) -> tuple[Params, Params]:
         """The trainable and the fixed parameters, each a nested dict of its own."""
         trainable, fixed = {}, {}
-        for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        for path, leaf in traverse_util.flatten_dict(params).items():
             stays = any(_under(path, prefix) for prefix in self.fixed)
             (fixed if stays else trainable)[path] = leaf
-        return (
-            traverse_util.unflatten_dict(trainable, sep="/"),
-            traverse_util.unflatten_dict(fixed, sep="/"),
-        )
+        return traverse_util.unflatten_dict(trainable), traverse_util.unflatten_dict(fixed)
 
     @staticmethod
     def merge(trainable: Params, fixed: Params) -> Params:
@@ -63,8 +60,12 @@ class Partition:
         return traverse_util.unflatten_dict(flat)
 
 
-def _under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+def _joined(path: tuple[str | int, ...]) -> str:
+    return "/".join(map(str, path))
+
+
+def _under(path: tuple[str | int, ...], prefix: str) -> bool:
+    return f"{_joined(path)}/".startswith(prefix.rstrip("/") + "/")
 
 
 def decay_mask(method: Method, params: Params) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def decay_mask(method: Method, params: Params) -> dict[str, Any]:
         decays = not any(part in published for part in UNDECAYED)
         if decayed.setdefault(path, decays) != decays:
             raise ValueError(f"{path} has published names inside and outside the decay group")
-    flat = traverse_util.flatten_dict(params, sep="/")
-    return traverse_util.unflatten_dict({path: decayed[path] for path in flat}, sep="/")
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict({path: decayed[_joined(path)] for path in flat})
 
 
 def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Schedule:

@@ -1,0 +1,93 @@
+"""Hosts find each other only where there are several, and a missing one is named."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from retfm_jax.errors import UserError
+from retfm_jax.runtime import distributed
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, True),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ],
+)
+def test_several_hosts_are_recognised(monkeypatch, environment, several):
+    for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert distributed._several_hosts() == several
+
+
+def test_alone_nothing_is_waited_for():
+    distributed.start()
+    distributed.barrier("alone", timeout=0)
+    assert distributed.any_process(True)
+    assert not distributed.any_process(False)
+    np.testing.assert_array_equal(distributed.to_host({"a": np.arange(3)})["a"], [0, 1, 2])
+
+
+def _two(mode):
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        address = f"localhost:{listener.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, mode],
+            env=os.environ
+            | {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    return [process.communicate(timeout=120)[0] for process in processes]
+
+
+def test_a_barrier_names_the_process_that_does_not_come():
+    first, second = _two("barrier")
+    assert "met" in first
+    assert "met" in second
+    assert "waited 2 s at 'second' for process 1 of 2" in first
+    assert "[True, False]" in first
+    assert "[True, False]" in second
+
+
+def _main():
+    import time
+
+    import jax
+
+    distributed.start(timeout=60)
+    mine = jax.process_index() == 1
+    print([distributed.any_process(mine), distributed.any_process(False)])
+    distributed.barrier("first", timeout=30)
+    print("met", flush=True)
+    if mine:
+        time.sleep(6)
+        return
+    try:
+        distributed.barrier("second", timeout=2)
+    except UserError as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    _main()
