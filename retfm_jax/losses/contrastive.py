@@ -25,25 +25,28 @@ def similarity(
     )  # (q, d) . (d, n) -> (q, n)
 
 
-def log_partition(
-    logits: Callable[[PyTree[Array]], Float[Array, "q n"]],
+def cross_entropy(
+    logits_and_targets: Callable[[PyTree[Array]], tuple[Float[Array, "q n"], Float[Array, "q n"]]],
     candidates: PyTree[Array],
     block_size: int | None = None,
 ) -> Float[Array, " q"]:
-    """Log-sum-exp of every query's logits over all candidates, in blocks of candidates.
+    r"""Cross-entropy of every query over all candidates, in blocks of candidates.
 
-    With a block size no (queries, candidates) matrix exists, forward or backward: each block's
-    logits are computed again in the backward pass. The value does not depend on the block size
-    (up to rounding).
+    .. math:: L_i = \log \sum_j e^{z_{ij}} - \sum_j T_{ij} z_{ij}
+
+    with the targets of a query summing to 1. With a block size no (queries, candidates) matrix
+    exists, forward or backward: each block's logits are computed again in the backward pass. The
+    value does not depend on the block size (up to rounding).
 
     Args:
-      logits: gives the logits of all queries for a block of candidates.
+      logits_and_targets: gives z and T of all queries for a block of candidates.
       candidates: arrays whose leading axis is the candidates.
       block_size: candidates in a block, which need not divide their number; None: all at once.
     """
     count = jax.tree.leaves(candidates)[0].shape[0]
     if block_size is None or block_size >= count:
-        return jax.nn.logsumexp(logits(candidates), axis=1)
+        log_sum, positive = _block_sums(*logits_and_targets(candidates))
+        return log_sum - positive
     blocks = -(-count // block_size)
 
     def split(array: Array) -> Array:
@@ -51,13 +54,24 @@ def log_partition(
         return jnp.pad(array, padding).reshape(blocks, block_size, *array.shape[1:])
 
     @jax.checkpoint
-    def block_log_sum(block: tuple[PyTree[Array], Bool[Array, " n"]]) -> Float[Array, " q"]:
+    def block_sums(
+        block: tuple[PyTree[Array], Bool[Array, " n"]],
+    ) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
         members, exists = block
-        return jax.nn.logsumexp(jnp.where(exists, logits(members), EXCLUDED), axis=1)
+        logits, targets = logits_and_targets(members)
+        return _block_sums(jnp.where(exists, logits, EXCLUDED), jnp.where(exists, targets, 0.0))
 
     exists = split(jnp.ones(count, bool))
-    sums = jax.lax.map(block_log_sum, (jax.tree.map(split, candidates), exists))
-    return jax.nn.logsumexp(sums, axis=0)
+    log_sums, positives = jax.lax.map(block_sums, (jax.tree.map(split, candidates), exists))
+    return jax.nn.logsumexp(log_sums, axis=0) - jnp.sum(positives, axis=0)
+
+
+def _block_sums(
+    logits: Float[Array, "q n"], targets: Float[Array, "q n"]
+) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    # The positive is taken from the same logits as the sum, not computed on its own: where
+    # embeddings are alike, the gradient is a small difference of the two.
+    return jax.nn.logsumexp(logits, axis=1), jnp.sum(targets * logits, axis=1)
 
 
 def info_nce(
@@ -80,24 +94,26 @@ def info_nce(
       scale: the factor s on the similarities (the exponential of the learned log-temperature).
       mask: which pairs are present. An absent pair is neither query nor candidate in either
         direction, whatever its embeddings hold. None: all are present.
-      block_size: see `log_partition`.
+      block_size: see `cross_entropy`.
 
     Returns:
       the mean over the present pairs; 0, with zero gradient, where there is none.
     """
+    index = jnp.arange(image.shape[0])
     present = jnp.ones(image.shape[0], bool) if mask is None else mask.astype(bool)
     image = jnp.where(present[:, None], image.astype(jnp.float32), 0.0)
     text = jnp.where(present[:, None], text.astype(jnp.float32), 0.0)
-    positive = scale * jnp.sum(image * text, axis=1)
 
-    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
-        def logits(block: tuple[Array, Array]) -> Float[Array, "b n"]:
-            members, counts = block
-            return jnp.where(counts, scale * similarity(queries, members), EXCLUDED)
+    def direction(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
+        def logits_and_targets(block: dict[str, Array]) -> tuple[Array, Array]:
+            logits = scale * similarity(queries, block["embedding"])
+            own = index[:, None] == block["index"]
+            return jnp.where(block["present"], logits, EXCLUDED), own.astype(jnp.float32)
 
-        return log_partition(logits, (others, present), block_size) - positive
+        candidates = {"embedding": others, "index": index, "present": present}
+        return cross_entropy(logits_and_targets, candidates, block_size)
 
-    total = cross_entropy(image, text) + cross_entropy(text, image)
+    total = direction(image, text) + direction(text, image)
     pairs = jnp.maximum(jnp.sum(present), 1)
     return jnp.sum(jnp.where(present, total, 0.0)) / (2 * pairs)
 
@@ -122,22 +138,20 @@ def soft_target_info_nce(
       image, text: unit-norm embeddings; row i of both belongs to pair i.
       scale: the factor on the similarities.
       category: the category that pair i drew.
-      block_size: see `log_partition`.
+      block_size: see `cross_entropy`.
     """
-    image = image.astype(jnp.float32)
-    text = text.astype(jnp.float32)
-    # A row's targets sum to 1, so -sum_j T_ij log p_ij = log Z_i - s q_i . m_i, where m_i is the
-    # mean of the candidates of i's category: no (b, b) matrix of targets is needed.
-    batch = category.shape[0]
-    _, group, size = jnp.unique(category, return_inverse=True, return_counts=True, size=batch)
+    _, group, sizes = jnp.unique(
+        category, return_inverse=True, return_counts=True, size=category.shape[0]
+    )
+    share = 1 / sizes[group]
 
-    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
-        mean_positive = jax.ops.segment_sum(others, group, batch)[group] / size[group, None]
-        positive = scale * jnp.sum(queries * mean_positive, axis=1)
+    def direction(queries: Float[Array, "b d"], others: Float[Array, "b d"]) -> Array:
+        def logits_and_targets(block: dict[str, Array]) -> tuple[Array, Array]:
+            same = category[:, None] == block["category"]
+            logits = scale * similarity(queries, block["embedding"])
+            return logits, jnp.where(same, share[:, None], 0.0)
 
-        def logits(members: Float[Array, "n d"]) -> Float[Array, "b n"]:
-            return scale * similarity(queries, members)
+        candidates = {"embedding": others, "category": category}
+        return cross_entropy(logits_and_targets, candidates, block_size)
 
-        return log_partition(logits, others, block_size) - positive
-
-    return jnp.mean(cross_entropy(image, text) + cross_entropy(text, image)) / 2
+    return jnp.mean(direction(image, text) + direction(text, image)) / 2

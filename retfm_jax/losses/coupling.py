@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from retfm_jax.losses.contrastive import EXCLUDED, log_partition, similarity
+from retfm_jax.losses.contrastive import EXCLUDED, cross_entropy, similarity
 from retfm_jax.losses.memory_queue import Queue, filled_mask
 
 
@@ -92,14 +92,13 @@ def weighted_similarity_coupling(
       labels: multi-hot labels of the pairs, all 0 where unknown.
       queue: earlier pairs (see `memory_queue`); None: the batch alone.
       gamma: exponent of the weights.
-      block_size: see `contrastive.log_partition`.
+      block_size: see `contrastive.cross_entropy`.
     """
     image = image.astype(jnp.float32)
     text = text.astype(jnp.float32)
     labels = labels.astype(jnp.float32)
     batch = image.shape[0]
     index = jnp.arange(batch)
-    positive = scale * jnp.sum(image * text, axis=1)
     candidates = {"labels": labels, "index": index, "present": jnp.ones(batch, bool)}
     if queue is not None:
         size = queue["image"].shape[0]
@@ -110,18 +109,18 @@ def weighted_similarity_coupling(
         }
         candidates = jax.tree.map(lambda *parts: jnp.concatenate(parts), candidates, remembered)
 
-    def cross_entropy(queries: Float[Array, "b d"], others: Float[Array, "n d"]) -> Array:
-        def logits(block: dict[str, Array]) -> Float[Array, "b n"]:
-            own = index[:, None] == block["index"][None, :]
-            bias = log_weights(labels, block["labels"], own, gamma)
-            weighted = scale * similarity(queries, block["embedding"]) + bias
-            return jnp.where(block["present"], weighted, EXCLUDED)
+    def direction(queries: Float[Array, "b d"], others: Float[Array, "n d"]) -> Array:
+        def logits_and_targets(block: dict[str, Array]) -> tuple[Array, Array]:
+            own = index[:, None] == block["index"]
+            logits = scale * similarity(queries, block["embedding"])
+            logits += log_weights(labels, block["labels"], own, gamma)
+            return jnp.where(block["present"], logits, EXCLUDED), own.astype(jnp.float32)
 
-        return log_partition(logits, {**candidates, "embedding": others}, block_size) - positive
+        return cross_entropy(logits_and_targets, {**candidates, "embedding": others}, block_size)
 
     def with_queue(embedding: Float[Array, "b d"], name: str) -> Float[Array, "n d"]:
         return embedding if queue is None else jnp.concatenate([embedding, queue[name]])
 
-    total = cross_entropy(image, with_queue(text, "text"))
-    total += cross_entropy(text, with_queue(image, "image"))
+    total = direction(image, with_queue(text, "text"))
+    total += direction(text, with_queue(image, "image"))
     return jnp.mean(total) / 2

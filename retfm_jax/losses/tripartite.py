@@ -31,7 +31,7 @@ def tripartite(
         and `right`.
       scales: the factor on the similarities of each level.
       has_left, has_right: which patients have that eye; None: all.
-      block_size: see `contrastive.log_partition`.
+      block_size: see `contrastive.cross_entropy`.
 
     Returns:
       the sum, and its parts `loss_patient`, `loss_left`, `loss_right`.
