@@ -8,10 +8,10 @@ def get_config() -> ConfigDict:
         {
             "method": "retclip",
             "model": {
-                "image": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "heads": 4},
+                "image": {"image_size": 64, "stages": (1, 1, 1, 1), "width": 16},
                 "text": {
                     "width": 128,
-                    "layers": 2,
+                    "layers": 1,
                     "heads": 4,
                     "mlp_width": 256,
                     "positions": 128,
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                 "dataset": "synthetic_fundus",
                 "language": "mixed",
                 "image": {"size": 64},
-                "text": {"context_length": 64},
+                "text": {"context_length": 80},
                 "augment": {
                     "crop_area": (0.9, 1.0),
                     "flip": "exchange",
@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
                     "erasing_probability": 0.0,
                 },
             },
-            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 30, "weight_decay": 0.05},
+            "optimizer": {"learning_rate": 2e-3, "warmup_steps": 30, "weight_decay": 0.05},
             "train": {
-                "batch_size": 64,
+                "batch_size": 32,
                 "steps": 600,
                 "log_every": 10,
                 "evaluate_every": 0,

@@ -317,7 +317,8 @@ def _build(cls: type, values: Any, where: str) -> Any:
     for key in values:
         if key not in known:
             hint = difflib.get_close_matches(str(key), known, n=1)
-            meant = f"; did you mean {where}.{hint[0]}?" if hint else f" (known: {', '.join(known)})"
+            listed = f" (known: {', '.join(known)})"
+            meant = f"; did you mean {where}.{hint[0]}?" if hint else listed
             raise UserError(f"unknown key {where}.{key}{meant}")
     arguments = {
         key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()

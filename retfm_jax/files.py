@@ -74,7 +74,7 @@ def inside(root: str | Path, relative: str) -> Path:
     """Resolves `relative` under `root`, links followed.
 
     Raises:
-      UserError: the path leaves the root (`..`, an absolute path elsewhere, a link that points out).
+      UserError: the path leaves the root (`..`, an absolute path elsewhere, a link out of it).
     """
     root = Path(root).resolve()
     path = (root / relative).resolve()

@@ -38,7 +38,9 @@ class RetinalModel:
       config: the experiment that the weights come from.
     """
 
-    def __init__(self, method: Method, params: Params, state: MethodState, config: ExperimentConfig):
+    def __init__(
+        self, method: Method, params: Params, state: MethodState, config: ExperimentConfig
+    ):
         self.method, self.params, self.state, self.config = method, params, state, config
         self._tokenizer: Tokenizer | None = None
 
