@@ -222,10 +222,13 @@ class Checkpoints:
 
 
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    if jax.process_index() == 0:
+        # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
+        for half_written in folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half_written, ignore_errors=True)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
-        cleanup_tmp_directories=True,  # what a killed run or a full disk left half-written
     )
     # Named handlers: without them the shapes of a stored item cannot be asked for.
     handlers = {
