@@ -21,8 +21,8 @@ NORMALITY = "#normal"  # payload: the part that is normal, or the whole fundus
 ABNORMALITY = "#abnormal"  # an abnormality without a name
 CUP_RATIO = "#cup_ratio"  # payload: the ratio
 
-#: Above this cup-to-disc ratio a cup is large: 97.5% of normal discs have a vertical ratio below 0.7
-#: (Foster et al., Br J Ophthalmol 2002, 86:238), and screening suspects from there on.
+#: Above this cup-to-disc ratio a cup is large: the vertical ratio of 97.5% of normal discs is below
+#: 0.7 (Foster et al., Br J Ophthalmol 2002, 86:238).
 LARGE_CUP = 0.6
 
 # Words before a ratio that turn it into a bound.
@@ -34,7 +34,9 @@ _HEADING = re.compile(r"\s*(?:[:：]|[-–—]+\s)")
 # "drusen OD," and "drusen (OD)" name the side afterwards.
 _TRAILING = re.compile(r"\s*[)）]?\s*(?:[,，?？]|and\b|及|$)")
 
-_SENTENCE = re.compile(r"[;；!！。．•]|(?<!approx)\.(?!\d)|\n(?![ \t]*[a-z])")
+_STOP = re.compile(r"[;；!！。．•.\n]")
+# A dot or a line break that ends nothing: "0.6", "approx. 0.6", a line that goes on in lower case.
+_NO_STOP = re.compile(r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]")
 _WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]")
 
 
@@ -77,10 +79,13 @@ class Sentence:
 def split_sentences(report: str) -> list[tuple[int, str]]:
     """The sentences of a report with their offsets; a line wrapped in English is no end."""
     sentences, start = [], 0
-    for match in _SENTENCE.finditer(report):
-        if match.start() > start:
-            sentences.append((start, report[start : match.start()]))
-        start = match.end()
+    for match in _STOP.finditer(report):
+        stop = match.start()
+        if _NO_STOP.match(report, stop):
+            continue
+        if stop > start:
+            sentences.append((start, report[start:stop]))
+        start = stop + 1
     if start < len(report):
         sentences.append((start, report[start:]))
     return sentences
@@ -96,7 +101,7 @@ class Reader:
 
     def read(self, sentence: str) -> Sentence:
         """What a sentence says; spans count from its start."""
-        tokens = list(self.lexicon.scan(sentence))
+        tokens = self.lexicon.scan(sentence)
         if not tokens:
             return Sentence((), None, False)
         return _Reading(self, sentence, tokens).run()
@@ -130,13 +135,13 @@ class _Reading:
         self.doubted = False
         self.skipped = False  # advice and history
         self.side: str | None = None
+        self.last_side: str | None = None  # also where it stands after what it governs
         self.sided_since = 0  # first mention after the last side
         self.leading = False  # sides stand before what they govern
         self.heading: str | None = None
         self.resets = False
         self.grade: tuple[str, int, int] | None = None
         self.cup: tuple[int, bool] | None = None  # start, and whether a number decides
-        self.parts: list[tuple[str, int, int]] = []  # anatomy of the segment
         self.procedure: int | None = None  # mentions before a procedure of the segment
         self.forgotten = False  # the next condition is history
 
@@ -169,13 +174,14 @@ class _Reading:
     def condition(self, index: int, token: Token) -> None:
         following = self.next(index)
         start, end = token.start, token.end
-        procedure = (
+        # "cataract surgery", "青光眼手术史": the condition is not a finding.
+        purpose = (
             following is not None
-            and following.cue in (Cue.PROCEDURE, Cue.HISTORY_LAST)
-            and len(self.gap(end, following.start)) == 0
+            and following.cue in (Cue.SERVICE, Cue.HISTORY_LAST)
+            and not self.gap(end, following.start)
         )
         self.cup = None
-        if self.skipped or self.forgotten or procedure:
+        if self.skipped or self.forgotten or purpose:
             self.forgotten = False
             return
         status = ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
@@ -185,8 +191,7 @@ class _Reading:
                 graded = self.reader.grades.get((condition, word))
                 if graded and len(self.gap(grade_end, start)) <= 2:
                     condition, start = graded, grade_start
-            side = self.side
-            self.mentions.append(Mention(condition, status, side, start, end))
+            self.mentions.append(Mention(condition, status, self.side, start, end))
             if condition == "large_cup":
                 self.cup = (start, False)
         self.grade = None
@@ -200,7 +205,7 @@ class _Reading:
             leads = (
                 following is not None
                 and following.cue is Cue.CONDITION
-                and len(self.gap(token.end, following.start)) == 0
+                and not self.gap(token.end, following.start)
             )
             if graded and adjacent and not leads:
                 last.condition, last.end = graded, token.end
@@ -223,9 +228,6 @@ class _Reading:
 
     def negation(self, index: int, token: Token) -> None:
         self.doubted = False
-        following = self.next(index)
-        if following is not None and following.cue in (Cue.ASSERTION, Cue.NEGATION):
-            following = self.next(index + 1)
         if self.governs(index) or self._opens(index):
             self.negated = True
             self.negated_since = len(self.mentions)
@@ -323,7 +325,6 @@ class _Reading:
     def _new_segment(self, start: int) -> None:
         self.segment = self.group = len(self.mentions)
         self.segment_start = start
-        self.parts = []
         self.procedure = None
         self.grade = None
 
@@ -352,6 +353,12 @@ class _Reading:
         """Whether a comma continues what is denied: "no A, B or C", not "no A, mild B"."""
         if self._list_of_or(index):
             return True
+        if any(
+            token.cue in (Cue.AND, Cue.OR) and token.start >= self.segment_start
+            for token in self.tokens[:index]
+            if self.text[token.start] not in "、/"
+        ):
+            return False  # "no A or B, C": the list is closed
         segments = self._segments_after(index)
         bare = [self._is_bare(segment, index) for segment in segments]
         if not segments[0]:
@@ -394,22 +401,25 @@ class _Reading:
     def sided(self, index: int, token: Token) -> None:
         side = self._resolve(token.payload)
         if _HEADING.match(self.text, token.end):
-            self._lead(index, token, side, heading=True)
+            self.negated = False
+            self._lead(token, side, heading=True)
             return
         spoken = len(self.mentions) > max(self.segment, self.sided_since)
         if not spoken and self.leading is False and not self.skipped:
             # "A, B in the left eye": the list before may reach over commas.
             spoken = len(self.mentions) > self.sided_since and self._preposition(index)
         if not spoken:
-            self._lead(index, token, side, heading=not self.mentions)
+            # The first words of a sentence govern the next ones too; "no left ..." does not.
+            self._lead(token, side, heading=not self.mentions and not self.negated)
             return
         trailing = _TRAILING.match(self.lower, token.end) is not None
         if self.leading and not trailing and not self._preposition(index):
-            self._lead(index, token, side, heading=False)
+            self._lead(token, side, heading=False)
             return
         first = max(self.segment, self.sided_since) if self.leading else self.sided_since
         for mention in self.mentions[first:]:
             mention.side = side
+        self.last_side = side
         self.sided_since = len(self.mentions)
         if not self.leading:
             self.side = None
@@ -422,14 +432,16 @@ class _Reading:
         if following.cue is Cue.COLON and not gap:
             self.sided(index, token)
         elif token.end - token.start > 2 and not gap and following.cue in _BESIDE_A_SIDE:
-            self._lead(index, token, token.payload, heading=False)
+            self._lead(token, token.payload, heading=False)
 
-    def _lead(self, index: int, token: Token, side: str, heading: bool) -> None:
+    def _lead(self, token: Token, side: str, heading: bool) -> None:
         waiting = self.negated and self.negated_since == len(self.mentions)
-        if not waiting or heading:
+        if not waiting:
             self.negated = self.doubted = self.skipped = False
             self._new_segment(token.end)
-        self.side = side
+        if self.cup is not None and not self.cup[1]:
+            self.cup = None
+        self.side = self.last_side = side
         self.sided_since = len(self.mentions)
         self.leading = True
         if heading or self.heading is not None:
@@ -437,7 +449,7 @@ class _Reading:
 
     def _resolve(self, side: str) -> str:
         opposite = {LEFT: RIGHT, RIGHT: LEFT}
-        return opposite.get(self.side or "", OTHER) if side == OTHER else side
+        return opposite.get(self.last_side or "", OTHER) if side == OTHER else side
 
     def _preposition(self, index: int) -> bool:
         before = self.tokens[index - 1] if index else None
@@ -459,6 +471,9 @@ class _Reading:
 
     def advice(self, index: int, token: Token) -> None:
         self.skipped = True
+
+    def purpose(self, index: int, token: Token) -> None:
+        self.skipped = self.skipped or self.governs(index)
 
     def advised(self, index: int, token: Token) -> None:
         first = self.segment if self.procedure is None else self.procedure
@@ -483,7 +498,7 @@ class _Reading:
 
     def forget_next(self, index: int, token: Token) -> None:
         following = self.next(index)
-        if following is not None and len(self.gap(token.end, following.start)) == 0:
+        if following is not None and not self.gap(token.end, following.start):
             self.forgotten = following.cue is Cue.CONDITION
 
     def _clip(self) -> None:
@@ -496,7 +511,7 @@ class _Reading:
 
     def cupped(self, index: int, token: Token) -> None:
         # "enlarged cup, C/D 0.5": the words decide, the number only measures.
-        decides = self.cup is None
+        decides = self.cup is None or self.cup[1]
         self.cup = (token.start, decides)
 
     def number(self, index: int, token: Token) -> None:
@@ -524,7 +539,6 @@ class _Reading:
     # ---- normality
 
     def anatomy(self, index: int, token: Token) -> None:
-        self.parts.append((token.payload, token.start, token.end))
         self.cup = None
 
     def normal(self, index: int, token: Token) -> None:
@@ -599,7 +613,7 @@ _STATEMENT = frozenset(
         Cue.SIDE, Cue.ADVICE, Cue.ADVISED, Cue.HISTORY, Cue.NORMAL, Cue.NORMAL_PART, Cue.CUP,
     }
 )  # fmt: skip
-_ADVICE_GOES_ON = frozenset({Cue.PURPOSE, Cue.ADVICE, Cue.PROCEDURE})
+_ADVICE_GOES_ON = frozenset({Cue.PURPOSE, Cue.ADVICE, Cue.PROCEDURE, Cue.SERVICE})
 _BESIDE_A_SIDE = frozenset(
     {Cue.CONDITION, Cue.ANATOMY, Cue.GRADE, Cue.AMOUNT, Cue.NORMAL, Cue.NEGATION, Cue.DOUBT}
 )
@@ -627,8 +641,9 @@ _RULES = {
     Cue.HEADING: _Reading.headed,
     Cue.ADVICE: _Reading.advice,
     Cue.ADVISED: _Reading.advised,
-    Cue.PURPOSE: _Reading.advice,
+    Cue.PURPOSE: _Reading.purpose,
     Cue.PROCEDURE: _Reading.procedural,
+    Cue.SERVICE: _Reading.procedural,
     Cue.HISTORY: _Reading.history,
     Cue.HISTORY_NEXT: _Reading.forget_next,
     Cue.HISTORY_LAST: _Reading.past,

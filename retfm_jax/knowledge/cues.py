@@ -30,7 +30,8 @@ class Cue(enum.IntEnum):
     GRADE = enum.auto()
     ADVICE = enum.auto()  # what follows is advice
     ADVISED = enum.auto()  # what precedes is advice
-    PROCEDURE = enum.auto()
+    PROCEDURE = enum.auto()  # an examination or treatment that an advice may speak of
+    SERVICE = enum.auto()  # makes the condition before it a purpose: "cataract surgery"
     PURPOSE = enum.auto()  # goes on with an advice after a comma
     HISTORY = enum.auto()  # what follows was
     HISTORY_NEXT = enum.auto()  # the very next condition was
@@ -111,8 +112,8 @@ CUES: dict[Cue, str] = {
     Cue.CONTRAST: """
         but | however | although | though | except | except for | apart from | aside from |
         other than | besides | whereas | while | yet | instead | nevertheless | despite | still |
-        also | in addition | 但 | 但是 | 然而 | 除了 | 除外 | 而 | 仅 | 却 | 惟 | 唯 | 另 | 同时 |
-        余 | 其余
+        also | in addition | 但 | 但是 | 然而 | 除了 | 而 | 仅 | 却 | 惟 | 唯 | 另 | 同时 | 余 |
+        其余
     """,
     Cue.AND: "and | & | as well as | plus | 及 | 和 | 与 | 以及 | 并 | + | 、 | 亦",
     Cue.OR: "or | / | 或 | and/or | 或者 | 以及任何",
@@ -140,7 +141,7 @@ CUES: dict[Cue, str] = {
         clinical correlation | advice | advice: | recheck | re examine | treatment for | treat |
         建议 | 复查 | 随访 | 随诊 | 复诊 | 就诊 | 转诊 | 请结合 | 必要时 | 进一步 | 定期 | 完善 |
         如有 | 如出现 | 若有 | 若出现 | 注意 | 请 | 应行 | 需行 | 推荐 | 控制血糖 | 控制血压 | 嘱 |
-        预防 | 防止 | 以免 | 避免 | 治疗 | 监测 | 择期 | 尽快 | 及时 | 风险 | 筛查
+        预防 | 防止 | 以免 | 避免 | 治疗 | 监测 | 择期 | 尽快 | 及时 | 风险
     """,
     Cue.ADVISED: """
         advised | recommended | is advised | is recommended | suggested | is suggested | required |
@@ -149,14 +150,16 @@ CUES: dict[Cue, str] = {
     """,
     Cue.PROCEDURE: """
         ffa | oct | octa | icga | visual field | visual field test | fluorescein angiography |
-        angiography | b scan | ultrasound | surgery | operation | extraction | repair | screening |
-        clinic | examination | treatment | injection | anti vegf | vitrectomy | laser treatment |
-        test | testing | review | oct examination | laser photocoagulation treatment | management |
-        referral letter | service | programme | program | study | questionnaire | 手术 | 造影 |
-        眼底荧光血管造影 | 荧光造影 | 视野 | 视野检查 | 检查 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊
+        angiography | b scan | ultrasound | examination | treatment | injection | anti vegf |
+        vitrectomy | laser treatment | test | testing | review | oct examination | management |
+        造影 | 眼底荧光血管造影 | 荧光造影 | 视野 | 视野检查 | 检查
+    """,
+    Cue.SERVICE: """
+        surgery | operation | extraction | repair | screening | clinic | service | programme |
+        program | study | questionnaire | 手术 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊 | 筛查
     """,
     Cue.PURPOSE: """
-        to exclude | to confirm | for further | to assess | to evaluate | 以明确 | 以排除 |
+        除外 | to exclude | to confirm | for further | to assess | to evaluate | 以明确 | 以排除 |
         以除外 | 明确 | 以便 | 明确有无 | 了解 | 排查
     """,
     Cue.HISTORY: """
@@ -219,12 +222,11 @@ CUES: dict[Cue, str] = {
 SIDES: dict[str, str] = {
     LEFT: """
         left eye | os | o.s. | left fundus | left side | lefteye | oculus sinister | left eyes |
-        left optic disc | left macula | left retina | 左眼 | 左侧 | 左侧眼 | 左眼底 | 左目 | 左眼部
+        左眼 | 左侧 | 左侧眼 | 左眼底 | 左目 | 左眼部
     """,
     RIGHT: """
         right eye | od | o.d. | right fundus | right side | righteye | oculus dexter | right eyes |
-        right optic disc | right macula | right retina | 右眼 | 右侧 | 右侧眼 | 右眼底 | 右目 |
-        右眼部
+        右眼 | 右侧 | 右侧眼 | 右眼底 | 右目 | 右眼部
     """,
     BOTH: """
         both eyes | ou | o.u. | bilateral | bilaterally | either eye | each eye | both sides |

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from retfm_jax.knowledge.clauses import (
     ABNORMALITY,
@@ -32,14 +32,20 @@ PATIENT = "patient"
 ASYMMETRY = 0.2
 
 _STRENGTH = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
-_EYES = {LEFT: (LEFT,), RIGHT: (RIGHT,), BOTH: (LEFT, RIGHT), None: ()}
+_SCOPES = {
+    LEFT: (PATIENT, LEFT),
+    RIGHT: (PATIENT, RIGHT),
+    BOTH: (PATIENT, LEFT, RIGHT),
+    None: (PATIENT,),
+}
+_NAMES = {NORMALITY: "normal", CUP_RATIO: "large_cup"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 #: Reports repeat their sentences; so many different ones are remembered.
 _REMEMBERED = 1 << 15
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Where a label comes from.
 
     Attributes:
@@ -108,10 +114,7 @@ class ReportLabels:
             "left": list(self.left),
             "right": list(self.right),
             "uncertain": list(self.uncertain),
-            "evidence": [
-                {field: getattr(item, field) for field in Evidence.__dataclass_fields__}
-                for item in self.evidence
-            ],
+            "evidence": [item._asdict() for item in self.evidence],
         }
 
 
@@ -190,69 +193,74 @@ class Labeler:
         abnormal: set[str] = set()
         evidence: list[Evidence] = []
         cups: dict[str, tuple[float, Evidence]] = {}
-
         for text, source, mentions in texts:
             for mention, side, offset in mentions:
-                start, end = mention.start + offset, mention.end + offset
-                condition, status = mention.condition, mention.status
-                scopes = (PATIENT, *_EYES[side])
+                scopes = _SCOPES[side]
+                condition = _NAMES.get(mention.condition, mention.condition)
+                status = mention.status
                 if condition == ABNORMALITY:
                     abnormal.update(scopes)
                     continue
-                if condition == NORMALITY:
-                    for scope in scopes:
-                        normal[scope].add(mention.value)
-                    condition = "normal"
-                if condition == CUP_RATIO:
-                    condition = "large_cup"
-                if condition not in self._order:
+                if condition not in self._order:  # a vocabulary of the user's without it
                     continue
+                start, end = mention.start + offset, mention.end + offset
                 item = Evidence(condition, side, status, start, end, text[start:end], source)
                 if mention.condition == CUP_RATIO:
-                    for eye in _EYES[side]:
-                        cups[eye] = (mention.value, item)
-                    if status == UNCERTAIN:  # the ratio of a cup that words have judged
+                    cups.update({scope: (mention.value, item) for scope in scopes})
+                    if status == UNCERTAIN:  # words have judged this cup
                         continue
                 evidence.append(item)
-                if condition == "normal":
-                    if mention.condition != NORMALITY and status == PRESENT:
-                        for scope in scopes:
-                            normal[scope].add(FUNDUS)
-                    continue
                 for scope in scopes:
-                    _affirm(said[scope], condition, status)
-
-        if LEFT in cups and RIGHT in cups and "cup_asymmetry" in self._order:
-            (left, _), (right, last) = sorted(cups.values(), key=lambda cup: cup[1].start)
-            if abs(left - right) >= ASYMMETRY - 1e-9:
-                _affirm(said[PATIENT], "cup_asymmetry", PRESENT)
-                evidence.append(
-                    dataclasses.replace(last, condition="cup_asymmetry", side=BOTH, status=PRESENT)
-                )
+                    if condition != "normal":
+                        _affirm(said[scope], condition, status)
+                    elif status == PRESENT:
+                        normal[scope].add(mention.value or FUNDUS)
+        self._compare_cups(cups, said[PATIENT], evidence)
         statuses = {
-            scope: self._close(said[scope], normal[scope], scope in abnormal) for scope in said
+            scope: self._close(said[scope], normal[scope], scope in abnormal)
+            if said[scope] or normal[scope]
+            else _NOTHING
+            for scope in said
         }
+        evidence = [
+            item
+            for item in evidence
+            if item.condition != "normal"
+            or any("normal" in statuses[scope] for scope in _SCOPES[item.side][1:] or (PATIENT,))
+        ]
         return ReportLabels(MappingProxyType(statuses), tuple(evidence))
+
+    def _compare_cups(
+        self,
+        cups: Mapping[str, tuple[float, Evidence]],
+        said: dict[str, str],
+        evidence: list[Evidence],
+    ) -> None:
+        if LEFT not in cups or RIGHT not in cups or "cup_asymmetry" not in self._order:
+            return
+        if abs(cups[LEFT][0] - cups[RIGHT][0]) < ASYMMETRY - 1e-9:
+            return
+        _affirm(said, "cup_asymmetry", PRESENT)
+        later = max((cups[LEFT][1], cups[RIGHT][1]), key=lambda item: item.start)
+        evidence.append(later._replace(condition="cup_asymmetry", side=None, status=PRESENT))
 
     def _close(self, said: dict[str, str], normal: set[str], abnormal: bool) -> Mapping[str, str]:
         """Adds what is implied: ancestors, the suspicion of a disease, normality."""
         closed = dict(said)
         for condition, status in said.items():
-            if status == ABSENT:
-                continue
-            for ancestor in self._implied[condition]:
-                _affirm(closed, ancestor, status)
+            if status != ABSENT:
+                abnormal = abnormal or condition in self._findings
+                for ancestor in self._implied[condition]:
+                    _affirm(closed, ancestor, status)
         for disease, suspicion in self._suspicions.items():
-            if said.get(suspicion) in (PRESENT, UNCERTAIN):
+            if said.get(suspicion, ABSENT) != ABSENT:
                 _affirm(closed, disease, UNCERTAIN)
             elif closed.get(disease) == UNCERTAIN:
                 _affirm(closed, suspicion, PRESENT)
-        found = any(
-            status != ABSENT and condition in self._findings for condition, status in closed.items()
-        )
-        if not found and not abnormal and (FUNDUS in normal or {DISC, MACULA} <= normal):
+        if not abnormal and (FUNDUS in normal or {DISC, MACULA} <= normal):
             closed["normal"] = PRESENT
-        return MappingProxyType({c: closed[c] for c in sorted(closed, key=self._order.__getitem__)})
+        order = self._order
+        return MappingProxyType({c: closed[c] for c in sorted(closed, key=order.__getitem__)})
 
 
 def _affirm(statuses: dict[str, str], condition: str, status: str) -> None:

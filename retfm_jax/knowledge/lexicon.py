@@ -1,6 +1,7 @@
 """Every word that the labeler knows, with its variants, and the scanner that finds them."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -139,40 +140,43 @@ class Token(NamedTuple):
     end: int
 
 
+# Between letters and Chinese characters a blank may stand: "DR 3期", "干性 AMD".
+_SCRIPTS = re.compile(r"(?<=[a-z])(?=[0-9\u4e00-\u9fff])|(?<=[\u4e00-\u9fff])(?=[a-z])")
+
+# Without the call of a Python function that the class's own constructor is.
+_token = functools.partial(tuple.__new__, Token)
+
+
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
     """What a scan needs.
 
     Attributes:
-      words: cue and payload of every word, by the word without blanks.
+      words: cue and payload of every word, by the word with and without its blanks.
       pattern: finds them, and decimal numbers.
     """
 
     words: Mapping[str, tuple[Cue, Any]]
     pattern: re.Pattern[str]
 
-    def scan(self, sentence: str) -> Iterator[Token]:
-        """Yields the known words of a sentence; decimal numbers carry their value.
+    def scan(self, sentence: str) -> list[Token]:
+        """The known words of a sentence; decimal numbers carry their value.
 
         Args:
           sentence: as the report has it; abbreviations of two letters need its capitals.
         """
-        words = self.words
+        words, tokens = self.words, []
         for match in self.pattern.finditer(normalise(sentence)):
             word = match.group()
-            entry = words.get(word)
-            if entry is None:
-                entry = words.get(word.replace(" ", "").replace("\n", ""))
-                if entry is None:
-                    yield Token(Cue.NUMBER, float(word), match.start(), match.end())
-                    continue
-            cue, payload = entry
+            start, end = match.span()
+            entry = words.get(word) or words.get(word.replace(" ", "").replace("\n", ""))
+            cue, payload = entry or (Cue.NUMBER, float(word))
             if cue is Cue.ABBREVIATION or cue is Cue.SIDE_CAPITALS:
-                written = sentence[match.start() : match.end()]
-                if not written.rstrip("s").isupper():
+                if not sentence[start:end].rstrip("s").isupper():
                     continue
                 cue = Cue.CONDITION if cue is Cue.ABBREVIATION else Cue.SIDE
-            yield Token(cue, payload, match.start(), match.end())
+            tokens.append(_token((cue, payload, start, end)))
+        return tokens
 
 
 def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
@@ -182,8 +186,9 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
 
     def add(terms: Iterable[str], cue: Cue, payload: Any = None) -> None:
         for term in terms:
-            word = normalise(term).strip()
+            word = _SCRIPTS.sub(" ", normalise(term).strip())
             if words.setdefault(word.replace(" ", ""), (cue, payload)) == (cue, payload):
+                words[word] = (cue, payload)
                 spelled.append(word)
 
     reported = [condition for condition in vocabulary if condition.absence_of is None]
