@@ -31,7 +31,7 @@ _NAMED = 20
 
 @dataclasses.dataclass(frozen=True)
 class _Photograph:
-    """A decoded photograph: whose it is, its size and a hash of its pixels; or why there is none."""
+    """Whose photograph it is, its size and a hash of its pixels; or why it cannot be decoded."""
 
     place: str
     size: tuple[int, int] | None
@@ -134,19 +134,24 @@ def _facts(source: RecordSource) -> Iterator[_Facts]:
 def _look(record: PatientRecord | ImageRecord) -> _Facts:
     if isinstance(record, PatientRecord):
         eyes = {"left": record.left, "right": record.right}
-        photographs = tuple(
-            _photograph(f"{record.record_id}/{eye}", data) for eye, data in eyes.items() if data
-        )
-        labels = (record.labels, record.left_labels, record.right_labels)
         return _Facts(
-            record.record_id, record.record_id, photographs, sum(not data for data in eyes.values()),
-            dict(record.report), labels,
-        )  # fmt: skip
-    photograph = _photograph(record.record_id, record.image)
+            record_id=record.record_id,
+            group=record.record_id,
+            photographs=tuple(
+                _photograph(f"{record.record_id}/{eye}", data) for eye, data in eyes.items() if data
+            ),
+            missing=sum(not data for data in eyes.values()),
+            texts=dict(record.report),
+            labels=(record.labels, record.left_labels, record.right_labels),
+        )
     return _Facts(
-        record.record_id, record.patient_id, (photograph,), 0, dict(record.caption),
-        (record.labels,),
-    )  # fmt: skip
+        record_id=record.record_id,
+        group=record.patient_id,
+        photographs=(_photograph(record.record_id, record.image),),
+        missing=0,
+        texts=dict(record.caption),
+        labels=(record.labels,),
+    )
 
 
 def _photograph(place: str, data: bytes) -> _Photograph:
@@ -321,8 +326,8 @@ def _print(report: dict[str, Any]) -> None:
     across = report["across_splits"]
     for what, found in across.items():
         if found["count"]:
-            print(f"{found['count']} {what} in more than one split, such as "
-                  f"{json.dumps(found['first'][0], ensure_ascii=False)}")
+            example = json.dumps(found["first"][0], ensure_ascii=False)
+            print(f"{found['count']} {what} in more than one split, such as {example}")
 
 
 def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:
@@ -333,10 +338,13 @@ def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:
     shown = np.unique(np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int))
     columns = 4 if source.kind == "patient" else 6
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(16, 0.5 + (3.2 if source.kind == "patient" else 4.0) * rows), dpi=80)
+    figure = Figure(figsize=(16, 0.5 + (2.9 if source.kind == "patient" else 3.6) * rows), dpi=80)
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{source.name}, {source.split}: {len(shown)} of {len(source)} records",
-                    x=0.01, y=0.998, ha="left", va="top", fontsize=12)
+    layout = "; right eye, left eye" if source.kind == "patient" else ""
+    figure.suptitle(
+        f"{source.name}, {source.split}: {len(shown)} of {len(source)} records{layout}",
+        x=0.01, y=0.998, ha="left", va="top", fontsize=12,
+    )  # fmt: skip
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     width = 62 if source.kind == "patient" else 40
     for axes in grid:
@@ -351,8 +359,10 @@ def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:
         lines = textwrap.wrap(words, width if font is None else width // 2, max_lines=4)
         labels = ", ".join(_label_words(record, source.label_names)) or "-"
         below = "\n".join([*lines, *textwrap.wrap(f"[{labels}]", width, max_lines=2)])
-        axes.text(0, -0.03, below, transform=axes.transAxes, va="top", fontsize=7.5,
-                  parse_math=False, **({"font": font} if font else {}))
+        axes.text(
+            0, -0.03, below, transform=axes.transAxes, va="top", fontsize=7.5, parse_math=False,
+            **({"font": font} if font else {}),
+        )  # fmt: skip
     figure.subplots_adjust(0.01, 0.06, 0.99, 0.96 if rows > 1 else 0.85, 0.05, 0.42)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", facecolor="white")

@@ -24,10 +24,13 @@ from retfm_jax.errors import UserError
 
 #: The instructions of a pickle that build tuples of strings, bytes and integers, and no other.
 _PLAIN_OPCODES = frozenset(
-    "PROTO FRAME STOP MARK TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE PUT BINPUT LONG_BINPUT "
-    "GET BINGET LONG_BINGET UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES "
-    "BINBYTES BINBYTES8 INT BININT BININT1 BININT2 LONG LONG1 LONG4".split()
-)
+    {
+        "PROTO", "FRAME", "STOP", "MARK", "TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+        "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET", "UNICODE",
+        "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES",
+        "BINBYTES8", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
+    }
+)  # fmt: skip
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -157,11 +160,11 @@ def rows_of_tsv(images: Path, texts: Path, problems: ProblemLog) -> list[Patient
     split = splits.split_name(images.name.partition("_")[0])
     rows = []
     for number, patient, (left, right) in _tsv_lines(images, problems):
+        report = reports.take(patient)
         rows.append(
             PatientRow(
-                patient, str(images), number, left=left, right=right,
-                report=reports.take(patient), split=split,
-            )  # fmt: skip
+                patient, str(images), number, left=left, right=right, report=report, split=split
+            )
         )
     reports.note_unused(str(texts), problems)
     return rows
@@ -236,11 +239,9 @@ def _rows_of_split(folder: Path, problems: ProblemLog) -> list[PatientRow]:
     rows = []
     for row, patient in enumerate(_patients(images), start=1):
         left, right = (LmdbPicture(images, patient, eye) for eye in (0, 1))
+        report = reports.take(patient)
         rows.append(
-            PatientRow(
-                patient, images, row, left=left, right=right, report=reports.take(patient),
-                split=split,
-            )  # fmt: skip
+            PatientRow(patient, images, row, left=left, right=right, report=report, split=split)
         )
     reports.note_unused(pairs, problems)
     return rows

@@ -92,10 +92,10 @@ def decode_base64(text: str | bytes, name: str) -> bytes:
     """
     if isinstance(text, str):
         text = text.encode()
+    # The plain alphabet is taken as well: encoders differ in which one they write.
+    altchars = None if b"+" in text or b"/" in text else b"-_"
     try:
-        # The plain alphabet is taken as well: some of the published files use it.
-        return base64.b64decode(text.strip(), altchars=None if b"+" in text or b"/" in text
-                                else b"-_", validate=True)
+        return base64.b64decode(text.strip(), altchars=altchars, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Unusable("broken_image", f"{name} is not valid base64: {error}") from error
 
@@ -168,7 +168,10 @@ def compose_report(left: Mapping[str, str], right: Mapping[str, str]) -> dict[st
 
     An eye of which nothing is said is left out; nothing is made up for it.
     """
-    parts = {"en": ("Left eye: {}", "Right eye: {}", ". ", "."), "zh": ("左眼：{}", "右眼：{}", "；", "。")}
+    parts = {
+        "en": ("Left eye: {}", "Right eye: {}", ". ", "."),
+        "zh": ("左眼：{}", "右眼：{}", "；", "。"),
+    }
     report = {}
     for language, (of_left, of_right, joint, end) in parts.items():
         said = [

@@ -9,6 +9,7 @@ import errno
 import io
 import itertools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,9 @@ def write_dataset(
         manual_dir=source, download_mode=mode, try_download_gcs=False
     )
     try:
-        with _quiet_tfds():
-            builder.download_and_prepare(download_dir=folder.parent, download_config=config)
+        # TFDS wants a folder for downloads even where there are none.
+        with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
     except UserError:
         raise
     except (OSError, RuntimeError) as error:

@@ -44,8 +44,10 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if encoding.lower() in ("utf-8", "utf8"):
+        encoding = "utf-8-sig"
     try:
-        return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        return data.decode(encoding)
     except LookupError as error:
         raise UserError(f"--encoding {encoding}: no such text encoding") from error
     except UnicodeDecodeError as error:
@@ -56,7 +58,7 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
             remedy += " (it reads as gb18030, the usual one of Chinese spreadsheets)"
         except UnicodeDecodeError:
             pass
-        raise UserError(f"{path} row {row} is not {encoding}: {remedy}") from error
+        raise UserError(f"{path} row {row} is not {encoding.removesuffix('-sig')}: {remedy}") from error
 
 
 def read_csv(path: str | Path, problems: ProblemLog, encoding: str = "utf-8") -> Table:
@@ -117,7 +119,7 @@ def read_xlsx(path: str | Path) -> Table:
 
     path = Path(path)
     try:
-        frame = pd.read_excel(path, dtype=str, keep_default_na=False)
+        frame = pd.read_excel(path, engine="openpyxl", dtype=str, keep_default_na=False)
     except ImportError as error:
         raise UserError(
             f"{path}: to read a spreadsheet `pip install openpyxl`, or save it as CSV"

@@ -5,7 +5,7 @@ were found and listed):
 
 | problem | what is done |
 |---|---|
-| missing_image, broken_image, outside_root | the eye is stored as missing; a single image is left out |
+| missing_image, broken_image, outside_root | the eye is stored as missing; an image is left out |
 | no_eye | the patient is left out |
 | empty_report | the patient is kept for its labels; left out where nobody labelled it either |
 | duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |

@@ -1,0 +1,109 @@
+"""ODIR-5K in both of its layouts, with the faults that the releases have."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from test_importers import everything, photograph, problems_of
+
+from retfm_jax.data import build
+from retfm_jax.data.rows_builder import BuildOptions, write_dataset
+from retfm_jax.errors import UserError
+
+LONG = (
+    "Normal ", "Diabetes", "Glaucoma", "Cataract", "Age related Macular Degeneration ",
+    "Hypertension", "Pathological Myopia", "Other diseases/abnormalities",
+)  # fmt: skip
+
+
+def release(folder: Path, labels: tuple[str, ...], per_image: bool) -> Path:
+    """Three invented patients: one with several keywords, one with one eye, one plain."""
+    images = folder / "preprocessed_images"
+    images.mkdir(parents=True)
+    patients = {
+        "7": ("hard exudates，mild  retinopathy", "normal fundus", (0, 1, 0, 0, 0, 0, 0, 0), "lr"),
+        "12": ("cataract", "glaucoma ,cataract", (0, 0, 1, 1, 0, 0, 0, 0), "r"),
+        "30": ("normal fundus", "normal fundus", (1, 0, 0, 0, 0, 0, 0, 0), "lr"),
+    }
+    head = ("ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus",
+            "Left-Diagnostic Keywords", "Right-Diagnostic Keywords", *labels)  # fmt: skip
+    rows = []
+    for number, (patient, (left, right, hot, eyes)) in enumerate(patients.items()):
+        names = (f"{patient}_left.jpg", f"{patient}_right.jpg")
+        for name, eye in zip(names, "lr", strict=True):
+            if eye in eyes or not per_image:
+                (images / name).write_bytes(photograph(10 * number + ord(eye)))
+        row = (patient, "60", "Female", *names, left, right, *hot)
+        rows += [row] * (len(eyes) if per_image else 1)
+    with (folder / "full_df.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+    return folder
+
+
+def prepare(source: Path, data_dir: Path, **options) -> Path:
+    builder = build.builder_class("odir5k")(options=BuildOptions(**options), data_dir=data_dir)
+    return write_dataset(builder, source, overwrite=False)
+
+
+@pytest.mark.parametrize(("labels", "per_image"), [(LONG, True), (tuple("NDGCAHMO"), False)])
+def test_both_layouts_give_the_same_patients(tmp_path, labels, per_image):
+    folder = prepare(release(tmp_path / "odir", labels, per_image), tmp_path / "data")
+    found = {name: record for name, (_, record) in everything(folder).items()}
+    assert set(found) == {"7", "12", "30"}
+    assert found["7"].report == {
+        "en": "Left eye: hard exudates, mild retinopathy. Right eye: normal fundus.",
+        "zh": "",
+    }
+    assert found["7"].left_report["en"] == "hard exudates, mild retinopathy"
+    assert found["12"].labels.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+    assert (found["12"].left_labels == -1).all()
+    assert bool(found["12"].left) != per_image
+    assert found["12"].right
+    assert problems_of(folder) == []
+
+
+def test_a_file_that_should_be_there_is_a_problem(tmp_path):
+    source = release(tmp_path / "odir", LONG, per_image=True)
+    (source / "preprocessed_images" / "30_left.jpg").unlink()
+    table = source / "full_df.csv"
+    text = table.read_text(encoding="utf-8").replace(
+        "30,60,Female,30_left.jpg,30_right.jpg,normal fundus,normal fundus,1,",
+        "30,60,Female,30_left.jpg,30_right.jpg,normal fundus,normal fundus,x,", 1,
+    )  # fmt: skip
+    table.write_text(text, encoding="utf-8")
+    folder = prepare(source, tmp_path / "data")
+    said = {(p["kind"], p["row"], p["record"]) for p in problems_of(folder)}
+    assert said == {("unreadable_row", "5", "30"), ("missing_image", "6", "30")}
+    assert everything(folder)["30"][1].left == b""
+
+
+def test_rows_that_contradict_each_other_are_said(tmp_path):
+    source = release(tmp_path / "odir", LONG, per_image=True)
+    lines = (source / "full_df.csv").read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace("normal fundus", "drusen")
+    (source / "full_df.csv").write_text("\n".join(lines), encoding="utf-8")
+    folder = prepare(source, tmp_path / "data")
+    assert [(p["kind"], p["row"]) for p in problems_of(folder)] == [("duplicate_id", "3")]
+
+
+def test_a_folder_without_the_release_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("nothing")
+    with pytest.raises(UserError, match=r"holds no annotation table \(full_df.csv\)"):
+        prepare(tmp_path / "empty", tmp_path / "data")
+
+
+def test_a_missing_column_is_named(tmp_path):
+    source = release(tmp_path / "odir", ("X", *LONG[1:]), per_image=True)
+    with pytest.raises(UserError, match="no column 'Normal' or 'N'"):
+        prepare(source, tmp_path / "data")
+
+
+def test_a_spreadsheet_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    source = release(tmp_path / "odir", LONG, per_image=True)
+    (source / "full_df.csv").rename(source / "data.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(UserError, match="pip install openpyxl"):
+        prepare(source, tmp_path / "data")
