@@ -1,11 +1,13 @@
 """What every classification protocol returns, and the metrics that follow from it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from retfm_jax.evaluation.bootstrap import Estimate
 from retfm_jax.evaluation.metrics import (
     MultiLabelMetrics,
     SingleLabelMetrics,
@@ -34,12 +36,14 @@ class Predictions:
     samples: tuple[tuple[int, str | None], ...]
     exclusive: bool
 
-    def metrics(self, draws: int = 1000, seed: int = 0) -> MultiLabelMetrics | SingleLabelMetrics:
+    def measured(self, draws: int = 1000, seed: int = 0) -> "Measured":
         """All metrics of the task's kind with intervals by patient."""
         if self.exclusive:
             truth = self.labels.argmax(1)
-            return single_label(truth, self.scores, self.names, self.patients, draws, seed)
-        return multi_label(self.labels, self.scores, self.names, self.patients, draws, seed)
+            found = single_label(truth, self.scores, self.names, self.patients, draws, seed)
+        else:
+            found = multi_label(self.labels, self.scores, self.names, self.patients, draws, seed)
+        return Measured(self, found)
 
     def counts(self) -> dict[str, Any]:
         """Samples, patients and positives of each class."""
@@ -50,6 +54,27 @@ class Predictions:
                 name: int((self.labels[:, index] == 1).sum())
                 for index, name in enumerate(self.names)
             },
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Predictions with their metrics, computed once for the numbers and for the pictures."""
+
+    predictions: Predictions
+    metrics: MultiLabelMetrics | SingleLabelMetrics
+
+    @property
+    def overall(self) -> Mapping[str, Estimate]:
+        """The metrics of the task as a whole."""
+        return self.metrics.overall if self.predictions.exclusive else self.metrics.macro
+
+    def to_json(self) -> dict[str, Any]:
+        """Kind, counts and metrics as JSON values."""
+        return {
+            "kind": "single-label" if self.predictions.exclusive else "multi-label",
+            "counts": self.predictions.counts(),
+            **self.metrics.to_json(),
         }
 
 

@@ -1,4 +1,4 @@
-"""Image-report retrieval: recall at k both ways, without ever holding the whole similarity matrix."""
+"""Image-report retrieval: recall at k both ways, without holding the whole similarity matrix."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -166,9 +166,7 @@ def retrieve(split: EmbeddedSplit, language: str, draws: int = 1000, seed: int =
         direction: dict(zip(names, values[place * len(names) :][: len(names)], strict=True))
         for place, direction in enumerate(DIRECTIONS)
     }
-    return Retrieval(
-        language, usable, groups, found, recalls, skipped=len(view.seen) - len(usable)
-    )
+    return Retrieval(language, usable, groups, found, recalls, skipped=len(view.seen) - len(usable))
 
 
 def best_answers(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +25,7 @@ class ZeroShot:
     Attributes:
       levels: "patient" and "eye" for patients, "image" for single images; a level without any
         label is absent.
-      left_out: classes for which there is no prompt.
+      left_out: classes that were skipped.
     """
 
     language: str
@@ -58,27 +57,23 @@ def zero_shot(
     split: EmbeddedSplit,
     language: str,
     prompts: Prompts,
-    known_classes: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
 ) -> ZeroShot:
-    """Scores every labelled sample of a split for every class that has prompts.
+    """Scores every labelled sample of a split for its classes.
 
     Args:
-      known_classes: names for which `prompts` answers; None: all.
+      skip: classes of which nobody could say in words what they are ("other").
 
     Raises:
-      UserError: no class has prompts, or nothing is labelled.
+      UserError: no class is left, or nothing is labelled.
     """
-    columns = [
-        index
-        for index, name in enumerate(split.label_names)
-        if known_classes is None or name in known_classes
-    ]
+    columns = [index for index, name in enumerate(split.label_names) if name not in skip]
     names = tuple(split.label_names[index] for index in columns)
     left_out = tuple(name for name in split.label_names if name not in names)
     if not names:
         raise UserError(
-            f"no label of the dataset has a prompt (labels: {', '.join(split.label_names)}); "
-            "name the classes after conditions of the vocabulary"
+            f"no label of the dataset is known (labels: {', '.join(split.label_names) or 'none'}); "
+            "zero-shot needs classes that are named after conditions of the vocabulary"
         )
     classes = class_embeddings(model, names, language, prompts, tuple(split.views))
     levels = {}
@@ -88,7 +83,7 @@ def zero_shot(
         if predictions is not None:
             levels[level] = predictions
     if not levels:
-        raise UserError("no sample of the split has a label; zero-shot needs labels to compare with")
+        raise UserError("no sample of the split has a label to compare zero-shot scores with")
     return ZeroShot(language, levels, left_out)
 
 
@@ -123,19 +118,3 @@ def _level(
         samples=tuple(samples),
         exclusive=exclusive,
     )
-
-
-def to_json(result: ZeroShot, draws: int, seed: int) -> dict[str, Any]:
-    """Metrics and counts of every level as JSON values."""
-    return {
-        "language": result.language,
-        "classes_without_prompt": list(result.left_out),
-        "levels": {
-            level: {
-                "kind": "single-label" if predictions.exclusive else "multi-label",
-                "counts": predictions.counts(),
-                **predictions.metrics(draws, seed).to_json(),
-            }
-            for level, predictions in result.levels.items()
-        },
-    }
