@@ -33,10 +33,14 @@ _ABOVE = re.compile(r"(?:[>≥]|大于|超过|高于|greater than|more than|abov
 _HEADING = re.compile(r"\s*(?:[:：]|[-–—]+\s)")
 # "drusen OD," and "drusen (OD)" name the side afterwards.
 _TRAILING = re.compile(r"\s*[)）]?\s*(?:[,，?？]|and\b|及|$)")
+# Nothing follows but the number of the next item.
+_ALONE = re.compile(r"\s*\d?\s*$")
 
-_STOP = re.compile(r"[;；!！。．•.\n]")
+_STOP = re.compile(r"[;；!！。．•.\n)）①-⑳]")
 # A dot or a line break that ends nothing: "0.6", "approx. 0.6", a line that goes on in lower case.
 _NO_STOP = re.compile(r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]")
+# "2)" begins an item of a list, "(0.2)" does not.
+_ITEM = re.compile(r"(?:^|[\s,，、])\d{1,2}$")
 _WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]")
 
 
@@ -81,7 +85,10 @@ def split_sentences(report: str) -> list[tuple[int, str]]:
     sentences, start = [], 0
     for match in _STOP.finditer(report):
         stop = match.start()
-        if _NO_STOP.match(report, stop):
+        if report[stop] in ")）":
+            if not _ITEM.search(report[max(start, stop - 4) : stop]):
+                continue
+        elif _NO_STOP.match(report, stop):
             continue
         if stop > start:
             sentences.append((start, report[start:stop]))
@@ -98,6 +105,9 @@ class Reader:
         self.lexicon = lexicon
         self.kinds = {condition.id: condition.kind for condition in vocabulary}
         self.grades = _grades(vocabulary)
+        self.ancestors = {
+            condition.id: vocabulary.ancestors(condition.id) for condition in vocabulary
+        }
 
     def read(self, sentence: str) -> Sentence:
         """What a sentence says; spans count from its start."""
@@ -184,17 +194,38 @@ class _Reading:
         if self.skipped or self.forgotten or purpose:
             self.forgotten = False
             return
-        status = ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
+        if self.negated and len(self.mentions) > self.negated_since:
+            # "不伴黄斑水肿的NPDR": the attribute is denied, not what it belongs to.
+            self.negated = "的" not in self.gap(self.mentions[-1].end, start)
         for condition in token.payload:
             if self.grade is not None:
                 word, grade_start, grade_end = self.grade
                 graded = self.reader.grades.get((condition, word))
                 if graded and len(self.gap(grade_end, start)) <= 2:
                     condition, start = graded, grade_start
-            self.mentions.append(Mention(condition, status, self.side, start, end))
+            self.mentions.append(Mention(condition, self._status(), self.side, start, end))
             if condition == "large_cup":
                 self.cup = (start, False)
         self.grade = None
+
+    def _status(self) -> str:
+        return ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
+
+    def staged(self, index: int, token: Token) -> None:
+        """ "diabetic retinopathy, right eye proliferative": a stage of what was named before."""
+        stage, start, end = token.payload, token.start, token.end
+        general = self.reader.ancestors.get(stage, ())
+        named = next((m for m in reversed(self.mentions) if m.condition in general), None)
+        if named is None or self.skipped:
+            return
+        if self.grade is not None:
+            word, grade_start, _ = self.grade
+            stage, start = self.reader.grades.get((stage, word), stage), grade_start
+            self.grade = None
+        if named.side == self.side and not self.negated:
+            named.condition, named.end = stage, end
+        elif not self.negated or named.status == ABSENT:
+            self.mentions.append(Mention(stage, named.status, self.side, start, end))
 
     def graded(self, index: int, token: Token) -> None:
         following = self.next(index)
@@ -342,11 +373,13 @@ class _Reading:
     def _list_of_or(self, index: int) -> bool:
         """Whether the list that goes on here is closed by an "or", with nothing asserted in it."""
         for segment in self._segments_after(index):
-            cues = {token.cue for token in segment}
-            if cues & _STATEMENT or not cues & _NAMED:
+            for token in segment:
+                if token.cue is Cue.OR:
+                    return True
+                if token.cue in _STATEMENT:
+                    return False
+            if not any(token.cue in _NAMED for token in segment):
                 return False
-            if Cue.OR in cues:
-                return True
         return False
 
     def _list_goes_on(self, index: int) -> bool:
@@ -408,6 +441,9 @@ class _Reading:
         if not spoken and self.leading is False and not self.skipped:
             # "A, B in the left eye": the list before may reach over commas.
             spoken = len(self.mentions) > self.sided_since and self._preposition(index)
+        alone = index and self.tokens[index - 1].cue is Cue.COMMA and not self.leading
+        if alone and _ALONE.match(self.lower, token.end):
+            spoken = len(self.mentions) > self.sided_since  # "drusen, left eye"
         if not spoken:
             # The first words of a sentence govern the next ones too; "no left ..." does not.
             self._lead(token, side, heading=not self.mentions and not self.negated)
@@ -431,7 +467,11 @@ class _Reading:
         gap = self.gap(token.end, following.start)
         if following.cue is Cue.COLON and not gap:
             self.sided(index, token)
-        elif token.end - token.start > 2 and not gap and following.cue in _BESIDE_A_SIDE:
+        elif gap:
+            return
+        elif following.cue is Cue.NUMBER or (
+            token.end - token.start > len("rt") and following.cue in _BESIDE_A_SIDE
+        ):
             self._lead(token, token.payload, heading=False)
 
     def _lead(self, token: Token, side: str, heading: bool) -> None:
@@ -528,7 +568,10 @@ class _Reading:
                 last.status = self._cup_status(last.value, last.end) if decides else UNCERTAIN
                 return
         status = self._cup_status(value, token.start) if decides else UNCERTAIN
-        self.mentions.append(Mention(CUP_RATIO, status, self.side, start, token.end, value))
+        side = self.side
+        if side is None and not any(t.cue is Cue.SIDE for t in self.tokens[index + 1 :]):
+            side = self.last_side  # "cupped disc OD, C/D 0.8": a ratio is always one eye's
+        self.mentions.append(Mention(CUP_RATIO, status, side, start, token.end, value))
 
     def _cup_status(self, value: float, start: int) -> str:
         before = self.lower[max(0, start - 14) : start]
@@ -627,6 +670,7 @@ _NORMAL_LIST = frozenset(
 _RULES = {
     Cue.CONDITION: _Reading.condition,
     Cue.GRADE: _Reading.graded,
+    Cue.STAGE: _Reading.staged,
     Cue.AMOUNT: _Reading.amount,
     Cue.NEGATION: _Reading.negation,
     Cue.NEGATED: _Reading.deny,

@@ -28,6 +28,7 @@ class Cue(enum.IntEnum):
     BARE_SIDE = enum.auto()  # "left" is a side only beside what has sides
     AMOUNT = enum.auto()
     GRADE = enum.auto()
+    STAGE = enum.auto()  # a case of the condition named before
     ADVICE = enum.auto()  # what follows is advice
     ADVISED = enum.auto()  # what precedes is advice
     PROCEDURE = enum.auto()  # an examination or treatment that an advice may speak of
@@ -137,7 +138,9 @@ CUES: dict[Cue, str] = {
         should undergo | should be | return in | return to | recall in | rescreen | monitor |
         monitoring | monitor for | watch for | observe for | annual screening | routine screening |
         repeat | needs | need to | plan | plan: | screening for | screen for | to be screened for |
-        suggest regular | educate | if | in case of | risk of | at risk of | suggested to |
+        suggest regular | educate | if | in case of | risk of | at risk of | may progress to |
+        progress to |
+        may lead to | can lead to | suggested to |
         clinical correlation | advice | advice: | recheck | re examine | treatment for | treat |
         建议 | 复查 | 随访 | 随诊 | 复诊 | 就诊 | 转诊 | 请结合 | 必要时 | 进一步 | 定期 | 完善 |
         如有 | 如出现 | 若有 | 若出现 | 注意 | 请 | 应行 | 需行 | 推荐 | 控制血糖 | 控制血压 | 嘱 |
@@ -156,7 +159,8 @@ CUES: dict[Cue, str] = {
     """,
     Cue.SERVICE: """
         surgery | operation | extraction | repair | screening | clinic | service | programme |
-        program | study | questionnaire | 手术 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊 | 筛查
+        program | study | questionnaire | 手术 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊 | 筛查 |
+        术后 | 复位术后 | 复位术 | 修补术后
     """,
     Cue.PURPOSE: """
         除外 | to exclude | to confirm | for further | to assess | to evaluate | 以明确 | 以排除 |
@@ -253,6 +257,17 @@ GRADE_WORDS: dict[str, str] = {
         severe | very severe | severely | advanced | moderate to severe | moderate/severe |
         moderately severe | 重度 | 中重度 | 严重 | 中至重度 | 极重度 | 中到重度
     """,
+}
+
+#: Stages by the condition that they make of a more general one.
+STAGES: dict[str, str] = {
+    "npdr": """
+        nonproliferative | non proliferative | 非增殖期 | 非增生期 | 非增殖性 | 非增生性 | 非增殖 |
+        背景期
+    """,
+    "pdr": "proliferative | 增殖期 | 增生期 | 增殖性 | 增生性",
+    "dry_amd": "dry type | dry form | 干性 | 萎缩型 | 萎缩性",
+    "wet_amd": "wet type | wet form | exudative type | 湿性 | 渗出型",
 }
 
 ANATOMY: dict[str, str] = {

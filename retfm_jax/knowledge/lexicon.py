@@ -14,6 +14,7 @@ from retfm_jax.knowledge.cues import (
     NORMAL_PARTS,
     SIDES,
     SIDES_IN_CAPITALS,
+    STAGES,
     Cue,
 )
 from retfm_jax.knowledge.normalise import SPELLINGS, fold, normalise
@@ -205,6 +206,7 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
         (Cue.SIDE_CAPITALS, SIDES_IN_CAPITALS),
         (Cue.BARE_SIDE, BARE_SIDES),
         (Cue.GRADE, GRADE_WORDS),
+        (Cue.STAGE, {stage: listed for stage, listed in STAGES.items() if stage in vocabulary}),
         (Cue.NORMAL_PART, NORMAL_PARTS),
         (Cue.ANATOMY, ANATOMY),
     ):

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable
 
-_LETTER = re.compile("[a-z0-9]")
-#: A word in Latin letters ends where no letter or digit follows.
-_WORD_END = "(?![a-z0-9])"
+# A word in Latin letters ends where no letter follows; reports write "C/D0.3".
+_WORD_END = (("[a-z]", "(?![a-z])"), ("[0-9]", "(?![a-z0-9])"))
 
 
 def trie_pattern(words: Iterable[str]) -> str:
@@ -35,5 +34,5 @@ def _pattern(node: dict[str, dict], last: str) -> str:
     ]
     if "" in node:
         # Longer words come first, so the end of this one is the last resort.
-        alternatives.append(_WORD_END if _LETTER.match(last) else "")
+        alternatives.append(next((end for kind, end in _WORD_END if re.match(kind, last)), ""))
     return alternatives[0] if len(alternatives) == 1 else f"(?:{'|'.join(alternatives)})"
