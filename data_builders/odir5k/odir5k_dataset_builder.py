@@ -11,6 +11,7 @@ from retfm_jax.data import tables
 from retfm_jax.data.rows import FilePicture, PatientRow, Row, compose_report
 from retfm_jax.data.rows_builder import RowsBuilder
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.vocabulary import Condition, load_vocabulary
 
 #: Label -> the columns that mean it: the full names, and the letters of the original table.
 _LABEL_COLUMNS = {
@@ -18,7 +19,7 @@ _LABEL_COLUMNS = {
     "diabetic_retinopathy": ("Diabetes", "D"),
     "glaucoma": ("Glaucoma", "G"),
     "cataract": ("Cataract", "C"),
-    "age_related_macular_degeneration": ("Age related Macular Degeneration", "A"),
+    "amd": ("Age related Macular Degeneration", "A"),
     "hypertensive_retinopathy": ("Hypertension", "H"),
     "pathologic_myopia": ("Pathological Myopia", "M"),
     "other_abnormality": ("Other diseases/abnormalities", "O"),
@@ -31,6 +32,9 @@ _COLUMNS = (
     "Right-Diagnostic Keywords",
     *("|".join(names) for names in _LABEL_COLUMNS.values()),
 )
+
+#: Keywords that speak of the picture and not of the eye.
+_OF_THE_PICTURE = re.compile(r"\b(image|photograph\w*|dust)\b")
 _TABLES = ("full_df.csv", "data.csv", "*nnotation*.csv", "data.xlsx", "*nnotation*.xlsx")
 _FOLDERS = ("preprocessed_images", "Training Images", "*Training*", "*Images*", "*images*")
 
@@ -108,23 +112,71 @@ def _patient(
     if len(there) == eyes == 1:
         # Kaggle's table names the missing eye of a one-eyed patient, too: no fault of the copy.
         pictures = {eye: pictures[eye] if eye in there else None for eye in pictures}
+    labels = tuple(label for label in _LABEL_COLUMNS if _is_present(cells, label))
+    of_eyes = {eye: _eye_labels(words) for eye, words in said.items()}
+    found = of_eyes["Left"] | of_eyes["Right"]
+    # The source labels patients. What the keywords say of each eye is believed where both eyes
+    # together say what the source says of the patient.
+    agree = (found - {"normal"} or found) == set(labels)
+    english = {eye: _report(words, "en") for eye, words in said.items()}
+    report = compose_report(english["Left"], english["Right"])
+    chinese = {eye: _report(words, "zh") for eye, words in said.items()}
+    if all(bool(chinese[eye]) == bool(english[eye]) for eye in said):
+        report |= compose_report(chinese["Left"], chinese["Right"])
     return PatientRow(
         record_id=cells["ID"],
         file=str(path),
         row=number,
         left=pictures["Left"],
         right=pictures["Right"],
-        report=compose_report(said["Left"], said["Right"]),
-        left_report=said["Left"],
-        right_report=said["Right"],
-        labels=tuple(label for label in _LABEL_COLUMNS if _is_present(cells, label)),
+        report=report,
+        left_report=english["Left"] | chinese["Left"],
+        right_report=english["Right"] | chinese["Right"],
+        labels=labels,
+        left_labels=tuple(of_eyes["Left"]) if agree else None,
+        right_labels=tuple(of_eyes["Right"]) if agree else None,
     )
 
 
-def _keywords(text: str) -> dict[str, str]:
+def _keywords(text: str) -> tuple[str, ...]:
     words = (re.sub(r"\s+", " ", word).strip() for word in re.split("[,，;；]", text))
-    joined = ", ".join(dict.fromkeys(word for word in words if word))
-    return {"en": joined} if joined else {}
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def _condition(word: str) -> Condition | None:
+    """What a keyword means, None where the vocabulary does not know it."""
+    # The annotators leave the word out, but mean nothing else by proliferative retinopathy.
+    word = re.sub(r"proliferative retinopathy", "proliferative diabetic retinopathy", word)
+    # "Suspected glaucoma" stands in the vocabulary as it stands in charts.
+    word = re.sub(r"^suspected (.+)", r"\1 suspect", word)
+    return load_vocabulary().find(word)
+
+
+def _report(words: Sequence[str], language: str) -> dict[str, str]:
+    """The keywords as written, or by their Chinese names where each of them has one."""
+    if language == "en":
+        return {"en": ", ".join(words)} if words else {}
+    conditions = [_condition(word) for word in words if not _OF_THE_PICTURE.search(word)]
+    if not conditions or None in conditions:
+        return {}
+    return {"zh": "、".join(dict.fromkeys(condition.name["zh"] for condition in conditions))}
+
+
+def _eye_labels(words: Sequence[str]) -> set[str]:
+    """The classes that an eye's keywords mean; "normal" only where nothing else is said."""
+    vocabulary = load_vocabulary()
+    labels = set()
+    for word in words:
+        if _OF_THE_PICTURE.search(word):
+            continue
+        condition = _condition(word)
+        means = {"other_abnormality"}
+        if condition is not None:
+            # A suspicion counts as its disease, as the source's own labels have it.
+            own = {condition.id, condition.suspicion_of, *vocabulary.ancestors(condition.id)}
+            means = own & set(_LABEL_COLUMNS) or means
+        labels |= means
+    return labels - {"normal"} or labels
 
 
 def _is_present(cells: Mapping[str, str], label: str) -> bool:

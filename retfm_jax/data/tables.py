@@ -58,7 +58,8 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
             remedy += " (it reads as gb18030, the usual one of Chinese spreadsheets)"
         except UnicodeDecodeError:
             pass
-        raise UserError(f"{path} row {row} is not {encoding.removesuffix('-sig')}: {remedy}") from error
+        name = encoding.removesuffix("-sig")
+        raise UserError(f"{path} row {row} is not {name}: {remedy}") from error
 
 
 def read_csv(path: str | Path, problems: ProblemLog, encoding: str = "utf-8") -> Table:

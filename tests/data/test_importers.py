@@ -384,7 +384,8 @@ def test_published_containers_report_their_faults(tmp_path):
     with images.open("a", encoding="utf-8") as file:
         file.write("106\tonly one eye\n107\t!!!!\t\n")
     with texts.open("a", encoding="utf-8") as file:
-        file.write('{"text_id": 9, "text": "normal", "image_ids": [999]}\n{"text_id": 1}\nno json\n')
+        file.write('{"text_id": 9, "text": "normal", "image_ids": [999]}\n')
+        file.write('{"text_id": 1}\nno json\n')
         file.write('{"text_id": 9, "text": "正常", "image_ids": [100]}\n')
     problems = ProblemLog()
     rows = published.rows_of_tsv(images, texts, problems)

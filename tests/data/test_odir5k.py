@@ -56,7 +56,12 @@ def test_both_layouts_give_the_same_patients(tmp_path, labels, per_image):
     }
     assert found["7"].left_report["en"] == "hard exudates, mild retinopathy"
     assert found["12"].labels.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
-    assert (found["12"].left_labels == -1).all()
+    # Of each eye by its keywords, where both eyes together have the patient's labels.
+    assert found["12"].left_labels.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert found["12"].right_labels.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+    assert (found["7"].left_labels == -1).all()
+    assert (found["7"].right_labels == -1).all()
+    assert found["30"].report["zh"] == "左眼：正常眼底；右眼：正常眼底。"
     assert bool(found["12"].left) != per_image
     assert found["12"].right
     assert problems_of(folder) == []
