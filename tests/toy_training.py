@@ -217,9 +217,10 @@ def toy_config(
     )
 
 
-def toy_run(workdir: Path, config: ExperimentConfig, bad: int | None = None, **options):
+def toy_run(workdir: Path, config: ExperimentConfig, bad=None, signals=None, evaluate=None):
     """Trains the toy."""
-    return loop.run(config, workdir, Toy(config.model), toy_data(bad), **options)
+    data = toy_data(bad, signals)
+    return loop.run(config, workdir, Toy(config.model), data, evaluate=evaluate)
 
 
 def flat(tree) -> dict[str, np.ndarray]:

@@ -1,7 +1,11 @@
 """One process per host: the start of all of them, and how they wait for each other."""
 
+import contextlib
 import os
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from glob import glob
 from typing import Any
 
@@ -14,8 +18,11 @@ from jax.experimental import multihost_utils
 
 from retfm_jax.errors import UserError
 
-#: Seconds without a sign of life after which a process counts as lost.
-HEARTBEAT_TIMEOUT = 40
+#: Seconds between signs of life, and without one until a process counts as lost.
+_SIGN_EVERY = 3.0
+_SILENCE = 25.0
+#: The last sign of a process that is done.
+_LEFT = "left"
 
 
 def start(timeout: int = 300) -> None:
@@ -41,7 +48,6 @@ def start(timeout: int = 300) -> None:
             num_processes=None if count is None else int(count),
             process_id=None if index is None else int(index),
             initialization_timeout=timeout,
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -98,6 +104,65 @@ def barrier(name: str, timeout: float = 300.0) -> None:
             f"waited {timeout:.0f} s at {name!r} for process {', '.join(map(str, missing))} of "
             f"{jax.process_count()}: look at what that process printed last, then start all again"
         )
+
+
+@contextlib.contextmanager
+def watch(resume_point: Callable[[], str]) -> Iterator[None]:
+    """Ends this process with a message when another one of the run is lost.
+
+    A collective that waits for a dead process waits for ever on most devices, and so does the
+    main thread; hence a thread of its own that watches and ends the process.
+
+    Args:
+      resume_point: says from where the run can go on.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    client, leaving = jax_distributed.global_state.client, threading.Event()
+    others = set(range(jax.process_count())) - {jax.process_index()}
+
+    def sign(text: str) -> None:
+        client.key_value_set(f"retfm/alive/{jax.process_index()}", text, allow_overwrite=True)
+
+    def look() -> None:
+        seen = dict.fromkeys(others, ("", time.monotonic()))
+        while not leaving.wait(_SIGN_EVERY):
+            try:
+                sign(str(time.monotonic()))
+                signs = {
+                    int(key.rsplit("/", 1)[1]): text
+                    for key, text in client.key_value_dir_get("retfm/alive/")
+                }
+            except jax.errors.JaxRuntimeError:
+                _end("process 0, which keeps the run together,", resume_point())
+            now = time.monotonic()
+            for process in others:
+                text = signs.get(process, "")
+                if text == _LEFT or text != seen[process][0]:
+                    seen[process] = (text, now)
+                elif now - seen[process][1] > _SILENCE:
+                    _end(f"process {process} of {jax.process_count()}", resume_point())
+
+    watcher = threading.Thread(target=look, name="watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        leaving.set()
+        watcher.join(timeout=_SIGN_EVERY)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            sign(_LEFT)
+
+
+def _end(who: str, resume_point: str) -> None:
+    print(
+        f"\nerror: {who} gives no sign of life: it has ended or its host does not answer. Look at "
+        f"what it printed last and start all processes again; {resume_point}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def to_host(tree: Any) -> Any:

@@ -21,6 +21,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Metrics, Params
+from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
@@ -186,6 +187,7 @@ def run(
 
     with (
         StopSignal() as signal,
+        distributed.watch(lambda: _resume_point(checkpoints)),
         _explained(checkpoints),
         log,
         contextlib.closing(profiler),

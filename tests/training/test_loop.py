@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from toy_training import Toy, flat, toy_config, toy_data, toy_run
 
 from retfm_jax.config import ProfileConfig
 from retfm_jax.errors import UserError
+from retfm_jax.runtime import mesh
 from retfm_jax.training import loop
 
 
@@ -46,8 +48,8 @@ def _start(workdir, *arguments, devices=1, **environment):
 @pytest.fixture(autouse=True)
 def _small_mesh(monkeypatch):
     """The toy compiles faster for one device; meshes are tested with the step."""
-    make_mesh = loop.make_mesh
-    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+    first = jax.devices()[:1]
+    monkeypatch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -193,12 +195,14 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-def _start_two(workdir, *arguments):
+def _start_two(workdir, *arguments, second=()):
+    """Two processes of a run; the second one takes further arguments."""
     address = f"localhost:{_free_port()}"
     return [
         _start(
             workdir,
             *arguments,
+            *(second if index else ()),
             devices=2,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
@@ -213,7 +217,9 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
     output, _ = one.communicate(timeout=120)
     assert one.returncode == 0, output
     # The second process alone is told to stop; both save the same step.
-    two = _start_two(tmp_path / "two", "--steps", "6", "--kill-at", "1", "--signal", "SIGTERM")
+    two = _start_two(
+        tmp_path / "two", "--steps", "6", second=("--kill-at", "1", "--signal", "SIGTERM")
+    )
     outputs = [process.communicate(timeout=120)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
     assert "after step 4 of 6" in outputs[0]
@@ -223,3 +229,31 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
     losses = [[line["loss"] for line in _lines(tmp_path / run)] for run in ("one", "two")]
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_a_run_goes_on_on_another_mesh_with_the_same_losses(tmp_path, monkeypatch):
+    whole = toy_run(tmp_path / "whole", toy_config(6, learning_rate=1e-3))
+    monkeypatch.setattr(loop, "make_mesh", mesh.make_mesh)
+    toy_run(
+        tmp_path / "moved",
+        toy_config(6, (4, 2), learning_rate=1e-3, every=3),
+        signals={2: "SIGTERM"},
+    )
+    assert len(_lines(tmp_path / "moved")) == 3
+    monkeypatch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, jax.devices()[:2]))
+    moved = toy_run(tmp_path / "moved", toy_config(6, (1, 2), learning_rate=1e-3))
+    losses = [[line["loss"] for line in _lines(tmp_path / run)] for run in ("whole", "moved")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for path, leaf in flat(whole.params).items():
+        np.testing.assert_allclose(flat(moved.params)[path], leaf, atol=1e-5, err_msg=path)
+
+
+def test_a_lost_process_ends_the_other_one_with_a_message(tmp_path):
+    two = _start_two(tmp_path, "--steps", "200000", second=("--kill-at", "20"))
+    two[1].communicate(timeout=120)
+    began = time.monotonic()
+    output, _ = two[0].communicate(timeout=120)
+    assert two[0].returncode == 1, output
+    assert "process 1 of 2 gives no sign of life" in output
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints'}" in output
+    assert time.monotonic() - began < 60
