@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -136,7 +137,7 @@ def draw(counts: LabelCounts) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Any, counts: LabelCounts, shown: list[str], names: Mapping[str, str]) -> None:
+def _draw_bars(axes: Axes, counts: LabelCounts, shown: list[str], names: Mapping[str, str]) -> None:
     places = np.arange(len(shown))
     uncertain = np.array([counts.uncertain[c] for c in shown], float)
     total = np.array([counts.present[c] for c in shown], float)
@@ -158,11 +159,15 @@ def _draw_bars(axes: Any, counts: LabelCounts, shown: list[str], names: Mapping[
 
 
 def _draw_matrix(
-    axes: Any, counts: LabelCounts, shown: list[str], names: Mapping[str, str]
+    axes: Axes, counts: LabelCounts, shown: list[str], names: Mapping[str, str]
 ) -> None:
+    axes.set_title("Co-occurrence: % of the reports with the row's label that have the column's")
+    if not shown:
+        axes.set_axis_off()
+        return
     share = np.array(
         [[counts.pairs[row, col] / counts.present[row] for col in shown] for row in shown]
-    ).reshape(len(shown), len(shown))
+    )
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for row, col in np.argwhere(share >= 0.005):
         axes.annotate(
@@ -172,5 +177,4 @@ def _draw_matrix(
     labels = [names[c] for c in shown]
     axes.set_xticks(range(len(shown)), labels, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
-    axes.set_title("Co-occurrence: % of the reports with the row's label that have the column's")
     axes.figure.colorbar(image, ax=axes, shrink=0.6)

@@ -142,6 +142,7 @@ class _Reading:
         self.negated = False
         self.negated_since = 0  # first mention under the negation
         self.negation_segment = 0
+        self.negated_list = False  # a comma may continue the negation
         self.doubted = False
         self.skipped = False  # advice and history
         self.side: str | None = None
@@ -263,6 +264,7 @@ class _Reading:
             self.negated = True
             self.negated_since = len(self.mentions)
             self.negation_segment = self.segment
+            self.negated_list = True
         elif len(self.mentions) > self.segment:
             self.deny(index, token)
 
@@ -272,7 +274,12 @@ class _Reading:
 
     def deny(self, index: int, token: Token) -> None:
         """ "A, B and C not seen": what precedes is absent."""
-        first = self.segment
+        first, following = self.segment, self.next(index)
+        if first == len(self.mentions) and following is not None and following.cue in _NAMED:
+            self.negated = not self.gap(token.end, following.start)  # "resolved macular oedema"
+            self.negated_since = self.negation_segment = first
+            self.negated_list = False
+            return
         joined = any(
             t.cue in (Cue.AND, Cue.OR) and t.start >= self.segment_start
             for t in self.tokens[:index]
@@ -347,7 +354,7 @@ class _Reading:
         following = self.next(index)
         if self.skipped and (following is None or following.cue not in _ADVICE_GOES_ON):
             self.skipped = False
-        if self.negated and not self._list_goes_on(index):
+        if self.negated and not (self.negated_list and self._list_goes_on(index)):
             self.negated = False
         if self.doubted and not self._list_of_or(index):
             self.doubted = False
@@ -449,7 +456,9 @@ class _Reading:
             self._lead(token, side, heading=not self.mentions and not self.negated)
             return
         trailing = _TRAILING.match(self.lower, token.end) is not None
-        if self.leading and not trailing and not self._preposition(index):
+        following = self.next(index)
+        measures = self.cup is not None and following is not None and following.cue is Cue.NUMBER
+        if self.leading and not trailing and (measures or not self._preposition(index)):
             self._lead(token, side, heading=False)
             return
         first = max(self.segment, self.sided_since) if self.leading else self.sided_since
@@ -462,6 +471,8 @@ class _Reading:
 
     def bare_side(self, index: int, token: Token) -> None:
         following = self.next(index)
+        if self._preposition(index) and _TRAILING.match(self.lower, token.end):
+            self.sided(index, token)  # "macular oedema in the left"
         if following is None:
             return
         gap = self.gap(token.end, following.start)

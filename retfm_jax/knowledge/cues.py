@@ -71,7 +71,8 @@ CUES: dict[Cue, str] = {
         has been ruled out | have been ruled out | was ruled out | were ruled out | is ruled out |
         are ruled out | excluded | resolved | has resolved | have resolved | has cleared |
         have cleared | disappeared | ( ) | none | nil | is unlikely | are unlikely |
-        regressed completely | not demonstrated | not appreciated | been excluded | 阴性 | 已吸收 |
+        regressed completely | not demonstrated | not appreciated | been excluded | cannot be seen |
+        can not be seen | could not be seen | cannot be detected | 阴性 | 已吸收 |
         完全吸收 | 消退 | 已消退 | 消失 | 已消失 | 已除外 | 未查及 | 可排除 | 已愈 | 不明显 |
         吸收完全
     """,
@@ -176,7 +177,7 @@ CUES: dict[Cue, str] = {
     """,
     Cue.HISTORY_NEXT: "previous | prior | past | resolved previous | former",
     Cue.HISTORY_LAST: """
-        years ago | year ago | months ago | 史 | 手术史 | 年前 | 病史多年
+        years ago | year ago | months ago | 史 | 手术史 | 年前 | repaired | 病史多年
     """,
     Cue.HEADING: """
         impression: | impression : | imp: | imp : | diagnosis: | diagnosis : | dx: | dx : |

@@ -8,7 +8,6 @@ mention becomes labels of the vocabulary, here.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from retfm_jax.knowledge.clauses import (
@@ -39,7 +38,6 @@ _SCOPES = {
     None: (PATIENT,),
 }
 _NAMES = {NORMALITY: "normal", CUP_RATIO: "large_cup"}
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 #: Reports repeat their sentences; so many different ones are remembered.
 _REMEMBERED = 1 << 15
@@ -219,7 +217,7 @@ class Labeler:
         statuses = {
             scope: self._close(said[scope], normal[scope], scope in abnormal)
             if said[scope] or normal[scope]
-            else _NOTHING
+            else {}
             for scope in said
         }
         evidence = [
@@ -228,7 +226,7 @@ class Labeler:
             if item.condition != "normal"
             or any("normal" in statuses[scope] for scope in _SCOPES[item.side][1:] or (PATIENT,))
         ]
-        return ReportLabels(MappingProxyType(statuses), tuple(evidence))
+        return ReportLabels(statuses, tuple(evidence))
 
     def _compare_cups(
         self,
@@ -260,7 +258,7 @@ class Labeler:
         if not abnormal and (FUNDUS in normal or {DISC, MACULA} <= normal):
             closed["normal"] = PRESENT
         order = self._order
-        return MappingProxyType({c: closed[c] for c in sorted(closed, key=order.__getitem__)})
+        return {c: closed[c] for c in sorted(closed, key=order.__getitem__)}
 
 
 def _affirm(statuses: dict[str, str], condition: str, status: str) -> None:

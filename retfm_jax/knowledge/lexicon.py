@@ -103,7 +103,7 @@ _MISSPELLINGS = {
     "vitreous": ("vitrous", "viterous"),
     "pigmentosa": ("pigmentosum",),
 }
-# Chinese terms that share a word: "硬性及软性渗出" names two.
+# Terms that share a word: "硬性及软性渗出" names two.
 _COMBINED = {
     ("hard_exudates", "cotton_wool_spots"): (
         "hard and soft exudates",
@@ -122,6 +122,16 @@ _COMBINED = {
         "火焰状及点状出血",
     ),
     ("vessel_tortuosity", "arteriolar_narrowing"): ("attenuated and tortuous vessels",),
+    ("diabetic_retinopathy", "hypertensive_retinopathy"): (
+        "diabetic or hypertensive retinopathy",
+        "diabetic and hypertensive retinopathy",
+        "hypertensive or diabetic retinopathy",
+        "hypertensive and diabetic retinopathy",
+    ),
+    ("npdr", "pdr"): (
+        "background or proliferative diabetic retinopathy",
+        "non-proliferative or proliferative diabetic retinopathy",
+    ),
 }
 _ENLARGED = {
     True: ("enlarged", "increased", "large", "high", "raised", "elevated"),
@@ -171,7 +181,7 @@ class Lexicon:
             word = match.group()
             start, end = match.span()
             entry = words.get(word) or words.get(word.replace(" ", "").replace("\n", ""))
-            cue, payload = entry or (Cue.NUMBER, float(word))
+            cue, payload = entry or (Cue.NUMBER, float(word.replace(",", ".")))
             if cue is Cue.ABBREVIATION or cue is Cue.SIDE_CAPITALS:
                 if not sentence[start:end].rstrip("s").isupper():
                     continue
@@ -229,7 +239,7 @@ def _scanner(words: Iterable[str]) -> re.Pattern[str]:
         (latin if re.match("[a-z0-9]", word) else other).add(word)
     first = "".join(sorted({re.escape(word[0]) for word in other}))
     return re.compile(
-        r"(?<![\d.])[01]?\.\d{1,2}(?!\d)"
+        r"(?<![\d.])(?:[01]?\.\d{1,2}|0,\d)(?!\d)"
         rf"|(?<![a-z0-9])(?=[a-z0-9]){trie_pattern(latin)}"
         # The set spares most positions the walk through the alternatives.
         rf"|(?=[{first}]){trie_pattern(other)}"

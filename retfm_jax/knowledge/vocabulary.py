@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -154,7 +153,7 @@ def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
             entries[condition_id] = condition
     source = ", ".join(str(file) for file in (path, *extensions))
     _check(entries, source)
-    return Vocabulary(MappingProxyType(entries))
+    return Vocabulary(entries)
 
 
 def _read(path: Path) -> list[Any]:
@@ -213,11 +212,11 @@ def _parse(raw: Mapping[str, Any], known: Condition | None, where: str) -> Condi
     for key in ("synonyms", "signs"):
         added = _lists(raw.get(key) or {}, f"{where}: {key!r}")
         before = getattr(known, key) if known else dict.fromkeys(LANGUAGES, ())
-        changes[key] = MappingProxyType({lang: before[lang] + added[lang] for lang in LANGUAGES})
+        changes[key] = {lang: before[lang] + added[lang] for lang in LANGUAGES}
     for key in ("abbreviations", "sign_of"):
         added_list = _texts(raw.get(key) or [], f"{where}: {key!r}")
         changes[key] = (getattr(known, key) if known else ()) + added_list
-    changes["name"] = MappingProxyType(name)
+    changes["name"] = name
     if known is not None:
         return dataclasses.replace(known, **changes)
     return Condition(id=raw["id"], **changes)
