@@ -128,7 +128,27 @@ def _grades(vocabulary: Vocabulary) -> Mapping[tuple[str, str], str]:
 
 
 class _Reading:
-    """The state of one pass."""
+    """The state of one pass; its fields begin as the class has them."""
+
+    segment = 0  # first mention of the comma segment
+    segment_start = 0  # where it starts in the text
+    group = 0  # first mention of the list that a following doubt refers to
+    negated = False
+    negated_since = 0  # first mention under the negation
+    negation_segment = 0
+    negated_list = False  # a comma may continue the negation
+    doubted = False
+    skipped = False  # advice and history
+    forgotten = False  # the next condition is history
+    procedure: int | None = None  # mentions before a procedure of the segment
+    side: str | None = None
+    last_side: str | None = None  # also where it stands after what it governs
+    sided_since = 0  # first mention after the last side
+    leading = False  # sides stand before what they govern
+    heading: str | None = None
+    resets = False
+    grade: tuple[str, int, int] | None = None  # word and span
+    cup: tuple[int, bool] | None = None  # start, and whether a number decides
 
     def __init__(self, reader: Reader, text: str, tokens: Sequence[Token]):
         self.reader = reader
@@ -136,25 +156,6 @@ class _Reading:
         self.lower = text.lower()
         self.tokens = tokens
         self.mentions: list[Mention] = []
-        self.segment = 0  # first mention of the comma segment
-        self.segment_start = 0  # where it starts in the text
-        self.group = 0  # first mention of the list that a following doubt refers to
-        self.negated = False
-        self.negated_since = 0  # first mention under the negation
-        self.negation_segment = 0
-        self.negated_list = False  # a comma may continue the negation
-        self.doubted = False
-        self.skipped = False  # advice and history
-        self.side: str | None = None
-        self.last_side: str | None = None  # also where it stands after what it governs
-        self.sided_since = 0  # first mention after the last side
-        self.leading = False  # sides stand before what they govern
-        self.heading: str | None = None
-        self.resets = False
-        self.grade: tuple[str, int, int] | None = None
-        self.cup: tuple[int, bool] | None = None  # start, and whether a number decides
-        self.procedure: int | None = None  # mentions before a procedure of the segment
-        self.forgotten = False  # the next condition is history
 
     def run(self) -> Sentence:
         for index, token in enumerate(self.tokens):
@@ -165,7 +166,7 @@ class _Reading:
 
     # ---- what stands around a token
 
-    def next(self, index: int) -> Token | None:
+    def after(self, index: int) -> Token | None:
         return self.tokens[index + 1] if index + 1 < len(self.tokens) else None
 
     def governs(self, index: int) -> bool:
@@ -183,7 +184,7 @@ class _Reading:
     # ---- rules
 
     def condition(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         start, end = token.start, token.end
         # "cataract surgery", "青光眼手术史": the condition is not a finding.
         purpose = (
@@ -213,7 +214,7 @@ class _Reading:
         return ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
 
     def staged(self, index: int, token: Token) -> None:
-        """ "diabetic retinopathy, right eye proliferative": a stage of what was named before."""
+        """A stage of what was named before: "diabetic retinopathy, right eye proliferative"."""
         stage, start, end = token.payload, token.start, token.end
         general = self.reader.ancestors.get(stage, ())
         named = next((m for m in reversed(self.mentions) if m.condition in general), None)
@@ -229,8 +230,8 @@ class _Reading:
             self.mentions.append(Mention(stage, named.status, self.side, start, end))
 
     def graded(self, index: int, token: Token) -> None:
-        following = self.next(index)
-        if self.mentions and len(self.mentions) > self.segment - 1:
+        following = self.after(index)
+        if self.mentions:
             last = self.mentions[-1]
             graded = self.reader.grades.get((last.condition, token.payload))
             adjacent = self.gap(last.end, token.start) in ("", "(", ",", ":", "(", "（", "，", "：")
@@ -273,8 +274,8 @@ class _Reading:
         return any(t.cue in (Cue.ABNORMAL, Cue.NORMAL) for t in self.tokens[index + 1 : index + 6])
 
     def deny(self, index: int, token: Token) -> None:
-        """ "A, B and C not seen": what precedes is absent."""
-        first, following = self.segment, self.next(index)
+        """What precedes is absent: "A, B and C not seen"."""
+        first, following = self.segment, self.after(index)
         if first == len(self.mentions) and following is not None and following.cue in _NAMED:
             self.negated = not self.gap(token.end, following.start)  # "resolved macular oedema"
             self.negated_since = self.negation_segment = first
@@ -302,7 +303,7 @@ class _Reading:
         return max(0, min(count, self.segment))
 
     def doubt(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         ahead = self.governs(index) and (
             following is not None and following.cue not in (Cue.AND, Cue.OR)
         )
@@ -315,7 +316,7 @@ class _Reading:
 
     def question(self, index: int, token: Token) -> None:
         before = self.tokens[index - 1] if index else None
-        following = self.next(index)
+        following = self.after(index)
         glued = before is not None and before.end == token.start
         ahead = following is not None and self.gap(token.end, following.start) == ""
         if not glued and ahead and (self.segment == len(self.mentions) or self.governs(index)):
@@ -351,7 +352,7 @@ class _Reading:
         self.negated = self.doubted = self.skipped = False
 
     def comma(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         if self.skipped and (following is None or following.cue not in _ADVICE_GOES_ON):
             self.skipped = False
         if self.negated and not (self.negated_list and self._list_goes_on(index)):
@@ -456,7 +457,7 @@ class _Reading:
             self._lead(token, side, heading=not self.mentions and not self.negated)
             return
         trailing = _TRAILING.match(self.lower, token.end) is not None
-        following = self.next(index)
+        following = self.after(index)
         measures = self.cup is not None and following is not None and following.cue is Cue.NUMBER
         if self.leading and not trailing and (measures or not self._preposition(index)):
             self._lead(token, side, heading=False)
@@ -470,7 +471,7 @@ class _Reading:
             self.side = None
 
     def bare_side(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         if self._preposition(index) and _TRAILING.match(self.lower, token.end):
             self.sided(index, token)  # "macular oedema in the left"
         if following is None:
@@ -511,7 +512,7 @@ class _Reading:
         )
 
     def headed(self, index: int, token: Token) -> None:
-        """ "Impression:" speaks of the patient again."""
+        """A heading such as "Impression:" speaks of the patient again."""
         self._new_segment(token.end)
         self.side = self.heading = None
         self.leading = self.negated = self.doubted = self.skipped = False
@@ -537,7 +538,7 @@ class _Reading:
             self.procedure = len(self.mentions)
 
     def history(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         if self.governs(index) or (following is not None and following.cue is Cue.COLON):
             self.skipped = True
         else:
@@ -548,7 +549,7 @@ class _Reading:
         self._clip()
 
     def forget_next(self, index: int, token: Token) -> None:
-        following = self.next(index)
+        following = self.after(index)
         if following is not None and not self.gap(token.end, following.start):
             self.forgotten = following.cue is Cue.CONDITION
 
