@@ -89,7 +89,7 @@ class Checkpoints:
         self._writing = step
         args = ocp.args.Composite(
             network=ocp.args.StandardSave(network),
-            training=ocp.args.StandardSave(training),
+            training=ocp.args.StandardSave(_without_empty(training)),
             data=ocp.args.JsonSave(dict(data)),
             meta=ocp.args.JsonSave({**meta, "checksums": [checksum(network), checksum(training)]}),
         )
@@ -197,9 +197,19 @@ class Checkpoints:
         for name, wanted in (("network", network), ("training", training)):
             if stored[name] is None:
                 raise ValueError(f"its {name} item is missing")
-            _check_shapes(self.folder / str(step), name, stored[name].tree, wanted)
+            tree = _without_empty(wanted)
+            _check_shapes(self.folder / str(step), name, stored[name].tree, tree)
         network = self._item(step, "network", ocp.args.StandardRestore(network))
-        training = self._item(step, "training", ocp.args.StandardRestore(training))
+        stored = self._item(step, "training", ocp.args.StandardRestore(_without_empty(training)))
+        training = jax.tree.map(
+            lambda wanted, leaf: (
+                jnp.zeros(wanted.shape, wanted.dtype, device=wanted.sharding)
+                if leaf is None
+                else leaf
+            ),
+            training,
+            stored,
+        )
         if [checksum(network), checksum(training)] != meta["checksums"]:
             raise ValueError("its arrays are not those that were written")
         return Restored(step, network, training, data, meta)
@@ -238,6 +248,11 @@ def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
         "meta": ocp.JsonCheckpointHandler(),
     }
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _without_empty(tree: Any) -> Any:
+    # Orbax writes no array without elements, such as the labels of a queue whose data have none.
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
 
 
 def _reason(error: BaseException) -> str:

@@ -37,6 +37,7 @@ def _trees(mesh, factor=1.0):
             "step": np.int32(7),
             "opt_state": ({"mu": {"kernel": kernel / 2}},),
             "key": np.uint32([1, 2]),
+            "labels": np.zeros((8, 0), np.float32),
         },
     )
     return jax.device_put(trees, shardings(trees, mesh))
