@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from retfm_jax.data.rows import Row
+from retfm_jax.data.rows import ImageRow, PatientRow, Row
 from retfm_jax.data.rows_builder import RowsBuilder
 from retfm_jax.data.validation import ProblemLog
 
@@ -21,14 +21,16 @@ class Builder(RowsBuilder, skip_registration=True):
     ) -> None:
         self.name = name
         self._rows = list(rows)
+        self.kind = "image" if rows and isinstance(rows[0], ImageRow) else "patient"
         super().__init__(**kwargs)
         self.problems = problems
 
     def label_names(self) -> Sequence[str]:
         names = set()
         for row in self._rows:
-            for labels in (row.labels, row.left_labels, row.right_labels):
-                names.update(labels or ())
+            names.update(row.labels or ())
+            if isinstance(row, PatientRow):
+                names.update(row.left_labels or (), row.right_labels or ())
         return sorted(names)
 
     def read_rows(self, source: Path | None) -> list[Row]:

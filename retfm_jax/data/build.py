@@ -76,13 +76,20 @@ def run_build(args: argparse.Namespace) -> None:
     """Runs `retfm data build`."""
     if args.name == _IMPORTER:
         raise UserError("patients of your own come in with `retfm data import`")
-    module = builder_module(args.name)
+    # TFDS's way to write a configuration: mm_retinal/ffa.
+    name, _, config = args.name.partition("/")
+    module = builder_module(name)
     if issubclass(module.Builder, RowsBuilder):
         _refuse(args, ("patients", "population"))
         if not args.source:
             wanted = inspect.cleandoc(module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-            raise UserError(f"{args.name} wants --source FOLDER. {wanted}")
-        builder = module.Builder(options=options_of(args), data_dir=args.data_dir)
+            raise UserError(f"{name} wants --source FOLDER. {wanted}")
+        if config not in ("", *module.Builder.builder_configs):
+            known = ", ".join(module.Builder.builder_configs) or "none"
+            raise UserError(f"{name} has no configuration {config!r}; it has {known}")
+        builder = module.Builder(
+            options=options_of(args), data_dir=args.data_dir, config=config or None
+        )
         folder = write_dataset(builder, args.source, args.overwrite)
     else:
         _refuse(args, ("source", "on_error", "shares", "overwrite"))

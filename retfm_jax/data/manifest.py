@@ -1,4 +1,6 @@
-"""A group's own patients: a CSV or JSON Lines manifest, a row a patient.
+"""Tables of a group's own: a CSV or JSON Lines manifest, a row a patient or a photograph.
+
+A row a patient:
 
 | column | what |
 |---|---|
@@ -10,16 +12,35 @@
 | `split` | train, validation or test; empty: decided by a hash of the patient |
 | `group` | rows of one group stay in one split, such as the visits of one person; default: the patient id |
 
+A row a photograph, as the FLAIR collection and MM-Retinal are written:
+
+| column | what |
+|---|---|
+| `image` | path under the image root; wanted |
+| `caption` (also `_en`, `_zh`) | what is said of it |
+| `categories`, `attributes` (`atributes` in FLAIR's files) | names, as a Python list in a cell, separated by `;`, or as a list in JSON |
+| `labels`, `split` | as above |
+| `patient_id` | the photographs of one patient stay in one split |
+
 Other columns are left alone.
 """  # noqa: E501
 
-from collections.abc import Iterable, Mapping
+import ast
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retfm_jax.data import splits, tables
 from retfm_jax.data.records import LANGUAGES
-from retfm_jax.data.rows import FilePicture, PatientRow, by_language, compose_report
+from retfm_jax.data.rows import (
+    FilePicture,
+    ImageRow,
+    PatientRow,
+    Row,
+    by_language,
+    compose_report,
+)
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 
@@ -28,12 +49,17 @@ _LABELS = ("labels", "left_labels", "right_labels")
 _REPORT_COLUMNS = tuple(
     name + ending for name in _REPORTS for ending in ("", *(f"_{code}" for code in LANGUAGES))
 )
-COLUMNS = ("patient_id", "left", "right", *_REPORT_COLUMNS, *_LABELS, "split", "group")
+_PATIENT_COLUMNS = ("patient_id", "left", "right", *_REPORT_COLUMNS, *_LABELS, "split", "group")
+_CAPTION_COLUMNS = ("caption", *(f"caption_{code}" for code in LANGUAGES))
+_ATTRIBUTES = ("attributes", "atributes")
+_IMAGE_COLUMNS = (
+    "image", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split", "patient_id"
+)  # fmt: skip
 
 
 def read_manifest(
     path: str | Path, root: str | Path, problems: ProblemLog, encoding: str = "utf-8"
-) -> tuple[list[PatientRow], list[str]]:
+) -> tuple[list[Row], list[str]]:
     """Reads a manifest; pictures are only pointed at, not opened.
 
     Args:
@@ -58,35 +84,40 @@ def read_manifest(
         raise UserError(f"{path}: a manifest is a .csv, .tsv or .jsonl file")
     if not Path(root).is_dir():
         raise UserError(f"--images {root} is not a folder")
-    tables.require_columns(table, ["patient_id", "left|right"], known=COLUMNS)
-    wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
-    rows = []
+    if "image" in table.columns and not {"left", "right"} & set(table.columns):
+        columns, wanted, read = _IMAGE_COLUMNS, ["image"], _image_row
+        wants_report = any(name in table.columns for name in _CAPTION_COLUMNS)
+    else:
+        columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_row
+        wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
+    tables.require_columns(table, wanted, known=columns)
+    rows: list[Row] = []
     for line in table.rows:
         try:
-            rows.append(_row(line.cells, path, line.row, str(root), wants_report))
+            rows.append(read(line.cells, path, line.row, str(root), wants_report))
         except ValueError as error:
-            record = _text(line.cells.get("patient_id"))
+            record = str(line.cells.get(columns[0]) or "")
             problems.unreadable(path, line.row, str(error), record)
-    return rows, [name for name in table.columns if name not in COLUMNS]
+    return rows, [name for name in table.columns if name and name not in columns]
 
 
-def _row(
+def under(root: str | Path, row: ImageRow) -> ImageRow:
+    """The same row with its image under another root."""
+    return dataclasses.replace(row, image=FilePicture(str(root), row.record_id))
+
+
+def _patient_row(
     cells: Mapping[str, Any], path: Path, number: int, root: str, wants_report: bool
 ) -> PatientRow:
     patient = _text(cells.get("patient_id"))
     if not patient:
         raise ValueError("no patient_id")
-    split = None
-    if given := _text(cells.get("split")):
-        split = splits.split_name(given)
-        if split is None:
-            raise ValueError(f"split {given!r} is none of {', '.join(splits.SPLITS)}")
     pictures = {}
     for eye in ("left", "right"):
         relative = _text(cells.get(eye))
         pictures[eye] = FilePicture(root, relative) if relative else None
     report, left_report, right_report = (_report(cells, name) for name in _REPORTS)
-    labels, left_labels, right_labels = (_label_list(cells.get(name), name) for name in _LABELS)
+    labels, left_labels, right_labels = (_names(cells.get(name), name) for name in _LABELS)
     if labels is None and left_labels is not None and right_labels is not None:
         labels = tuple(dict.fromkeys(left_labels + right_labels))
     return PatientRow(
@@ -100,10 +131,42 @@ def _row(
         labels=labels,
         left_labels=left_labels,
         right_labels=right_labels,
-        split=split,
+        split=_split(cells),
         group=_text(cells.get("group")),
         wants_report=wants_report,
     )
+
+
+def _image_row(
+    cells: Mapping[str, Any], path: Path, number: int, root: str, wants_report: bool
+) -> ImageRow:
+    image = _text(cells.get("image"))
+    if not image:
+        raise ValueError("no image")
+    attributes = next((cells[name] for name in _ATTRIBUTES if cells.get(name)), None)
+    return ImageRow(
+        record_id=image,
+        file=str(path),
+        row=number,
+        image=FilePicture(root, image),
+        caption=_report(cells, "caption"),
+        categories=_names(cells.get("categories"), "categories") or (),
+        attributes=_names(attributes, "attributes") or (),
+        labels=_names(cells.get("labels"), "labels"),
+        split=_split(cells),
+        group=_text(cells.get("patient_id")),
+        wants_report=wants_report,
+    )
+
+
+def _split(cells: Mapping[str, Any]) -> str | None:
+    given = _text(cells.get("split"))
+    if not given:
+        return None
+    split = splits.split_name(given)
+    if split is None:
+        raise ValueError(f"split {given!r} is none of {', '.join(splits.SPLITS)}")
+    return split
 
 
 def _text(value: Any) -> str:
@@ -123,16 +186,22 @@ def _report(cells: Mapping[str, Any], name: str) -> dict[str, str]:
     return report
 
 
-def _label_list(value: Any, column: str) -> tuple[str, ...] | None:
+def _names(value: Any, column: str) -> tuple[str, ...] | None:
+    """The names in a cell without blanks and repetitions; None where the cell is empty."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(f"{column}: not a list of names: {value[:80]!r}") from error
     if isinstance(value, list):
-        names: Iterable[str] = (_text(name) for name in value)
+        names = [_text(name) for name in value]
     else:
         text = _text(value)
         if not text:
             return None
-        names = () if text.lower() == "none" else text.split(";")
+        names = [] if text.lower() == "none" else text.split(";")
     names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    # TFDS stores a label list in lines of text.
+    # TFDS stores the names of labels in lines of text.
     if any("\n" in name for name in names):
         raise ValueError(f"a line break in {column}")
     return names

@@ -9,6 +9,7 @@ were found and listed):
 | no_eye | the patient is left out |
 | empty_report | the patient is kept for its labels; left out where nobody labelled it either |
 | duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
+| image_in_two_splits | the photograph is left out of training |
 | second_report | the first report stays |
 """
 

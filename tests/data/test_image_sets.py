@@ -1,0 +1,151 @@
+"""Single photographs: IDRiD, MM-Retinal, FLAIR-style collections, a manifest of one's own."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_importers import bring, everything, photograph, problems_of, write_csv
+
+from retfm_jax.data import build
+from retfm_jax.data.rows_builder import BuildOptions, write_dataset
+from retfm_jax.errors import UserError
+
+
+def prepare(name: str, source: Path, data_dir: Path, config: str | None = None) -> Path:
+    options = BuildOptions(shares={"train": 1.0, "validation": 0.0, "test": 0.0})
+    builder = build.builder_class(name)(options=options, data_dir=data_dir, config=config)
+    return write_dataset(builder, source, overwrite=False)
+
+
+def place(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(photograph(100 + number))
+
+
+def idrid(folder: Path) -> Path:
+    """Three training and two test photographs in IDRiD's layout; one of each is the same."""
+    grading = folder / "B. Disease Grading"
+    images = grading / "1. Original Images"
+    train, test = images / "a. Training Set", images / "b. Testing Set"
+    place(train, "IDRiD_001.jpg", "IDRiD_002.jpg", "IDRiD_003.jpg")
+    place(test, "IDRiD_001.jpg", "IDRiD_002.jpg")
+    (test / "IDRiD_001.jpg").write_bytes(photograph(555))
+    (test / "IDRiD_002.jpg").write_bytes((train / "IDRiD_003.jpg").read_bytes())
+    truths = grading / "2. Groundtruths"
+    truths.mkdir()
+    head = "Image name,Retinopathy grade,Risk of macular edema "
+    (truths / "a. IDRiD_Disease Grading_Training Labels.csv").write_text(
+        f"{head},,,\r\nIDRiD_001,3,2,,,\r\nIDRiD_002,5,0,,,\r\nIDRiD_003,1,1,,,\r\n"
+    )
+    (truths / "b. IDRiD_Disease Grading_Testing Labels.csv").write_text(
+        f"{head}\r\nIDRiD_001,0,0\r\nIDRiD_002,1,1\r\n"
+    )
+    return folder
+
+
+def test_idrid_keeps_its_test_set_and_says_what_left_training(tmp_path):
+    folder = prepare("idrid", idrid(tmp_path / "idrid"), tmp_path / "data")
+    found = everything(folder)
+    assert {name: split for name, (split, _) in found.items()} == {
+        "train/IDRiD_001": "train",
+        "test/IDRiD_001": "test",
+        "test/IDRiD_002": "test",
+    }
+    names = build.builder_class("idrid").label_names(None)
+    record = found["train/IDRiD_001"][1]
+    present = [names[index] for index in np.flatnonzero(record.labels)]
+    assert present == ["severe_npdr", "high_macular_oedema_risk"]
+    said = {problem["kind"]: problem["what"] for problem in problems_of(folder)}
+    assert said["image_in_two_splits"].startswith("IDRiD_003.jpg of the training set is IDRiD_002")
+    assert said["unreadable_row"] == "Retinopathy grade is '5', not 0 to 4"
+    with pytest.raises(UserError, match=r'holds no "B\. Disease Grading"'):
+        prepare("idrid", tmp_path / "data", tmp_path / "other")
+
+
+def test_mm_retinal_is_one_configuration_a_modality(tmp_path):
+    source = tmp_path / "mm"
+    names = ("set/CFP/figure01-01A.jpg", "set/CFP/figure01-01B.jpg", "set/FFA/figure07-02.jpg")
+    place(source, *names)
+    rows = [{"": str(n), "image": name, "caption": f"drusen {n}"} for n, name in enumerate(names)]
+    write_csv(source / "english.csv", rows)
+    rows = [{"image": names[0], "caption": "玻璃膜疣"}, {"image": names[1], "caption": "other"}]
+    write_csv(source / "more.csv", rows)
+    write_csv(source / "scores.csv", [{"image": names[0], "score": "3"}])  # no captions in it
+    folder = prepare("mm_retinal", source, tmp_path / "data")
+    assert folder == tmp_path / "data/mm_retinal/cfp/1.0.0"
+    found = {name: record for name, (_, record) in everything(folder).items()}
+    assert set(found) == set(names[:2])
+    assert found[names[0]].caption == {"en": "drusen 0", "zh": "玻璃膜疣"}
+    assert found[names[1]].caption == {"en": "drusen 1", "zh": ""}
+    assert {record.patient_id for record in found.values()} == {"set/CFP/figure01-01"}
+    assert found[names[0]].attributes == ("cfp",)
+    assert [problem["kind"] for problem in problems_of(folder)] == ["second_report"]
+    angiograms = everything(prepare("mm_retinal", source, tmp_path / "data", config="ffa"))
+    assert set(angiograms) == {names[2]}
+    with pytest.raises(UserError, match="lies in a folder OCT"):
+        prepare("mm_retinal", source, tmp_path / "data", config="oct")
+    args = argparse.Namespace(
+        name="mm_retinal/mri", source=str(source), data_dir=str(tmp_path), patients=None,
+        population=None, overwrite=False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="no configuration 'mri'; it has cfp, ffa, oct"):
+        build.run_build(args)
+
+
+def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):
+    source = tmp_path / "flair"
+    place(source / "images", "01_ONE/a.jpg", "01_ONE/b.jpg", "02_TWO/c.jpg", "02_TWO/d.jpg")
+    (source / "dataframes").mkdir()
+    (source / "dataframes" / "01_ONE.csv").write_text(
+        ",image,atributes,categories\n"
+        "0,01_ONE/a.jpg,[],\"['drusen ', 'amd', 'drusen']\"\n"
+        "1,01_ONE/b.jpg,\"['noisy']\",['normal']\n"
+    )
+    (source / "dataframes" / "02_TWO.csv").write_text(
+        ",image,atributes,categories\n"
+        "0,02_TWO/c.jpg,[],\"[__import__('os').getcwd()]\"\n"
+        "1,02_TWO/d.jpg,[],['glaucoma']\n"
+        "2,02_TWO/e.jpg,[],['glaucoma']\n"
+    )
+    folder = prepare("flair", source, tmp_path / "data")
+    found = {name: record for name, (_, record) in everything(folder).items()}
+    assert set(found) == {"01_ONE/a.jpg", "01_ONE/b.jpg", "02_TWO/d.jpg"}
+    assert found["01_ONE/a.jpg"].categories == ("drusen", "amd")
+    assert found["01_ONE/b.jpg"].attributes == ("noisy",)
+    said = {problem["record"]: problem["what"] for problem in problems_of(folder)}
+    assert said["02_TWO/c.jpg"].startswith("categories: not a list of names")
+    assert "does not exist" in said["02_TWO/e.jpg"]
+
+
+def test_a_collection_without_its_images_or_tables_is_told(tmp_path):
+    source = tmp_path / "flair"
+    source.mkdir()
+    (source / "a.txt").write_text("x")
+    with pytest.raises(UserError, match=r"no CSV file with the columns image and categories"):
+        prepare("flair", source, tmp_path / "data")
+    write_csv(source / "one.csv", [{"image": "ONE/a.jpg", "categories": "['normal']"}])
+    with pytest.raises(UserError, match=r"hold no ONE/a.jpg, which the tables name"):
+        prepare("flair", source, tmp_path / "data")
+
+
+def test_photographs_of_ones_own_come_in_by_a_manifest(tmp_path):
+    root = tmp_path / "images"
+    place(root, "a.jpg", "b.jpg", "c.jpg")
+    rows = [
+        {"image": "a.jpg", "patient_id": "p1", "labels": "drusen", "split": "train"},
+        {"image": "b.jpg", "patient_id": "p1", "caption": "drusen"},
+        {"image": "c.jpg", "patient_id": "p2", "labels": "none", "caption_zh": "正常"},
+    ]
+    folder = bring(write_csv(tmp_path / "m.csv", rows), root, tmp_path / "data")
+    found = everything(folder)
+    assert found["a.jpg"][0] == found["b.jpg"][0] == "train"
+    assert found["b.jpg"][1].caption["en"] == "drusen"
+    assert found["a.jpg"][1].labels.tolist() == [1]
+    assert found["b.jpg"][1].labels.tolist() == [-1]
+    assert found["c.jpg"][1].labels.tolist() == [0]
+    assert found["a.jpg"][1].patient_id == "p1"
+    (problem,) = problems_of(folder)
+    assert (problem["kind"], problem["record"]) == ("empty_report", "a.jpg")
+    assert problem["remedy"] == "kept for its labels"
