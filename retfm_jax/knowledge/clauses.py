@@ -630,11 +630,13 @@ class _Reading:
 
     def _normality(self, index: int, start: int, end: int) -> None:
         """The parts named beside the word are normal; the whole fundus where none is."""
-        first = index
-        while first and self.tokens[first - 1].cue in _NORMAL_LIST:
+        before = self.tokens[index - 1].end if index else 0
+        if self._words_left((), before, self.tokens[index].start):
+            return  # "pressure normal" says nothing of the fundus
+        first = last = index
+        while first and self._beside(first - 1, first):
             first -= 1
-        last = index
-        while last + 1 < len(self.tokens) and self.tokens[last + 1].cue in _NORMAL_LIST:
+        while last + 1 < len(self.tokens) and self._beside(last, last + 1):
             last += 1
         around = self.tokens[first : last + 1]
         parts = [token for token in around if token.cue is Cue.ANATOMY]
@@ -649,6 +651,15 @@ class _Reading:
         if not self._words_left(around, begin, finish):
             spans = [(start, end), *((token.start, token.end) for token in fundus)]
             self._note(NORMALITY, min(a for a, _ in spans), max(b for _, b in spans), FUNDUS)
+
+    def _beside(self, one: int, other: int) -> bool:
+        """Whether two neighbours belong to one statement of normality."""
+        left, right = self.tokens[one], self.tokens[other]
+        return (
+            left.cue in _NORMAL_LIST
+            and right.cue in _NORMAL_LIST
+            and not self._words_left((), left.end, right.start)
+        )
 
     def _note(self, condition: str, start: int, end: int, value: Any = None) -> None:
         self.mentions.append(Mention(condition, PRESENT, self.side, start, end, value))
