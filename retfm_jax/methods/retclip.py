@@ -19,6 +19,7 @@ from retfm_jax.methods.towers import (
     infer_image_config,
     relative,
     text_names,
+    unit,
 )
 from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import Linear, majority, split
@@ -220,10 +221,6 @@ class RetClip(Method):
         )
 
 
-def _unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def _image_levels(
     network: RetClipNetwork,
     left: Float[Array, "b d"],
@@ -238,9 +235,9 @@ def _image_levels(
         second = jnp.where(has_right[:, None], right, left)
     head = network.image_head
     return {
-        "image_patient": _unit(head.patient(jnp.concatenate([first, second], axis=-1))),
-        "image_left": _unit(head.left(left)),
-        "image_right": _unit(head.right(right)),
+        "image_patient": unit(head.patient(jnp.concatenate([first, second], axis=-1))),
+        "image_left": unit(head.left(left)),
+        "image_right": unit(head.right(right)),
     }
 
 
@@ -249,7 +246,7 @@ def _text_levels(
 ) -> Embeddings:
     hidden, _ = network.bert(tokens, key=key)
     first = hidden[:, 0].astype(jnp.float32)
-    return {f"text_{level}": _unit(getattr(network.text_head, level)(first)) for level in LEVELS}
+    return {f"text_{level}": unit(getattr(network.text_head, level)(first)) for level in LEVELS}
 
 
 METHOD = RetClip

@@ -1,0 +1,313 @@
+"""KeepFIT (Wu et al., MICCAI 2024, arXiv 2405.11793): categories, revised by expert texts.
+
+FLAIR (Silva-Rodriguez et al., arXiv 2308.07898) is the same network without the attention.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from retfm_jax.errors import UserError
+from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
+from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
+from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
+from retfm_jax.methods.towers import prefixed, relative, text_names, unit
+from retfm_jax.models import bert, resnet
+from retfm_jax.models.layers import Linear, majority, split
+
+#: Initial and largest log-temperature.
+INITIAL_LOG_SCALE = math.log(1 / 0.07)
+MAX_LOG_SCALE = math.log(100)
+
+#: The hidden states whose mean is a text; 0 would be the embeddings.
+_TEXT_LAYERS = (1, 2, -1)
+
+_IMAGE, _TEXT = "vision_model.", "text_model."
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepfitConfig:
+    """Sizes of the network and parts of the objective; the defaults are the published ones.
+
+    The paper's ablations: revision only (`expert_weight=0`), mixed training only
+    (`revision_weight=0`), both.
+
+    Attributes:
+      text: the default is Bio_ClinicalBERT, BERT-base with an English vocabulary.
+      embed_dim: width of all embeddings.
+      dtype: compute type of the towers; parameters stay float32.
+      pooling: a text's hidden states are averaged over "all" positions, padding included, as
+        published, so that an embedding depends on the length that texts are padded to; or over
+        the "text" alone.
+      attention: whether there is a revision attention; FLAIR has none.
+      attention_heads: heads of the revision attention.
+      attention_dropout: share of its weights dropped in training.
+      attention_over: see `losses.text_revision.revise_texts`.
+      expert_weight, revision_weight: of these losses in the sum; 0 leaves one out.
+      loss_block: candidates per block of the losses, for batches whose similarities do not fit
+        into memory; None computes them at once.
+    """
+
+    image: resnet.ResNetConfig = dataclasses.field(default_factory=resnet.ResNetConfig)
+    text: bert.BertConfig = dataclasses.field(
+        default_factory=lambda: bert.BertConfig(vocab_size=28996)
+    )
+    embed_dim: int = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    pooling: Literal["all", "text"] = "all"
+    attention: bool = True
+    attention_heads: int = 2
+    attention_dropout: float = 0.5
+    attention_over: SoftmaxOver = "heads"
+    expert_weight: float = 1.0
+    revision_weight: float = 100.0
+    loss_block: int | None = None
+
+    def __post_init__(self):
+        if self.text.layers < 2:
+            raise ValueError("text.layers must be at least 2: a text is a mean over three states")
+        if self.embed_dim % self.attention_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} does not divide into {self.attention_heads} heads"
+            )
+        if not 0 <= self.attention_dropout < 1:
+            raise ValueError(f"attention_dropout must be in [0, 1), not {self.attention_dropout}")
+        if min(self.expert_weight, self.revision_weight) < 0:
+            raise ValueError("expert_weight and revision_weight must not be negative")
+        if self.revision_weight and not self.attention:
+            raise ValueError("revision_weight needs attention=true; 0 goes without it")
+
+
+class RevisionAttention(nnx.Module):
+    """Gives category images texts assembled from expert texts of similar images."""
+
+    def __init__(self, config: KeepfitConfig, *, rngs: nnx.Rngs):
+        dim = config.embed_dim
+        self.config = config
+
+        def linear():
+            return Linear(dim, dim, std=(3 * dim) ** -0.5, bias=False, rngs=rngs)
+
+        self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
+
+    def __call__(
+        self,
+        image: Float[Array, "b d"],
+        expert_image: Float[Array, "e d"],
+        expert_text: Float[Array, "e d"],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "b d"]:
+        revised = revise_texts(
+            self.query(image),
+            self.key(expert_image),
+            self.value(expert_text),
+            self.config.attention_heads,
+            softmax_over=self.config.attention_over,
+            dropout_rate=self.config.attention_dropout,
+            key=key,
+        )
+        return self.out(revised)
+
+
+class KeepfitNetwork(nnx.Module):
+    """Both towers with their projections, the revision attention, one log-temperature."""
+
+    def __init__(self, config: KeepfitConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.visual = resnet.ResNet(config.image, dtype=config.dtype, rngs=rngs)
+        self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
+        width = config.text.width
+        # Published files hold the pooler of their BERT; no output depends on it.
+        self.pooler = Linear(width, width, std=0.02, bias=True, rngs=rngs)
+
+        def projection(inputs):
+            std = (3 * inputs) ** -0.5
+            return Linear(inputs, config.embed_dim, std=std, bias=False, rngs=rngs)
+
+        self.image_projection = projection(config.image.features)
+        self.text_projection = projection(width)
+        if config.attention:
+            self.attention = RevisionAttention(config, rngs=rngs)
+        self.log_scale = nnx.Param(jnp.asarray(INITIAL_LOG_SCALE))
+
+    def image(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> Array:
+        """Embeddings (b, d) of images: normalised, projected, normalised."""
+        return unit(self.image_projection(unit(self.visual(images, train=train))))
+
+    def text(
+        self,
+        tokens: Int[Array, "b n"],
+        mask: Bool[Array, "b n"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
+        """Embeddings (b, d) of texts, likewise; `mask` is by default where tokens are not 0."""
+        mask = tokens != 0 if mask is None else mask.astype(bool)
+        _, states = self.bert(tokens, mask, key=key)
+        counted = mask if self.config.pooling == "text" else jnp.ones_like(mask)
+        share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
+        layers = jnp.stack([states[layer].astype(jnp.float32) for layer in _TEXT_LAYERS])
+        pooled = jnp.einsum("lbnd,bn->lbd", layers, share).mean(0)
+        return unit(self.text_projection(unit(pooled)))
+
+
+class Keepfit(Method):
+    """Category pairs with soft targets, expert pairs, and revision of the first by the second."""
+
+    name = "keepfit"
+    config_class = KeepfitConfig
+    default_experiment = "keepfit_resnet50"
+    sample_kind = "category"
+    image_prefix = f"{_IMAGE}model."
+    text_prefix = f"{_TEXT}model."
+    unused = ("pooler",)
+
+    def network(self, rngs: nnx.Rngs) -> KeepfitNetwork:
+        return KeepfitNetwork(self.config, rngs=rngs)
+
+    @property
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        rows = [
+            *prefixed(resnet.names(self.config.image), self.image_prefix, "visual/"),
+            *text_names(self.text_prefix, "bert/"),
+            (f"{self.text_prefix}pooler.dense.weight", "pooler/kernel", "linear"),
+            (f"{self.text_prefix}pooler.dense.bias", "pooler/bias", "copy"),
+            ("logit_scale", "log_scale", "copy"),
+        ]
+        for modality, theirs, ours in (
+            ("vision", _IMAGE, "image_projection"),
+            ("text", _TEXT, "text_projection"),
+        ):
+            published = f"{theirs}projection_head_{modality}.projection.weight"
+            rows.append((published, f"{ours}/kernel", "linear"))
+        if self.config.attention:
+            for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
+                rows.append((f"attention.W_{theirs}.weight", f"attention/{ours}/kernel", "linear"))
+        return tuple(rows)
+
+    def encode(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        train: bool = False,
+    ) -> tuple[Embeddings, dict[str, Any]]:
+        """Embeds category pairs and expert pairs.
+
+        Args:
+          batch: `image` (B, H, W, 3) and `tokens` (B, L); of the expert stream, where there is one,
+            `expert_image` (E, H, W, 3) and `expert_tokens` (E, L); optionally `attention_mask` and
+            `expert_attention_mask`, by default where tokens are not 0.
+
+        Returns:
+          unit-norm `image`, `text` (B, embed_dim) and `expert_image`, `expert_text` (E, embed_dim),
+          float32. As published, batch norms see the two streams one after the other.
+        """
+        network = self.bind(params, state.batch_stats)
+        embeddings = {}
+        for prefix, stream_key in zip(("", "expert_"), split(key, 2), strict=True):
+            if f"{prefix}image" in batch:
+                embeddings[f"{prefix}image"] = network.image(batch[f"{prefix}image"], train=train)
+                embeddings[f"{prefix}text"] = network.text(
+                    batch[f"{prefix}tokens"], batch.get(f"{prefix}attention_mask"), key=stream_key
+                )
+        return embeddings, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    def objective(
+        self,
+        params: Params,
+        state: MethodState,
+        embeddings: Embeddings,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """`loss_category + expert_weight * loss_expert + revision_weight * loss_revision`.
+
+        Args:
+          batch: `category` (B,), equal where pairs drew the same category.
+          key: randomness of the dropout in the revision attention.
+
+        Returns:
+          the total; metrics `loss_total` and the losses that there is data for; the same state.
+
+        Raises:
+          UserError: a weighted loss needs the expert stream and there is none.
+        """
+        config = self.config
+        scale = self.scale(params)
+        image, text = embeddings["image"], embeddings["text"]
+        block = config.loss_block
+        total = soft_target_info_nce(image, text, scale, batch["category"], block)
+        losses = {"loss_category": total}
+        if "expert_image" in embeddings:
+            expert = embeddings["expert_image"], embeddings["expert_text"]
+            losses["loss_expert"] = info_nce(*expert, scale, block_size=block)
+            total += config.expert_weight * losses["loss_expert"]
+            if config.attention:
+                revised = self._revised(params, state, embeddings, key)
+                losses["loss_revision"] = revision_loss(text, revised)
+                total += config.revision_weight * losses["loss_revision"]
+        elif config.expert_weight or config.revision_weight:
+            raise UserError(
+                "KeepFIT trains with expert pairs, and config.data.expert names none: set it, or "
+                "config.model.expert_weight=0 and config.model.revision_weight=0 to train on "
+                "categories alone"
+            )
+        return total, ({**losses, "loss_total": total}, state)
+
+    def _revised(
+        self, params: Params, state: MethodState, embeddings: Embeddings, key: PRNGKeyArray | None
+    ) -> Float[Array, "b d"]:
+        attention = self.bind(params, state.batch_stats).attention
+        names = ("image", "expert_image", "expert_text")
+        return attention(*(embeddings[name] for name in names), key=key)
+
+    def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
+        """Clamps the log-temperature to [0, ln 100]."""
+        return params | {"log_scale": jnp.clip(params["log_scale"], 0, MAX_LOG_SCALE)}, state
+
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """The embeddings of `encode`, `scale`, and with an expert stream `revised_text`."""
+        embeddings, _ = self.encode(params, state, batch)
+        features = embeddings | {"scale": self.scale(params)}
+        if self.config.attention and "expert_image" in embeddings:
+            features["revised_text"] = self._revised(params, state, embeddings, None)
+        return features
+
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        return self.bind(params, state.batch_stats).image(images)
+
+    def encode_texts(
+        self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        return self.bind(params, state.batch_stats).text(tokens)
+
+    @classmethod
+    def infer_config(
+        cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
+    ) -> KeepfitConfig:
+        """Sizes of published tensors; without attention tensors they are FLAIR's."""
+        places = (("*.projection_head_*.projection.weight", 0), ("attention.W_?.weight", 0))
+        attention = any(name.startswith("attention.") for name in shapes)
+        without = {} if attention else {"expert_weight": 0.0, "revision_weight": 0.0}
+        return KeepfitConfig(
+            image=resnet.infer_config(relative(shapes, cls.image_prefix)),
+            text=bert.infer_config(relative(shapes, cls.text_prefix), text_num_heads),
+            embed_dim=majority(shapes, places, 512),
+            attention=attention,
+            **without,
+        )
+
+
+METHOD = Keepfit
