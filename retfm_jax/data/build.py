@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from retfm_jax.data import splits
+from retfm_jax.data.cluster import BeamSettings
 from retfm_jax.data.rows_builder import (
     PROBLEMS_FILE,
     SUMMARY_FILE,
@@ -72,6 +73,15 @@ def options_of(args: argparse.Namespace) -> BuildOptions:
     return BuildOptions(**given)
 
 
+def beam_of(args: argparse.Namespace) -> BeamSettings | None:
+    """The cluster that the command line names; None for this machine's threads."""
+    runner = getattr(args, "beam_runner", None)
+    options = getattr(args, "beam_options", None)
+    if options and not runner:
+        raise UserError("--beam_options wants --beam_runner, such as DataflowRunner")
+    return BeamSettings(runner, options or "") if runner else None
+
+
 def run_build(args: argparse.Namespace) -> None:
     """Runs `retfm data build`."""
     if args.name == _IMPORTER:
@@ -90,9 +100,9 @@ def run_build(args: argparse.Namespace) -> None:
         builder = module.Builder(
             options=options_of(args), data_dir=args.data_dir, config=config or None
         )
-        folder = write_dataset(builder, args.source, args.overwrite)
+        folder = write_dataset(builder, args.source, args.overwrite, beam_of(args))
     else:
-        _refuse(args, ("source", "on_error", "shares", "overwrite"))
+        _refuse(args, ("source", "on_error", "shares", "overwrite", "beam_runner"))
         settings = {
             "patients": args.patients,
             "processes": args.workers,

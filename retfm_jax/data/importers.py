@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retfm_jax.data import build, manifest, published
+from retfm_jax.data.cluster import BeamSettings
 from retfm_jax.data.rows import Row
 from retfm_jax.data.rows_builder import BuildOptions, write_dataset
 from retfm_jax.data.validation import ProblemLog
@@ -21,6 +22,7 @@ def import_rows(
     data_dir: str | Path,
     options: BuildOptions | None = None,
     overwrite: bool = False,
+    beam: BeamSettings | None = None,
 ) -> Path:
     """Writes rows as the dataset `name` and returns its folder.
 
@@ -35,7 +37,7 @@ def import_rows(
     builder = build.builder_class("manifest")(
         name=name, rows=rows, problems=problems, options=options, data_dir=data_dir
     )
-    return write_dataset(builder, source=None, overwrite=overwrite)
+    return write_dataset(builder, source=None, overwrite=overwrite, beam=beam)
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -56,7 +58,9 @@ def run_import(args: argparse.Namespace) -> None:
     else:
         raise UserError("give --manifest FILE, --tsv FILE with --texts FILE, or --lmdb FOLDER")
     options = build.options_of(args)
-    folder = import_rows(rows, problems, args.name, args.data_dir, options, args.overwrite)
+    folder = import_rows(
+        rows, problems, args.name, args.data_dir, options, args.overwrite, build.beam_of(args)
+    )
     build.print_summary(folder)
 
 

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from retfm_jax.data import records, splits, validation
+from retfm_jax.data import cluster, records, splits, validation
 from retfm_jax.data.rows import Row
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
@@ -69,6 +69,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.options = options or BuildOptions()
         self.problems = validation.ProblemLog()
         self._progress = tqdm(disable=True)
+        self._on_cluster = False
         super().__init__(file_format="array_record", **kwargs)
 
     @abc.abstractmethod
@@ -92,13 +93,20 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    ) -> dict[str, Any]:
         # TFDS's own place for what a user has downloaded; importers have read their rows already.
         source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
         rows = validation.drop_duplicates(self.read_rows(source), self.problems)
         divided = splits.assign_splits(
             rows, self.options.shares, self.options.seed, self.problems
         )
+        if self._on_cluster:
+            return {
+                name: cluster.prepared(
+                    members, self.options.image_size, str(self.data_path / f"_problems_{name}")
+                )
+                for name, members in divided.items()
+            }
         self._progress = tqdm(total=len(rows), desc=self.name, unit=" records")
         generators = {}
         for name, members in divided.items():
@@ -124,10 +132,13 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield example["record_id"], example
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
+        self._on_cluster = bool(download_config.beam_runner or download_config.beam_options)
         try:
             super()._download_and_prepare(dl_manager, download_config)
         finally:
             self._progress.close()
+        if self._on_cluster:
+            self.problems.extend(cluster.collect_problems(self.data_path, "_problems_*"))
         if self.options.on_error == "refuse" and self.problems.problems:
             # Outside the folder, which TFDS removes now.
             listed_in = Path(self._data_dir_root) / f"{self.name}-{PROBLEMS_FILE}"
@@ -168,7 +179,10 @@ def _in_threads(
 
 
 def write_dataset(
-    builder: tfds.core.GeneratorBasedBuilder, source: str | Path | None, overwrite: bool
+    builder: tfds.core.GeneratorBasedBuilder,
+    source: str | Path | None,
+    overwrite: bool,
+    beam: cluster.BeamSettings | None = None,
 ) -> Path:
     """Builds a dataset, all of it or nothing.
 
@@ -176,6 +190,7 @@ def write_dataset(
       builder: a bundled builder, or one made by an importer.
       source: the folder of the downloaded release, None where the builder needs none.
       overwrite: delete a dataset of that name and version first.
+      beam: where Apache Beam does the work instead of this machine's threads.
 
     Returns:
       The dataset's folder.
@@ -195,7 +210,11 @@ def write_dataset(
     if not overwrite:
         mode = tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
     config = tfds.download.DownloadConfig(
-        manual_dir=source, download_mode=mode, try_download_gcs=False
+        manual_dir=source,
+        download_mode=mode,
+        try_download_gcs=False,
+        beam_runner=beam.runner if beam else None,
+        beam_options=beam.pipeline_options() if beam else None,
     )
     try:
         # TFDS wants a folder for downloads even where there are none.
