@@ -108,12 +108,41 @@ def _evaluation(verbs) -> None:
         "evaluate a trained network by a protocol; writes JSON and pictures",
     )
     evaluate.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    evaluate.add_argument("--task", default="zero_shot", help="protocol")
-    evaluate.add_argument("--dataset", help="built dataset (the one of training if not given)")
+    evaluate.add_argument(
+        "--task",
+        default="zero_shot",
+        help="protocols with commas between: zero_shot, retrieval, linear_probe, clip_adapter, "
+        "tip_adapter, tip_adapter_f, fine_tune",
+    )
+    evaluate.add_argument(
+        "--dataset",
+        help="built dataset, a published task (IDRiD, FIVES, REFUGE, ...) or a folder with "
+        "train/CLASS/*.jpg and test/CLASS/*.jpg (the dataset of training if not given)",
+    )
     evaluate.add_argument("--data_dir", help="where datasets are (that of training if not given)")
     evaluate.add_argument("--split", default="test", help="split to evaluate on")
     evaluate.add_argument("--language", action="append", help="en or zh; may be given twice")
-    evaluate.add_argument("--out", required=True, help="JSON file to write")
+    evaluate.add_argument("--out", required=True, help="JSON file; pictures and a page beside it")
+    evaluate.add_argument("--prompts", help="report, name or knowledge (by method if not given)")
+    evaluate.add_argument("--draws", type=int, help="of the bootstrap (the config's if not given)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    learning = evaluate.add_argument_group("protocols that learn")
+    learning.add_argument("--train_split", default="train", help="what they learn from")
+    learning.add_argument(
+        "--shots", default="all", help="images per class, shares, or all: 1,5,10%%,all"
+    )
+    learning.add_argument("--folds", type=int, default=5, help="draws of the shots")
+    learning.add_argument(
+        "--fit_augmentations", type=int, default=0, help="augmented copies to learn from"
+    )
+    learning.add_argument(
+        "--test_augmentations", type=int, default=0, help="augmented copies to average over"
+    )
+    tuning = evaluate.add_argument_group("fine_tune")
+    tuning.add_argument("--backbone_learning_rate", type=float, default=2e-6, help="image tower")
+    tuning.add_argument("--head_learning_rate", type=float, default=1e-3, help="linear head")
+    tuning.add_argument("--epochs", type=int, default=50, help="passes over the images")
+    tuning.add_argument("--batch_size", type=int, default=16, help="images a step")
     embed = _verb(
         verbs, "embed", "retfm_jax.commands:embed", "embed photographs of a folder or a CSV"
     )

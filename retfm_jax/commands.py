@@ -163,18 +163,21 @@ def quickstart(args: argparse.Namespace) -> None:
     drawn.build(data_dir, patients=3000, image_size=size)
     _say(began, "training a small RET-CLIP on their reports, English and Chinese")
     run_training(config, workdir)
-    _say(began, "evaluating zero-shot on patients that it has not seen")
-    out = workdir / "zero_shot.json"
-    evaluate.run(
-        argparse.Namespace(
-            workdir=str(workdir), task="zero_shot", dataset=None, data_dir=None, split="test",
-            language=None, out=str(out),
-        )
+    _say(began, "evaluating it on patients that it has not seen")
+    out = workdir / "evaluation.json"
+    evaluate.evaluate(
+        load(workdir),
+        protocols=("zero_shot", "retrieval"),
+        dataset=config.data.dataset,
+        data_dir=str(data_dir),
+        split="test",
+        out=out,
     )
     weights = workdir / "retclip.safetensors"
     write_tensors(weights, to_torch(load(workdir)))
     _say(began, "done")
-    print(f"picture  {out.with_suffix('.png')}\nnumbers  {out}\nweights  {weights}")
+    print(f"picture  {out.with_suffix('.png')}\npage     {out.with_suffix('.html')}")
+    print(f"numbers  {out}\nweights  {weights}")
 
 
 def _say(began: float, what: str) -> None:

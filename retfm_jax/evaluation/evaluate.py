@@ -3,26 +3,46 @@
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from retfm_jax.config import EvaluationConfig
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation import pictures
+from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, embed_split
-from retfm_jax.evaluation.predictions import Measured
-from retfm_jax.evaluation.retrieval import RECALL_AT, Retrieval, retrieve
-from retfm_jax.evaluation.tasks import open_task, prompts_of, unknown_classes
+from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
+from retfm_jax.evaluation.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.html import page
+from retfm_jax.evaluation.linear_probe import linear_probe
+from retfm_jax.evaluation.metrics import over_folds
+from retfm_jax.evaluation.predictions import Predictions
+from retfm_jax.evaluation.report import LANGUAGE_NAMES, Results, Section, console_tables, draw
+from retfm_jax.evaluation.retrieval import retrieve
+from retfm_jax.evaluation.supervised import Supervised
+from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task, prompts_of, unknown_classes
 from retfm_jax.evaluation.zero_shot import zero_shot
-from retfm_jax.files import write_json
+from retfm_jax.files import atomic_write, write_json
 
-LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
-PROTOCOLS = ("zero_shot", "retrieval")
+#: Protocols that learn from cached embeddings of the training split.
+ON_EMBEDDINGS: dict[str, Callable[[Support], Predictor]] = {
+    "linear_probe": linear_probe,
+    "clip_adapter": clip_adapter,
+    "tip_adapter": tip_adapter,
+    "tip_adapter_f": tip_adapter_f,
+}
+SUPERVISED = (*ON_EMBEDDINGS, "fine_tune")
+PROTOCOLS = ("zero_shot", "retrieval", *SUPERVISED)
+_TITLES = {
+    "linear_probe": "linear probe",
+    "clip_adapter": "CLIP-Adapter",
+    "tip_adapter": "Tip-Adapter",
+    "tip_adapter_f": "Tip-Adapter-F",
+    "fine_tune": "fine-tuning",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,44 +50,42 @@ class Options:
     """How the protocols run.
 
     Attributes:
-      languages: of prompts and reports; None: those of the model's configuration.
+      languages: of prompts and reports; adapters take the first; None: as in the model's
+        configuration.
       prompts: "report", "name" or "knowledge" (see `tasks.prompts_of`); None: "knowledge" for a
         model that was trained on categories, "report" for one that was trained on reports.
       draws: of the bootstrap; None: as in the model's configuration.
       seed: of the bootstrap and of everything that a protocol draws.
+      train_split: what the supervised protocols learn from.
+      shots: how much of it.
+      folds: draws of the support, with the seeds from `seed` on; the whole split is one fold.
+      fit_augmentations: random copies that the support gains.
+      test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
+        they are. Fine-tuning augments its support by itself and scores images as they are.
+      fine_tune: its recipe.
     """
 
     languages: tuple[str, ...] | None = None
     prompts: str | None = None
     draws: int | None = None
     seed: int = 0
-
-
-@dataclasses.dataclass
-class Results:
-    """What the protocols found, as it goes into JSON, pictures and the page.
-
-    Attributes:
-      numbers: by protocol, JSON values.
-      measured: by a readable title, classification results.
-      retrievals: by language.
-      split: the embedded split, where one was made.
-    """
-
-    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    measured: dict[str, Measured] = dataclasses.field(default_factory=dict)
-    retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
-    split: EmbeddedSplit | None = None
+    train_split: str = "train"
+    shots: tuple[Shots, ...] = (Shots(),)
+    folds: int = 5
+    fit_augmentations: int = 0
+    test_augmentations: int = 0
+    fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
 
 
 def run(args: argparse.Namespace) -> None:
     """`retfm evaluate`.
 
     Raises:
-      UserError: the workdir, the protocol, the dataset or the split cannot be used.
+      UserError: the workdir, a protocol, the dataset or the split cannot be used.
     """
     from retfm_jax.model import load
 
+    check_protocols(args.task.split(","))
     model = load(args.workdir)
     config = model.data_config
     evaluate(
@@ -77,8 +95,33 @@ def run(args: argparse.Namespace) -> None:
         data_dir=args.data_dir or config.data_dir,
         split=args.split,
         out=args.out,
-        options=Options(languages=tuple(args.language) if args.language else None),
+        options=Options(
+            languages=tuple(args.language) if args.language else None,
+            prompts=args.prompts,
+            draws=args.draws,
+            seed=args.seed,
+            train_split=args.train_split,
+            shots=parse_shots(args.shots),
+            folds=args.folds,
+            fit_augmentations=args.fit_augmentations,
+            test_augmentations=args.test_augmentations,
+            fine_tune=FineTuneConfig(
+                backbone_learning_rate=args.backbone_learning_rate,
+                head_learning_rate=args.head_learning_rate,
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+            ),
+        ),
     )
+
+
+def check_protocols(names: Sequence[str]) -> None:
+    """Raises a `UserError` for a name that is no protocol."""
+    for name in names:
+        if name not in PROTOCOLS:
+            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"--task {name}: no such protocol ({', '.join(PROTOCOLS)}){hint}")
 
 
 def evaluate(
@@ -91,13 +134,15 @@ def evaluate(
     out: str | Path,
     options: Options = Options(),
 ) -> dict[str, Any]:
-    """Runs protocols and writes `out` (JSON), a PNG or two and an HTML page beside it.
+    """Runs protocols and writes `out` (JSON), pictures (PNG) and an HTML page beside it.
 
     Args:
       model: a `RetinalModel`.
       protocols: names out of `PROTOCOLS`.
       dataset: a built dataset, a task of `tasks.yaml`, or a folder of class folders.
-      out: the JSON file; pictures take its name.
+      data_dir: where built datasets and the tasks' folders are.
+      split: what is predicted.
+      out: the JSON file; the curves take its name with `.png`, the page with `.html`.
 
     Returns:
       what went into the JSON file.
@@ -105,11 +150,7 @@ def evaluate(
     Raises:
       UserError: a protocol is unknown or cannot run on this data.
     """
-    for name in protocols:
-        if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"--task {name}: no such protocol ({', '.join(PROTOCOLS)}){hint}")
+    check_protocols(protocols)
     out = Path(out)
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the numbers are written as JSON, name a .json file")
@@ -121,137 +162,149 @@ def evaluate(
         prompts=options.prompts or ("knowledge" if by_category else "report"),
         draws=options.draws or evaluation.bootstrap,
     )
+    if options.prompts not in PROMPT_STYLES:
+        raise UserError(f"--prompts {options.prompts}: give one of {', '.join(PROMPT_STYLES)}")
     source = open_task(dataset, split, data_dir)
-    results = Results()
-    results.split = embed_split(
-        model, source, source.label_names, options.languages, evaluation.batch_size
-    )
+    results = Results(f"{source.name}, {source.split}")
+    numbers: dict[str, Any] = {}
+    if {"zero_shot", "retrieval"} & set(protocols):
+        results.split = embed_split(
+            model, source, source.label_names, options.languages, evaluation.batch_size
+        )
     if "zero_shot" in protocols:
-        _zero_shot(model, results, options)
+        numbers["zero_shot"] = _zero_shot(model, results, options)
     if "retrieval" in protocols:
-        _retrieval(results, options)
+        numbers["retrieval"] = _retrieval(results, options)
+    learning = [name for name in protocols if name in SUPERVISED]
+    if learning:
+        train = open_task(dataset, options.train_split, data_dir)
+        numbers |= _supervised(model, train, source, learning, results, options)
     document = {
         "model": {"method": model.method.name},
         "data": {"dataset": source.name, "split": source.split, "records": len(source)},
-        "settings": {
-            **dataclasses.asdict(options),
-            "interval": "95%, percentiles of a bootstrap by patient",
-        },
-        **results.numbers,
+        "settings": _settings(options, learning),
+        **numbers,
     }
     write_json(out, document)
-    written = [out, *_draw(results, f"{source.name}, {source.split}", out)]
+    with atomic_write(out.with_suffix(".html")) as file:
+        file.write(page(results, document))
+    written = [out, *draw(results, out), out.with_suffix(".html")]
     console = Console()
-    for table in _tables(results, f"{source.name}, {source.split}"):
+    for table in console_tables(results):
         console.print(table)
     console.print(*(f"wrote {path}" for path in written), sep="\n", highlight=False)
     return document
 
 
-def _zero_shot(model: ImageTextModel, results: Results, options: Options) -> None:
-    split = results.split
+def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "languages": list(options.languages),
+        "prompts": options.prompts,
+        "bootstrap_draws": options.draws,
+        "interval": "95%, percentiles of a bootstrap by patient",
+        "seed": options.seed,
+    }
+    if learning:
+        settings |= {
+            "train_split": options.train_split,
+            "shots": [str(shots) for shots in options.shots],
+            "folds": options.folds,
+            "fit_augmentations": options.fit_augmentations,
+            "test_augmentations": options.test_augmentations,
+        }
+    if "fine_tune" in learning:
+        settings["fine_tune"] = dataclasses.asdict(options.fine_tune)
+    return settings
+
+
+def _zero_shot(model: ImageTextModel, results: Results, options: Options) -> dict[str, Any]:
+    split: EmbeddedSplit = results.split
     skip = unknown_classes(split.label_names)
     numbers = {}
     for language in options.languages:
         found = zero_shot(model, split, language, prompts_of(options.prompts), skip)
-        measured = {
-            level: predictions.measured(options.draws, options.seed)
-            for level, predictions in found.levels.items()
-        }
-        for level, value in measured.items():
-            title = f"zero-shot, {LANGUAGE_NAMES[language]} prompts, per {level}"
-            results.measured[title] = value
-        numbers[language] = {
-            "classes_left_out": list(found.left_out),
-            **{level: value.to_json() for level, value in measured.items()},
-        }
-    results.numbers["zero_shot"] = numbers
+        numbers[language] = {"classes_left_out": list(found.left_out), "levels": {}}
+        for level, predictions in found.levels.items():
+            measured = predictions.measured(options.draws, options.seed)
+            title = f"zero-shot, {LANGUAGE_NAMES[language]}, {level}"
+            results.sections.append(Section(title, measured, split.records))
+            numbers[language]["levels"][level] = measured.to_json()
+    return numbers
 
 
-def _retrieval(results: Results, options: Options) -> None:
-    split = results.split
-    languages = [language for language in options.languages if any(split.reports[language])]
+def _retrieval(results: Results, options: Options) -> dict[str, Any]:
+    reports = results.split.reports
+    languages = [language for language in options.languages if any(reports[language])]
     if not languages:
         raise UserError(
             f"retrieval needs reports in {' or '.join(options.languages)}; the split has none"
         )
     for language in languages:
-        found = retrieve(split, language, options.draws, options.seed)
-        results.retrievals[language] = found
-    results.numbers["retrieval"] = {
-        language: found.to_json() for language, found in results.retrievals.items()
-    }
-
-
-def _draw(results: Results, data: str, out: Path) -> list[Path]:
-    """Writes the pictures: curves under the name of the JSON file, galleries beside it."""
-    written = []
-    if results.measured:
-        path = out.with_suffix(".png")
-        pictures.save(pictures.curves(results.measured, f"{data}"), path)
-        written.append(path)
-    for language, retrieval in results.retrievals.items():
-        path = out.with_name(f"{out.stem}_gallery_{language}.png")
-        shown = printable_reports(results.split, language)
-        pictures.save(pictures.retrieval_gallery(results.split, retrieval, shown), path)
-        written.append(path)
-    return written
-
-
-def printable_reports(split: EmbeddedSplit, language: str) -> Sequence[str]:
-    """Reports for which there is a font: without one for Chinese, their English counterparts."""
-    if language != "zh" or pictures.cjk_family():
-        return split.reports[language]
-    english = [
-        record.report["en"] if hasattr(record, "report") else record.caption["en"]
-        for record in split.records
-    ]
-    return [
-        text or f"(report of {record}: no font for Chinese is installed)"
-        for text, record in zip(english, split.record_ids, strict=True)
-    ]
-
-
-def _tables(results: Results, data: str) -> list[Table]:
-    tables = []
-    for title, measured in results.measured.items():
-        table = Table(title=f"{title}: {data}", title_justify="left")
-        table.add_column("class")
-        names = [
-            name
-            for name in ("auroc", "average_precision", "sensitivity", "specificity")
-            if any(name in row for row in measured.metrics.classes.values())
-        ]
-        for name in names:
-            table.add_column(pictures.readable(name), justify="right")
-        table.add_column("samples", justify="right")
-        for label, row in measured.metrics.classes.items():
-            count = row.get("positives", row.get("samples"))
-            table.add_row(
-                pictures.readable(label), *(str(row.get(n, "–")) for n in names), str(count)
-            )
-        overall = [str(measured.overall.get(name, "–")) for name in names]
-        table.add_section()
-        table.add_row("macro", *overall, str(len(measured.predictions.samples)), style="bold")
-        for name, value in measured.overall.items():
-            if name not in names:
-                table.add_row(pictures.readable(name), str(value), style="bold")
-        for label, why in measured.metrics.left_out.items():
-            table.add_row(pictures.readable(label), why, style="dim")
-        tables.append(table)
-    for language, retrieval in results.retrievals.items():
-        table = Table(
-            title=f"retrieval, {LANGUAGE_NAMES[language]} reports: {data}, "
-            f"{len(retrieval.rows)} records",
-            title_justify="left",
+        results.retrievals[language] = retrieve(
+            results.split, language, options.draws, options.seed
         )
-        table.add_column("direction")
-        for k in RECALL_AT:
-            table.add_column(f"recall at {k}", justify="right")
-        for direction, recalls in retrieval.recalls.items():
-            table.add_row(pictures.readable(direction), *map(str, recalls.values()))
-        tables.append(table)
-    return tables
+    return {language: found.to_json() for language, found in results.retrievals.items()}
+
+
+def _supervised(
+    model: Any,
+    train: RecordSource,
+    test: RecordSource,
+    protocols: Sequence[str],
+    results: Results,
+    options: Options,
+) -> dict[str, Any]:
+    supervised = Supervised(
+        model,
+        train,
+        test,
+        prompts_of(options.prompts),
+        options.languages[0],
+        options.seed,
+        model.config.evaluation.batch_size,
+    )
+    numbers: dict[str, Any] = {
+        "training_images": supervised.training_images,
+        "dropped_from_training": supervised.dropped,
+    }
+    for reason, dropped in supervised.dropped.items():
+        if dropped:
+            print(
+                f"{len(dropped)} training images are left out, the test split has the "
+                f"{reason.replace('_', ' ')}: {', '.join(dropped[:5])}"
+                + (", ..." if len(dropped) > 5 else "")
+            )
+    for name in protocols:
+        numbers[name] = {}
+        for shots in options.shots:
+            found = list(_folds(supervised, name, shots, options))
+            measured = [
+                predictions.measured(options.draws, options.seed) for _, predictions in found
+            ]
+            folds = over_folds([fold.overall for fold in measured]) if len(found) > 1 else None
+            title = f"{_TITLES[name]}, {shots}"
+            records = supervised.test.source
+            results.sections.append(Section(title, measured[0], records, folds))
+            numbers[name][str(shots)] = {
+                "support": [size for size, _ in found],
+                **({} if folds is None else {"over_folds": folds}),
+                "folds": [fold.to_json() for fold in measured],
+            }
+    return numbers
+
+
+def _folds(
+    supervised: Supervised, name: str, shots: Shots, options: Options
+) -> Iterator[tuple[int, Predictions]]:
+    if name == "fine_tune":
+        return supervised.fine_tuned(options.fine_tune, shots, options.folds)
+    return supervised.on_embeddings(
+        ON_EMBEDDINGS[name],
+        shots,
+        options.folds,
+        options.fit_augmentations,
+        options.test_augmentations,
+    )
 
 
 def quick_metrics(

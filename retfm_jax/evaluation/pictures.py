@@ -39,7 +39,7 @@ _CJK_FAMILIES = (
 
 
 class Answer(NamedTuple):
-    """One answer to a retrieval query."""
+    """One answer to a query; `right`: it is the own report or one that reads alike."""
 
     text: str
     similarity: float
@@ -88,8 +88,8 @@ def _clean(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def readable(name: str) -> str:
-    """A class id as words."""
-    return name.replace("_", " ")
+    """The id of a class or a metric as words."""
+    return name.replace("_", " ").replace("auroc", "AUROC")
 
 
 def curves(levels: Mapping[str, Measured], title: str) -> Figure:
@@ -106,13 +106,13 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
         overall = measured.overall
         _clean(
             roc,
-            f"{level}: ROC, macro AUROC {overall['auroc']}",
+            f"{level}\nmacro AUROC {overall['auroc']}",
             "1 − specificity",
             "sensitivity",
         )
         _clean(
             pr,
-            f"{level}: precision–recall, macro AP {overall['average_precision']}",
+            f"\nmacro average precision {overall['average_precision']}",
             "recall (sensitivity)",
             "precision",
         )
@@ -304,7 +304,7 @@ def _write_answers(axes: Axes, answers: Sequence[Answer], rank: int, family: str
         axes.text(
             0.02,
             top - 0.03,
-            f"{place + 1}. {'right' if answer.right else 'wrong'}  {answer.similarity:.2f}",
+            f"{place + 1}. {'own' if answer.right else 'another'}  {answer.similarity:.2f}",
             fontsize=7.5,
             color=colour,
             va="top",

@@ -22,6 +22,8 @@ from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
+PROMPT_STYLES = ("report", "name", "knowledge")
+
 _TASKS_FILE = Path(__file__).with_name("tasks.yaml")
 
 
@@ -292,8 +294,9 @@ def prompts_of(style: str) -> Prompts:
     """The prompts of a class.
 
     Args:
-      style: "report" words them as reports do, per eye; "name" is KeepFIT's "A fundus photograph
-        of [CLS]"; "knowledge" adds one such text for every expert description of the class.
+      style: one of `PROMPT_STYLES`: "report" words them as reports do, per eye; "name" is
+        KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
+        description of the class.
     """
     if style == "report":
         return class_prompts

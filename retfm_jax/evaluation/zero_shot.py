@@ -33,23 +33,27 @@ class ZeroShot:
     left_out: tuple[str, ...]
 
 
-def finding_scores(
-    images: Embedding, classes: Embedding, normal: int | None, scale: float
-) -> Float[np.ndarray, "n classes"]:
-    """Scores of findings that may occur together.
+def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarray, "classes d"]:
+    """What findings that may occur together are scored by: each class against a normal eye.
 
-    With c_k the class embeddings, x an image and s the model's scale, a finding's score is the
-    probability of its prompts against those of a normal eye, sigmoid(s (x.c_k - x.c_normal)): the
-    difference removes what an image has in common with every text. "Normal" itself is scored
-    against the mean of the findings. Without a normal class the score is the cosine.
+    With c_k the class embeddings, the logit of finding k for an image x is s x.(c_k - c_normal),
+    the log-odds of its prompts against those of a normal eye: the difference removes what an image
+    has in common with every text. "Normal" itself is scored against the mean of the findings. Without
+    a normal class the cosine stays.
+
+    Args:
+      normal: index of the class "normal".
     """
-    cosine = images @ classes.T  # (n, d) . (d, classes)
     if normal is None or len(classes) < 2:
-        return cosine
-    findings = np.delete(cosine, normal, axis=1)
-    reference = np.repeat(cosine[:, [normal]], cosine.shape[1], axis=1)
-    reference[:, normal] = findings.mean(1)
-    return 1 / (1 + np.exp(-scale * (cosine - reference)))
+        return classes
+    directions = classes - classes[normal]
+    directions[normal] = classes[normal] - np.delete(classes, normal, axis=0).mean(0)
+    return directions
+
+
+def normal_class(names: Sequence[str]) -> int | None:
+    """Where the class of healthy eyes is."""
+    return names.index("normal") if "normal" in names else None
 
 
 def zero_shot(
@@ -95,15 +99,15 @@ def _level(
     classes: Mapping[str, Embedding],
     scale: float,
 ) -> Predictions | None:
-    normal = names.index("normal") if "normal" in names else None
-    labels, cosines, scores, patients, samples = [], [], [], [], []
+    normal = normal_class(names)
+    labels, cosines, logits, patients, samples = [], [], [], [], []
     for name in views:
         view = split.views[name]
         rows = np.flatnonzero(view.seen & (view.labels[:, columns] >= 0).any(1))
         images = view.images[rows]
         labels.append(view.labels[rows][:, columns])
         cosines.append(images @ classes[name].T)
-        scores.append(finding_scores(images, classes[name], normal, scale))
+        logits.append(images @ finding_directions(classes[name], normal).T)
         patients += [split.patient_ids[row] for row in rows]
         samples += [(int(row), name if name in EYES else None) for row in rows]
     if not samples:
@@ -113,7 +117,11 @@ def _level(
     return Predictions(
         names=names,
         labels=truth,
-        scores=softmax(scale * np.concatenate(cosines)) if exclusive else np.concatenate(scores),
+        scores=(
+            softmax(scale * np.concatenate(cosines))
+            if exclusive
+            else scale * np.concatenate(logits)
+        ),
         patients=tuple(patients),
         samples=tuple(samples),
         exclusive=exclusive,

@@ -1,0 +1,167 @@
+"""What the supervised protocols learn from: support samples, drawn by patient."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from retfm_jax.data.images import training_image
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.errors import UserError
+from retfm_jax.evaluation.embeddings import Embedding, ImageTextModel
+
+#: From embeddings (n, d) to scores (n, classes).
+Predictor = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n classes"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """Labelled embeddings that a protocol learns from.
+
+    Attributes:
+      features: unit-norm image embeddings.
+      labels: multi-hot, -1 where unknown; with `exclusive` one 1 a row.
+      classes: what zero-shot logits are made with: the unit-norm text embedding of every class, or,
+        where classes do not exclude each other, `zero_shot.finding_directions`.
+      scale: the model's logit scale.
+      seed: of everything that the protocol draws.
+    """
+
+    features: Embedding
+    labels: Int[np.ndarray, "n classes"]
+    classes: Float[np.ndarray, "classes d"]
+    scale: float
+    exclusive: bool
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shots:
+    """How much of the training split is used: so many per class, a share of it, or all.
+
+    Attributes:
+      per_class: images of each class; None where a share is meant.
+      share: of the patients, 0 < share <= 1.
+    """
+
+    per_class: int | None = None
+    share: float = 1.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is drawn at all."""
+        return self.per_class is None and self.share == 1
+
+    def __str__(self) -> str:
+        if self.per_class is not None:
+            return f"{self.per_class} shot" + "s" * (self.per_class > 1)
+        return "all training data" if self.whole else f"{self.share:.0%} of training data"
+
+
+def parse_shots(text: str) -> tuple[Shots, ...]:
+    """Parses "1,5,10%,all".
+
+    Raises:
+      UserError: an entry is none of a count, a percentage or "all".
+    """
+    shots = []
+    for entry in text.split(","):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", entry.strip())
+        if entry.strip() == "all":
+            shots.append(Shots())
+        elif match and match[2] and 0 < float(match[1]) <= 100:
+            shots.append(Shots(share=float(match[1]) / 100))
+        elif match and not match[2] and match[1].isdecimal() and int(match[1]):
+            shots.append(Shots(per_class=int(match[1])))
+        else:
+            raise UserError(f"--shots {entry!r}: give images per class, a percentage, or all")
+    return tuple(shots)
+
+
+def draw(
+    shots: Shots,
+    labels: Int[np.ndarray, "n classes"],
+    patients: Sequence[Any],
+    names: Sequence[str],
+    seed: int,
+) -> Int[np.ndarray, " drawn"]:
+    """Draws the support of one fold; no patient gives more than one shot.
+
+    Args:
+      labels: of the training split.
+      patients: of every sample.
+      names: of the classes, for the message.
+      seed: of the fold.
+
+    Returns:
+      rows in rising order. Shots: `per_class` samples of every class, all of different patients.
+      Share: all samples of that share of the patients (rounded up), every class present.
+
+    Raises:
+      UserError: a class has too few patients.
+    """
+    patients = np.unique(np.asarray(patients), return_inverse=True)[1]
+    if shots.whole:
+        return np.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    counts = (labels == 1).sum(0)
+    taken: set[int] = set()
+    rows: list[int] = []
+    # Rare classes draw first, so that common ones do not use up their patients.
+    for column in np.argsort(counts, kind="stable"):
+        wanted = shots.per_class or 1
+        for row in generator.permutation(np.flatnonzero(labels[:, column] == 1)):
+            if wanted and patients[row] not in taken:
+                taken.add(int(patients[row]))
+                rows.append(int(row))
+                wanted -= 1
+        if wanted:
+            raise UserError(
+                f"class {names[column]!r} has {counts[column]} training images, too few patients "
+                f"for {shots}: every shot is of another patient"
+            )
+    if shots.per_class is not None:
+        return np.array(sorted(rows))
+    # A share begins with one patient of every class and is filled up at random.
+    everyone = generator.permutation(patients.max() + 1)
+    others = [patient for patient in everyone if patient not in taken]
+    missing = int(np.ceil(shots.share * len(everyone))) - len(taken)
+    chosen = taken | set(others[: max(0, missing)])
+    return np.flatnonzero(np.isin(patients, list(chosen)))
+
+
+def embed_augmented(
+    model: ImageTextModel, source: RecordSource, rows: Sequence[int], copies: int, seed: int
+) -> Float[np.ndarray, "copies n d"]:
+    """Embeddings of randomly cropped, mirrored and turned copies of images.
+
+    Args:
+      model: with the image and augmentation settings it was trained with in `data_config`.
+      source: of single images.
+      rows: which of them.
+      copies: of every image.
+      seed: of the augmentation.
+    """
+    config = model.data_config
+    result = []
+    for copy in range(copies):
+        generator = np.random.default_rng((seed, copy))
+        pictures = []
+        for row in rows:
+            record = source[int(row)]
+            mirror = config.augment.flip != "none" and generator.random() < 0.5
+            pictures.append(
+                training_image(
+                    record.image,
+                    record.record_id,
+                    config.image,
+                    config.augment,
+                    generator,
+                    mirror=bool(mirror),
+                )
+            )
+        result.append(model.encode_images(pictures))
+    return np.stack(result)

@@ -1,0 +1,217 @@
+"""Full fine-tuning: the image tower of any method and a linear head, at two learning rates."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+from tqdm import tqdm
+
+from retfm_jax.data.device import prepare
+from retfm_jax.data.images import decode, fit, training_image
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation.adapters import batches, classification_loss, scores
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneConfig:
+    """The recipe; the learning rates are RET-CLIP's.
+
+    Attributes:
+      backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.
+      epochs: passes over the support.
+      batch_size: images a step.
+      weight_decay: of AdamW, on both.
+    """
+
+    backbone_learning_rate: float = 2e-6
+    head_learning_rate: float = 1e-3
+    epochs: int = 50
+    batch_size: int = 16
+    weight_decay: float = 1e-2
+
+
+class FineTuning:
+    """A network with a linear head over its image embedding, compiled once for all folds.
+
+    The head works on `Method.encode_images`, times the model's logit scale so that its unit-norm
+    input spans as much as the classes' texts do. Batch norms keep their running statistics: the
+    support can be a handful of images.
+    """
+
+    def __init__(self, model: Any, config: FineTuneConfig, classes: int, exclusive: bool):
+        """Makes the compiled functions.
+
+        Args:
+          model: a `RetinalModel`.
+          classes: outputs of the head.
+          exclusive: trains a softmax, else a sigmoid for each class.
+        """
+        self._model, self._config, self._exclusive = model, config, exclusive
+        self._classes = classes
+        self._data = model.data_config
+        self._step = jax.jit(self._update, static_argnames="steps", donate_argnums=(0, 1))
+        self._logits = jax.jit(lambda p, images: self._forward(p, images, None))
+
+    def _forward(self, params: Any, images: Array, key: Array | None) -> Float[Array, "b classes"]:
+        augment = None if key is None else self._data.augment
+        pixels = prepare({"image": images}, self._data.image, augment, key)["image"]
+        backbone = self._restored(params["backbone"])
+        features = self._model.method.encode_images(backbone, self._model.state, pixels)
+        return self._model.logit_scale * features @ params["kernel"] + params["bias"]
+
+    @functools.cached_property
+    def _used(self) -> frozenset[str]:
+        """Paths of the parameters that image embeddings depend on: the others have no gradient."""
+        size = self._data.image.size
+        noise = np.random.default_rng(0).standard_normal((2, size, size, 3), np.float32)
+
+        @jax.jit
+        def gradient(params: Any) -> Any:
+            def total(params: Any) -> Array:
+                found = self._model.method.encode_images(params, self._model.state, noise)
+                return (found * jnp.arange(1.0, found.shape[1] + 1)).sum()
+
+            return jax.tree.map(lambda leaf: jnp.any(leaf != 0), jax.grad(total)(params))
+
+        leaves, _ = jax.tree_util.tree_flatten_with_path(gradient(self._model.params))
+        return frozenset(jax.tree_util.keystr(path) for path, moved in leaves if moved)
+
+    def _trained(self, params: Any) -> dict[str, Array]:
+        """The parameters of the image side alone, by path."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+        found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        return {path: found[path] for path in sorted(self._used)}
+
+    def _restored(self, trained: dict[str, Array]) -> Any:
+        """All parameters, with the trained ones in their places."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: trained.get(jax.tree_util.keystr(path), leaf), self._model.params
+        )
+
+    def _optimizer(self, steps: int) -> optax.GradientTransformation:
+        config = self._config
+
+        def adamw(rate: float) -> optax.GradientTransformation:
+            schedule = optax.cosine_decay_schedule(rate, steps)
+            return optax.adamw(schedule, weight_decay=config.weight_decay)
+
+        return optax.multi_transform(
+            {
+                "backbone": adamw(config.backbone_learning_rate),
+                "head": adamw(config.head_learning_rate),
+            },
+            {"backbone": "backbone", "kernel": "head", "bias": "head"},
+        )
+
+    def _update(
+        self, params: Any, state: Any, batch: tuple[Array, ...], key: Array, *, steps: int
+    ) -> tuple[Any, Any, Array]:
+        images, labels, weights = batch
+
+        def loss(params: Any) -> Array:
+            logits = self._forward(params, images, key)
+            return classification_loss(logits, labels, weights, self._exclusive)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = self._optimizer(steps).update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    def fit(
+        self,
+        source: RecordSource,
+        rows: Sequence[int],
+        labels: Int[np.ndarray, "n classes"],
+        seed: int = 0,
+        progress: bool = True,
+    ) -> dict[str, Any]:
+        """Trains backbone and head from the model's weights on.
+
+        Args:
+          source: of single images.
+          rows: which of them are the support.
+          labels: of these, multi-hot.
+          seed: of the order and the augmentation.
+
+        Returns:
+          the trained parameters, for `predict`.
+        """
+        config = self._config
+        order, weights = batches(len(rows), config.epochs, config.batch_size, seed)
+        backbone = jax.tree.map(jnp.array, self._trained(self._model.params))
+        width = self._model.encode_texts(["fundus"]).shape[1]
+        params = {
+            "backbone": backbone,
+            "kernel": jnp.zeros((width, self._classes)),
+            "bias": jnp.zeros(self._classes),
+        }
+        state = self._optimizer(len(order)).init(params)
+        key = jax.random.key(seed)
+        pictures = self._augmented(source, rows, order, seed)
+        bar = tqdm(pictures, "fine-tuning", len(order), unit="step", disable=not progress)
+        for step, images in enumerate(bar):
+            batch = images, labels[order[step]], weights[step]
+            step_key = jax.random.fold_in(key, step)
+            params, state, loss = self._step(params, state, batch, step_key, steps=len(order))
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{float(loss):.3f}")
+        return params
+
+    def _augmented(
+        self, source: RecordSource, rows: Sequence[int], order: np.ndarray, seed: int
+    ) -> Iterator[np.ndarray]:
+        """Decoded and augmented images of every step; the next ones are made ready meanwhile."""
+
+        def make(step: int) -> np.ndarray:
+            pictures = []
+            for place, row in enumerate(order[step]):
+                generator = np.random.default_rng((seed, step, place))
+                record = source[int(rows[row])]
+                augment = self._data.augment
+                mirror = augment.flip != "none" and generator.random() < 0.5
+                pictures.append(
+                    training_image(
+                        record.image,
+                        record.record_id,
+                        self._data.image,
+                        augment,
+                        generator,
+                        mirror=bool(mirror),
+                    )
+                )
+            return np.stack(pictures)
+
+        yield from _ahead(make, len(order))
+
+    def predict(self, params: dict[str, Any], source: RecordSource) -> Float[np.ndarray, "n c"]:
+        """Scores of every image of a source."""
+        size = self._config.batch_size
+
+        def make(batch: int) -> np.ndarray:
+            pictures = []
+            for row in range(batch * size, min((batch + 1) * size, len(source))):
+                record = source[row]
+                image = decode(record.image, record.record_id)
+                pictures.append(fit(image, self._data.image))
+            return np.stack(pictures + pictures[-1:] * (size - len(pictures)))
+
+        count = -(-len(source) // size)
+        logits = [self._logits(params, images) for images in _ahead(make, count)]
+        return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
+
+
+def _ahead(make: Any, count: int, distance: int = 4) -> Iterator[np.ndarray]:
+    """`make(0)`, `make(1)`, ... in order, a few of them at work in threads ahead of time."""
+    with ThreadPoolExecutor(distance) as pool:
+        pending = [pool.submit(make, index) for index in range(min(distance, count))]
+        for index in range(count):
+            result = pending.pop(0).result()
+            if index + distance < count:
+                pending.append(pool.submit(make, index + distance))
+            yield result

@@ -1,0 +1,211 @@
+"""What an evaluation found, as tables on the console and as pictures."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation import pictures
+from retfm_jax.evaluation.bootstrap import Estimate
+from retfm_jax.evaluation.embeddings import EmbeddedSplit
+from retfm_jax.evaluation.pictures import readable
+from retfm_jax.evaluation.predictions import Measured, Predictions
+from retfm_jax.evaluation.retrieval import RECALL_AT, Retrieval
+
+LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
+#: Columns of the table over protocols, as far as they are measured.
+OVERALL = (
+    ("aca", "ACA"),
+    ("accuracy", "accuracy"),
+    ("auroc", "macro AUROC"),
+    ("average_precision", "macro AP"),
+    ("f1", "macro F1"),
+    ("quadratic_kappa", "quadratic kappa"),
+    ("expected_calibration_error", "calibration error"),
+)
+#: Sections whose curves stand in the picture, and that fit beside each other on a console; the
+#: page has all.
+_CURVES, _CLASS_COLUMNS = 4, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One protocol in one setting.
+
+    Attributes:
+      title: the protocol and its setting, in words.
+      measured: predictions and metrics (of the first fold, where there are several).
+      records: where the samples of the predictions are.
+      folds: mean, spread and values of every overall metric over the folds; None without folds.
+    """
+
+    title: str
+    measured: Measured
+    records: Sequence[Any] | RecordSource
+    folds: Mapping[str, Mapping[str, Any]] | None = None
+
+    def overall(self, name: str) -> str:
+        """One metric in words: with its interval, or mean ± spread over folds."""
+        if self.folds is not None:
+            mean, spread = self.folds[name]["mean"], self.folds[name]["spread"]
+            return "–" if mean is None else f"{mean:.3f} ± {spread or 0:.3f}"
+        return str(self.measured.overall[name])
+
+
+@dataclasses.dataclass
+class Results:
+    """Everything that one evaluation found.
+
+    Attributes:
+      data: dataset and split, in words.
+      sections: classification.
+      retrievals: by language, over `split`.
+    """
+
+    data: str
+    sections: list[Section] = dataclasses.field(default_factory=list)
+    retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
+    split: EmbeddedSplit | None = None
+
+
+def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """The overall metrics that any section has."""
+    return [
+        (name, title)
+        for name, title in OVERALL
+        if any(name in section.measured.overall for section in sections)
+    ]
+
+
+def console_tables(results: Results) -> list[Table]:
+    """A table over protocols, one over classes, one of the retrieval."""
+    tables = []
+    if results.sections:
+        columns = measured_columns(results.sections)
+        table = _table(f"{results.data}: overall, 95% intervals by patient", "protocol")
+        for _, title in columns:
+            table.add_column(title, justify="right")
+        for section in results.sections:
+            table.add_row(
+                section.title,
+                *(
+                    section.overall(name) if name in section.measured.overall else "–"
+                    for name, _ in columns
+                ),
+            )
+        tables.append(table)
+        if len(results.sections) <= _CLASS_COLUMNS:
+            tables.append(_class_table(results))
+    if results.retrievals:
+        table = _table(f"{results.data}: retrieval, 95% intervals by patient", "query")
+        for k in RECALL_AT:
+            table.add_column(f"recall at {k}", justify="right")
+        for language, retrieval in results.retrievals.items():
+            for direction, recalls in retrieval.recalls.items():
+                name = f"{readable(direction)}, {LANGUAGE_NAMES[language]}"
+                table.add_row(name, *map(str, recalls.values()))
+        tables.append(table)
+    return tables
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    return table
+
+
+def _class_table(results: Results) -> Table:
+    table = _table("AUROC per class", "class")
+    for section in results.sections:
+        table.add_column(section.title, justify="right")
+    for name in results.sections[0].measured.predictions.names:
+        cells = []
+        for section in results.sections:
+            row = section.measured.metrics.classes.get(name, {})
+            value: Estimate | None = row.get("auroc")
+            cells.append("–" if value is None else f"{value.value:.3f}")
+        table.add_row(readable(name), *cells)
+    return table
+
+
+def draw(results: Results, out: Path) -> list[Path]:
+    """Writes the curves under the name of the JSON file and the galleries beside it."""
+    written = []
+    if results.sections:
+        shown = {section.title: section.measured for section in results.sections[:_CURVES]}
+        path = out.with_suffix(".png")
+        pictures.save(pictures.curves(shown, results.data), path)
+        written.append(path)
+    for language, retrieval in results.retrievals.items():
+        path = out.with_name(f"{out.stem}_gallery_{language}.png")
+        shown_reports = printable_reports(results.split, language)
+        pictures.save(pictures.retrieval_gallery(results.split, retrieval, shown_reports), path)
+        written.append(path)
+    return written
+
+
+def printable_reports(split: EmbeddedSplit, language: str) -> Sequence[str]:
+    """Reports for which there is a font: without one for Chinese, their English counterparts."""
+    if language != "zh" or pictures.cjk_family():
+        return split.reports[language]
+    texts = split.reports.get("en", ("",) * len(split.record_ids))
+    return [
+        text or f"(report of {record}; no font for Chinese is installed)"
+        for text, record in zip(texts, split.record_ids, strict=True)
+    ]
+
+
+class Mistake(NamedTuple):
+    """A sample that was scored wrongly with confidence.
+
+    Attributes:
+      row, eye: where the sample is.
+      text: what was said and what is true.
+    """
+
+    row: int
+    eye: str | None
+    text: str
+
+
+def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
+    """The most confident mistakes, the worst first.
+
+    With classes that exclude each other: wrong predictions by their probability. Else false alarms
+    and misses by how extreme the score is among the class's scores, the first of each class.
+    """
+    if predictions.exclusive:
+        truth, predicted = predictions.labels.argmax(1), predictions.scores.argmax(1)
+        wrong = np.flatnonzero(truth != predicted)
+        confidence = predictions.scores.max(1)
+        return [
+            Mistake(
+                *predictions.samples[place],
+                f"{readable(predictions.names[predicted[place]])} {confidence[place]:.2f}, "
+                f"is {readable(predictions.names[truth[place]])}",
+            )
+            for place in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+        ]
+    found: list[tuple[float, Mistake]] = []
+    for column, name in enumerate(predictions.names):
+        labels, scores = predictions.labels[:, column], predictions.scores[:, column]
+        known = np.flatnonzero(labels >= 0)
+        order = known[np.argsort(scores[known], kind="stable")]
+        rank = {int(place): len(order) - position for position, place in enumerate(order)}
+        alarms = [int(place) for place in order[::-1] if labels[place] == 0][:1]
+        misses = [int(place) for place in order if labels[place] == 1][:1]
+        if not misses or not alarms:
+            continue
+        for place, verb, depth in (
+            (alarms[0], "false alarm", rank[alarms[0]]),
+            (misses[0], "missed", len(order) + 1 - rank[misses[0]]),
+        ):
+            if 2 * depth <= len(order):
+                text = f"{verb}: {readable(name)}, score {rank[place]} of {len(order)} from the top"
+                found.append((depth / len(order), Mistake(*predictions.samples[place], text)))
+    found.sort(key=lambda pair: pair[0])
+    return [mistake for _, mistake in found[:count]]
