@@ -25,6 +25,8 @@ from retfm_jax.files import atomic_write, write_json
 
 #: Records on a contact sheet, evenly spaced through the split.
 _SHOWN = 24
+#: Token counts end here: BERT has no more positions, and a row of this length is kept per text.
+_LONGEST = 512
 #: How many ids of one fault a report names.
 _NAMED = 20
 
@@ -84,7 +86,7 @@ def check_dataset(
       UserError: the dataset cannot be opened.
     """
     wanted = [split] if split else _splits(name_or_folder, data_dir)
-    tokenizer = Tokenizer(TextConfig(context_length=2**16))
+    tokenizer = Tokenizer(TextConfig(context_length=_LONGEST))
     limit = TextConfig().context_length
     numbers, facts = {}, {}
     for name in wanted:
