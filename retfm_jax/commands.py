@@ -1,8 +1,6 @@
 """The verbs that bring several rooms together: train, embed, import, export, quickstart."""
 
 import argparse
-import contextlib
-import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,40 +40,26 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> None:
     if not any((Path(workdir) / FOLDER).glob("[0-9]*")):
         params, state = initial_network(config, method)
         weights = params, state.batch_stats
-    evaluate = functools.partial(evaluate_network, config, method)
     data = loop.TrainingData.of(config, method)
-    loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
-
-
-def evaluate_network(
-    config: ExperimentConfig, method: Method, params: Params, state: MethodState
-) -> Mapping[str, float]:
-    """Zero-shot AUROC and retrieval on the evaluation split, as numbers for the metrics."""
-    from retfm_jax.evaluation.embeddings import embed_split
-    from retfm_jax.evaluation.retrieval import retrieve
-    from retfm_jax.evaluation.zero_shot import zero_shot
-    from retfm_jax.knowledge.prompts import class_prompts
-
-    params, stats = distributed.to_host((params, state.batch_stats))
-    model = RetinalModel(method, params, MethodState(stats, {}), config)
-    source = open_dataset(config.data.dataset, config.data.eval_split, config.data.data_dir)
-    languages = config.evaluation.languages
-    split = embed_split(
-        model, source, source.label_names, languages, config.evaluation.batch_size, progress=False
+    loop.run(
+        config, workdir, method, data, weights=weights, evaluate=interval_evaluation(config, method)
     )
-    numbers = {}
-    for language in languages:
-        # A dataset without labels or without reports in a language lacks the number, no more.
-        with contextlib.suppress(UserError):
-            for level, scores in zero_shot(model, split, language, class_prompts).levels.items():
-                metrics = scores.metrics(draws=1)
-                means = metrics.overall if scores.exclusive else metrics.macro
-                numbers[f"zero_shot/{language}/{level}/auroc"] = means["auroc"].value
-        with contextlib.suppress(UserError):
-            for direction, recalls in retrieve(split, language, draws=1).recalls.items():
-                for name, recall in recalls.items():
-                    numbers[f"retrieval/{language}/{direction}/{name}"] = recall.value
-    return numbers
+
+
+def interval_evaluation(config: ExperimentConfig, method: Method) -> loop.Evaluate:
+    """Zero-shot AUROC and retrieval on the evaluation split, compiled once for a whole run."""
+    from retfm_jax.evaluation.evaluate import quick_metrics
+
+    model = RetinalModel(method, {}, MethodState({}, {}), config)
+
+    def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
+        params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
+        model.params, model.state = params, MethodState(stats, {})
+        data = config.data
+        source = open_dataset(data.dataset, data.eval_split, data.data_dir)
+        return quick_metrics(model, source, config.evaluation)
+
+    return evaluate
 
 
 def embed(args: argparse.Namespace) -> None:
