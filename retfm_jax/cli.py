@@ -229,6 +229,8 @@ def _storing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of drawing and of splits")
     parser.add_argument("--workers", type=int, help="how many work in parallel")
     parser.add_argument("--overwrite", action="store_true", help="replace a built dataset")
+    parser.add_argument("--beam_runner", help="Apache Beam runner of a cluster that does the work")
+    parser.add_argument("--beam_options", help="of that runner: name=value,name=value")
 
 
 if __name__ == "__main__":
