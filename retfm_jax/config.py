@@ -98,6 +98,7 @@ class DataConfig:
       language: of the reports; "mixed" draws one at random for every sample.
       expert: the expert stream (KeepFIT only).
       banned_categories: categories that training leaves out, for out-of-distribution tests.
+      balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
       workers: processes that decode beside the main one; 0 uses threads only.
       threads: reading threads of a process.
       prefetch: batches that are made ready ahead of the step.
@@ -113,6 +114,7 @@ class DataConfig:
     augment: AugmentConfig = AugmentConfig()
     expert: ExpertConfig | None = None
     banned_categories: tuple[str, ...] = ()
+    balance_sets: bool = False
     workers: int = 0
     threads: int = 16
     prefetch: int = 4

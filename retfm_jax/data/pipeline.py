@@ -17,7 +17,13 @@ from jaxtyping import Bool, Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
-from retfm_jax.data.sources import RecordSource, as_images, open_dataset, with_category
+from retfm_jax.data.sources import (
+    RecordSource,
+    as_images,
+    balanced,
+    open_dataset,
+    with_category,
+)
 from retfm_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -88,8 +94,9 @@ def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, R
     if config.expert is None:
         raise UserError("the method needs a second dataset of expert pairs: set config.data.expert")
     expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
+    images = with_category(as_images(source, "category"), banned=config.banned_categories)
     return (
-        with_category(as_images(source, "category"), banned=config.banned_categories),
+        balanced(images) if config.balance_sets else images,
         as_images(expert, "caption"),
     )
 

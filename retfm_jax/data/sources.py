@@ -290,6 +290,35 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
     return _Subset(source, kept, why)
 
 
+def balanced(source: RecordSource) -> RecordSource:
+    """The sets of a collection in turn, each as often as the largest of them.
+
+    The set of an image is the first folder in its record id, as in a FLAIR-style collection. The
+    images of a small set come back until the largest set is through, so an epoch is as many sets
+    times the largest set long. Reads every record once.
+
+    Raises:
+      UserError: the record ids name no sets.
+    """
+
+    def set_of(index: int) -> str:
+        record = source[index]
+        name, _, rest = record.record_id.partition("/")
+        # "patient/left" is an eye, not an image of a set.
+        return name if rest and name != record.patient_id else ""
+
+    names = np.array(list(_scan(len(source), set_of)))
+    if not names.all():
+        raise UserError(
+            f"config.data.balance_sets: the records of {source.name} belong to no sets; their ids "
+            "must begin with one, as those of `retfm data build flair` do (SET/image.jpg)"
+        )
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    longest = max(map(len, members))
+    turns = np.stack([np.resize(of_set, longest) for of_set in members], axis=1)
+    return _Subset(source, turns.ravel(), "sets in turn")
+
+
 def _scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:
     def look_at(start: int) -> list[Any]:
         return [look(index) for index in range(start, min(start + _SCANNED_AT_ONCE, size))]

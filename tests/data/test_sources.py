@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord, image_example
 from retfm_jax.data.sources import (
     as_images,
+    balanced,
     categories,
     eye_record,
     open_dataset,
@@ -105,3 +106,26 @@ def test_banned_categories_leave_the_training(data_dir):
     with pytest.raises(UserError, match="has a category beside the banned ones"):
         with_category(source, source.label_names)
     assert np.all([record.categories for record in kept])
+
+
+def test_balanced_sets_take_turns(tmp_path, make_dataset, make_jpeg):
+    sizes = {"ONE": 5, "TWO": 2, "THREE": 1}
+    examples = [
+        image_example(f"{name}/{number}.jpg", image=make_jpeg(number), categories=["normal"])
+        for name, size in sizes.items()
+        for number in range(size)
+    ]
+    make_dataset(tmp_path, "sets", {"train": examples}, "image")
+    source = open_dataset("sets", "train", str(tmp_path))
+    turns = [record.record_id for record in balanced(source)]
+    assert {name: sum(turn.startswith(name) for turn in turns) for name in sizes} == {
+        "ONE": 5, "TWO": 5, "THREE": 5,
+    }  # fmt: skip
+    assert all(len({turn.split("/")[0] for turn in turns[k : k + 3]}) == 3 for k in (0, 3, 12))
+    assert set(turns) == {record.record_id for record in source}
+    assert balanced(source).identity != source.identity
+
+
+def test_eyes_of_patients_are_no_sets(data_dir):
+    with pytest.raises(UserError, match=r"balance_sets: the records of pairs belong to no sets"):
+        balanced(as_images(open_dataset("pairs", "train", str(data_dir))))
