@@ -12,8 +12,13 @@ def get_config() -> ConfigDict:
         {
             "method": "retclip",
             "model": {
-                "image": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12,
-                          "remat": "full"},
+                "image": {
+                    "image_size": 224,
+                    "patch_size": 16,
+                    "width": 768,
+                    "layers": 12,
+                    "remat": "full",
+                },
                 "text": {"vocab_size": 21128, "width": 768, "layers": 12, "remat": "full"},
                 "embed_dim": 512,
                 "dtype": "bfloat16",

@@ -256,12 +256,13 @@ class Vilref(Method):
     def infer_config(
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> VilrefConfig:
-        """Sizes of published tensors; without queue, which no published file holds."""
+        """Sizes of published tensors, with the objective of the published code: plain InfoNCE."""
         places = (("text_projection", 1), ("visual.proj", 1), ("visual.attnpool.c_proj.*", 0))
         return VilrefConfig(
             image=infer_image_config(relative(shapes, "visual.")),
             text=bert.infer_config(relative(shapes, "bert."), text_num_heads),
             embed_dim=majority(shapes, places, 512),
+            use_labels=False,
             queue_size=0,
         )
 

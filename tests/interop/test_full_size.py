@@ -1,9 +1,16 @@
 """The published sizes, whole: every tensor finds its place and comes back with its bits."""
 
+import jax
 import numpy as np
+import pytest
 from golden_files import assert_same_bits
 
 import retfm_jax
+from retfm_jax.interop.state_dict import to_state_dict
+from retfm_jax.methods import get_method_class
+from retfm_jax.methods.keepfit import KeepfitConfig
+from retfm_jax.methods.vilref import VilrefConfig
+from retfm_jax.models.resnet import CLIP_SIZES
 
 
 def _bert(layers, width=768, mlp=3072, vocabulary=21128):
@@ -77,3 +84,31 @@ def test_retclip_vit_b16_with_bert_base():
     assert model.method.config.image.num_heads == model.method.config.text.num_heads == 12
     assert model.data_config.image.size == 224
     assert_same_bits(retfm_jax.to_torch(model), tensors)
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "count"),
+    [
+        ("vilref", VilrefConfig(image=CLIP_SIZES["RN50"], embed_dim=1024), 538),
+        ("keepfit", KeepfitConfig(), 524),
+    ],
+    ids=["vilref_rn50", "keepfit_resnet50"],
+)
+def test_residual_networks_with_bert_base(method, config, count):
+    built = get_method_class(method)(config)
+    params, state = jax.eval_shape(built.init, jax.random.key(0))
+    shapes = {
+        name: value.shape
+        for name, value in to_state_dict(built, *jax.tree.map(_empty, (params, state))).items()
+    }
+    assert len(shapes) == count
+    counters = {name: np.int64(7) for name in shapes if name.endswith("num_batches_tracked")}
+    tensors = _drawn(shapes) | {name: np.asarray(value) for name, value in counters.items()}
+    model = retfm_jax.from_torch(tensors, method)
+    assert model.method.config.image == config.image
+    assert model.method.config.text == config.text
+    assert_same_bits(retfm_jax.to_torch(model), tensors)
+
+
+def _empty(leaf):
+    return np.empty(leaf.shape, leaf.dtype)

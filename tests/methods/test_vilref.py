@@ -34,7 +34,8 @@ def trained():
     """A network with batch norms as it is trained: labels, a queue that no batch divides."""
     golden = Golden("vilref_rn.npz")
     published, *network = golden.network("vilref", golden.config["text_num_attention_heads"])
-    method = Vilref(dataclasses.replace(published.config, num_labels=3, queue_size=10))
+    config = dataclasses.replace(published.config, use_labels=True, num_labels=3, queue_size=10)
+    method = Vilref(config)
     params, state = interop.from_state_dict(method, interop.to_state_dict(published, *network))
     return method, params, state, golden.batch() | {"labels": LABELS}
 

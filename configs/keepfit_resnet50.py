@@ -1,0 +1,67 @@
+"""KeepFIT as published: ResNet-50 and Bio_ClinicalBERT on categories and expert pairs.
+
+`data.text.tokenizer` is a folder with Bio_ClinicalBERT's vocabulary, which is not bundled. The
+warm-up is one epoch of the published collection; compute is bfloat16. The paper's ablation:
+
+  revision only  --config.model.expert_weight=0
+  mixed only     --config.model.revision_weight=0
+  both           this file
+  FLAIR          --config.model.expert_weight=0 --config.model.revision_weight=0
+                 --config.model.attention=false --config.data.expert=null
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "method": "keepfit",
+            "model": {
+                "image": {"stages": (3, 4, 6, 3), "width": 64},
+                "text": {"vocab_size": 28996, "width": 768, "layers": 12, "remat": "full"},
+                "embed_dim": 512,
+                "dtype": "bfloat16",
+                "pooling": "all",
+                "attention_over": "heads",
+                "expert_weight": 1.0,
+                "revision_weight": 100.0,
+            },
+            "data": {
+                "dataset": "flair",
+                "language": "en",
+                "expert": {"dataset": "mm_retinal"},
+                "image": {
+                    "size": 512,
+                    "resize": "pad",
+                    "mean": (0.0, 0.0, 0.0),
+                    "std": (1.0, 1.0, 1.0),
+                },
+                "text": {"tokenizer": "Bio_ClinicalBERT", "context_length": 256},
+                "augment": {
+                    "crop_area": (1.0, 1.0),
+                    "flip": "exchange",
+                    "brightness": 0.2,
+                    "contrast": 0.2,
+                    "saturation": 0.0,
+                    "hue": 0.0,
+                    "colour_probability": 0.25,
+                    "erasing_probability": 0.0,
+                    "affine_probability": 0.25,
+                    "affine_degrees": 5.0,
+                    "affine_scale": (0.9, 1.0),
+                },
+            },
+            "optimizer": {
+                "learning_rate": 1e-4,
+                "warmup_steps": 3000,
+                "weight_decay": 1e-5,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "decay": "all",
+                "clip_norm": 1.0,
+            },
+            "train": {"batch_size": 96, "epochs": 100.0, "horizon_epochs": 100.0},
+        }
+    )

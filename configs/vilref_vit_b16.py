@@ -1,0 +1,62 @@
+"""ViLReF with ViT-B/16: single images, Chinese reports, labels drawn from them.
+
+The network and the optimiser are the published ones. Queue length, momentum and gamma were not
+published. `model.num_labels` must be the number of the dataset's label names. The paper's ablation:
+
+  plain InfoNCE     --config.model.use_labels=false --config.model.queue_size=0
+  elimination only  --config.model.gamma=0 --config.model.queue_size=0
+  with weights      --config.model.queue_size=0
+  with queue        --config.model.use_labels=false
+  all               this file
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "method": "vilref",
+            "model": {
+                "image": {
+                    "image_size": 224,
+                    "patch_size": 16,
+                    "width": 768,
+                    "layers": 12,
+                    "remat": "full",
+                },
+                "text": {"vocab_size": 21128, "width": 768, "layers": 12, "remat": "full"},
+                "embed_dim": 512,
+                "dtype": "bfloat16",
+                "use_labels": True,
+                "num_labels": 0,
+                "gamma": 1.0,
+                "queue_size": 4096,
+                "momentum": 0.995,
+            },
+            "data": {
+                "dataset": "photographs",
+                "language": "zh",
+                "image": {"size": 224, "resize": "squash"},
+                "text": {"tokenizer": "bert-base-chinese", "context_length": 100},
+                "augment": {
+                    "crop_area": (0.9, 1.0),
+                    "flip": "exchange",
+                    "brightness": 0.1,
+                    "contrast": 0.1,
+                    "saturation": 0.1,
+                    "hue": 0.0,
+                    "erasing_probability": 0.0,
+                },
+            },
+            "optimizer": {
+                "learning_rate": 3e-5,
+                "warmup_steps": 50,
+                "weight_decay": 1e-3,
+                "b1": 0.9,
+                "b2": 0.98,
+                "eps": 1e-6,
+            },
+            "train": {"batch_size": 256, "epochs": 10.0},
+        }
+    )
