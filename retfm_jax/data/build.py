@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ from retfm_jax.data.rows_builder import (
     SUMMARY_FILE,
     BuildOptions,
     RowsBuilder,
+    quiet_tfds,
     write_dataset,
 )
 from retfm_jax.errors import UserError
@@ -92,7 +92,7 @@ def run_build(args: argparse.Namespace) -> None:
     if issubclass(module.Builder, RowsBuilder):
         _refuse(args, ("patients", "population"))
         if not args.source:
-            wanted = inspect.cleandoc(module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+            wanted = " ".join(module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
             raise UserError(f"{name} wants --source FOLDER. {wanted}")
         if config not in ("", *module.Builder.builder_configs):
             known = ", ".join(module.Builder.builder_configs) or "none"
@@ -111,7 +111,8 @@ def run_build(args: argparse.Namespace) -> None:
             "population": args.population,
         }
         given = {name: value for name, value in settings.items() if value is not None}
-        folder = module.build(args.data_dir, **given)
+        with quiet_tfds(bars=True):
+            folder = module.build(args.data_dir, **given)
     print_summary(folder)
 
 
@@ -129,7 +130,7 @@ def print_summary(folder: Path) -> None:
     console = Console()
     info = tfds.builder_from_directory(folder).info
     sizes = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
-    console.print(f"{info.full_name}: {sizes} records", highlight=False)
+    console.print(f"{info.full_name}: {sizes} records", highlight=False, soft_wrap=True)
     console.print(f"  in {folder}", highlight=False, soft_wrap=True)
     if not (folder / SUMMARY_FILE).is_file():
         return

@@ -218,7 +218,7 @@ def write_dataset(
     )
     try:
         # TFDS wants a folder for downloads even where there are none.
-        with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
+        with quiet_tfds(bars=False), tempfile.TemporaryDirectory() as downloads:
             builder.download_and_prepare(download_dir=downloads, download_config=config)
     except UserError:
         raise
@@ -236,11 +236,12 @@ def write_dataset(
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS's own bars and notes away: the builders show one bar with a total."""
+def quiet_tfds(bars: bool) -> Iterator[None]:
+    """Keeps TFDS's notes away, and its bars where a builder shows one of its own."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
+    if not bars:
+        tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
