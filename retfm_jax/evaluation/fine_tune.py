@@ -55,8 +55,11 @@ class FineTuning:
         """
         self._model, self._config, self._exclusive = model, config, exclusive
         self._classes = classes
-        self._data = model.data_config
-        self._step = jax.jit(self._update, static_argnames="steps", donate_argnums=(0, 1))
+        self._data, self._scale = model.data_config, model.logit_scale
+        self._optimizer = optax.chain(
+            optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay)
+        )
+        self._step = jax.jit(self._update, donate_argnums=(0, 1))
         self._logits = jax.jit(lambda p, images: self._forward(p, images, None))
 
     def _forward(self, params: Any, images: Array, key: Array | None) -> Float[Array, "b classes"]:
@@ -64,7 +67,7 @@ class FineTuning:
         pixels = prepare({"image": images}, self._data.image, augment, key)["image"]
         backbone = self._restored(params["backbone"])
         features = self._model.method.encode_images(backbone, self._model.state, pixels)
-        return self._model.logit_scale * features @ params["kernel"] + params["bias"]
+        return self._scale * features @ params["kernel"] + params["bias"]
 
     @functools.cached_property
     def _used(self) -> frozenset[str]:
@@ -95,24 +98,15 @@ class FineTuning:
             lambda path, leaf: trained.get(jax.tree_util.keystr(path), leaf), self._model.params
         )
 
-    def _optimizer(self, steps: int) -> optax.GradientTransformation:
-        config = self._config
-
-        def adamw(rate: float) -> optax.GradientTransformation:
-            schedule = optax.cosine_decay_schedule(rate, steps)
-            return optax.adamw(schedule, weight_decay=config.weight_decay)
-
-        return optax.multi_transform(
-            {
-                "backbone": adamw(config.backbone_learning_rate),
-                "head": adamw(config.head_learning_rate),
-            },
-            {"backbone": "backbone", "kernel": "head", "bias": "head"},
-        )
-
     def _update(
-        self, params: Any, state: Any, batch: tuple[Array, ...], key: Array, *, steps: int
+        self,
+        params: Any,
+        state: Any,
+        batch: tuple[Array, ...],
+        key: Array,
+        progress: Float[Array, ""],
     ) -> tuple[Any, Any, Array]:
+        """One step of AdamW; `progress` runs from 0 to 1 over the training."""
         images, labels, weights = batch
 
         def loss(params: Any) -> Array:
@@ -120,8 +114,21 @@ class FineTuning:
             return classification_loss(logits, labels, weights, self._exclusive)
 
         value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = self._optimizer(steps).update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, value
+        updates, state = self._optimizer.update(gradient, state, params)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        head = self._config.head_learning_rate * cosine
+        rates = {
+            "backbone": self._config.backbone_learning_rate * cosine,
+            "kernel": head,
+            "bias": head,
+        }
+        moved = {
+            part: jax.tree.map(
+                lambda p, u, rate=rates[part]: p - rate * u, params[part], part_updates
+            )
+            for part, part_updates in updates.items()
+        }
+        return moved, state, value
 
     def fit(
         self,
@@ -151,14 +158,14 @@ class FineTuning:
             "kernel": jnp.zeros((width, self._classes)),
             "bias": jnp.zeros(self._classes),
         }
-        state = self._optimizer(len(order)).init(params)
+        state = self._optimizer.init(params)
         key = jax.random.key(seed)
         pictures = self._augmented(source, rows, order, seed)
         bar = tqdm(pictures, "fine-tuning", len(order), unit="step", disable=not progress)
         for step, images in enumerate(bar):
             batch = images, labels[order[step]], weights[step]
             step_key = jax.random.fold_in(key, step)
-            params, state, loss = self._step(params, state, batch, step_key, steps=len(order))
+            params, state, loss = self._step(params, state, batch, step_key, step / len(order))
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{float(loss):.3f}")
         return params

@@ -27,7 +27,7 @@ from retfm_jax.evaluation.retrieval import RECALL_AT
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: #22262b;
-  max-width: 1180px; margin: 2.5rem auto; padding: 0 1.5rem; background: #fff; }
+  max-width: 1400px; margin: 2.5rem auto; padding: 0 1.5rem; background: #fff; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: 1.4rem;
   border-top: 1px solid #d9dde2; }
@@ -35,14 +35,13 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p.sub { color: #5a6470; margin: 0 0 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
-th, td { padding: .32rem .8rem; text-align: right; white-space: nowrap; }
+th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #22262b; font-weight: 600; }
 tbody td { border-bottom: 1px solid #e7eaee; }
-td.ci { color: #5a6470; font-size: .82rem; padding-left: 0; text-align: left; }
 img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-.pair img { max-width: 560px; }
+.pair img { max-width: 600px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem; }
 figure { margin: 0; font-size: .82rem; }
 figure .eyes { display: flex; gap: 4px; background: #000; border-radius: 4px; overflow: hidden; }
@@ -115,10 +114,7 @@ def _protocols(sections: Sequence[Section]) -> str:
     rows = [
         [
             section.title,
-            *(
-                section.overall(name) if name in section.measured.overall else "–"
-                for name, _ in columns
-            ),
+            *(section.overall(name) for name, _ in columns),
             len(section.measured.predictions.samples),
         ]
         for section in sections

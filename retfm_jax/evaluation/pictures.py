@@ -30,6 +30,9 @@ _COLOURS = (
     "#1f5fa8", "#d1701c", "#1e7d46", "#a83279", "#6b4ea0", "#0f8c9c", "#b3382c", "#8a6d1b",
     "#4a5568", "#7aa6d9", "#e7a765", "#77b78f", "#d68bbb", "#a995cf", "#7cc4ce", "#dc8c83",
 )  # fmt: skip
+_ACRONYMS = frozenset(
+    "amd auroc brao brvo cnv crao crvo f1 irma npdr pdr rnfl rpe vkh".split()  # noqa: SIM905
+)
 #: Families that hold Chinese characters, as common systems name them.
 _CJK_FAMILIES = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
@@ -89,7 +92,8 @@ def _clean(axes: Axes, title: str, x: str, y: str) -> None:
 
 def readable(name: str) -> str:
     """The id of a class or a metric as words."""
-    return name.replace("_", " ").replace("auroc", "AUROC")
+    words = name.split("_")
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in words)
 
 
 def curves(levels: Mapping[str, Measured], title: str) -> Figure:
@@ -164,7 +168,7 @@ def calibration(measured: Measured, title: str) -> Figure:
     bins = calibration_bins(confidence)
     figure = _figure(5.2, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _clean(upper, f"{title}: calibration, error {error}", "", "accuracy")
+    _clean(upper, f"{title}, expected error {error}", "", "accuracy")
     _clean(lower, "", "confidence (probability of the predicted class)", "samples")
     upper.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
     filled = np.unique(bins)

@@ -1,6 +1,7 @@
 """What an evaluation found, as tables on the console and as pictures."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,11 @@ LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 #: Columns of the table over protocols, as far as they are measured.
 OVERALL = (
     ("aca", "ACA"),
-    ("accuracy", "accuracy"),
     ("auroc", "macro AUROC"),
     ("average_precision", "macro AP"),
+    ("quadratic_kappa", "kappa"),
     ("f1", "macro F1"),
-    ("quadratic_kappa", "quadratic kappa"),
+    ("accuracy", "accuracy"),
     ("expected_calibration_error", "calibration error"),
 )
 #: Sections whose curves stand in the picture, and that fit beside each other on a console; the
@@ -48,12 +49,15 @@ class Section:
     records: Sequence[Any] | RecordSource
     folds: Mapping[str, Mapping[str, Any]] | None = None
 
-    def overall(self, name: str) -> str:
+    def overall(self, name: str, interval: bool = True) -> str:
         """One metric in words: with its interval, or mean ± spread over folds."""
+        if name not in self.measured.overall:
+            return "–"
         if self.folds is not None:
             mean, spread = self.folds[name]["mean"], self.folds[name]["spread"]
             return "–" if mean is None else f"{mean:.3f} ± {spread or 0:.3f}"
-        return str(self.measured.overall[name])
+        value = self.measured.overall[name]
+        return str(value) if interval or math.isnan(value.value) else f"{value.value:.3f}"
 
 
 @dataclasses.dataclass
@@ -86,16 +90,17 @@ def console_tables(results: Results) -> list[Table]:
     tables = []
     if results.sections:
         columns = measured_columns(results.sections)
-        table = _table(f"{results.data}: overall, 95% intervals by patient", "protocol")
+        # A console is narrow: intervals of many metrics stand on the page and in the JSON file.
+        interval = len(columns) <= 2
+        columns = columns[:4]
+        shown = ", 95% intervals by patient" if interval else ""
+        table = _table(f"{results.data}: overall{shown}", "protocol")
         for _, title in columns:
             table.add_column(title, justify="right")
         for section in results.sections:
             table.add_row(
                 section.title,
-                *(
-                    section.overall(name) if name in section.measured.overall else "–"
-                    for name, _ in columns
-                ),
+                *(section.overall(name, interval) for name, _ in columns),
             )
         tables.append(table)
         if len(results.sections) <= _CLASS_COLUMNS:

@@ -135,6 +135,7 @@ class Supervised:
         self._model, self._prompts, self._language = model, prompts, language
         self._seed, self._batch_size = seed, batch_size
         self._augmented: dict[int, np.ndarray] = {}
+        self._tuning: FineTuning | None = None
         self._train, self.test = Images(train), Images(test)
         self.dropped = self._train.without(self.test)
         if len(self._train.rows) < 2:
@@ -231,7 +232,9 @@ class Supervised:
         self, config: FineTuneConfig, shots: Shots, count: int
     ) -> Iterator[tuple[int, Predictions]]:
         """Trains the image tower on the support and predicts the test split, fold by fold."""
-        network = FineTuning(self._model, config, len(self.names), self.exclusive)
+        if self._tuning is None:
+            self._tuning = FineTuning(self._model, config, len(self.names), self.exclusive)
+        network = self._tuning
         for seed, rows in self.folds(shots, count):
             chosen = [self._train.rows[row] for row in rows]
             params = network.fit(self._train.source, chosen, self._train.labels[rows], seed)

@@ -38,8 +38,8 @@ def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarr
 
     With c_k the class embeddings, the logit of finding k for an image x is s x.(c_k - c_normal),
     the log-odds of its prompts against those of a normal eye: the difference removes what an image
-    has in common with every text. "Normal" itself is scored against the mean of the findings. Without
-    a normal class the cosine stays.
+    has in common with every text. "Normal" itself is scored against the mean of the findings.
+    Without a normal class the cosine stays.
 
     Args:
       normal: index of the class "normal".

@@ -1,0 +1,185 @@
+"""`retfm evaluate` from a folder or a split to numbers, pictures and a page."""
+
+import json
+
+import numpy as np
+import pytest
+from colour_world import CLASSES, ColourModel, patient, photograph
+
+from retfm_jax.errors import UserError
+from retfm_jax.evaluation import evaluate as evaluation
+from retfm_jax.evaluation.evaluate import Options, evaluate, quick_metrics
+from retfm_jax.evaluation.few_shot import Shots
+from retfm_jax.evaluation.fine_tune import FineTuneConfig
+
+PNG = b"\x89PNG"
+
+
+class Patients(list):
+    """A source of patients, as a built dataset gives it."""
+
+    name, kind, label_names = "clinic", "patient", CLASSES
+
+    def __init__(self, count, split="test", seed=0):
+        generator = np.random.default_rng(seed)
+        super().__init__(
+            patient(1000 * seed + number, *generator.choice(CLASSES, 2)) for number in range(count)
+        )
+        self.split = split
+
+
+def test_every_protocol_learns_from_shots_of_a_folder_of_ones_own(class_folder, tmp_path):
+    options = Options(
+        languages=("en",),
+        shots=(Shots(per_class=3),),
+        folds=2,
+        fine_tune=FineTuneConfig(1e-2, 3e-2, epochs=15, batch_size=9),
+    )
+    protocols = [name for name in evaluation.PROTOCOLS if name != "retrieval"]
+    out = tmp_path / "out" / "mine.json"
+    document = evaluate(
+        ColourModel(),
+        protocols=protocols,
+        dataset=str(class_folder),
+        data_dir="",
+        split="test",
+        out=out,
+        options=options,
+    )
+    assert json.loads(out.read_text()) == document
+    level = document["zero_shot"]["en"]["levels"]["image"]
+    assert level["kind"] == "single-label"
+    assert level["overall"]["aca"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    for name in evaluation.SUPERVISED:
+        found = document[name]["3 shots"]
+        assert found["support"] == [9, 9]
+        assert found["over_folds"]["aca"]["mean"] > 0.9, name
+        assert len(found["over_folds"]["aca"]["folds"]) == 2
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+    html = out.with_suffix(".html").read_text()
+    assert html.count("<h2") == len(protocols) + 1
+    assert "http" not in html
+
+
+def test_photographs_of_the_test_split_are_not_learnt_from(class_folder, tmp_path, capsys):
+    (class_folder / "test" / "normal" / "0.png").write_bytes(
+        (class_folder / "train" / "normal" / "3.png").read_bytes()
+    )
+    document = evaluate(
+        ColourModel(),
+        protocols=("linear_probe",),
+        dataset=str(class_folder),
+        data_dir="",
+        split="test",
+        out=tmp_path / "o.json",
+        options=Options(languages=("en",), fit_augmentations=2, test_augmentations=2),
+    )
+    found = document["linear_probe"]["all training data"]
+    assert found["support"] == [17]
+    assert "over_folds" not in found
+    assert found["folds"][0]["overall"]["aca"]["value"] == 1.0
+    assert len(document["dropped_from_training"]["same_photograph"]) == 1
+    assert "the test split has the same photograph" in capsys.readouterr().out
+
+
+def test_patients_get_both_levels_retrieval_and_galleries(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "open_task", lambda *_: Patients(12))
+    out = tmp_path / "clinic.json"
+    document = evaluate(
+        ColourModel(patients=True),
+        protocols=("zero_shot", "retrieval"),
+        dataset="clinic",
+        data_dir="",
+        split="test",
+        out=out,
+        options=Options(languages=("en", "zh")),
+    )
+    assert set(document["zero_shot"]) == {"en", "zh"}
+    assert set(document["zero_shot"]["zh"]["levels"]) == {"patient", "eye"}
+    # There are no Chinese reports: nothing to retrieve.
+    assert set(document["retrieval"]) == {"en"}
+    assert (tmp_path / "clinic_gallery_en.png").read_bytes()[:4] == PNG
+
+
+def test_patients_of_the_test_split_are_not_learnt_from(monkeypatch, tmp_path):
+    train, test = Patients(12, "train", seed=1), Patients(6, "test")
+    train.append(test[0])
+    monkeypatch.setattr(
+        evaluation, "open_task", lambda name, split, where: train if split == "train" else test
+    )
+    document = evaluate(
+        ColourModel(patients=True),
+        protocols=("linear_probe",),
+        dataset="clinic",
+        data_dir="",
+        split="test",
+        out=tmp_path / "o.json",
+        options=Options(languages=("en",)),
+    )
+    assert document["training_images"] == 24
+    dropped = document["dropped_from_training"]["same_photograph"]
+    assert dropped == ["p0/left", "p0/right"]
+
+
+def test_metrics_of_a_run_are_plain_numbers():
+    config = ColourModel().config.evaluation
+    metrics = quick_metrics(ColourModel(patients=True), Patients(10), config)
+    assert metrics["zero_shot/en/eye/auroc"] > 0.9
+    assert metrics["zero_shot/zh/patient/auroc"] > 0.5
+    assert 0 <= metrics["retrieval/en/image_to_report/recall_at_5"] <= 1
+    assert not any(name.startswith("retrieval/zh") for name in metrics)
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocols": ("zero_shoot",)}, "no such protocol .*did you mean 'zero_shot'"),
+        ({"out": "numbers.txt"}, "written as JSON"),
+        ({"protocols": ("retrieval",)}, "retrieval needs reports in en or zh; the split has none"),
+        ({"options": Options(prompts="poem")}, "give one of report, name, knowledge"),
+        ({"options": Options(train_split="validation")}, "has no split 'validation'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(class_folder, tmp_path, change, message):
+    arguments = {
+        "protocols": ("linear_probe",),
+        "dataset": str(class_folder),
+        "data_dir": "",
+        "split": "test",
+        "out": tmp_path / "o.json",
+    }
+    with pytest.raises(UserError, match=message):
+        evaluate(ColourModel(), **(arguments | change))
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_a_file_that_is_no_image_is_named(class_folder, tmp_path):
+    (class_folder / "test" / "drusen" / "9.jpg").write_text("no image")
+    with pytest.raises(UserError, match="not a readable image"):
+        evaluate(
+            ColourModel(),
+            protocols=("zero_shot",),
+            dataset=str(class_folder),
+            data_dir="",
+            split="test",
+            out=tmp_path / "o.json",
+        )
+
+
+def test_training_on_nothing_new_is_refused(class_folder, tmp_path):
+    for name in CLASSES[:3]:
+        for number in range(4):
+            target = class_folder / "test" / name / f"{number}.png"
+            target.write_bytes(photograph(name, 100 * CLASSES.index(name) + number))
+        for number in (4, 5):
+            (class_folder / "train" / name / f"{number}.png").unlink()
+    with pytest.raises(UserError, match="has 0 labelled images that are not in the test split"):
+        evaluate(
+            ColourModel(),
+            protocols=("linear_probe",),
+            dataset=str(class_folder),
+            data_dir="",
+            split="test",
+            out=tmp_path / "o.json",
+        )
