@@ -58,7 +58,7 @@ class Shots:
     def __str__(self) -> str:
         if self.per_class is not None:
             return f"{self.per_class} shot" + "s" * (self.per_class > 1)
-        return "all training data" if self.whole else f"{self.share:.0%} of training data"
+        return "all data" if self.whole else f"{100 * self.share:g}% of data"
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:

@@ -76,12 +76,14 @@ class FileSource(RecordSource):
 
 
 class Selection(RecordSource):
-    """Some records of a source under the classes of a task."""
+    """Some records of a source under the name and the classes of a task."""
 
-    def __init__(self, source: RecordSource, rows: Sequence[int], classes: Mapping[str, str]):
+    def __init__(
+        self, name: str, source: RecordSource, rows: Sequence[int], classes: Mapping[str, str]
+    ):
         self._source, self._rows = source, tuple(rows)
         self._columns = [source.label_names.index(label) for label in classes.values()]
-        self.name, self.split, self.kind = source.name, source.split, source.kind
+        self.name, self.split, self.kind = name, source.split, source.kind
         self.label_names = tuple(classes)
 
     def __len__(self) -> int:
@@ -287,7 +289,7 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
                 rows.append(row)
     if not rows:
         raise UserError(f"task {name}: no image of {source.name}, split {split}, has one class")
-    return Selection(source, rows, classes)
+    return Selection(name, source, rows, classes)
 
 
 def prompts_of(style: str) -> Prompts:

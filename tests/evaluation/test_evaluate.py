@@ -74,7 +74,7 @@ def test_photographs_of_the_test_split_are_not_learnt_from(class_folder, tmp_pat
         out=tmp_path / "o.json",
         options=Options(languages=("en",), fit_augmentations=2, test_augmentations=2),
     )
-    found = document["linear_probe"]["all training data"]
+    found = document["linear_probe"]["all data"]
     assert found["support"] == [17]
     assert "over_folds" not in found
     assert found["folds"][0]["overall"]["aca"]["value"] == 1.0

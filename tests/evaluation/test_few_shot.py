@@ -58,8 +58,8 @@ def test_shots_as_they_are_written():
     assert [str(shots) for shots in parse_shots("1, 5,10%,all")] == [
         "1 shot",
         "5 shots",
-        "10% of training data",
-        "all training data",
+        "10% of data",
+        "all data",
     ]
     for wrong in ("0", "x", "120%", "1.5"):
         with pytest.raises(UserError, match="--shots"):

@@ -153,7 +153,7 @@ def test_images_with_exactly_one_class_are_taken_from_a_built_dataset(monkeypatc
     task = {"dataset": "odir5k", "per_class": 2, "classes": {"normal": "normal", "cat": "cataract"}}
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built([both, *records]))
     source = tasks._described_source("TINY", task, "test", None)
-    assert source.label_names == ("normal", "cat")
+    assert (source.name, source.label_names) == ("TINY", ("normal", "cat"))
     assert [record.record_id for record in source] == ["i0", "i3", "i4", "i7"]
     np.testing.assert_array_equal(source[1].labels, [0, 1])
 
