@@ -20,7 +20,6 @@ from retfm_jax.evaluation.report import (
     Section,
     measured_columns,
     mistakes,
-    printable_reports,
 )
 from retfm_jax.evaluation.retrieval import RECALL_AT
 
@@ -77,14 +76,9 @@ def page(results: Results, document: dict[str, Any]) -> str:
         parts.append("<h3>Retrieval</h3>" + _retrievals(results))
     for place, section in enumerate(results.sections):
         parts.append(f'<h2 id="s{place}">{_text(section.title)}</h2>' + _section(section))
-    for place, (language, retrieval) in enumerate(results.retrievals.items()):
-        gallery = pictures.retrieval_gallery(
-            results.split, retrieval, printable_reports(results.split, language)
-        )
-        number = len(results.sections) + place
-        parts.append(
-            f'<h2 id="s{number}">{_text(names[number])}</h2>{_figure(gallery, "retrieval gallery")}'
-        )
+    for number, language in enumerate(results.retrievals, start=len(results.sections)):
+        picture = _png(results.gallery(language), "retrieval gallery")
+        parts.append(f'<h2 id="s{number}">{_text(names[number])}</h2>{picture}')
     parts.append("<h2>Settings</h2>" + _settings(document))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -199,7 +193,11 @@ def _photograph(data: bytes, name: str) -> str:
 
 
 def _figure(figure: Figure, alt: str) -> str:
-    encoded = base64.b64encode(pictures.png(figure)).decode()
+    return _png(pictures.png(figure), alt)
+
+
+def _png(picture: bytes, alt: str) -> str:
+    encoded = base64.b64encode(picture).decode()
     return f'<img class="figure" alt="{_text(alt)}" src="data:image/png;base64,{encoded}">'
 
 

@@ -65,14 +65,13 @@ def save(figure: Figure, path: str | Path) -> None:
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.12
-    )
+    figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
     return figure
 

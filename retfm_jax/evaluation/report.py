@@ -1,6 +1,7 @@
 """What an evaluation found, as tables on the console and as pictures."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.predictions import Measured, Predictions
 from retfm_jax.evaluation.retrieval import RECALL_AT, Retrieval
+from retfm_jax.files import atomic_write
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 #: Columns of the table over protocols, as far as they are measured.
@@ -60,7 +62,7 @@ class Section:
         return str(value) if interval or math.isnan(value.value) else f"{value.value:.3f}"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Results:
     """Everything that one evaluation found.
 
@@ -74,6 +76,13 @@ class Results:
     sections: list[Section] = dataclasses.field(default_factory=list)
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     split: EmbeddedSplit | None = None
+
+    @functools.lru_cache(maxsize=len(LANGUAGE_NAMES))  # noqa: B019
+    def gallery(self, language: str) -> bytes:
+        """The retrieval gallery as a PNG, drawn once for the file and the page."""
+        shown = printable_reports(self.split, language)
+        figure = pictures.retrieval_gallery(self.split, self.retrievals[language], shown)
+        return pictures.png(figure)
 
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -142,14 +151,12 @@ def draw(results: Results, out: Path) -> list[Path]:
     written = []
     if results.sections:
         shown = {section.title: section.measured for section in results.sections[:_CURVES]}
-        path = out.with_suffix(".png")
-        pictures.save(pictures.curves(shown, results.data), path)
-        written.append(path)
-    for language, retrieval in results.retrievals.items():
-        path = out.with_name(f"{out.stem}_gallery_{language}.png")
-        shown_reports = printable_reports(results.split, language)
-        pictures.save(pictures.retrieval_gallery(results.split, retrieval, shown_reports), path)
-        written.append(path)
+        written.append(out.with_suffix(".png"))
+        pictures.save(pictures.curves(shown, results.data), written[-1])
+    for language in results.retrievals:
+        written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
+        with atomic_write(written[-1], "wb") as file:
+            file.write(results.gallery(language))
     return written
 
 

@@ -102,8 +102,8 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
     """Opens what `--dataset` names.
 
     Args:
-      name: a folder with `train`, `val` or `test` of one folder a class; a task of `tasks.yaml`;
-        or a built dataset.
+      name: a folder with `train`, `val` or `test` of one folder a class; a task of `tasks.yaml`, or
+        a YAML file with one task of that form; or a built dataset.
       split: "train", "validation" or "test"; of a built dataset any TFDS split.
       data_dir: where built datasets and the tasks' own folders are.
 
@@ -114,6 +114,8 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
     folder = Path(name).expanduser()
     if folder.is_dir() and any(_split_folders(folder)):
         return _folder_source(folder, split)
+    if folder.suffix in (".yaml", ".yml"):
+        return _described_source(folder.stem, _own_task(folder), split, Path(data_dir))
     tasks = described_tasks()
     found = next((task for task in tasks if task.casefold() == name.casefold()), None)
     if found is not None:
@@ -135,6 +137,20 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
 def described_tasks() -> dict[str, Any]:
     """The tasks of `tasks.yaml` by name."""
     return yaml.safe_load(_TASKS_FILE.read_text(encoding="utf-8"))
+
+
+def _own_task(path: Path) -> dict[str, Any]:
+    try:
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the task {path}: {error}") from error
+    kinds = [kind for kind in ("dataset", "tables", "files") if kind in (task or {})]
+    if not isinstance(task, dict) or not isinstance(task.get("classes"), dict) or len(kinds) != 1:
+        raise UserError(
+            f"{path} is no task: it needs `classes` (our name: the source's name) and one of "
+            "`dataset`, `tables` and `files`, as in retfm_jax/evaluation/tasks.yaml"
+        )
+    return {"source": "its files", "folder": ".", **task}
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from colour_world import CLASSES, photograph
 
 from retfm_jax.errors import UserError
@@ -165,3 +166,16 @@ def test_prompt_styles():
     assert tasks.prompts_of("name")("drusen", "en", None) == knowledge[:1]
     assert len(knowledge) > 1
     assert tasks.unknown_classes(("drusen", "other diagnosis")) == ("other diagnosis",)
+
+
+def test_a_task_of_ones_own_in_a_file(idrid, tmp_path):
+    described = tasks.described_tasks()["IDRiD"]
+    own = tmp_path / "grades.yaml"
+    own.write_text(yaml.safe_dump(described))
+    source = tasks.open_task(str(own), "test", str(idrid))
+    assert (source.name, len(source)) == ("grades", 2)
+    own.write_text("classes: [a, b]\n")
+    with pytest.raises(UserError, match=r"grades.yaml is no task: it needs `classes`"):
+        tasks.open_task(str(own), "test", str(idrid))
+    with pytest.raises(UserError, match=r"cannot read the task .*nothing.yaml"):
+        tasks.open_task(str(tmp_path / "nothing.yaml"), "test", str(idrid))
