@@ -4,6 +4,8 @@ from ml_collections import ConfigDict
 
 from retfm_jax.configs import vilref_vit_b16
 
+get_variants = vilref_vit_b16.get_variants
+
 
 def get_config() -> ConfigDict:
     config = vilref_vit_b16.get_config()

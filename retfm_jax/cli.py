@@ -98,6 +98,17 @@ def _training(verbs) -> None:
     )
     _config(train)
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and config go there")
+    ablate = _verb(
+        verbs,
+        "ablate",
+        "retfm_jax.ablation:run",
+        "train the variants of a config with several seeds and compare them; goes on by itself",
+    )
+    _config(ablate)
+    ablate.add_argument("--workdir", required=True, help="a folder for each variant and seed")
+    ablate.add_argument("--seeds", default="0,1,2", help="of weights and data, 0,1,2")
+    ablate.add_argument("--variants", help="some of the config's, with commas between")
+    ablate.add_argument("--split", default="test", help="split to compare them on")
 
 
 def _evaluation(verbs) -> None:
@@ -170,8 +181,15 @@ def _interop(verbs) -> None:
         verbs, "export", "retfm_jax.commands:export", "write weights for the published code"
     )
     export.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    export.add_argument("--to", required=True, help="retclip, vilref or keepfit")
-    export.add_argument("--out", required=True, help=".pt, .pth or .safetensors file to write")
+    export.add_argument(
+        "--to",
+        required=True,
+        help="retclip, vilref or keepfit: the published code's; chinese_clip: a folder that "
+        "transformers' ChineseCLIPModel opens",
+    )
+    export.add_argument(
+        "--out", required=True, help=".pt, .pth or .safetensors file (chinese_clip: new folder)"
+    )
     export.add_argument(
         "--container",
         choices=("checkpoint", "state_dict"),

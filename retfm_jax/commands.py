@@ -123,6 +123,12 @@ def import_weights(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """`retfm export`: a workdir's network under its published names."""
     model = load(args.workdir)
+    if args.to == "chinese_clip":
+        from retfm_jax.interop.huggingface import write_chinese_clip
+
+        write_chinese_clip(args.out, model.method, model.params, model.state, model.data_config)
+        print(f"transformers' ChineseCLIPModel opens {args.out}")
+        return
     if args.to != model.method.name:
         raise UserError(
             f"{args.workdir} holds a {model.method.name} network; export it --to "

@@ -270,7 +270,41 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> ExperimentC
     return from_dict(values)
 
 
+def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
+    """The variants that a config compares in its `get_variants()`, as overrides by name.
+
+    Args:
+      name_or_path: as in `load_config`; a Python config.
+
+    Raises:
+      UserError: no such config, or it names no variants.
+    """
+    path = _find(name_or_path)
+    module = None if path.suffix == ".json" else _import(path)
+    if not hasattr(module, "get_variants"):
+        raise UserError(
+            f"{path} compares nothing: give it get_variants(), which returns entries to override "
+            'by the name of the variant, {"small": {"model.embed_dim": 64}, ...}'
+        )
+    return {
+        name: tuple(f"{key}={json.dumps(value)}" for key, value in entries.items())
+        for name, entries in module.get_variants().items()
+    }
+
+
 def _read(name_or_path: str) -> dict[str, Any]:
+    path = _find(name_or_path)
+    if path.suffix == ".json":
+        from retfm_jax.files import read_json
+
+        return read_json(path)
+    module = _import(path)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config()")
+    return module.get_config().to_dict()
+
+
+def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix not in (".py", ".json"):
         from retfm_jax import configs
@@ -284,16 +318,14 @@ def _read(name_or_path: str) -> dict[str, Any]:
             raise UserError(f"no config {name_or_path!r}{meant} (bundled: {', '.join(names)})")
     if not path.is_file():
         raise UserError(f"config file {path} does not exist")
-    if path.suffix == ".json":
-        from retfm_jax.files import read_json
+    return path
 
-        return read_json(path)
+
+def _import(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no get_config()")
-    return module.get_config().to_dict()
+    return module
 
 
 def _override(values: dict[str, Any], key: str, text: str) -> None:
@@ -340,12 +372,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in options:
             return None
         sections = [option for option in options if dataclasses.is_dataclass(option)]
-        for option in sections:
-            if isinstance(value, option):
-                return value
-            tags = {field.name for field in dataclasses.fields(option)}
-            if isinstance(value, Mapping) and (len(sections) == 1 or set(value) <= tags):
-                return _build(option, value, where)
+        if any(isinstance(value, option) for option in sections):
+            return value
+        if sections and isinstance(value, Mapping):
+            # The section that has most of the entries; it names those that it does not have.
+            return _build(max(sections, key=lambda option: _shared(option, value)), value, where)
         for option in options:
             if option is not type(None) and not dataclasses.is_dataclass(option):
                 return _convert(option, value, where)
@@ -370,6 +401,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
         raise UserError(f"{where} must be {hint.__name__}, not {value!r}")
     return value
+
+
+def _shared(cls: type, values: Mapping[str, Any]) -> int:
+    return sum(field.name in values for field in dataclasses.fields(cls))
 
 
 def _check(config: ExperimentConfig) -> None:

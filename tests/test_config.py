@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from retfm_jax.config import ExperimentConfig, from_dict, load_config, to_dict
+from retfm_jax.config import ExperimentConfig, from_dict, load_config, load_variants, to_dict
 from retfm_jax.errors import UserError
 
 
@@ -25,19 +25,19 @@ def test_every_bundled_config_survives_json():
 def test_overrides_reach_their_entries():
     config = load_config(
         "quickstart",
-        ["train.steps=7", "data.language=en", "optimizer.clip_norm=1", "model.image.layers=2"],
+        ["train.steps=7", "data.language=en", "optimizer.clip_norm=1", "model.text.layers=2"],
     )
     assert config.train.steps == 7
     assert config.data.language == "en"
     assert config.optimizer.clip_norm == 1.0
-    assert config.model.image.layers == 2
+    assert config.model.text.layers == 2
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("train.batchsize=3", r"unknown key config\.train\.batchsize; did you mean .*batch_size"),
-        ("model.image.patchsize=3", r"config\.model\.image.*patch_size"),
+        ("model.image.imagesize=3", r"unknown key config\.model\.image\.imagesize; .*image_size"),
         ("modle.dtype=3", r"unknown key config\.modle; did you mean config\.model"),
         ("train.steps=many", r"config\.train\.steps must be int, not 'many'"),
         ("train.steps=true", r"config\.train\.steps must be int, not True"),
@@ -45,7 +45,7 @@ def test_overrides_reach_their_entries():
         ("data.augment.crop_area=[0.5]", r"crop_area needs 2 values, not 1"),
         ("train.microbatches=7", r"does not divide"),
         ("mesh.fsdp=-1", r"only one of data and fsdp"),
-        ("model.image.patch_size=7", r"no multiple of patch_size"),
+        ("model.image.image_size=50", r"no multiple of 32"),
         ("train", r"give a value"),
         ("method=clip", r"no method 'clip'"),
     ],
@@ -73,3 +73,19 @@ def test_json_config_is_read_back(tmp_path):
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_config("quickstart").train.steps = 3
+
+
+def test_variants_are_overrides_that_fit_their_config():
+    variants = load_variants("vilref_synthetic")
+    models = {
+        name: load_config("vilref_synthetic", changes).model for name, changes in variants.items()
+    }
+    assert next(iter(models)) == "plain InfoNCE"
+    assert (models["plain InfoNCE"].use_labels, models["plain InfoNCE"].queue_size) == (False, 0)
+    assert models["all"] == load_config("vilref_synthetic").model
+    assert len(set(models.values())) == len(models) == 5
+
+
+def test_a_config_without_variants_says_how_to_name_them():
+    with pytest.raises(UserError, match=r"get_variants\(\)"):
+        load_variants("quickstart")

@@ -122,7 +122,7 @@ class _TrainingRows:
         self._orders: dict[int, np.ndarray] = {}
         self._make = SampleMaker(kind, config, source.label_names)
         if expert is not None:
-            self._make_expert = SampleMaker("image", config, expert.label_names)
+            self._make_expert = SampleMaker("expert", config, expert.label_names)
 
     def __call__(self, row: int) -> Sample:
         sample = self._primary(row)

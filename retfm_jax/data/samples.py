@@ -12,9 +12,10 @@ from retfm_jax.data.images import ImageError, decode, fit, training_image
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, categories
 from retfm_jax.data.text import Tokenizer, exchange_sides
+from retfm_jax.knowledge.labels import bundled_labeler, label_reports
 from retfm_jax.knowledge.prompts import training_prompt
 
-SampleKind = Literal["patient", "image", "category"]
+SampleKind = Literal["patient", "image", "category", "expert"]
 Sample = dict[str, Any]
 
 #: Key of a sample's host-only entry: names of its eyes that could not be decoded.
@@ -36,13 +37,16 @@ class SampleMaker:
     A sample holds the arrays that the method's `encode` takes, images as uint8 (see
     `data.device`), and `DAMAGED`:
       patient: image_left, image_right, tokens, has_left, has_right
-      image: image, tokens, labels (float multi-hot, all 0 where unknown)
+      image: image, tokens, labels (what the text says of the vocabulary's conditions: float
+        multi-hot, uncertain ones included, all 0 where it says nothing)
       category: image, tokens, category (see `category_id`)
+      expert: image, tokens
     """
 
     def __init__(self, kind: SampleKind, config: DataConfig, label_names: tuple[str, ...]):
         self._kind, self._config, self._label_names = kind, config, label_names
         self._tokenizer = Tokenizer(config.text)
+        self._labeler = bundled_labeler() if kind == "image" else None
         self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
         _leave_threads_to_the_pipeline()
 
@@ -69,7 +73,7 @@ class SampleMaker:
             text, target = prompt.text, {"category": category_id(prompt.category)}
         else:
             text = choose_text(record.caption, language, rng)
-            target = self._labels(record)
+            target = self._labels(text)
         mirror, text = draw_flip(self._config.augment, text, rng)
 
         def load(data: bytes, name: str) -> np.ndarray:
@@ -113,8 +117,9 @@ class SampleMaker:
 
         if isinstance(record, PatientRecord):
             return self._patient(record, _IN_PLACE, choose_text(record.report, language), load)
-        target = self._labels(record) if self._kind == "image" else {"category": np.int32(0)}
-        return self._image(record, choose_text(record.caption, language), target, load)
+        text = choose_text(record.caption, language)
+        target = {"category": np.int32(0)} if self._kind == "category" else self._labels(text)
+        return self._image(record, text, target, load)
 
     def blank(self) -> Sample:
         """A sample of the same shapes without content, in the place of an unusable record."""
@@ -123,14 +128,14 @@ class SampleMaker:
             for side in _SIDES:
                 sample |= {f"image_{side}": self._nothing, f"has_{side}": np.bool_(False)}
             return sample
-        if self._kind == "image":
-            sample["labels"] = np.zeros(len(self._label_names), np.float32)
-        else:
+        if self._kind == "category":
             sample["category"] = np.int32(0)
-        return sample | {"image": self._nothing}
+        return sample | {"image": self._nothing} | self._labels("")
 
-    def _labels(self, record: ImageRecord) -> Sample:
-        return {"labels": (record.labels > 0).astype(np.float32)}
+    def _labels(self, text: str) -> Sample:
+        if self._labeler is None:
+            return {}
+        return {"labels": label_reports([text], labeler=self._labeler)[0]}
 
     def _patient(
         self,

@@ -124,6 +124,17 @@ def _load(name: str):
     return BertTokenizer(vocab=str(vocabulary), do_lower_case=not cased)
 
 
+def save_tokenizer(config: TextConfig, folder: str | Path) -> None:
+    """Writes a tokenizer into a folder as transformers' `AutoTokenizer` reads it.
+
+    Raises:
+      UserError: see `Tokenizer`.
+    """
+    tokenizer = _load(config.tokenizer)
+    tokenizer.model_max_length = config.context_length
+    tokenizer.save_pretrained(folder)
+
+
 _FOLDER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 # What names a side. Alternatives in order: English words, Latin words, OD / OS (also O.D.),

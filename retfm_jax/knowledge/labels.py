@@ -1,5 +1,6 @@
 """Labels as arrays: what the weighted similarity coupling compares."""
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -53,6 +54,12 @@ def label_reports(
     Returns:
       As `multi_hot`: uncertain findings count as present, a row of zeros is an unknown report.
     """
-    labeler = labeler or Labeler()
+    labeler = labeler or bundled_labeler()
     ids = labeler.vocabulary.ids if condition_ids is None else condition_ids
     return multi_hot((labeler.label(report).patient for report in reports), ids)
+
+
+@functools.cache
+def bundled_labeler() -> Labeler:
+    """The process's labeler with the bundled vocabulary: to prepare one takes a second."""
+    return Labeler()

@@ -16,6 +16,7 @@ from retfm_jax.data.samples import (
     choose_text,
     draw_flip,
 )
+from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 LABELS = ("normal", "drusen")
 MIRRORED = AugmentConfig(crop_area=(1.0, 1.0), flip="exchange", flip_probability=1.0)
@@ -61,6 +62,12 @@ def disc_at(side: str) -> bytes:
 
 def disc_side(pixels: np.ndarray) -> str:
     return "left" if pixels[..., 0].sum(0).argmax() < 16 else "right"
+
+
+def labels_of(sample: dict) -> set[str]:
+    ids = load_vocabulary().ids
+    assert len(ids) == len(sample["labels"])
+    return {ids[column] for column in np.flatnonzero(sample["labels"])}
 
 
 # The disc of a right eye is on the right of its photograph, that of a left eye on the left.
@@ -124,7 +131,7 @@ def test_a_single_image_is_mirrored_with_its_caption():
     assert disc_side(exchanged["image"]) == "right"
     want = maker("image").evaluation(image(disc_at("right"), "drusen of the right eye"))
     np.testing.assert_array_equal(exchanged["tokens"], want["tokens"])
-    assert exchanged["labels"].tolist() == [0.0, 1.0]
+    assert labels_of(exchanged) == {"drusen"}
 
 
 def test_a_damaged_eye_counts_as_missing_and_a_patient_without_eyes_is_unusable():
@@ -139,9 +146,24 @@ def test_a_damaged_eye_counts_as_missing_and_a_patient_without_eyes_is_unusable(
         maker("image").evaluation(image(b"text"))
 
 
-def test_unknown_labels_are_all_zero():
-    unknown = dataclasses.replace(image(disc_at("left")), labels=np.full(2, -1, np.int8))
-    assert maker("image").evaluation(unknown)["labels"].tolist() == [0.0, 0.0]
+def test_labels_are_read_from_the_report_in_either_language():
+    both = image(disc_at("left"), "possible drusen, no haemorrhage")
+    both = dataclasses.replace(both, caption=both.caption | {"zh": "可疑玻璃膜疣，未见出血"})
+    for language in ("en", "zh"):
+        make = maker("image", language=language)
+        for sample in (make.evaluation(both), make.training(both, rng())):
+            assert labels_of(sample) == {"drusen"}
+            assert sample["labels"].dtype == np.float32
+
+
+def test_a_report_without_findings_is_unknown_whatever_the_stored_labels_say():
+    for caption in ("", "follow-up in six months"):
+        assert labels_of(maker("image").evaluation(image(disc_at("left"), caption))) == set()
+
+
+def test_expert_pairs_have_no_labels():
+    sample = maker("expert").training(image(disc_at("left"), "drusen"), rng())
+    assert sample.keys() == {"image", "tokens", DAMAGED}
 
 
 def test_the_prompt_and_the_category_are_drawn_together():
@@ -169,7 +191,8 @@ def test_language_falls_back_to_the_one_that_exists():
 
 
 def test_blanks_have_the_shape_of_samples():
-    for kind, record in (("patient", BOTH), ("image", image(disc_at("left")))):
+    eye = image(disc_at("left"))
+    for kind, record in (("patient", BOTH), ("image", eye), ("category", eye), ("expert", eye)):
         make = maker(kind)
         blank, sample = make.blank(), make.evaluation(record)
         assert {name: np.shape(value) for name, value in blank.items()} == {

@@ -1,0 +1,229 @@
+"""`retfm ablate`: variants of one experiment, several seeds each, as a table and a picture."""
+
+import argparse
+import dataclasses
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from retfm_jax.commands import run_training
+from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
+from retfm_jax.data.sources import RecordSource, open_dataset
+from retfm_jax.errors import UserError
+from retfm_jax.evaluation import pictures
+from retfm_jax.evaluation.evaluate import quick_metrics
+from retfm_jax.files import write_json
+from retfm_jax.model import load
+
+#: What the table shows; the JSON holds every metric.
+_SHOWN = "auroc"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """One number of a variant over the seeds.
+
+    Attributes:
+      values: by seed, in the order of the seeds.
+      gains: differences from the first variant with the same seed.
+    """
+
+    values: tuple[float, ...]
+    gains: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Values with mean and standard deviation, the gains likewise."""
+        return {
+            "values": list(self.values),
+            "mean": statistics.fmean(self.values),
+            "spread": _deviation(self.values),
+            "gain_over_first": {
+                "values": list(self.gains),
+                "mean": statistics.fmean(self.gains),
+                "spread": _deviation(self.gains),
+            },
+        }
+
+
+def run(args: argparse.Namespace) -> None:
+    """`retfm ablate`.
+
+    Raises:
+      UserError: the config has no such variants, the seeds are no numbers, or see
+        `commands.run_training`.
+    """
+    variants = load_variants(args.config)
+    if args.variants:
+        names = args.variants.split(",")
+        unknown = [name for name in names if name not in variants]
+        if unknown:
+            raise UserError(
+                f"--variants: {args.config} has no variant {unknown[0]!r} "
+                f"(it has {', '.join(variants)})"
+            )
+        variants = {name: variants[name] for name in names}
+    ablate(
+        {
+            name: load_config(args.config, [*args.overrides, *overrides])
+            for name, overrides in variants.items()
+        },
+        _seeds(args.seeds),
+        args.workdir,
+        split=args.split,
+    )
+
+
+def ablate(
+    variants: Mapping[str, ExperimentConfig],
+    seeds: Sequence[int],
+    workdir: str | Path,
+    *,
+    split: str = "test",
+) -> dict[str, dict[str, Spread]]:
+    """Trains every variant with every seed, and compares what they know without further learning.
+
+    A seed draws the weights and the order of the data, so that the variants of one seed differ in
+    nothing but their configuration. What is trained already is not trained again.
+
+    Args:
+      variants: the first one is what the others are compared with.
+      workdir: gets a folder for each variant and seed, `ablation.json` and `ablation.png`.
+      split: of each variant's dataset, on which they are evaluated.
+
+    Returns:
+      metrics by variant and name, such as "zero_shot/en/eye/auroc".
+    """
+    workdir = Path(workdir)
+    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
+    # Opened first: a misspelt split is said before hours of training.
+    sources = {
+        name: open_dataset(config.data.dataset, split, config.data.data_dir)
+        for name, config in variants.items()
+    }
+    console = Console()
+    for seed in seeds:
+        for name, config in variants.items():
+            console.print(f"{name}, seed {seed}", style="bold")
+            train = dataclasses.replace(config.train, seed=seed)
+            config = dataclasses.replace(config, train=train)
+            folder = workdir / _slug(name) / f"seed_{seed}"
+            found[name].append(_measured(config, folder, sources[name]))
+    spreads = compare(found)
+    document = {
+        "split": split,
+        "seeds": list(seeds),
+        "variants": {
+            name: {
+                "config": to_dict(config),
+                "metrics": {metric: s.to_json() for metric, s in spreads[name].items()},
+            }
+            for name, config in variants.items()
+        },
+    }
+    write_json(workdir / "ablation.json", document)
+    pictures.save(draw(spreads), workdir / "ablation.png")
+    console.print(table(spreads, f"{split} split, {len(seeds)} seeds, mean ± standard deviation"))
+    console.print(
+        *(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")),
+        sep="\n",
+        highlight=False,
+    )
+    return spreads
+
+
+def _measured(config: ExperimentConfig, folder: Path, source: RecordSource) -> dict[str, float]:
+    run_training(config, folder)
+    return dict(quick_metrics(load(folder), source, config.evaluation))
+
+
+def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:
+    """Metrics of every seed -> their spread, beside the first variant.
+
+    Args:
+      found: by variant, the metrics of each seed.
+
+    Raises:
+      UserError: the split has nothing that can be measured.
+    """
+    first = next(iter(found.values()))
+    if not first[0]:
+        raise UserError("the split has neither labels nor reports: there is nothing to compare")
+    return {
+        name: {
+            metric: Spread(
+                values=tuple(seed[metric] for seed in seeds),
+                gains=tuple(
+                    seed[metric] - other[metric] for seed, other in zip(seeds, first, strict=True)
+                ),
+            )
+            for metric in first[0]
+        }
+        for name, seeds in found.items()
+    }
+
+
+def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
+    """Mean and spread of every variant, and below them its mean gain over the first."""
+    metrics = _shown(spreads)
+    columns = Table(title=title)
+    columns.add_column("variant")
+    for metric in metrics:
+        columns.add_column(metric.replace("/", " "), justify="right")
+    for name, by_metric in spreads.items():
+        cells = []
+        for metric in metrics:
+            values, gain = by_metric[metric].values, statistics.fmean(by_metric[metric].gains)
+            cells.append(f"{statistics.fmean(values):.3f} ± {_deviation(values):.3f}\n{gain:+.3f}")
+        columns.add_row(name, *cells)
+    return columns
+
+
+def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
+    """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
+    metrics = _shown(spreads)
+    figure = Figure(
+        figsize=(1.5 + 3 * len(metrics), 1 + 0.45 * len(spreads)), layout="constrained"
+    )
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    places = range(len(spreads))
+    for panel, metric in zip(panels, metrics, strict=True):
+        for place, by_metric in zip(places, spreads.values(), strict=True):
+            values = by_metric[metric].values
+            panel.plot(values, [place] * len(values), "o", color="#7aa6d9", markersize=5)
+            panel.plot(statistics.fmean(values), place, "|", color="#22262b", markersize=18)
+        panel.set_title(metric.replace("/", " "), fontsize=9)
+        panel.grid(axis="x", color="#d9dde2")
+        panel.set_axisbelow(True)
+    panels[0].set_yticks(list(places), list(spreads))
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
+    metrics = list(next(iter(spreads.values())))
+    return [metric for metric in metrics if metric.endswith(_SHOWN)] or metrics
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds {text}: give whole numbers with commas between, 0,1,2") from error
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: a seed stands twice")
+    return seeds
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
