@@ -269,10 +269,10 @@ def _supervised(
     }
     for reason, dropped in supervised.dropped.items():
         if dropped:
+            named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
             print(
-                f"{len(dropped)} training images are left out, the test split has the "
-                f"{reason.replace('_', ' ')}: {', '.join(dropped[:5])}"
-                + (", ..." if len(dropped) > 5 else "")
+                f"left out of training, for the test split has the {reason.replace('_', ' ')}: "
+                f"{len(dropped)} ({named})"
             )
     for name in protocols:
         numbers[name] = {}

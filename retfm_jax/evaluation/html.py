@@ -34,7 +34,7 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p.sub { color: #5a6470; margin: 0 0 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
-th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap; }
+th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #22262b; font-weight: 600; }
 tbody td { border-bottom: 1px solid #e7eaee; }
