@@ -372,15 +372,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in options:
             return None
         sections = [option for option in options if dataclasses.is_dataclass(option)]
-        if any(isinstance(value, option) for option in sections):
-            return value
-        if sections and isinstance(value, Mapping):
-            # The section that has most of the entries; it names those that it does not have.
-            return _build(max(sections, key=lambda option: _shared(option, value)), value, where)
-        for option in options:
-            if option is not type(None) and not dataclasses.is_dataclass(option):
-                return _convert(option, value, where)
-        raise UserError(f"{where}: cannot use {value!r}")
+        if sections:
+            return _build_one_of(sections, value, where)
+        (option,) = (option for option in options if option is not type(None))
+        return _convert(option, value, where)
     if origin is Literal:
         if value not in options:
             allowed = ", ".join(map(repr, options))
@@ -403,8 +398,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _shared(cls: type, values: Mapping[str, Any]) -> int:
-    return sum(field.name in values for field in dataclasses.fields(cls))
+def _build_one_of(sections: Sequence[type], value: Any, where: str) -> Any:
+    """Builds the kind of section that the entries speak of: the one that knows most of them."""
+    for section in sections:
+        if isinstance(value, section):
+            return value
+    entries = set(value) if isinstance(value, Mapping) else set()
+
+    def unknown(section: type) -> int:
+        return len(entries - {field.name for field in dataclasses.fields(section)})
+
+    return _build(min(sections, key=unknown), value, where)
 
 
 def _check(config: ExperimentConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from retfm_jax.losses.tripartite import LEVELS, tripartite
 from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
@@ -130,7 +130,7 @@ class RetClip(Method):
         Returns:
           unit-norm `image_<level>` and `text_<level>`, each (B, embed_dim) float32. The patient's
           image embedding is a linear map of both eyes' embeddings side by side; where one eye is
-          missing, the other one's embedding stands in both places.
+          missing, the other one stands in both places.
         """
         network = self.bind(params, state.batch_stats)
         image_key, text_key = split(key, 2)
@@ -142,12 +142,19 @@ class RetClip(Method):
     def _images(
         self, network: RetClipNetwork, batch: Batch, key: PRNGKeyArray | None, train: bool
     ) -> Embeddings:
+        left, right = batch["image_left"], batch["image_right"]
+        # The other eye stands in for a missing one before the tower, so that no blank picture
+        # enters a batch norm's statistics.
+        if "has_left" in batch:
+            left = jnp.where(batch["has_left"][:, None, None, None], left, batch["image_right"])
+        if "has_right" in batch:
+            right = jnp.where(batch["has_right"][:, None, None, None], right, batch["image_left"])
         # Both eyes go through the tower in one call; with the eye as the second axis the rows of
         # one patient stay on one device.
-        eyes = jnp.stack([batch["image_left"], batch["image_right"]], axis=1)
+        eyes = jnp.stack([left, right], axis=1)
         embedded, _ = network.visual(eyes.reshape(-1, *eyes.shape[2:]), key=key, train=train)
-        left, right = jnp.moveaxis(embedded.reshape(-1, 2, self.config.embed_dim), 1, 0)
-        return _image_levels(network, left, right, batch.get("has_left"), batch.get("has_right"))
+        embedded = embedded.reshape(-1, 2, self.config.embed_dim)
+        return _image_levels(network, embedded[:, 0], embedded[:, 1])
 
     def objective(
         self,
@@ -222,20 +229,11 @@ class RetClip(Method):
 
 
 def _image_levels(
-    network: RetClipNetwork,
-    left: Float[Array, "b d"],
-    right: Float[Array, "b d"],
-    has_left: Bool[Array, " b"] | None = None,
-    has_right: Bool[Array, " b"] | None = None,
+    network: RetClipNetwork, left: Float[Array, "b d"], right: Float[Array, "b d"]
 ) -> Embeddings:
-    first, second = left, right
-    if has_left is not None:
-        first = jnp.where(has_left[:, None], left, right)
-    if has_right is not None:
-        second = jnp.where(has_right[:, None], right, left)
     head = network.image_head
     return {
-        "image_patient": unit(head.patient(jnp.concatenate([first, second], axis=-1))),
+        "image_patient": unit(head.patient(jnp.concatenate([left, right], axis=-1))),
         "image_left": unit(head.left(left)),
         "image_right": unit(head.right(right)),
     }
