@@ -8,12 +8,12 @@ def get_config() -> ConfigDict:
         {
             "method": "retclip",
             "model": {
-                "image": {"image_size": 64, "stages": (1, 1, 1, 1), "width": 16},
+                "image": {"image_size": 64, "stages": (1, 1, 1, 1), "width": 8},
                 "text": {
-                    "width": 128,
-                    "layers": 1,
-                    "heads": 4,
-                    "mlp_width": 256,
+                    "width": 64,
+                    "layers": 2,
+                    "heads": 2,
+                    "mlp_width": 128,
                     "positions": 128,
                     "dropout": 0.0,
                 },
@@ -24,24 +24,24 @@ def get_config() -> ConfigDict:
                 "dataset": "synthetic_fundus",
                 "language": "mixed",
                 "image": {"size": 64},
-                "text": {"context_length": 80},
+                "text": {"context_length": 64},
                 "augment": {
                     "crop_area": (0.9, 1.0),
                     "flip": "exchange",
                     "brightness": 0.1,
                     "contrast": 0.1,
-                    "saturation": 0.1,
+                    "saturation": 0.0,
                     "hue": 0.0,
                     "erasing_probability": 0.0,
                 },
             },
-            "optimizer": {"learning_rate": 2e-3, "warmup_steps": 30, "weight_decay": 0.05},
+            "optimizer": {"learning_rate": 3e-3, "warmup_steps": 30, "weight_decay": 0.05},
             "train": {
-                "batch_size": 32,
-                "steps": 600,
+                "batch_size": 64,
+                "steps": 540,
                 "log_every": 10,
                 "evaluate_every": 0,
-                "checkpoint_every": 300,
+                "checkpoint_every": 270,
             },
         }
     )
