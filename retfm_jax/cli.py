@@ -24,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if overrides and not hasattr(args, "config"):
         parser.error(f"--config.{overrides[0]}: `retfm {args.verb}` takes no config")
     args.overrides = overrides
-    # Compiler chatter below errors is of no use to a user.
+    # What libraries say of themselves is of no use to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     module, _, function = args.run.partition(":")
     try:
         getattr(importlib.import_module(module), function)(args)

@@ -141,6 +141,7 @@ def export(args: argparse.Namespace) -> None:
 
 def quickstart(args: argparse.Namespace) -> None:
     """`retfm quickstart`: from nothing to a trained, evaluated and exported RET-CLIP."""
+    from retfm_jax.data.rows_builder import quiet_tfds
     from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_builder as drawn
     from retfm_jax.evaluation import evaluate
 
@@ -150,7 +151,8 @@ def quickstart(args: argparse.Namespace) -> None:
     config = load_config("quickstart", [f"data.data_dir={data_dir}"])
     size = config.data.image.size
     _say(began, f"drawing patients with two eyes at {size} px")
-    drawn.build(data_dir, patients=3000, image_size=size)
+    with quiet_tfds(bars=True):
+        drawn.build(data_dir, patients=3000, image_size=size)
     _say(began, "training a small RET-CLIP on their reports, English and Chinese")
     run_training(config, workdir)
     _say(began, "evaluating it on patients that it has not seen")
