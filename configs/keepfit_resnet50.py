@@ -1,16 +1,28 @@
 """KeepFIT as published: ResNet-50 and Bio_ClinicalBERT on categories and expert pairs.
 
 `data.text.tokenizer` is a folder with Bio_ClinicalBERT's vocabulary, which is not bundled. The
-warm-up is one epoch of the published collection; compute is bfloat16. The paper's ablation:
-
-  revision only  --config.model.expert_weight=0
-  mixed only     --config.model.revision_weight=0
-  both           this file
-  FLAIR          --config.model.expert_weight=0 --config.model.revision_weight=0
-                 --config.model.attention=false --config.data.expert=null
+warm-up is one epoch of the published collection; compute is bfloat16. `get_variants` names the
+paper's ablation for `retfm ablate`; each entry is an override, too: mixed training alone is
+`retfm train --config keepfit_resnet50 --config.model.revision_weight=0`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+
+def get_variants() -> dict[str, dict[str, Any]]:
+    return {
+        "category only": {
+            "model.expert_weight": 0.0,
+            "model.revision_weight": 0.0,
+            "model.attention": False,
+            "data.expert": None,
+        },
+        "revision only": {"model.expert_weight": 0.0},
+        "mixed only": {"model.revision_weight": 0.0},
+        "both": {},
+    }
 
 
 def get_config() -> ConfigDict:

@@ -78,6 +78,8 @@ class EvaluationBatch(NamedTuple):
 def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, RecordSource | None]:
     """Opens the training split, as patients or images as the method needs them, and the experts.
 
+    A category set goes without experts where `config.expert` names none.
+
     Raises:
       UserError: a dataset or split is missing, or its records cannot serve the method.
     """
@@ -91,14 +93,13 @@ def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, R
         return source, None
     if kind == "image":
         return as_images(source, "caption"), None
-    if config.expert is None:
-        raise UserError("the method needs a second dataset of expert pairs: set config.data.expert")
-    expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
     images = with_category(as_images(source, "category"), banned=config.banned_categories)
-    return (
-        balanced(images) if config.balance_sets else images,
-        as_images(expert, "caption"),
-    )
+    if config.balance_sets:
+        images = balanced(images)
+    if config.expert is None:
+        return images, None
+    expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
+    return images, as_images(expert, "caption")
 
 
 class _TrainingRows:

@@ -155,11 +155,10 @@ def evaluate(
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the numbers are written as JSON, name a .json file")
     evaluation: EvaluationConfig = model.config.evaluation
-    by_category = model.method.sample_kind == "category"
     options = dataclasses.replace(
         options,
         languages=options.languages or evaluation.languages,
-        prompts=options.prompts or ("knowledge" if by_category else "report"),
+        prompts=options.prompts or _own_prompts(model),
         draws=options.draws or evaluation.bootstrap,
     )
     if options.prompts not in PROMPT_STYLES:
@@ -194,6 +193,11 @@ def evaluate(
         console.print(table)
     console.print(*(f"wrote {path}" for path in written), sep="\n", highlight=False)
     return document
+
+
+def _own_prompts(model: ImageTextModel) -> str:
+    """The style of text that a model was trained with: of categories or of reports."""
+    return "knowledge" if model.method.sample_kind == "category" else "report"
 
 
 def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
@@ -312,7 +316,8 @@ def quick_metrics(
 ) -> Mapping[str, float]:
     """Zero-shot AUROC and recall at 1 and 5 as plain numbers, for the metrics of a run.
 
-    A split without labels has no AUROC, a language without reports no recall.
+    Where every sample has exactly one class, there is ACA beside AUROC. A split without labels has
+    neither, a language without reports no recall.
     """
     split = embed_split(
         model, source, source.label_names, config.languages, config.batch_size, progress=False
@@ -322,10 +327,12 @@ def quick_metrics(
     metrics = {}
     for language in config.languages:
         if labelled and len(skip) < len(split.label_names):
-            found = zero_shot(model, split, language, prompts_of("report"), skip)
+            found = zero_shot(model, split, language, prompts_of(_own_prompts(model)), skip)
             for level, predictions in found.levels.items():
-                value = predictions.measured(draws=1).overall["auroc"].value
-                metrics[f"zero_shot/{language}/{level}/auroc"] = value
+                overall = predictions.measured(draws=1).overall
+                for name in ("auroc", "aca"):
+                    if name in overall:
+                        metrics[f"zero_shot/{language}/{level}/{name}"] = overall[name].value
         if sum(map(bool, split.reports[language])) > 1:
             found = retrieve(split, language, draws=1)
             for direction, recalls in found.recalls.items():
