@@ -1,0 +1,162 @@
+"""KeepFIT as a user meets it: labelled eyes, a few experts, held-out categories, PyTorch files."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from golden_files import assert_same_bits
+from jax.experimental.compilation_cache import compilation_cache
+
+import retfm_jax
+from retfm_jax import cli
+from retfm_jax.config import load_config, load_variants
+from retfm_jax.data.device import prepare
+from retfm_jax.data.pipeline import TrainIterator, open_training
+from retfm_jax.data.samples import category_id
+from retfm_jax.interop.weights import read_tensors
+from retfm_jax.methods.keepfit import Keepfit
+from retfm_jax.runtime import mesh as meshes
+from retfm_jax.training import loop
+
+HELD_OUT = ("drusen", "hazy_media", "large_cup")
+TINY = [
+    '--config.model.text={"width": 32, "heads": 2, "mlp_width": 32, "layers": 2, "positions": 24}',
+    *("--config.model.embed_dim=16", "--config.data.image.size=32"),
+    *("--config.data.text.context_length=24", "--config.data.prefetch=1"),
+    *("--config.train.batch_size=8", "--config.train.log_every=1", "--config.train.steps=4"),
+    "--config.train.checkpoint_every=2",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once_for_one_device(tmp_path_factory):
+    """Meshes are tested with the step; here the same small program runs again and again."""
+    first = jax.devices()[:1]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda config: meshes.make_mesh(config, first))
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keepfit")
+    data = str(folder / "datasets")
+    build = ["data", "build", "synthetic_fundus", "--data_dir", data, "--image_size", "32"]
+    assert cli.main([*build, "--patients", "60", "--workers", "1"]) == 0
+    assert _train(folder, "run") == 0
+    return folder
+
+
+def _train(folder, name):
+    train = ["train", "--config", "keepfit_synthetic", "--workdir", str(folder / name), *TINY]
+    return cli.main([*train, f"--config.data.data_dir={folder / 'datasets'}"])
+
+
+def _metrics(folder, name):
+    lines = (folder / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _weights(workdir):
+    return retfm_jax.to_torch(retfm_jax.load(workdir))
+
+
+def test_every_loss_is_trained_and_logged(folder):
+    rows = _metrics(folder, "run")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    parts = np.array(
+        [[row[f"loss_{part}"] for part in ("category", "expert", "revision")] for row in rows]
+    )
+    assert np.all(np.isfinite(parts) & (parts > 0))
+    np.testing.assert_allclose([row["loss"] for row in rows], parts @ [1, 1, 100], rtol=1e-5)
+
+
+def test_both_streams_resume_where_they_were(folder):
+    shutil.copytree(folder / "run", folder / "resumed")
+    shutil.rmtree(folder / "resumed" / "checkpoints" / "4")
+    assert _train(folder, "resumed") == 0
+    assert_same_bits(_weights(folder / "resumed"), _weights(folder / "run"))
+    losses = [[row["loss"] for row in _metrics(folder, name)] for name in ("run", "resumed")]
+    assert losses[0] == losses[1]
+
+
+def test_held_out_categories_are_taught_by_experts_alone(folder):
+    data = dataclasses.replace(
+        load_config("keepfit_synthetic").data, data_dir=str(folder / "datasets")
+    )
+    source, expert = open_training(data, "category")
+    banned = [source.label_names.index(name) for name in HELD_OUT]
+    assert not any(record.labels[banned].any() for record in source)
+    assert all(any(record.caption.values()) for record in expert)
+    assert not {r.patient_id for r in source} & {r.patient_id for r in expert}
+    batches = TrainIterator(source, "category", data, batch_size=8, seed=0, expert=expert)
+    allowed = {int(category_id(n)) for n in source.label_names if n not in HELD_OUT}
+    batch = next(batches)
+    batches.close()
+    assert set(batch.arrays["category"].tolist()) <= allowed
+    assert batch.arrays["expert_image"].shape == batch.arrays["image"].shape
+
+
+def test_the_variants_go_without_what_they_leave_out(folder):
+    weights = {}
+    for name, overrides in load_variants("keepfit_synthetic").items():
+        model = load_config("keepfit_synthetic", overrides).model
+        weights[name] = (model.expert_weight, model.revision_weight)
+    assert weights == {
+        "category only": (0, 0),
+        "revision only": (0, 100),
+        "mixed only": (1, 0),
+        "both": (1, 100),
+    }
+    overrides = [text.removeprefix("--config.") for text in TINY]
+    overrides += load_variants("keepfit_synthetic")["category only"]
+    config = load_config("keepfit_synthetic", overrides)
+    data = dataclasses.replace(config.data, data_dir=str(folder / "datasets"))
+    source, expert = open_training(data, "category")
+    assert expert is None
+    batches = TrainIterator(source, "category", data, batch_size=8, seed=0)
+    batch = prepare(next(batches).arrays, data.image, None, None)
+    batches.close()
+    method = Keepfit(config.model)
+    params, state = jax.eval_shape(lambda: method.init(jax.random.key(0)))
+    _, (losses, _) = jax.eval_shape(method.loss, params, state, batch)
+    assert set(losses) == {"loss_category", "loss_total"}
+    assert "attention" not in params
+
+
+def test_zero_shot_with_and_without_domain_knowledge(folder, tmp_path):
+    task = tmp_path / "held_out.yaml"
+    classes = "".join(f"  {name}: {name}\n" for name in HELD_OUT)
+    task.write_text(f"dataset: synthetic_fundus\nclasses:\n{classes}")
+    found = {}
+    for prompts in ("name", "knowledge"):
+        out = tmp_path / f"{prompts}.json"
+        evaluate = ["evaluate", "--workdir", str(folder / "run"), "--dataset", str(task)]
+        evaluate += ["--split", "train", "--draws", "10", "--prompts", prompts, "--out", str(out)]
+        assert cli.main(evaluate) == 0
+        found[prompts] = json.loads(out.read_text())["zero_shot"]["en"]["levels"]["image"]
+        assert out.with_suffix(".html").is_file()
+    assert found["name"]["kind"] == "single-label"
+    assert found["name"]["counts"] == found["knowledge"]["counts"]
+    assert set(found["name"]["counts"]["positives"]) == set(HELD_OUT)
+    assert found["name"]["overall"] != found["knowledge"]["overall"]
+
+
+def test_the_published_file_goes_out_and_comes_back(folder, tmp_path):
+    out = tmp_path / "keepfit.pth"
+    export = ["export", "--workdir", str(folder / "run"), "--to", "keepfit", "--out", str(out)]
+    assert cli.main(export) == 0
+    bring = ["import", str(out), "--method", "keepfit", "--workdir", str(tmp_path / "again")]
+    assert cli.main([*bring, "--text_num_heads", "2"]) == 0
+    ours = _weights(folder / "run")
+    assert_same_bits(_weights(tmp_path / "again"), ours)
+    assert {name.removeprefix("module.") for name in read_tensors(out)} == ours.keys()
