@@ -35,13 +35,13 @@ def get_config() -> ConfigDict:
                     "erasing_probability": 0.0,
                 },
             },
-            "optimizer": {"learning_rate": 3e-3, "warmup_steps": 30, "weight_decay": 0.05},
+            "optimizer": {"learning_rate": 4e-3, "warmup_steps": 30, "weight_decay": 0.05},
             "train": {
                 "batch_size": 64,
-                "steps": 540,
+                "steps": 580,
                 "log_every": 10,
                 "evaluate_every": 0,
-                "checkpoint_every": 270,
+                "checkpoint_every": 290,
             },
         }
     )
