@@ -123,8 +123,8 @@ def _evaluation(verbs) -> None:
     evaluate.add_argument(
         "--task",
         default="zero_shot",
-        help="protocols with commas between: zero_shot, retrieval, linear_probe, clip_adapter, "
-        "tip_adapter, tip_adapter_f, fine_tune",
+        help="protocols with commas between: zero_shot, retrieval, linear_probe, "
+        "linear_probe_unprojected, clip_adapter, tip_adapter, tip_adapter_f, fine_tune",
     )
     evaluate.add_argument(
         "--dataset",

@@ -85,6 +85,11 @@ class RetinalModel:
         pixels = (self._pixels(image, f"image {index}") for index, image in enumerate(images))
         return self._chunked("images", len(images), ({"image": image} for image in pixels))["image"]
 
+    def image_features(self, images: Sequence[Image]) -> Embedding:
+        """What the image tower says of photographs before any projection; rows of any length."""
+        rows = ({"image": self._pixels(image, f"image {i}")} for i, image in enumerate(images))
+        return self._chunked("features of images", len(images), rows)["image"]
+
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
         """Unit-norm float32 embeddings of reports or prompts."""
         rows = ({"tokens": row} for row in self._tokens(texts))
@@ -202,6 +207,9 @@ class RetinalModel:
             "features": method.features,
             "losses": lambda p, s, b: method.loss(p, s, b)[1][0],
             "images": lambda p, s, b: {"image": method.encode_images(p, s, prepared(b)["image"])},
+            "features of images": lambda p, s, b: {
+                "image": method.image_features(p, s, prepared(b)["image"])
+            },
             "texts": lambda p, s, b: {"text": method.encode_texts(p, s, b["tokens"])},
             "patients": lambda p, s, b: method.encode_patients(p, s, prepared(b)),
             "reports": lambda p, s, b: method.encode_reports(p, s, b["tokens"]),

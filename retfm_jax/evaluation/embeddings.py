@@ -38,6 +38,9 @@ class ImageTextModel(Protocol):
     def encode_images(self, images: Sequence[Image]) -> Embedding:
         """Single photographs, comparable with `encode_texts`."""
 
+    def image_features(self, images: Sequence[Image]) -> Embedding:
+        """Single photographs before any projection, rows of any length."""
+
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
         """Texts, comparable with `encode_images`."""
 

@@ -30,6 +30,7 @@ from retfm_jax.files import atomic_write, write_json
 #: Protocols that learn from cached embeddings of the training split.
 ON_EMBEDDINGS: dict[str, Callable[[Support], Predictor]] = {
     "linear_probe": linear_probe,
+    "linear_probe_unprojected": linear_probe,
     "clip_adapter": clip_adapter,
     "tip_adapter": tip_adapter,
     "tip_adapter_f": tip_adapter_f,
@@ -38,6 +39,7 @@ SUPERVISED = (*ON_EMBEDDINGS, "fine_tune")
 PROTOCOLS = ("zero_shot", "retrieval", *SUPERVISED)
 _TITLES = {
     "linear_probe": "linear probe",
+    "linear_probe_unprojected": "linear probe before projection",
     "clip_adapter": "CLIP-Adapter",
     "tip_adapter": "Tip-Adapter",
     "tip_adapter_f": "Tip-Adapter-F",
@@ -308,6 +310,7 @@ def _folds(
         options.folds,
         options.fit_augmentations,
         options.test_augmentations,
+        unprojected=name.endswith("_unprojected"),
     )
 
 

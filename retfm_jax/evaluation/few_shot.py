@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from retfm_jax.config import DataConfig
 from retfm_jax.data.images import training_image
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import Embedding, ImageTextModel
+from retfm_jax.evaluation.embeddings import Embedding
 
 #: From embeddings (n, d) to scores (n, classes).
 Predictor = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n classes"]]
@@ -22,7 +23,7 @@ class Support:
     """Labelled embeddings that a protocol learns from.
 
     Attributes:
-      features: unit-norm image embeddings.
+      features: unit-norm image embeddings, or image features of any length.
       labels: multi-hot, -1 where unknown; with `exclusive` one 1 a row.
       classes: what zero-shot logits are made with: the unit-norm text embedding of every class, or,
         where classes do not exclude each other, `zero_shot.finding_directions`.
@@ -134,18 +135,23 @@ def draw(
 
 
 def embed_augmented(
-    model: ImageTextModel, source: RecordSource, rows: Sequence[int], copies: int, seed: int
+    encode: Callable[[Sequence[Any]], Float[np.ndarray, "n d"]],
+    config: DataConfig,
+    source: RecordSource,
+    rows: Sequence[int],
+    copies: int,
+    seed: int,
 ) -> Float[np.ndarray, "copies n d"]:
     """Embeddings of randomly cropped, mirrored and turned copies of images.
 
     Args:
-      model: with the image and augmentation settings it was trained with in `data_config`.
+      encode: images -> rows.
+      config: image and augmentation settings that the model was trained with.
       source: of single images.
       rows: which of them.
       copies: of every image.
       seed: of the augmentation.
     """
-    config = model.data_config
     result = []
     for copy in range(copies):
         generator = np.random.default_rng((seed, copy))
@@ -163,5 +169,5 @@ def embed_augmented(
                     mirror=bool(mirror),
                 )
             )
-        result.append(model.encode_images(pictures))
+        result.append(encode(pictures))
     return np.stack(result)

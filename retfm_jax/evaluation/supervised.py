@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from tqdm import tqdm
 
 from retfm_jax.data.sources import RecordSource, as_images
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import EmbeddedSplit, Prompts, class_embeddings, embed_split
+from retfm_jax.evaluation.embeddings import Prompts, class_embeddings
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, draw, embed_augmented
 from retfm_jax.evaluation.fine_tune import FineTuneConfig, FineTuning
 from retfm_jax.evaluation.predictions import Predictions, is_exclusive
@@ -134,7 +135,9 @@ class Supervised:
             )
         self._model, self._prompts, self._language = model, prompts, language
         self._seed, self._batch_size = seed, batch_size
-        self._augmented: dict[int, np.ndarray] = {}
+        self._encoders = {False: model.encode_images, True: model.image_features}
+        self._augmented: dict[tuple[int, bool], np.ndarray] = {}
+        self._embedded: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
         self._tuning: FineTuning | None = None
         self._train, self.test = Images(train), Images(test)
         self.dropped = self._train.without(self.test)
@@ -152,20 +155,26 @@ class Supervised:
         """How many there are to draw the support from."""
         return len(self._train.rows)
 
-    @functools.cached_property
-    def train_features(self) -> Float[np.ndarray, "n d"]:
-        """Embeddings of the training images."""
-        return self._embed(self._train)
+    def _features(
+        self, unprojected: bool
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
+        """Training and test images as the network sees them, computed once."""
+        if unprojected not in self._embedded:
+            encode = self._encoders[unprojected]
+            self._embedded[unprojected] = tuple(
+                self._encoded(encode, images) for images in (self._train, self.test)
+            )
+        return self._embedded[unprojected]
 
-    @functools.cached_property
-    def test_features(self) -> Float[np.ndarray, "n d"]:
-        """Embeddings of the test images."""
-        return self._embed(self.test)
-
-    def _embed(self, images: Images) -> Float[np.ndarray, "n d"]:
-        chosen = Chosen(images.source, images.rows)
-        split: EmbeddedSplit = embed_split(self._model, chosen, self.names, (), self._batch_size)
-        return split.views["image"].images
+    def _encoded(
+        self, encode: Callable[[list[bytes]], np.ndarray], images: Images
+    ) -> Float[np.ndarray, "n d"]:
+        starts = range(0, len(images.rows), self._batch_size)
+        parts = []
+        for start in tqdm(starts, "embedding", unit="batch"):
+            rows = images.rows[start : start + self._batch_size]
+            parts.append(encode([images.source[row].image for row in rows]))
+        return np.concatenate(parts)
 
     @functools.cached_property
     def _texts(self) -> Float[np.ndarray, "classes d"]:
@@ -188,6 +197,7 @@ class Supervised:
         count: int,
         fit_augmentations: int = 0,
         test_augmentations: int = 0,
+        unprojected: bool = False,
     ) -> Iterator[tuple[int, Predictions]]:
         """Learns from cached embeddings and predicts the test split, fold by fold.
 
@@ -197,16 +207,24 @@ class Supervised:
           fit_augmentations: augmented copies that the support gains.
           test_augmentations: augmented copies over whose scores the mean is taken; 0 scores the
             images as they are.
+          unprojected: takes the image tower's features before any projection for embeddings.
 
         Yields:
           the size of the support and the predictions.
         """
+        encode = self._encoders[unprojected]
+        train_features, test_features = self._features(unprojected)
         for seed, rows in self.folds(shots, count):
-            features, labels = self.train_features[rows], self._train.labels[rows]
+            features, labels = train_features[rows], self._train.labels[rows]
             if fit_augmentations:
                 chosen = [self._train.rows[row] for row in rows]
                 copies = embed_augmented(
-                    self._model, self._train.source, chosen, fit_augmentations, seed
+                    encode,
+                    self._model.data_config,
+                    self._train.source,
+                    chosen,
+                    fit_augmentations,
+                    seed,
                 )
                 features = np.concatenate([features, *copies])
                 labels = np.tile(labels, (1 + fit_augmentations, 1))
@@ -215,18 +233,24 @@ class Supervised:
             )
             predict = learn(support)
             if test_augmentations:
-                copies = self._augmented_test(test_augmentations)
+                copies = self._augmented_test(test_augmentations, unprojected)
                 scores = np.mean([predict(copy) for copy in copies], axis=0)
             else:
-                scores = predict(self.test_features)
+                scores = predict(test_features)
             yield len(rows), self._predictions(scores)
 
-    def _augmented_test(self, copies: int) -> Float[np.ndarray, "copies n d"]:
-        if copies not in self._augmented:
-            self._augmented[copies] = embed_augmented(
-                self._model, self.test.source, self.test.rows, copies, self._seed
+    def _augmented_test(self, copies: int, unprojected: bool) -> Float[np.ndarray, "copies n d"]:
+        key = copies, unprojected
+        if key not in self._augmented:
+            self._augmented[key] = embed_augmented(
+                self._encoders[unprojected],
+                self._model.data_config,
+                self.test.source,
+                self.test.rows,
+                copies,
+                self._seed,
             )
-        return self._augmented[copies]
+        return self._augmented[key]
 
     def fine_tuned(
         self, config: FineTuneConfig, shots: Shots, count: int

@@ -152,6 +152,12 @@ class Method(abc.ABC):
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of single images, comparable with `encode_texts`."""
 
+    def image_features(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b w"]:
+        """What the image tower says of single images before any projection, not normalised."""
+        raise NotImplementedError(f"{self.name} has no features before a projection")
+
     @abc.abstractmethod
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Array

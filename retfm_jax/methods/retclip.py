@@ -195,6 +195,12 @@ class RetClip(Method):
         embedded, _ = network.visual(images)
         return _image_levels(network, embedded, embedded)["image_patient"]
 
+    def image_features(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b w"]:
+        _, features = self.bind(params, state.batch_stats).visual(images)
+        return features.astype(jnp.float32)
+
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:

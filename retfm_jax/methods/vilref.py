@@ -247,6 +247,11 @@ class Vilref(Method):
     ) -> Float[Array, "b d"]:
         return self.bind(params, state.batch_stats).image(images)[0]
 
+    def image_features(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b w"]:
+        return self.bind(params, state.batch_stats).image(images)[1].astype(jnp.float32)
+
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:

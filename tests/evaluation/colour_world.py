@@ -76,6 +76,9 @@ class ColourModel:
             rows.append(self.sees * self.axes[nearest] + (1 - 0.9 * self.sees) * noise)
         return self._unit(np.array(rows, np.float32))
 
+    def image_features(self, images):
+        return 3 * self.encode_images(images)
+
     def encode_texts(self, texts):
         self.texts_seen += texts
         rows = []

@@ -69,9 +69,10 @@ def test_shots_as_they_are_written():
 def test_augmented_copies_differ_repeat_and_keep_their_class():
     source = Chosen(_Records([image(number, CLASSES[number]) for number in range(3)]), (0, 2))
     model = ColourModel(0.9)
-    copies = embed_augmented(model, source, (0, 1), 3, seed=5)
+    arguments = (model.encode_images, model.data_config, source, (0, 1), 3)
+    copies = embed_augmented(*arguments, seed=5)
     assert copies.shape == (3, 2, 16)
-    np.testing.assert_array_equal(copies, embed_augmented(model, source, (0, 1), 3, seed=5))
+    np.testing.assert_array_equal(copies, embed_augmented(*arguments, seed=5))
     assert (copies[0] != copies[1]).any()
     np.testing.assert_array_equal((copies @ model.axes.T).argmax(-1), [[0, 2]] * 3)
 
