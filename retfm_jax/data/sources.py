@@ -168,6 +168,12 @@ def open_dataset(name_or_folder: str, split: str, data_dir: str) -> RecordSource
     return _TfdsSource(folder, builder, split)
 
 
+def is_built(name_or_folder: str, data_dir: str) -> bool:
+    """Whether a dataset of that name is there, in any configuration and version."""
+    folders = Path(name_or_folder).expanduser(), Path(data_dir) / name_or_folder
+    return any(next(folder.glob(f"**/{_INFO}"), None) is not None for folder in folders)
+
+
 _INFO = "dataset_info.json"
 
 

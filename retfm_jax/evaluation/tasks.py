@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from retfm_jax.data.records import LANGUAGES, ImageRecord
-from retfm_jax.data.sources import RecordSource, as_images, open_dataset
+from retfm_jax.data.sources import RecordSource, as_images, is_built, open_dataset
 from retfm_jax.data.splits import SPLITS, hashed_split, split_name
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import Prompts
@@ -117,12 +117,14 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
     if folder.suffix in (".yaml", ".yml"):
         return _described_source(folder.stem, _own_task(folder), split, Path(data_dir))
     tasks = described_tasks()
+    if name in tasks:
+        return _described_source(name, tasks[name], split, Path(data_dir))
     found = next((task for task in tasks if task.casefold() == name.casefold()), None)
-    if found is not None:
-        return _described_source(found, tasks[found], split, Path(data_dir))
     try:
         return open_dataset(name, split, data_dir)
     except UserError as error:
+        if found is not None and not is_built(name, data_dir):
+            return _described_source(found, tasks[found], split, Path(data_dir))
         if folder.is_dir():
             raise UserError(
                 f"{folder} is neither a built dataset nor a folder of classes: make "
@@ -285,7 +287,10 @@ def _from_patterns(
 
 
 def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path) -> RecordSource:
-    """Single images that have exactly one of the task's classes, at most so many of each."""
+    """Single images that have exactly one of the task's classes, at most so many of each.
+
+    What else an image shows does not count, unless the task wants its classes `alone`.
+    """
     source = as_images(open_dataset(task["dataset"], split, str(data_dir)))
     classes: dict[str, str] = task["classes"]
     missing = [label for label in classes.values() if label not in source.label_names]
@@ -298,10 +303,11 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
     taken: Counter[int] = Counter()
     rows = []
     for row, record in enumerate(source):
-        present = np.flatnonzero(record.labels > 0)
-        if len(present) == 1 and present[0] in columns:
-            taken[int(present[0])] += 1
-            if taken[int(present[0])] <= task.get("per_class", len(source)):
+        present = [column for column in columns if record.labels[column] > 0]
+        others = (record.labels > 0).sum() - len(present)
+        if len(present) == 1 and not (others and task.get("alone")):
+            taken[present[0]] += 1
+            if taken[present[0]] <= task.get("per_class", len(source)):
                 rows.append(row)
     if not rows:
         raise UserError(f"task {name}: no image of {source.name}, split {split}, has one class")

@@ -159,6 +159,30 @@ def test_images_with_exactly_one_class_are_taken_from_a_built_dataset(monkeypatc
     np.testing.assert_array_equal(source[1].labels, [0, 1])
 
 
+def test_other_findings_count_where_classes_are_wanted_alone(monkeypatch):
+    from colour_world import image
+
+    records = [image(number, CLASSES[number]) for number in range(4)]
+    records[0].labels[1] = 1
+
+    class Built(list):
+        name, split, kind, label_names = "grades", "test", "image", CLASSES
+
+    monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built(records))
+    task = {"dataset": "grades", "classes": {"normal": "normal", "cataract": "cataract"}}
+    for alone, expected in ((False, ["i0", "i3"]), (True, ["i3"])):
+        source = tasks._described_source("T", {**task, "alone": alone}, "test", None)
+        assert [record.record_id for record in source] == expected
+
+
+def test_a_built_dataset_may_have_the_name_of_a_task(monkeypatch, tmp_path):
+    built = object()
+    monkeypatch.setattr(tasks, "open_dataset", lambda *_: built)
+    assert tasks.open_task("idrid", "test", str(tmp_path)) is built
+    with pytest.raises(UserError, match="task IDRiD: put IDRiD's"):
+        tasks.open_task("IDRiD", "test", str(tmp_path))
+
+
 def test_prompt_styles():
     report = tasks.prompts_of("report")("drusen", "en", "left")
     assert all("eft eye" in text for text in report)
