@@ -53,8 +53,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep: int = 3):
         """Opens the checkpoints of `workdir`, of which the newest `keep` stay."""
-        # Orbax reports its progress on the root logger; errors are raised, not only logged.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        _quiet()
         self.folder = (Path(workdir) / FOLDER).absolute()
         self._manager = _manager(self.folder, keep)
         self._writing: int | None = None
@@ -231,6 +230,11 @@ class Checkpoints:
             self._manager.reload()
 
 
+def _quiet() -> None:
+    # Orbax reports its progress on the root logger; errors are raised, not only logged.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     if jax.process_index() == 0:
         # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
@@ -333,6 +337,7 @@ def load_network(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], dict
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
+    _quiet()
     folder = find_checkpoint(path)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
