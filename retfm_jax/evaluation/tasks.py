@@ -213,10 +213,10 @@ def _described_source(
 ) -> RecordSource:
     classes: dict[str, str] = task["classes"]
     wanted = split_name(split)
+    if "dataset" in task:
+        return _from_dataset(name, task, wanted or split, data_dir)
     if wanted is None:
         raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
-    if "dataset" in task:
-        return _from_dataset(name, task, wanted, data_dir)
     folder = data_dir / task["folder"]
     if not folder.is_dir():
         raise UserError(
