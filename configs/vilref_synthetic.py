@@ -1,12 +1,13 @@
-"""A ViLReF small enough to learn from drawn eyes on two CPU cores in about two minutes.
+"""A ViLReF small enough to learn from drawn eyes on two CPU cores in about a minute.
 
 Most of its patients are normal and many others share their findings, as in a screening programme:
 
-  retfm data build synthetic_fundus --population repetitive --image_size 64 --patients 3000
-  retfm ablate --config vilref_synthetic --seeds 0,1,2 --workdir ablation
+  retfm data build synthetic_fundus --population repetitive --image_size 64 --patients 6000
+  retfm ablate --config vilref_synthetic --seeds 0,1,2 --split test+validation --workdir ablation
 
-What the objective remembers is scaled to the length of the run: the published momentum and queue
-would still hold what the towers said when they were drawn.
+Training sees 800 of the patients, six times over; the others make the evaluation's rare findings
+frequent enough. Momentum encoders that follow faster than the published 0.995 harm a run as short
+as this one: the encoders learn to tell the queue from the batch (at 0.8 the training collapses).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +23,7 @@ def get_config() -> ConfigDict:
         {
             "method": "vilref",
             "model": {
-                "image": {"image_size": 64, "stages": (1, 1, 1, 1), "width": 16},
+                "image": {"image_size": 64, "stages": (1, 1, 1, 1), "width": 8},
                 "text": {
                     "width": 128,
                     "layers": 1,
@@ -35,10 +36,11 @@ def get_config() -> ConfigDict:
                 "num_labels": len(load_vocabulary()),
                 "gamma": 1.0,
                 "queue_size": 256,
-                "momentum": 0.98,
+                "momentum": 0.995,
             },
             "data": {
                 "dataset": "synthetic_fundus",
+                "train_split": "train[:800]",
                 "language": "mixed",
                 "image": {"size": 64},
                 "text": {"context_length": 64},
@@ -54,8 +56,8 @@ def get_config() -> ConfigDict:
             },
             "optimizer": {"learning_rate": 2e-3, "warmup_steps": 30, "weight_decay": 0.05},
             "train": {
-                "batch_size": 64,
-                "steps": 600,
+                "batch_size": 32,
+                "steps": 300,
                 "log_every": 10,
                 "evaluate_every": 0,
                 "checkpoint_every": 300,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> None:
                 f"(it has {', '.join(variants)})"
             )
         variants = {name: variants[name] for name in names}
+    if jax.config.jax_compilation_cache_dir is None:
+        # The seeds of a variant are one program, which need not be compiled again for each.
+        jax.config.update("jax_compilation_cache_dir", str(Path(args.workdir) / "compiled"))
     ablate(
         {
             name: load_config(args.config, [*args.overrides, *overrides])
@@ -187,9 +191,7 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
     metrics = _shown(spreads)
-    figure = Figure(
-        figsize=(1.5 + 3 * len(metrics), 1 + 0.45 * len(spreads)), layout="constrained"
-    )
+    figure = Figure(figsize=(1.5 + 3 * len(metrics), 1 + 0.45 * len(spreads)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     places = range(len(spreads))
     for panel, metric in zip(panels, metrics, strict=True):

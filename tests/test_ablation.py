@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from golden_files import assert_same_bits
+from jax.experimental.compilation_cache import compilation_cache
 
 import retfm_jax
 from retfm_jax import cli
@@ -20,6 +22,13 @@ TINY = [
     *("--config.data.text.context_length=16", "--config.train.batch_size=8"),
     "--config.train.steps=3",
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_cache_for_others():
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

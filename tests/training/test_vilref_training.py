@@ -36,10 +36,10 @@ def config(tmp_path_factory):
     return load_config("vilref_synthetic", [*TINY, f"data.data_dir={folder}"])
 
 
-@pytest.fixture
-def compile_once(tmp_path):
-    """Both runs are one and the same program."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def _compile_once(tmp_path_factory):
+    """All steps on one device are one and the same program."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     yield
     jax.config.update("jax_compilation_cache_dir", None)
@@ -47,7 +47,7 @@ def compile_once(tmp_path):
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
-    config, tmp_path, monkeypatch, compile_once
+    config, tmp_path, monkeypatch
 ):
     first = jax.devices()[:1]
     monkeypatch.setattr(loop, "make_mesh", lambda config: meshes.make_mesh(config, first))
@@ -69,7 +69,7 @@ def _states(config, sizes, steps=3):
     config = dataclasses.replace(config, mesh=MeshConfig(*sizes))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[: sizes[0] * sizes[1]])
     method = Vilref(config.model)
-    schedule = learning_rate_schedule(config.optimizer, 10)
+    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
     optimizer = make_optimizer(config.optimizer, method, schedule)
     params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
     partition = Partition.of(method, config.optimizer, params)
