@@ -6,8 +6,8 @@ Most of its patients are normal and many others share their findings, as in a sc
   retfm ablate --config vilref_synthetic --seeds 0,1,2 --split test+validation --workdir ablation
 
 Training sees 800 of the patients, six times over; the others make the evaluation's rare findings
-frequent enough. Momentum encoders that follow faster than the published 0.995 harm a run as short
-as this one: the encoders learn to tell the queue from the batch (at 0.8 the training collapses).
+frequent enough. Width, steps and batch are the same for every variant; the queue is shorter than
+that of the full size, as the data are fewer.
 """
 
 from ml_collections import ConfigDict
