@@ -226,6 +226,8 @@ def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
 def _zero_shot(model: ImageTextModel, results: Results, options: Options) -> dict[str, Any]:
     split: EmbeddedSplit = results.split
     skip = unknown_classes(split.label_names)
+    if skip:
+        print(f"left out of zero-shot, for the vocabulary has no such condition: {', '.join(skip)}")
     numbers = {}
     for language in options.languages:
         found = zero_shot(model, split, language, prompts_of(options.prompts), skip)
