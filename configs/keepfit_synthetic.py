@@ -1,4 +1,4 @@
-"""A KeepFIT small enough to learn from drawn eyes on two CPU cores in about a minute.
+"""A KeepFIT small enough to learn from drawn eyes on two CPU cores in a few minutes.
 
 Labels name the categories of most eyes; of one patient in twenty the reports are read as expert
 texts. Three findings are held out of the categories, so that only the experts speak of them:
@@ -61,11 +61,11 @@ def get_config() -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "batch_size": 64,
-                "steps": 400,
+                "batch_size": 32,
+                "steps": 200,
                 "log_every": 10,
                 "evaluate_every": 0,
-                "checkpoint_every": 200,
+                "checkpoint_every": 100,
             },
             "evaluation": {"languages": ("en",)},
         }
