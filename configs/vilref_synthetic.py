@@ -3,11 +3,11 @@
 Most of its patients are normal and many others share their findings, as in a screening programme:
 
   retfm data build synthetic_fundus --population repetitive --image_size 64 --patients 6000
-  retfm ablate --config vilref_synthetic --seeds 0,1,2 --split test+validation --workdir ablation
+  retfm ablate --config vilref_synthetic --seeds 0,1,2 --split test+validation --workdir ablation \\
+    "--config.data.train_split=train[:800]"
 
-Training sees 800 of the patients, six times over; the others make the evaluation's rare findings
-frequent enough. Width, steps and batch are the same for every variant; the queue is shorter than
-that of the full size, as the data are fewer.
+So training sees 800 of the patients, six times over, and the other splits hold enough of the rare
+findings. The queue is shorter than that of the full size, as the data are fewer.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,6 @@ def get_config() -> ConfigDict:
             },
             "data": {
                 "dataset": "synthetic_fundus",
-                "train_split": "train[:800]",
                 "language": "mixed",
                 "image": {"size": 64},
                 "text": {"context_length": 64},

@@ -142,7 +142,8 @@ def ablate(
 
 
 def _measured(config: ExperimentConfig, folder: Path, source: RecordSource) -> dict[str, float]:
-    run_training(config, folder)
+    if not run_training(config, folder):
+        raise UserError(f"stopped in {folder}; the same command goes on from there")
     return dict(quick_metrics(load(folder), source, config.evaluation))
 
 

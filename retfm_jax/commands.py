@@ -29,8 +29,11 @@ def train(args: argparse.Namespace) -> None:
     run_training(config, args.workdir)
 
 
-def run_training(config: ExperimentConfig, workdir: str | Path) -> None:
+def run_training(config: ExperimentConfig, workdir: str | Path) -> bool:
     """Trains an experiment in a workdir, from its newest checkpoint or from the beginning.
+
+    Returns:
+      whether it came to its last step; False where a signal stopped it before.
 
     Raises:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
@@ -41,9 +44,10 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> None:
         params, state = initial_network(config, method)
         weights = params, state.batch_stats
     data = loop.TrainingData.of(config, method)
-    loop.run(
+    state = loop.run(
         config, workdir, method, data, weights=weights, evaluate=interval_evaluation(config, method)
     )
+    return int(state.step) >= loop.total_steps(config, data)
 
 
 def interval_evaluation(config: ExperimentConfig, method: Method) -> loop.Evaluate:

@@ -9,8 +9,9 @@ from golden_files import assert_same_bits
 from jax.experimental.compilation_cache import compilation_cache
 
 import retfm_jax
-from retfm_jax import cli
+from retfm_jax import ablation, cli
 from retfm_jax.ablation import compare
+from retfm_jax.config import load_config
 from retfm_jax.errors import UserError
 from retfm_jax.interop.weights import read_tensors
 
@@ -102,6 +103,14 @@ def test_mistakes_are_said_before_anything_is_trained(folder, tmp_path, capsys, 
     assert cli.main([*ablate, data]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_a_signal_stopped_is_not_measured(folder, tmp_path, monkeypatch):
+    config = load_config(str(folder / "runs" / "all" / "seed_0" / "config.json"))
+    monkeypatch.setattr(ablation, "run_training", lambda config, workdir: False)
+    with pytest.raises(UserError, match=r"stopped in .*all/seed_7; the same command goes on"):
+        ablation.ablate({"all": config}, [7], tmp_path, split="test")
+    assert not (tmp_path / "ablation.json").exists()
 
 
 def test_nothing_to_measure_is_said():

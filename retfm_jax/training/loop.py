@@ -142,7 +142,7 @@ def run(
     train = config.train
     mesh = make_mesh(config.mesh)
     check_batch_size(train.batch_size, train.microbatches, mesh)
-    total = train.steps or math.ceil(train.epochs * data.steps_per_epoch)
+    total = total_steps(config, data)
     horizon = total
     if train.horizon_epochs is not None:
         horizon = math.ceil(train.horizon_epochs * data.steps_per_epoch)
@@ -219,6 +219,11 @@ def run(
             "there"
         )
     return state
+
+
+def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
+    """How many steps make the whole run."""
+    return config.train.steps or math.ceil(config.train.epochs * data.steps_per_epoch)
 
 
 def _check_resume(
