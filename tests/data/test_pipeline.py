@@ -20,6 +20,7 @@ from retfm_jax.data.pipeline import (
 from retfm_jax.data.prefetch import device_batches
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 BATCH = 4
 
@@ -149,7 +150,7 @@ def test_arrays_are_those_of_the_methods(config, keepfit_config):
     assert shapes(images) == {
         "image": (image, "uint8"),
         "tokens": (tokens, "int32"),
-        "labels": ((BATCH, 3), "float32"),
+        "labels": ((BATCH, len(load_vocabulary().ids)), "float32"),
     }
     assert shapes(mixed) == {
         "image": (image, "uint8"),
@@ -262,8 +263,11 @@ def test_what_cannot_be_batched_is_refused(config, keepfit_config):
         iterator(config, process_count=3)
     with pytest.raises(UserError, match="holds single images"):
         iterator(dataclasses.replace(config, dataset="captions"))
-    with pytest.raises(UserError, match=r"set config\.data\.expert"):
-        iterator(config, "category")
+
+
+def test_a_category_set_goes_without_experts_where_none_are_named(config):
+    (batch,) = take(iterator(config, "category"), 1)
+    assert set(batch.arrays) == {"image", "tokens", "category"}
 
 
 def test_batches_come_to_the_mesh_in_order_and_ahead(config):
