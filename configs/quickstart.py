@@ -38,10 +38,10 @@ def get_config() -> ConfigDict:
             "optimizer": {"learning_rate": 4e-3, "warmup_steps": 30, "weight_decay": 0.05},
             "train": {
                 "batch_size": 64,
-                "steps": 580,
+                "steps": 490,
                 "log_every": 10,
                 "evaluate_every": 0,
-                "checkpoint_every": 290,
+                "checkpoint_every": 245,
             },
         }
     )
