@@ -1,10 +1,11 @@
-"""A KeepFIT small enough to learn from drawn eyes on two CPU cores in a few minutes.
+r"""A KeepFIT small enough to learn from drawn eyes on two CPU cores in a few minutes.
 
 Labels name the categories of most eyes; of one patient in twenty the reports are read as expert
 texts. Three findings are held out of the categories, so that only the experts speak of them:
 
   retfm data build synthetic_fundus --image_size 64 --patients 6000
-  retfm ablate --config keepfit_synthetic --seeds 0,1,2 --workdir ablation
+  retfm ablate --config keepfit_synthetic --seeds 0,1,2 --workdir ablation \
+      --dataset synthetic_held_out --split validation+test --prompts name,knowledge
 """
 
 from ml_collections import ConfigDict

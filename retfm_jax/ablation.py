@@ -19,11 +19,12 @@ from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.evaluate import quick_metrics
+from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.files import write_json
 from retfm_jax.model import load
 
-#: What the table shows; the JSON holds every metric.
-_SHOWN = "auroc"
+#: What the table shows, as far as it is measured; the JSON holds every metric.
+_SHOWN = ("aca", "auroc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,9 @@ def run(args: argparse.Namespace) -> None:
         },
         _seeds(args.seeds),
         args.workdir,
+        dataset=args.dataset,
         split=args.split,
+        prompts=args.prompts.split(",") if args.prompts else (),
     )
 
 
@@ -88,7 +91,9 @@ def ablate(
     seeds: Sequence[int],
     workdir: str | Path,
     *,
+    dataset: str | None = None,
     split: str = "test",
+    prompts: Sequence[str] = (),
 ) -> dict[str, dict[str, Spread]]:
     """Trains every variant with every seed, and compares what they know without further learning.
 
@@ -98,16 +103,24 @@ def ablate(
     Args:
       variants: the first one is what the others are compared with.
       workdir: gets a folder for each variant and seed, `ablation.json` and `ablation.png`.
-      split: of each variant's dataset, on which they are evaluated.
+      dataset: on which they are evaluated: a built dataset, a task of `tasks.yaml` or a folder of
+        class folders; None: that of each variant's training.
+      split: of it.
+      prompts: styles of class prompts to compare, see `evaluation.evaluate.quick_metrics`.
 
     Returns:
       metrics by variant and name, such as "zero_shot/en/eye/auroc".
     """
     workdir = Path(workdir)
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
+    for style in prompts:
+        if style not in PROMPT_STYLES:
+            raise UserError(f"--prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
     # Opened first: a misspelt split is said before hours of training.
     sources = {
-        name: open_dataset(config.data.dataset, split, config.data.data_dir)
+        name: open_task(dataset, split, config.data.data_dir)
+        if dataset
+        else open_dataset(config.data.dataset, split, config.data.data_dir)
         for name, config in variants.items()
     }
     console = Console()
@@ -117,9 +130,10 @@ def ablate(
             train = dataclasses.replace(config.train, seed=seed)
             config = dataclasses.replace(config, train=train)
             folder = workdir / _slug(name) / f"seed_{seed}"
-            found[name].append(_measured(config, folder, sources[name]))
+            found[name].append(_measured(config, folder, sources[name], prompts))
     spreads = compare(found)
     document = {
+        "dataset": next(iter(sources.values())).name,
         "split": split,
         "seeds": list(seeds),
         "variants": {
@@ -132,7 +146,8 @@ def ablate(
     }
     write_json(workdir / "ablation.json", document)
     pictures.save(draw(spreads), workdir / "ablation.png")
-    console.print(table(spreads, f"{split} split, {len(seeds)} seeds, mean ± standard deviation"))
+    title = f"{document['dataset']}, {split}: mean ± standard deviation of {len(seeds)} seeds"
+    console.print(table(spreads, title))
     console.print(
         *(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")),
         sep="\n",
@@ -141,10 +156,12 @@ def ablate(
     return spreads
 
 
-def _measured(config: ExperimentConfig, folder: Path, source: RecordSource) -> dict[str, float]:
+def _measured(
+    config: ExperimentConfig, folder: Path, source: RecordSource, prompts: Sequence[str]
+) -> dict[str, float]:
     if not run_training(config, folder):
         raise UserError(f"stopped in {folder}; the same command goes on from there")
-    return dict(quick_metrics(load(folder), source, config.evaluation))
+    return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
 
 
 def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:

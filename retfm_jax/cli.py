@@ -109,7 +109,15 @@ def _training(verbs) -> None:
     ablate.add_argument("--workdir", required=True, help="a folder for each variant and seed")
     ablate.add_argument("--seeds", default="0,1,2", help="of weights and data, 0,1,2")
     ablate.add_argument("--variants", help="some of the config's, with commas between")
+    ablate.add_argument(
+        "--dataset",
+        help="built dataset, task or folder of classes to compare them on (that of training if "
+        "not given)",
+    )
     ablate.add_argument("--split", default="test", help="split to compare them on")
+    ablate.add_argument(
+        "--prompts", help="some of report, name, knowledge, with commas between (by method)"
+    )
 
 
 def _evaluation(verbs) -> None:

@@ -1,6 +1,7 @@
 """ViLReF as a user meets it: trained on drawn patients, its parts compared, exported."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -64,6 +65,21 @@ def test_the_table_holds_every_variant_and_seed(folder):
     assert (folder / "runs" / "ablation.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_task_compares_what_is_trained_by_its_accuracy(folder, tmp_path):
+    runs = shutil.copytree(folder / "runs" / "all", tmp_path / "all")
+    ablate = ["ablate", "--config", "vilref_synthetic", "--workdir", str(tmp_path), *TINY]
+    ablate += ["--variants", "all", "--seeds", "1", "--dataset", "synthetic_held_out"]
+    ablate += ["--split", "train", "--prompts", "name,knowledge"]
+    assert cli.main([*ablate, f"--config.data.data_dir={folder / 'datasets'}"]) == 0
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found["dataset"] == "synthetic_held_out"
+    metrics = found["variants"]["all"]["metrics"]
+    for style in ("name", "knowledge"):
+        (aca,) = metrics[f"zero_shot/en/image/{style}/aca"]["values"]
+        assert 0 <= aca <= 1
+    assert sorted(path.name for path in runs.iterdir()) == ["seed_0", "seed_1"]
+
+
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_what_was_trained_goes_out_and_comes_back(folder, tmp_path, name):
     workdir, out = folder / "runs" / "all" / "seed_0", tmp_path / name
@@ -95,6 +111,8 @@ def test_transformers_opens_the_folder(folder, tmp_path):
         (["--seeds", "one"], "give whole numbers"),
         (["--seeds", "1,1"], "a seed stands twice"),
         (["--split", "exam"], "no split 'exam'"),
+        (["--dataset", "exam"], "dataset 'exam' is not built"),
+        (["--prompts", "poem"], "give some of report, name, knowledge"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_trained(folder, tmp_path, capsys, arguments, message):

@@ -317,12 +317,19 @@ def _folds(
 
 
 def quick_metrics(
-    model: ImageTextModel, source: RecordSource, config: EvaluationConfig
+    model: ImageTextModel,
+    source: RecordSource,
+    config: EvaluationConfig,
+    prompts: Sequence[str] = (),
 ) -> Mapping[str, float]:
     """Zero-shot AUROC and recall at 1 and 5 as plain numbers, for the metrics of a run.
 
     Where every sample has exactly one class, there is ACA beside AUROC. A split without labels has
     neither, a language without reports no recall.
+
+    Args:
+      prompts: styles of class prompts to compare, which then stand in the metrics' names; none:
+        that of the model.
     """
     split = embed_split(
         model, source, source.label_names, config.languages, config.batch_size, progress=False
@@ -332,12 +339,14 @@ def quick_metrics(
     metrics = {}
     for language in config.languages:
         if labelled and len(skip) < len(split.label_names):
-            found = zero_shot(model, split, language, prompts_of(_own_prompts(model)), skip)
-            for level, predictions in found.levels.items():
-                overall = predictions.measured(draws=1).overall
-                for name in ("auroc", "aca"):
-                    if name in overall:
-                        metrics[f"zero_shot/{language}/{level}/{name}"] = overall[name].value
+            for style in prompts or (_own_prompts(model),):
+                found = zero_shot(model, split, language, prompts_of(style), skip)
+                for level, predictions in found.levels.items():
+                    overall = predictions.measured(draws=1).overall
+                    place = f"zero_shot/{language}/{level}" + f"/{style}" * bool(prompts)
+                    for name in ("auroc", "aca"):
+                        if name in overall:
+                            metrics[f"{place}/{name}"] = overall[name].value
         if sum(map(bool, split.reports[language])) > 1:
             found = retrieve(split, language, draws=1)
             for direction, recalls in found.recalls.items():
