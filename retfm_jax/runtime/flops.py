@@ -1,0 +1,201 @@
+"""Model FLOPs: what the matrix products and convolutions of a method need, on whatever machine.
+
+Counted are multiplications and additions of matrix products and convolutions, as shares of peak
+usually are; elementwise work is left out. What a machine computes twice to save memory
+(rematerialisation, the second encoding of gradient caching, blocks of a loss) counts once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.runtime import chips
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Peak rate of a device in FLOP/s, for the share of peak; None where it is not known.
+
+    Args:
+      device_kind: as JAX says it, `jax.devices()[0].device_kind`.
+      dtype: "bfloat16" or "float32"; see `chips.Chip`.
+    """
+    chip = chips.find(device_kind)
+    return None if chip is None else chip.peak(dtype)
+
+
+def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """FLOPs of the products in a function, all devices together; nothing is computed.
+
+    A scan counts as often as it runs; of a conditional the dearest branch counts; a loop whose
+    length depends on data counts once. Products in a function that was differentiated already
+    count as they stand in it, rematerialisation included.
+
+    Args:
+      arguments: arrays or their shapes (`jax.ShapeDtypeStruct`), in pytrees.
+    """
+    return _trace(function, arguments, [False] * len(jax.tree.leaves(arguments)))[0].forward
+
+
+def training_flops(
+    method: Method,
+    params: Params,
+    state: MethodState,
+    batch: Batch,
+    fixed: Sequence[str] = (),
+) -> int:
+    """Model FLOPs of one training step over the whole batch, all devices together.
+
+    A product costs once forward, and once more for each of its operands that a gradient flows to.
+    Products of two activations, or of an activation and a trained kernel, so count three times;
+    those of momentum encoders and of frozen towers below the first trained one count once; a first
+    layer twice, as no gradient flows to the images. The optimiser has no products.
+
+    Args:
+      params, state: arrays or their shapes (`training.state.abstract_state` has them).
+      batch: the arrays of a step or their shapes, images as uint8 or float.
+      fixed: path prefixes of parameters that are not trained (`Partition.fixed`).
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    arguments = params, state, batch, key
+
+    def loss(params: Params, state: MethodState, batch: Batch, key: Any) -> Any:
+        return method.loss(params, state, batch, key, train=True)[0]
+
+    learned = jax.tree_util.tree_map_with_path(lambda path, _: not _under(path, fixed), params)
+    others = [False] * len(jax.tree.leaves(arguments[1:]))
+    products, _ = _trace(loss, arguments, jax.tree.leaves(learned) + others)
+    return products.forward + products.backward
+
+
+def _under(path: tuple[Any, ...], prefixes: Sequence[str]) -> bool:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return any(f"{name}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
+
+
+class _Products(NamedTuple):
+    """FLOPs of the products forward, and of those that their gradients need."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def plus(self, other: "_Products", times: int = 1) -> "_Products":
+        return _Products(
+            self.forward + times * other.forward, self.backward + times * other.backward
+        )
+
+
+def _trace(
+    function: Callable[..., Any], arguments: Sequence[Any], learned: Sequence[bool]
+) -> tuple[_Products, list[bool]]:
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr, learned)
+
+
+def _count(jaxpr: Jaxpr, learned: Sequence[bool]) -> tuple[_Products, list[bool]]:
+    """Products of a program, and to which of its results a gradient flows back.
+
+    Args:
+      learned: to which of its arguments a gradient is wanted.
+    """
+    flows: dict[Var, bool] = dict(zip(jaxpr.invars, learned, strict=True))
+
+    def read(atom: Var | Literal) -> bool:
+        return not isinstance(atom, Literal) and flows.get(atom, False)
+
+    total = _Products()
+    for equation, used in zip(jaxpr.eqns, _used(jaxpr), strict=True):
+        # No gradient flows through what is computed for the metrics alone.
+        learned = [used and read(atom) for atom in equation.invars]
+        products, results = _count_equation(equation, learned)
+        total = total.plus(products)
+        for variable, result in zip(equation.outvars, results, strict=True):
+            flows[variable] = result and jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+    return total, [read(atom) for atom in jaxpr.outvars]
+
+
+def _used(jaxpr: Jaxpr) -> list[bool]:
+    """For each equation, whether a result of the program depends on it."""
+    wanted = {id(atom) for atom in jaxpr.outvars}
+    used = []
+    for equation in reversed(jaxpr.eqns):
+        used.append(any(id(variable) in wanted for variable in equation.outvars))
+        if used[-1]:
+            wanted.update(map(id, equation.invars))
+    return used[::-1]
+
+
+def _count_equation(equation: JaxprEqn, learned: list[bool]) -> tuple[_Products, list[bool]]:
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        return _count_scan(params, learned)
+    if name == "while":
+        return _count_while(params, learned)
+    if name == "cond":
+        branches = [_count(_open(branch), learned[1:]) for branch in params["branches"]]
+        dearest = max((products for products, _ in branches), key=sum)
+        return dearest, [any(flags) for flags in zip(*(r for _, r in branches), strict=True)]
+    inner = next((_open(params[key]) for key in ("jaxpr", "call_jaxpr") if key in params), None)
+    if inner is not None and len(inner.invars) == len(learned):
+        products, results = _count(inner, learned)
+        # The program of one device stands for all of them.
+        shards = math.prod(params["mesh"].shape.values()) if name == "shard_map" else 1
+        return _Products().plus(products, shards), results
+    results = [any(learned) and name != "stop_gradient"] * len(equation.outvars)
+    forward, operands = _product(equation)
+    return _Products(forward, forward * sum(learned[:operands])), results
+
+
+def _count_scan(params: dict[str, Any], learned: list[bool]) -> tuple[_Products, list[bool]]:
+    consts, carried = params["num_consts"], params["num_carry"]
+    body, flags = _open(params["jaxpr"]), list(learned)
+    carry = slice(consts, consts + carried)
+    products, results = _settle(lambda flags: _count(body, flags), flags, carry)
+    return _Products().plus(products, params["length"]), results
+
+
+def _count_while(params: dict[str, Any], learned: list[bool]) -> tuple[_Products, list[bool]]:
+    condition, flags = params["cond_nconsts"], learned[params["cond_nconsts"] :]
+    body, consts = _open(params["body_jaxpr"]), params["body_nconsts"]
+    tested = learned[:condition] + flags[consts:]
+    products, results = _settle(lambda flags: _count(body, flags), flags, slice(consts, None))
+    return products.plus(_count(_open(params["cond_jaxpr"]), tested)[0]), results
+
+
+def _settle(
+    count: Callable[[list[bool]], tuple[_Products, list[bool]]], flags: list[bool], carry: slice
+) -> tuple[_Products, list[bool]]:
+    """Counts a loop's body, whose carry may learn only after some rounds."""
+    while True:
+        products, results = count(flags)
+        carried = len(flags[carry])
+        after = [a or b for a, b in zip(flags[carry], results[:carried], strict=True)]
+        if after == flags[carry]:
+            return products, results
+        flags[carry] = after
+
+
+def _product(equation: JaxprEqn) -> tuple[int, int]:
+    """FLOPs of one product, and how many of its arguments are its operands."""
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        inner = math.prod(left[axis] for axis in contracted)
+        return 2 * math.prod(equation.outvars[0].aval.shape) * inner, 2
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs, 2
+    if name.startswith("dot_product_attention_fwd"):
+        # cuDNN's fused attention of (b n h d) and (b m h d): two products of two operands each.
+        query, key = (variable.aval.shape for variable in equation.invars[:2])
+        return 4 * math.prod(query) * key[1], 2
+    return 0, 0
+
+
+def _open(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
