@@ -122,13 +122,18 @@ class RetinalModel:
         return self._chunked("reports", len(texts), rows)
 
     def zero_shot(
-        self, images: Sequence[Image], classes: Sequence[str], language: str = "en"
+        self,
+        images: Sequence[Image],
+        classes: Sequence[str],
+        language: str = "en",
+        modality: str = "cfp",
     ) -> Float[np.ndarray, "images classes"]:
         """Probabilities of classes that exclude each other.
 
         Args:
           classes: condition ids of the vocabulary ("drusen"), or any text, taken as the prompt.
           language: of the prompts of conditions, "en" or "zh".
+          modality: "cfp", "ffa" or "oct": what the prompts call the images.
 
         Returns:
           rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
@@ -136,7 +141,7 @@ class RetinalModel:
         """
         means = []
         for name in classes:
-            embedded = self.encode_texts(class_prompts(name, language)).mean(0)
+            embedded = self.encode_texts(class_prompts(name, language, modality=modality)).mean(0)
             means.append(embedded / np.linalg.norm(embedded))
         logits = self.logit_scale * self.encode_images(images) @ np.stack(means).T
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -180,9 +185,7 @@ class RetinalModel:
             self._tokenizer = Tokenizer(self.data_config.text)
         return self._tokenizer(texts)
 
-    def _chunked(
-        self, what: str, count: int, rows: Any
-    ) -> dict[str, Embedding]:
+    def _chunked(self, what: str, count: int, rows: Any) -> dict[str, Embedding]:
         """Runs the network over samples in chunks of one size."""
         if not count:
             raise UserError(f"there are no {what} to embed")

@@ -89,9 +89,7 @@ def _digest(row: ImageRow) -> str:
         return f"{row.file} {row.row}"
 
 
-def _row(
-    cells: Mapping[str, str], path: Path, number: int, root: Path, split: str
-) -> ImageRow:
+def _row(cells: Mapping[str, str], path: Path, number: int, root: Path, split: str) -> ImageRow:
     name = cells["Image name"]
     if not name:
         raise ValueError("no image name")

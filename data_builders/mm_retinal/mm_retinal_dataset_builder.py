@@ -39,15 +39,15 @@ class Builder(RowsBuilder):
 
     def read_rows(self, source: Path) -> list[Row]:
         rows = releases.read(source, ["image", "caption|caption_en"], self.problems)
-        modality = self.builder_config.name
+        wanted = self.builder_config.name
         mine: dict[str, ImageRow] = {}
         for row in rows:
-            path = PurePosixPath(row.record_id)
-            if modality not in (part.lower() for part in path.parts[:-1]):
+            if releases.modality(row) != wanted:
                 continue
+            path = PurePosixPath(row.record_id)
             # figure02-30A and figure02-30B are views of one case.
             figure = str(path.with_name(re.sub(r"(?<=\d)[A-Za-z]$", "", path.stem)))
-            row = dataclasses.replace(row, group=row.group or figure, attributes=(modality,))
+            row = dataclasses.replace(row, group=row.group or figure, attributes=(wanted,))
             known = mine.setdefault(row.record_id, row)
             if known is row:
                 continue
@@ -61,7 +61,7 @@ class Builder(RowsBuilder):
             mine[row.record_id] = dataclasses.replace(known, caption=both)
         if not mine:
             raise UserError(
-                f"no image of {source} lies in a folder {modality.upper()}; the modalities are "
+                f"no image of {source} lies in a folder {wanted.upper()}; the modalities are "
                 "told apart by the folders in the image paths"
             )
         return list(mine.values())

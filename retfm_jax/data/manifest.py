@@ -18,7 +18,7 @@ A row a photograph, as the FLAIR collection and MM-Retinal are written:
 |---|---|
 | `image` | path under the image root; wanted |
 | `caption` (also `_en`, `_zh`) | what is said of it |
-| `categories`, `attributes` (`atributes` in FLAIR's files) | names, as a Python list in a cell, separated by `;`, or as a list in JSON |
+| `categories`, `attributes` (`atributes` in FLAIR's files) | names, as a Python list in a cell, separated by `;`, or as a list in JSON; the attribute `ffa` or `oct` says that it is no colour photograph |
 | `labels`, `split` | as above |
 | `patient_id` | the photographs of one patient stay in one split |
 

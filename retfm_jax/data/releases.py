@@ -1,12 +1,13 @@
 """Releases that are a folder of tables over one image root: the FLAIR collection, MM-Retinal."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retfm_jax.data import manifest, tables
 from retfm_jax.data.rows import ImageRow
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.prompts import MODALITIES
 
 #: Where the published projects keep their tables, below the folder that a user gives.
 _TABLES = (
@@ -49,6 +50,12 @@ def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[Ima
         )
     root = _image_root(source, rows)
     return [manifest.under(root, row) for row in rows]
+
+
+def modality(row: ImageRow) -> str | None:
+    """What an image is, by a folder of its path that is named so: FFA, OCT, CFP."""
+    folders = (part.lower() for part in PurePosixPath(row.record_id).parts[:-1])
+    return next((name for name in folders if name in MODALITIES), None)
 
 
 def _image_root(source: Path, rows: Sequence[ImageRow]) -> Path:

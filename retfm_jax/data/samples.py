@@ -68,6 +68,8 @@ class SampleMaker:
                 categories(record, self._label_names),
                 record.attributes,
                 rng,
+                # Categories beside a caption were cut from it: they are the source's own words.
+                domain_knowledge=not (record.categories and any(record.caption.values())),
                 language=_draw_language(language, LANGUAGES, rng),
             )
             text, target = prompt.text, {"category": category_id(prompt.category)}

@@ -13,7 +13,7 @@ from retfm_jax.config import EvaluationConfig
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
-from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, embed_split
+from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, Prompts, embed_split
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
 from retfm_jax.evaluation.fine_tune import FineTuneConfig
 from retfm_jax.evaluation.html import page
@@ -23,7 +23,13 @@ from retfm_jax.evaluation.predictions import Predictions
 from retfm_jax.evaluation.report import LANGUAGE_NAMES, Results, Section, console_tables, draw
 from retfm_jax.evaluation.retrieval import retrieve
 from retfm_jax.evaluation.supervised import Supervised
-from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task, prompts_of, unknown_classes
+from retfm_jax.evaluation.tasks import (
+    PROMPT_STYLES,
+    modality_of,
+    open_task,
+    prompts_of,
+    unknown_classes,
+)
 from retfm_jax.evaluation.zero_shot import zero_shot
 from retfm_jax.files import atomic_write, write_json
 
@@ -166,6 +172,8 @@ def evaluate(
     if options.prompts not in PROMPT_STYLES:
         raise UserError(f"--prompts {options.prompts}: give one of {', '.join(PROMPT_STYLES)}")
     source = open_task(dataset, split, data_dir)
+    modality = modality_of(source)
+    prompts = prompts_of(options.prompts, modality)
     results = Results(f"{source.name}, {source.split}")
     numbers: dict[str, Any] = {}
     if {"zero_shot", "retrieval"} & set(protocols):
@@ -173,16 +181,21 @@ def evaluate(
             model, source, source.label_names, options.languages, evaluation.batch_size
         )
     if "zero_shot" in protocols:
-        numbers["zero_shot"] = _zero_shot(model, results, options)
+        numbers["zero_shot"] = _zero_shot(model, results, prompts, options)
     if "retrieval" in protocols:
         numbers["retrieval"] = _retrieval(results, options)
     learning = [name for name in protocols if name in SUPERVISED]
     if learning:
         train = open_task(dataset, options.train_split, data_dir)
-        numbers |= _supervised(model, train, source, learning, results, options)
+        numbers |= _supervised(model, train, source, learning, prompts, results, options)
     document = {
         "model": {"method": model.method.name},
-        "data": {"dataset": source.name, "split": source.split, "records": len(source)},
+        "data": {
+            "dataset": source.name,
+            "split": source.split,
+            "records": len(source),
+            "modality": modality,
+        },
         "settings": _settings(options, learning),
         **numbers,
     }
@@ -223,14 +236,16 @@ def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _zero_shot(model: ImageTextModel, results: Results, options: Options) -> dict[str, Any]:
+def _zero_shot(
+    model: ImageTextModel, results: Results, prompts: Prompts, options: Options
+) -> dict[str, Any]:
     split: EmbeddedSplit = results.split
     skip = unknown_classes(split.label_names)
     if skip:
         print(f"left out of zero-shot, for the vocabulary has no such condition: {', '.join(skip)}")
     numbers = {}
     for language in options.languages:
-        found = zero_shot(model, split, language, prompts_of(options.prompts), skip)
+        found = zero_shot(model, split, language, prompts, skip)
         numbers[language] = {"classes_left_out": list(found.left_out), "levels": {}}
         for level, predictions in found.levels.items():
             measured = predictions.measured(options.draws, options.seed)
@@ -259,6 +274,7 @@ def _supervised(
     train: RecordSource,
     test: RecordSource,
     protocols: Sequence[str],
+    prompts: Prompts,
     results: Results,
     options: Options,
 ) -> dict[str, Any]:
@@ -266,7 +282,7 @@ def _supervised(
         model,
         train,
         test,
-        prompts_of(options.prompts),
+        prompts,
         options.languages[0],
         options.seed,
         model.config.evaluation.batch_size,
@@ -336,11 +352,12 @@ def quick_metrics(
     )
     skip = unknown_classes(split.label_names)
     labelled = any((view.labels >= 0).any() for view in split.views.values())
+    modality = modality_of(source)
     metrics = {}
     for language in config.languages:
         if labelled and len(skip) < len(split.label_names):
             for style in prompts or (_own_prompts(model),):
-                found = zero_shot(model, split, language, prompts_of(style), skip)
+                found = zero_shot(model, split, language, prompts_of(style, modality), skip)
                 for level, predictions in found.levels.items():
                     overall = predictions.measured(draws=1).overall
                     place = f"zero_shot/{language}/{level}" + f"/{style}" * bool(prompts)

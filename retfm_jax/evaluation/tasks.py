@@ -17,7 +17,12 @@ from retfm_jax.data.sources import RecordSource, as_images, is_built, open_datas
 from retfm_jax.data.splits import SPLITS, hashed_split, split_name
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import Prompts
-from retfm_jax.knowledge.prompts import class_prompts, knowledge_prompts
+from retfm_jax.knowledge.prompts import (
+    MODALITIES,
+    class_prompts,
+    joint_modality,
+    knowledge_prompts,
+)
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -42,10 +47,15 @@ class FileSource(RecordSource):
     kind = "image"
 
     def __init__(
-        self, name: str, split: str, classes: Sequence[str], files: Sequence[LabelledFile]
+        self,
+        name: str,
+        split: str,
+        classes: Sequence[str],
+        files: Sequence[LabelledFile],
+        modality: str = "cfp",
     ):
         self.name, self.split, self.label_names = name, split, tuple(classes)
-        self._files = tuple(files)
+        self._files, self.modality = tuple(files), modality
 
     def __len__(self) -> int:
         return len(self._files)
@@ -64,7 +74,7 @@ class FileSource(RecordSource):
             image=image,
             caption=dict.fromkeys(LANGUAGES, ""),
             categories=(file.label,),
-            attributes=(),
+            attributes=(self.modality,),
             labels=labels,
         )
 
@@ -141,6 +151,23 @@ def described_tasks() -> dict[str, Any]:
     return yaml.safe_load(_TASKS_FILE.read_text(encoding="utf-8"))
 
 
+_LOOKED_AT = 64
+
+
+def modality_of(source: RecordSource) -> str:
+    """What the images of a source are, for the wording of prompts: see `prompts.joint_modality`.
+
+    Patients are pairs of fundus photographs. Of built sets of single images some records are asked,
+    evenly over the set.
+    """
+    if isinstance(source, FileSource):
+        return source.modality
+    if source.kind == "patient":
+        return "cfp"
+    rows = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int)
+    return joint_modality(source[int(row)].attributes for row in rows)
+
+
 def _own_task(path: Path) -> dict[str, Any]:
     try:
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -152,6 +179,9 @@ def _own_task(path: Path) -> dict[str, Any]:
             f"{path} is no task: it needs `classes` (our name: the source's name) and one of "
             "`dataset`, `tables` and `files`, as in retfm_jax/evaluation/tasks.yaml"
         )
+    modality = task.get("modality", "cfp")
+    if modality not in MODALITIES:
+        raise UserError(f"{path}: modality {modality!r}; there are {', '.join(MODALITIES)}")
     return {"source": "its files", "folder": ".", **task}
 
 
@@ -231,7 +261,7 @@ def _described_source(
     if not chosen:
         official = task.get("shares") or files
         raise UserError(f"task {name} has no split {split!r}; it has {', '.join(official)}")
-    return FileSource(name, wanted, tuple(classes), chosen)
+    return FileSource(name, wanted, tuple(classes), chosen, task.get("modality", "cfp"))
 
 
 def _from_tables(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, list[LabelledFile]]:
@@ -314,19 +344,20 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
     return Selection(name, source, rows, classes)
 
 
-def prompts_of(style: str) -> Prompts:
+def prompts_of(style: str, modality: str = "cfp") -> Prompts:
     """The prompts of a class.
 
     Args:
       style: one of `PROMPT_STYLES`: "report" words them as reports do, per eye; "name" is
         KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
         description of the class.
+      modality: of the images; it decides what the prompts call them.
     """
     if style == "report":
-        return class_prompts
+        return functools.partial(class_prompts, modality=modality)
 
     def prompts(name: str, language: str, eye: str | None) -> Sequence[str]:
-        texts = knowledge_prompts(name, language)
+        texts = knowledge_prompts(name, language, modality=modality)
         return texts if style == "knowledge" else texts[:1]
 
     return prompts

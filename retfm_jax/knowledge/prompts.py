@@ -1,6 +1,6 @@
 """What a text tower is asked: class prompts for zero-shot, and KeepFIT's prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,23 +13,62 @@ _EYES = {
     "zh": {None: "双眼", "left": "左眼", "right": "右眼"},
 }
 
+
+class Wording(NamedTuple):
+    """What images of a modality are called.
+
+    Attributes:
+      image: one of them, as in "A [image] of drusen".
+      seen: what it shows, as in "the [seen] shows drusen".
+      findings: what is found, as in "[findings] consistent with glaucoma".
+    """
+
+    image: str
+    seen: str
+    findings: str
+
+
+#: Colour fundus photography, fluorescein angiography, optical coherence tomography. An attribute of
+#: a record that has such a name says what it is; without one it is a colour photograph.
+MODALITIES = ("cfp", "ffa", "oct")
+
+# "mixed" is said of a set with several modalities.
+_WORDING = {
+    "cfp": {
+        "en": Wording("fundus photograph", "fundus", "fundus findings"),
+        "zh": Wording("眼底照片", "眼底", "眼底表现"),
+    },
+    "ffa": {
+        "en": Wording("fluorescein angiogram", "angiogram", "angiographic findings"),
+        "zh": Wording("荧光素眼底血管造影图像", "造影", "造影表现"),
+    },
+    "oct": {
+        "en": Wording("retinal OCT scan", "OCT scan", "OCT findings"),
+        "zh": Wording("视网膜OCT图像", "OCT图像", "OCT表现"),
+    },
+    "mixed": {
+        "en": Wording("retinal image", "image", "findings"),
+        "zh": Wording("视网膜图像", "图像", "表现"),
+    },
+}
+
 # Written as reports are: a side heading, then the finding. A disease is concluded, a finding is
 # seen, a state simply is; Chinese uses another verb for each.
 _TEMPLATES = {
     ("en", "disease"): (
         "{Eye}: {name}.",
-        "{Eye}: fundus findings consistent with {name}.",
+        "{Eye}: {findings} consistent with {name}.",
         "{Eye}: signs of {name}.",
     ),
     ("en", "finding"): (
         "{Eye}: {name}.",
-        "{Eye}: {name} on the fundus photograph.",
-        "{Eye}: the fundus shows {name}.",
+        "{Eye}: {name} on the {image}.",
+        "{Eye}: the {seen} shows {name}.",
     ),
-    ("en", "state"): ("{Eye}: {name}.", "{Eye}: the fundus photograph shows {name}."),
-    ("zh", "disease"): ("{eye}：{name}。", "{eye}：眼底表现符合{name}。", "{eye}诊断为{name}。"),
-    ("zh", "finding"): ("{eye}：{name}。", "{eye}：可见{name}。", "{eye}眼底可见{name}。"),
-    ("zh", "state"): ("{eye}：{name}。", "{eye}眼底照片：{name}。"),
+    ("en", "state"): ("{Eye}: {name}.", "{Eye}: the {image} shows {name}."),
+    ("zh", "disease"): ("{eye}：{name}。", "{eye}：{findings}符合{name}。", "{eye}诊断为{name}。"),
+    ("zh", "finding"): ("{eye}：{name}。", "{eye}：可见{name}。", "{eye}{seen}可见{name}。"),
+    ("zh", "state"): ("{eye}：{name}。", "{eye}{image}：{name}。"),
 }
 # A patient's report does not always name a side.
 _PATIENT_TEMPLATES = {
@@ -41,14 +80,14 @@ _PATIENT_TEMPLATES = {
     ("zh", "state"): ("{name}。",),
 }
 _NORMAL = {
-    "en": ("{Eye}: normal fundus.", "{Eye}: no abnormality seen.", "{Eye}: the fundus is normal."),
-    "zh": ("{eye}：正常眼底。", "{eye}：眼底未见明显异常。", "{eye}眼底未见异常。"),
+    "en": ("{Eye}: normal {seen}.", "{Eye}: no abnormality seen.", "{Eye}: the {seen} is normal."),
+    "zh": ("{eye}：正常{seen}。", "{eye}：{seen}未见明显异常。", "{eye}{seen}未见异常。"),
 }
 
-_KNOWLEDGE_TEMPLATES = {"en": "A fundus photograph of {name}", "zh": "{name}的眼底照片"}
+_KNOWLEDGE_TEMPLATES = {"en": "A {image} of {name}", "zh": "{name}的{image}"}
 _TRAINING_TEMPLATES = {
-    "en": "A {attribute} fundus photograph of {name}",
-    "zh": "{name}的{attribute}眼底照片",
+    "en": "A {attribute} {image} of {name}",
+    "zh": "{name}的{attribute}{image}",
 }
 
 
@@ -59,9 +98,29 @@ class SampledPrompt(NamedTuple):
     category: str
 
 
-def _check_language(language: str) -> None:
+def _wording(modality: str, language: str) -> Wording:
     if language not in LANGUAGES:
         raise UserError(f"prompts exist in {' and '.join(LANGUAGES)}, not in {language!r}")
+    if modality not in _WORDING:
+        raise UserError(f"modality {modality!r}: there are {', '.join(_WORDING)}")
+    return _WORDING[modality][language]
+
+
+def split_modality(attributes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The modality among a record's attributes ("cfp" where none says it), and the others."""
+    modalities = [name.lower() for name in attributes if name.lower() in MODALITIES]
+    others = tuple(name for name in attributes if name.lower() not in MODALITIES)
+    return (modalities[0] if modalities else "cfp"), others
+
+
+def joint_modality(records: Iterable[Sequence[str]]) -> str:
+    """What images are together: of one modality, or "mixed".
+
+    Args:
+      records: the attributes of each.
+    """
+    found = {split_modality(attributes)[0] for attributes in records}
+    return found.pop() if len(found) == 1 else "mixed"
 
 
 def _plain_name(category: str) -> str:
@@ -77,6 +136,7 @@ def class_prompts(
     language: str,
     eye: str | None = None,
     vocabulary: Vocabulary | None = None,
+    modality: str = "cfp",
 ) -> tuple[str, ...]:
     """The texts that stand for a class at zero-shot time, in the style of reports.
 
@@ -88,11 +148,12 @@ def class_prompts(
       language: "en" or "zh".
       eye: "left" or "right" for the text of one eye, None for the patient's.
       vocabulary: the bundled one where None.
+      modality: of the images, one of `MODALITIES`, or "mixed".
 
     Raises:
-      UserError: the language or the eye is unknown.
+      UserError: the language, the eye or the modality is unknown.
     """
-    _check_language(language)
+    words = _wording(modality, language)._asdict()
     if eye not in _EYES[language]:
         raise UserError(f"eye must be 'left', 'right' or None, not {eye!r}")
     condition = (vocabulary or load_vocabulary()).find(condition_id)
@@ -105,14 +166,12 @@ def class_prompts(
     if eye is None:
         templates = _PATIENT_TEMPLATES[language, kind] + templates
     side = _EYES[language][eye]
-    return tuple(
-        template.format(eye=side, Eye=_sentence_case(side), name=name, Name=_sentence_case(name))
-        for template in templates
-    )
+    words |= {"eye": side, "Eye": _sentence_case(side), "name": name, "Name": _sentence_case(name)}
+    return tuple(template.format_map(words) for template in templates)
 
 
 def descriptions(condition: Condition, language: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Expert descriptions of a condition: its signs, then the names of its typical findings."""
+    """What experts see of a condition on fundus photographs: its signs, its typical findings."""
     findings = (
         vocabulary[finding].name[language] for finding in vocabulary.findings_of(condition.id)
     )
@@ -120,30 +179,41 @@ def descriptions(condition: Condition, language: str, vocabulary: Vocabulary) ->
 
 
 def knowledge_prompts(
-    condition: str, language: str = "en", vocabulary: Vocabulary | None = None
+    condition: str,
+    language: str = "en",
+    vocabulary: Vocabulary | None = None,
+    modality: str = "cfp",
 ) -> tuple[str, ...]:
     """KeepFIT's prompts at inference with domain knowledge: the name, then each description.
 
     The class embedding is the mean over them; the first alone is the prompt without domain
-    knowledge. A category that the vocabulary does not know has only its own name.
+    knowledge. A category that the vocabulary does not know has only its own name, and so has
+    every one where the images are no fundus photographs, of which the descriptions speak.
 
     Args:
       condition: an id or a name of the vocabulary, or any category name.
       language: "en" or "zh".
       vocabulary: the bundled one where None.
+      modality: of the images, one of `MODALITIES`, or "mixed".
 
     Raises:
-      UserError: the language is unknown.
+      UserError: the language or the modality is unknown.
     """
-    _check_language(language)
-    vocabulary = vocabulary or load_vocabulary()
-    known = vocabulary.find(condition)
-    if known is None:
-        phrases: tuple[str, ...] = (_plain_name(condition),)
-    else:
-        phrases = (known.name[language], *descriptions(known, language, vocabulary))
+    image = _wording(modality, language).image
+    phrases = _phrases(condition, language, vocabulary or load_vocabulary(), modality)
     template = _KNOWLEDGE_TEMPLATES[language]
-    return tuple(template.format(name=phrase) for phrase in phrases)
+    return tuple(template.format(image=image, name=phrase) for phrase in phrases)
+
+
+def _phrases(
+    category: str, language: str, vocabulary: Vocabulary, modality: str
+) -> tuple[str, ...]:
+    """What a category can be called: its name, then what experts see of it."""
+    known = vocabulary.find(category)
+    if known is None:
+        return (_plain_name(category),)
+    seen = descriptions(known, language, vocabulary) if modality in ("cfp", "mixed") else ()
+    return (known.name[language], *seen)
 
 
 def training_prompt(
@@ -157,29 +227,28 @@ def training_prompt(
     """Draws the text of a category sample: "A [ATR] fundus photograph of [CLS]" (KeepFIT).
 
     One category and one attribute of the sample are drawn; with `domain_knowledge` the category's
-    name is then replaced by one drawn from the name itself and its expert descriptions.
+    name is then replaced by one drawn from the name itself and its expert descriptions. An
+    attribute that names a modality of `MODALITIES` takes the place of "fundus photograph".
 
     Args:
       categories: the sample's categories, ids or free names; at least one.
-      attributes: words such as "noisy"; may be empty.
+      attributes: words such as "noisy" or "ffa"; may be empty.
       rng: the generator of this sample.
-      domain_knowledge: off for sets whose text is original.
+      domain_knowledge: off for sets whose categories are original text.
       vocabulary: the bundled one where None.
       language: "en" or "zh".
 
     Raises:
       UserError: there is no category, or the language is unknown.
     """
-    _check_language(language)
+    modality, attributes = split_modality(attributes)
+    image = _wording(modality, language).image
     if not categories:
         raise UserError("a category sample needs at least one category to be prompted with")
     vocabulary = vocabulary or load_vocabulary()
     category = categories[int(rng.integers(len(categories)))]
     attribute = attributes[int(rng.integers(len(attributes)))] if len(attributes) else ""
-    known = vocabulary.find(category)
-    phrase = known.name[language] if known else _plain_name(category)
-    if domain_knowledge and known is not None:
-        phrases = (phrase, *descriptions(known, language, vocabulary))
-        phrase = phrases[int(rng.integers(len(phrases)))]
-    text = _TRAINING_TEMPLATES[language].format(attribute=attribute, name=phrase)
+    phrases = _phrases(category, language, vocabulary, modality)
+    phrase = phrases[int(rng.integers(len(phrases)))] if domain_knowledge else phrases[0]
+    text = _TRAINING_TEMPLATES[language].format(attribute=attribute, image=image, name=phrase)
     return SampledPrompt(" ".join(text.split()), category)

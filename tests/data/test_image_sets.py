@@ -97,6 +97,7 @@ def test_mm_retinal_is_one_configuration_a_modality(tmp_path):
 def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):
     source = tmp_path / "flair"
     place(source / "images", "01_ONE/a.jpg", "01_ONE/b.jpg", "02_TWO/c.jpg", "02_TWO/d.jpg")
+    place(source / "images", "11_STARE/s.jpg", "03_THREE/FFA/f.jpg", "03_THREE/o.jpg")
     (source / "dataframes").mkdir()
     (source / "dataframes" / "01_ONE.csv").write_text(
         ",image,atributes,categories\n"
@@ -109,9 +110,21 @@ def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):
         "1,02_TWO/d.jpg,[],['glaucoma']\n"
         "2,02_TWO/e.jpg,[],['glaucoma']\n"
     )
+    (source / "dataframes" / "more.csv").write_text(
+        "image,atributes,categories\n"
+        "11_STARE/s.jpg,[],\"['drusen', 'old scar?']\"\n"
+        "03_THREE/FFA/f.jpg,[],['leakage']\n"
+        "03_THREE/o.jpg,\"['noisy', 'OCT']\",['drusen']\n"
+    )
     folder = prepare("flair", source, tmp_path / "data")
     found = {name: record for name, (_, record) in everything(folder).items()}
+    original, angiogram, scan = (
+        found.pop(name) for name in ("11_STARE/s.jpg", "03_THREE/FFA/f.jpg", "03_THREE/o.jpg")
+    )
     assert set(found) == {"01_ONE/a.jpg", "01_ONE/b.jpg", "02_TWO/d.jpg"}
+    assert original.caption["en"] == "drusen; old scar?"
+    assert not any(record.caption["en"] for record in found.values())
+    assert (angiogram.attributes, scan.attributes) == (("ffa",), ("oct", "noisy"))
     assert found["01_ONE/a.jpg"].categories == ("drusen", "amd")
     assert found["01_ONE/b.jpg"].attributes == ("noisy",)
     said = {problem["record"]: problem["what"] for problem in problems_of(folder)}

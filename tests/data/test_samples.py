@@ -176,6 +176,9 @@ def test_the_prompt_and_the_category_are_drawn_together():
     assert set(seen) == {category_id("drusen"), category_id("my own class")}
     assert len(seen[category_id("my own class")]) == 1  # nothing known but its name
     assert len(seen[category_id("drusen")]) > 1  # its name or a description
+    # Beside a caption it is the source's own text, which no description replaces.
+    original = image(disc_at("left"), "a few drusen", ("drusen",))
+    assert len({str(make.training(original, rng(seed))["tokens"]) for seed in range(30)}) == 1
     # Without categories the names of the labels serve.
     assert make.training(image(disc_at("left")), rng())["category"] == category_id("drusen")
 

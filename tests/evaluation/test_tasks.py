@@ -183,6 +183,20 @@ def test_a_built_dataset_may_have_the_name_of_a_task(monkeypatch, tmp_path):
         tasks.open_task("IDRiD", "test", str(tmp_path))
 
 
+def test_prompts_speak_of_what_the_images_are(idrid, tmp_path):
+    task = tasks.described_tasks()["IDRiD"] | {"modality": "oct"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(task))
+    source = tasks.open_task(str(path), "train", str(tmp_path))
+    assert (tasks.modality_of(source), source[0].attributes) == ("oct", ("oct",))
+    (text,) = tasks.prompts_of("knowledge", "oct")("drusen", "en", None)
+    assert text == "A retinal OCT scan of drusen"
+    assert "Drusen." in tasks.prompts_of("report", "oct")("drusen", "en", None)
+    path.write_text(yaml.safe_dump(task | {"modality": "mri"}))
+    with pytest.raises(UserError, match="modality 'mri'; there are cfp, ffa, oct"):
+        tasks.open_task(str(path), "train", str(tmp_path))
+
+
 def test_prompt_styles():
     report = tasks.prompts_of("report")("drusen", "en", "left")
     assert all("eft eye" in text for text in report)

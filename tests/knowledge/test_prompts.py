@@ -5,8 +5,10 @@ import pytest
 
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import (
+    MODALITIES,
     class_prompts,
     descriptions,
+    joint_modality,
     knowledge_prompts,
     training_prompt,
 )
@@ -23,6 +25,43 @@ def test_a_class_prompt_says_its_class_of_its_eye(labeler, language, eye):
             labels = labeler.label(prompt)
             assert condition.id in (getattr(labels, eye) if eye else labels.patient), prompt
             assert condition.id not in labels.uncertain, prompt
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("modality", [*MODALITIES, "mixed"])
+def test_prompts_call_an_image_what_it_is(labeler, language, modality):
+    words = {
+        "cfp": ("fundus photograph", "眼底照片"),
+        "ffa": ("angiogra", "造影"),
+        "oct": ("OCT", "OCT"),
+    }
+    own = words.pop(modality, ("retinal image", "视网膜图像"))[LANGUAGES.index(language)]
+    others = [word for pair in words.values() for word in pair]
+    rng = np.random.default_rng(0)
+    for name in ("drusen", "amd", "normal", "tessellation", "new thing"):
+        reports = class_prompts(name, language, "left", modality=modality)
+        if name in ("drusen", "amd", "tessellation"):
+            assert all(name in labeler.label(text).left for text in reports)
+        texts = [*reports, knowledge_prompts(name, language, modality=modality)[0]]
+        assert own in texts[-1]
+        if modality in MODALITIES:  # a record is of one
+            drawn = training_prompt([name], [modality, "noisy"], rng, language=language)
+            assert own in drawn.text
+            assert "noisy" in drawn.text
+            texts.append(drawn.text)
+        for text in texts:
+            assert not any(word in text for word in others), text
+    with pytest.raises(UserError, match="modality 'mri': there are cfp, ffa, oct, mixed"):
+        class_prompts("drusen", language, modality="mri")
+
+
+def test_descriptions_of_fundus_photographs_are_of_nothing_else():
+    assert knowledge_prompts("severe_npdr", modality="oct") == (
+        "A retinal OCT scan of severe non-proliferative diabetic retinopathy",
+    )
+    assert joint_modality([("noisy",), ()]) == "cfp"
+    assert joint_modality([("OCT", "noisy"), ("oct",)]) == "oct"
+    assert joint_modality([("ffa",), ()]) == "mixed"
 
 
 def test_class_prompts_are_written_like_reports():
