@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from golden_files import Golden, assert_gradients_near, assert_near, assert_same_bits
 
+from retfm_jax.config import MeshConfig
 from retfm_jax.errors import UserError
 from retfm_jax.interop import state_dict as interop
 from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
 from retfm_jax.methods.keepfit import Keepfit, KeepfitConfig
+from retfm_jax.runtime.mesh import make_mesh, place_batch, shardings
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,43 @@ def test_batch_norms_see_the_streams_one_after_the_other(golden, network):
     assert int(together["visual"]["bn1"]["count"]) == 2 + int(
         state.batch_stats["visual"]["bn1"]["count"]
     )
+
+
+def test_eight_devices_count_positives_and_experts_as_one(network):
+    method, params, state = network
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 16, method.config.embed_dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+    embeddings = dict(zip(("image", "text", "expert_image", "expert_text"), rows, strict=True))
+    # Two samples to a device, never of one category: every positive is on another device.
+    batch = {"category": np.arange(16, dtype=np.int32) % 4}
+
+    @jax.jit
+    def compute(params, embeddings, batch):
+        def loss(params, embeddings):
+            total, (losses, _) = method.objective(
+                params, state, embeddings, batch, key=jax.random.key(1)
+            )
+            return total, losses
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, embeddings)
+
+    (_, one), of_one = compute(params, embeddings, batch)
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    divided = jax.device_put(params, shardings(params, mesh))
+    (_, eight), of_eight = compute(divided, place_batch(embeddings, mesh), place_batch(batch, mesh))
+    assert set(one) == {"loss_category", "loss_expert", "loss_revision", "loss_total"}
+    for name, value in one.items():
+        np.testing.assert_allclose(eight[name], value, rtol=1e-5, err_msg=name)
+    for ours, theirs in zip(jax.tree.leaves(of_eight), jax.tree.leaves(of_one), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    own, _ = method.objective(
+        params,
+        state,
+        {name: value[:2] for name, value in embeddings.items()},
+        {"category": batch["category"][:2]},
+    )
+    assert abs(own - one["loss_total"]) > 0.5  # what one device alone would find
 
 
 def test_without_expert_pairs_the_remedy_is_named(golden, network, encoded):
