@@ -158,10 +158,24 @@ def training_image(
     Raises:
       ImageError: see `decode`.
     """
-    keep = augment.crop_area[0]
-    # The longest side that a crop of the smallest area must still be scaled down from.
-    min_side = math.ceil(config.size / math.sqrt(keep))
-    image = decode(data, name, min_side=min_side)
+    image = decode(data, name, min_side=least_side(config, augment))
+    return augmented(image, config, augment, rng, mirror=mirror)
+
+
+def least_side(config: ImageConfig, augment: AugmentConfig) -> int:
+    """The shorter side from which a crop of the smallest area is still scaled down."""
+    return math.ceil(config.size / math.sqrt(augment.crop_area[0]))
+
+
+def augmented(
+    image: UInt8[np.ndarray, "h w 3"],
+    config: ImageConfig,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    mirror: bool,
+) -> UInt8[np.ndarray, "size size 3"]:
+    """What `training_image` makes of a decoded photograph."""
     if augment.crop_area != (1.0, 1.0):
         image = _random_crop(image, augment.crop_area, rng)
     if config.resize == "squash":

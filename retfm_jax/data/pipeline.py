@@ -227,7 +227,7 @@ def _rows_of_process(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _stack(samples: Sequence[Sample]) -> Sample:
+def stack(samples: Sequence[Sample]) -> Sample:
     """Samples as one dict of arrays, with the host-only entries as lists."""
     names = [name for name in samples[0] if name not in (_RECORD_ID, _UNUSABLE, DAMAGED)]
     batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
@@ -248,7 +248,7 @@ def _read(
             num_threads=config.threads,
             prefetch_buffer_size=max(config.threads, config.prefetch * positions.rows),
         )
-        stacked = samples.to_iter_dataset(options).batch(positions.rows, batch_fn=_stack)
+        stacked = samples.to_iter_dataset(options).batch(positions.rows, batch_fn=stack)
         return iter(stacked)
     # Processes work on batches: what crosses their boundary is ready to be used.
     from absl import flags
@@ -257,7 +257,7 @@ def _read(
         flags.FLAGS.mark_as_parsed()
     threads = max(1, min(config.threads, config.prefetch))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-    stacked = samples.batch(positions.rows, batch_fn=_stack).to_iter_dataset(options)
+    stacked = samples.batch(positions.rows, batch_fn=stack).to_iter_dataset(options)
     return iter(
         stacked.mp_prefetch(
             grain.MultiprocessingOptions(
