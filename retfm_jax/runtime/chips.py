@@ -21,6 +21,7 @@ class Chip:
       link: bytes/s that a device sends over one link in one direction: ICI along one axis of a
         torus, NVLink or PCIe as a whole.
       axes: dimensions of the TPU's torus, whose links work side by side; 1 for GPUs.
+      clock: of a TPU's matrix units, Hz: their peak over the multiplications that they do at once.
     """
 
     name: str
@@ -32,17 +33,30 @@ class Chip:
     bandwidth: float
     link: float
     axes: int = 1
+    clock: float | None = None
 
     def peak(self, dtype: str) -> float | None:
         """Peak rate of matrix products in FLOP/s; None for types that are not listed here."""
         return {"bfloat16": self.bfloat16, "float32": self.float32}.get(dtype)
 
 
-def _tpu(name: str, kind: str, peak: float, gib: int, bandwidth: float, link: float, axes: int):
-    return Chip(name, "tpu", kind, peak, peak, gib * 2**30, bandwidth, link, axes)
+def _tpu(
+    name: str,
+    kind: str,
+    peak: float,
+    gib: int,
+    bandwidth: float,
+    link: float,
+    axes: int,
+    at_once: int,
+) -> Chip:
+    clock = peak / (2 * at_once)
+    return Chip(name, "tpu", kind, peak, peak, gib * 2**30, bandwidth, link, axes, clock)
 
 
-def _gpu(name: str, kind: str, half: float, single: float, gb: int, bandwidth: float, link: float):
+def _gpu(
+    name: str, kind: str, half: float, single: float, gb: int, bandwidth: float, link: float
+) -> Chip:
     return Chip(name, "gpu", kind, half, single, gb * 10**9, bandwidth, link)
 
 
@@ -50,10 +64,10 @@ def _gpu(name: str, kind: str, half: float, single: float, gb: int, bandwidth: f
 #: 2025) for the links; NVIDIA's data sheets, halved where they count structured sparsity. The first
 #: pattern that matches decides.
 CHIPS: tuple[Chip, ...] = (
-    _tpu("v4", r"TPU v4$", 275e12, 32, 1228e9, 45e9, 3),
-    _tpu("v5e", r"TPU v5 ?(lite|e)", 197e12, 16, 819e9, 45e9, 2),
-    _tpu("v5p", r"TPU v5p?$", 459e12, 95, 2765e9, 90e9, 3),
-    _tpu("v6e", r"TPU v6 ?(lite|e)", 918e12, 32, 1640e9, 90e9, 2),
+    _tpu("v4", r"TPU v4$", 275e12, 32, 1228e9, 45e9, 3, 8 * 128**2),
+    _tpu("v5e", r"TPU v5 ?(lite|e)", 197e12, 16, 819e9, 45e9, 2, 4 * 128**2),
+    _tpu("v5p", r"TPU v5p?$", 459e12, 95, 2765e9, 90e9, 3, 8 * 128**2),
+    _tpu("v6e", r"TPU v6 ?(lite|e)", 918e12, 32, 1640e9, 90e9, 2, 4 * 256**2),
     _gpu("b200", r"B200", 2250e12, 1125e12, 180, 8000e9, 900e9),
     _gpu("gh200", r"GH200", 989e12, 494e12, 96, 4000e9, 450e9),
     _gpu("h200", r"H200", 989e12, 494e12, 141, 4800e9, 450e9),

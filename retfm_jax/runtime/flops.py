@@ -38,7 +38,12 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     Args:
       arguments: arrays or their shapes (`jax.ShapeDtypeStruct`), in pytrees.
     """
-    return _trace(function, arguments, [False] * len(jax.tree.leaves(arguments)))[0].forward
+    return count_program(jax.make_jaxpr(function)(*arguments))
+
+
+def count_program(program: ClosedJaxpr) -> int:
+    """`count_flops` of a program that was traced already."""
+    return _count(program.jaxpr, [False] * len(program.jaxpr.invars))[0].forward
 
 
 def training_flops(
@@ -68,7 +73,8 @@ def training_flops(
 
     learned = jax.tree_util.tree_map_with_path(lambda path, _: not _under(path, fixed), params)
     others = [False] * len(jax.tree.leaves(arguments[1:]))
-    products, _ = _trace(loss, arguments, jax.tree.leaves(learned) + others)
+    program = jax.make_jaxpr(loss)(*arguments).jaxpr
+    products, _ = _count(program, jax.tree.leaves(learned) + others)
     return products.forward + products.backward
 
 
@@ -87,12 +93,6 @@ class _Products(NamedTuple):
         return _Products(
             self.forward + times * other.forward, self.backward + times * other.backward
         )
-
-
-def _trace(
-    function: Callable[..., Any], arguments: Sequence[Any], learned: Sequence[bool]
-) -> tuple[_Products, list[bool]]:
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr, learned)
 
 
 def _count(jaxpr: Jaxpr, learned: Sequence[bool]) -> tuple[_Products, list[bool]]:

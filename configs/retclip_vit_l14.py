@@ -1,0 +1,51 @@
+"""RET-CLIP with ViT-L/14: the towers of Chinese-CLIP's ViT-L/14, on patients with Chinese reports.
+
+The batch is for a slice of a TPU: `retfm plan --config retclip_vit_l14 --topology v5p:4x4x8` says
+what it needs. Everything else as in `retclip_vit_b16`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "method": "retclip",
+            "model": {
+                "image": {
+                    "image_size": 224,
+                    "patch_size": 14,
+                    "width": 1024,
+                    "layers": 24,
+                    "remat": "full",
+                },
+                "text": {"vocab_size": 21128, "width": 768, "layers": 12, "remat": "full"},
+                "embed_dim": 768,
+                "dtype": "bfloat16",
+            },
+            "data": {
+                "dataset": "patients",
+                "language": "zh",
+                "image": {"size": 224, "resize": "squash"},
+                "text": {"tokenizer": "bert-base-chinese", "context_length": 100},
+                "augment": {
+                    "crop_area": (0.9, 1.0),
+                    "flip": "exchange",
+                    "brightness": 0.2,
+                    "contrast": 0.2,
+                    "saturation": 0.2,
+                    "hue": 0.2,
+                    "erasing_probability": 0.1,
+                },
+            },
+            "optimizer": {
+                "learning_rate": 3e-5,
+                "warmup_steps": 50,
+                "weight_decay": 1e-3,
+                "b1": 0.9,
+                "b2": 0.98,
+                "eps": 1e-6,
+            },
+            "train": {"batch_size": 16384, "epochs": 10.0},
+        }
+    )

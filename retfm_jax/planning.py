@@ -1,0 +1,535 @@
+"""`retfm plan`: the real training step, compiled for devices that need not be here.
+
+Nothing of full size is ever allocated: state and batch are shapes with shardings.
+"""
+
+import argparse
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.data import device
+from retfm_jax.errors import UserError
+from retfm_jax.files import write_json
+from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.methods import get_method_class
+from retfm_jax.methods.method import Batch
+from retfm_jax.runtime.flops import count_program, training_flops
+from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, path_string
+from retfm_jax.runtime.programs import Collective, Program, Work
+from retfm_jax.runtime.topologies import Topology, open_topology
+from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
+from retfm_jax.training.state import TrainState, abstract_state
+from retfm_jax.training.step import make_train_step
+
+
+class Rule(NamedTuple):
+    """How one parameter lies on the devices; gradients, moments and momentum copies lie alike."""
+
+    path: str
+    shape: tuple[int, ...]
+    spec: str
+    bytes_per_device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """How long a step takes at least by each limit, and as the compiler expects it.
+
+    Attributes:
+      compute: FLOPs of the program at the peak rate of its type.
+      memory: traffic at the memory's bandwidth.
+      network: collectives one after the other over the links.
+      schedule: sum of the compiler's estimates for its instructions, which the others bound from
+        below; None where it gives none.
+    """
+
+    compute: float
+    memory: float
+    network: float
+    schedule: float | None
+
+    @property
+    def step(self) -> float:
+        """The estimate of a step."""
+        return max(self.compute, self.memory, self.network, self.schedule or 0.0)
+
+    @property
+    def limit(self) -> str:
+        """What a step waits for most."""
+        return max(("compute", "memory", "network"), key=lambda name: getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one training step needs.
+
+    Attributes:
+      memory: bytes per device by kind: what the state and the batch hold, exactly; of a program
+        that was compiled also its `temporaries` (activations, gradients) and `code`.
+      needed: bytes per device as the compiler says; for devices whose compiler is not here the
+        temporaries are those of the CPU's.
+      capacity: bytes per device that programs can have; None where unknown.
+      model_flops: of a step, what the method needs, all devices together.
+      program_flops: with what is computed again to save memory.
+      work: of the compiled program; None where the compiler refused it.
+      seconds: None where the chip is unknown or the program was refused.
+    """
+
+    config: ExperimentConfig
+    topology: Topology
+    rules: tuple[Rule, ...]
+    memory: Mapping[str, int]
+    needed: int
+    capacity: int | None
+    fits: bool
+    model_flops: int
+    program_flops: int
+    work: Work | None
+    seconds: Seconds | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        document: dict[str, Any] = {
+            "topology": self.topology.name,
+            "devices": len(self.topology.devices),
+            "device_kind": self._device_kind,
+            "compiler": "of the devices" if self.topology.real else "of the CPU: an estimate",
+            "batch_size": self.config.train.batch_size,
+            "microbatches": self.config.train.microbatches,
+            "fits": self.fits,
+            "bytes_per_device": {
+                **self.memory,
+                "needed": self.needed,
+                "capacity": self.capacity,
+            },
+            "flops": {"model": self.model_flops, "program": self.program_flops},
+        }
+        if self.work is not None:
+            document["memory_traffic_per_device"] = self.work.traffic
+            document["loops_of_unknown_length"] = self.work.open_loops
+            document["collectives"] = [
+                {
+                    "kind": collective.kind,
+                    "devices": collective.group,
+                    "times": collective.times,
+                    "bytes": collective.bytes,
+                    "source": collective.source,
+                }
+                for collective in self.work.collectives
+            ]
+        if self.seconds is not None:
+            document["seconds"] = {
+                **dataclasses.asdict(self.seconds),
+                "step": self.seconds.step,
+                "limit": self.seconds.limit,
+            }
+            document["share_of_peak"] = self.share_of_peak
+        document["sharding"] = [rule._asdict() for rule in self.rules]
+        return document | {"config": to_dict(self.config)}
+
+    @property
+    def _device_kind(self) -> str:
+        chip = self.topology.chip
+        return self.topology.devices[0].device_kind if self.topology.real else chip.name
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """Model FLOPs in the estimated step, as a share of what the devices could do."""
+        if self.seconds is None:
+            return None
+        peak = self.topology.chip.peak(self.config.model.dtype) * len(self.topology.devices)
+        return self.model_flops / (self.seconds.step * peak)
+
+
+def run(args: argparse.Namespace) -> None:
+    """`retfm plan`.
+
+    Raises:
+      UserError: no such topology or config, a batch that does not divide, no compiler.
+    """
+    config = load_config(args.config, args.overrides)
+    topology = open_topology(args.topology)
+    console = Console()
+    with console.status(f"compiling for {topology.name}"):
+        planned = plan(config, topology)
+    document = planned.to_json()
+    show(planned, console)
+    if args.largest_batch:
+        largest = largest_batch(planned)
+        document["largest_batch"] = largest
+        console.print(f"largest batch that fits: {largest:,}", style="bold")
+    if args.out:
+        write_json(Path(args.out), document)
+        console.print(f"wrote {args.out}", highlight=False)
+
+
+def plan(config: ExperimentConfig, topology: Topology) -> Plan:
+    """Compiles the training step of an experiment for a topology.
+
+    Raises:
+      UserError: the mesh does not fit the devices, or the batch does not divide over them.
+    """
+    mesh = make_mesh(config.mesh, topology.devices)
+    check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
+    method = get_method_class(config.method)(config.model)
+    schedule = learning_rate_schedule(config.optimizer, config.train.steps or 1000)
+    optimizer = make_optimizer(config.optimizer, method, schedule)
+    params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
+    partition = Partition.of(method, config.optimizer, params)
+    state = abstract_state(method, optimizer, partition, mesh)
+    batch = abstract_batch(config, mesh)
+    step = make_train_step(
+        method,
+        optimizer,
+        partition,
+        schedule,
+        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key),
+        state,
+        mesh,
+        config.train.microbatches,
+    )
+    flags = _sharded(mesh, (mesh.size,), jnp.int32)
+    traced = step.trace(state, batch, flags)
+    program_flops = count_program(traced.jaxpr)
+    memory = _memory(state, batch)
+    work = seconds = None
+    chip = topology.chip
+    capacity = None if chip is None else chip.memory
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed, capacity = _refusal(str(error))
+        fits = False
+    else:
+        stats = compiled.memory_analysis()
+        memory |= {
+            "padding of layouts": max(stats.argument_size_in_bytes - sum(memory.values()), 0),
+            "temporaries": stats.temp_size_in_bytes,
+            "code": stats.generated_code_size_in_bytes,
+        }
+        needed = sum(memory.values())
+        work = Program(compiled.as_text(), mesh.size).work()
+        seconds = _seconds(config, topology, program_flops, work)
+        # A compiler that does not refuse has answered.
+        fits = topology.real or needed < capacity
+    return Plan(
+        config=config,
+        topology=topology,
+        rules=_rules(state),
+        memory=memory,
+        needed=needed,
+        capacity=capacity,
+        fits=fits,
+        model_flops=training_flops(
+            method, state.params, state.method_state, batch, partition.fixed
+        ),
+        program_flops=program_flops,
+        work=work,
+        seconds=seconds,
+    )
+
+
+def abstract_batch(config: ExperimentConfig, mesh: Mesh) -> Batch:
+    """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
+    data, rows = config.data, config.train.batch_size
+    image = _sharded(mesh, (rows, data.image.size, data.image.size, 3), jnp.uint8)
+    tokens = _sharded(mesh, (rows, data.text.context_length), jnp.int32)
+    present = _sharded(mesh, (rows,), jnp.bool_)
+    kind = get_method_class(config.method).sample_kind
+    if kind == "patient":
+        eyes = {"image_left": image, "image_right": image}
+        return {**eyes, "tokens": tokens, "has_left": present, "has_right": present}
+    batch = {"image": image, "tokens": tokens}
+    if kind == "image":
+        return batch | {"labels": _sharded(mesh, (rows, len(load_vocabulary())), jnp.float32)}
+    batch["category"] = _sharded(mesh, (rows,), jnp.int32)
+    if data.expert is not None:
+        batch |= {"expert_image": image, "expert_tokens": tokens}
+    return batch
+
+
+def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
+    """The largest batch that fits, to an eighth, in multiples of what the devices share evenly.
+
+    Memory grows nearly straight with the batch, so that few compilations find it.
+
+    Args:
+      planned: where the search begins.
+
+    Returns:
+      samples of a step over all devices; 0 where not even the smallest batch fits.
+    """
+    config, topology = planned.config, planned.topology
+    unit = config.train.microbatches * len(topology.devices)
+    if planned.capacity is None:
+        raise UserError(f"--largest_batch: the memory of {topology.name} is not known")
+    state = sum(
+        size
+        for name, size in planned.memory.items()
+        if name not in ("batch", "padding of layouts", "temporaries", "code")
+    )
+    low, high = 0, None
+    tried = planned
+    with tqdm(desc="largest batch", unit="compilation", total=None) as bar:
+        while True:
+            rows = tried.config.train.batch_size
+            low, high = (rows, high) if tried.fits else (low, rows)
+            bar.set_postfix(fits=low, too_large=high or "?")
+            if high is not None and high - low <= max(unit, low // 8):
+                return low
+            # What lies beside the state grows with the batch.
+            room, used = tried.capacity - state, max(tried.needed - state, 1)
+            guess = int(0.97 * rows * room / used) // unit * unit
+            floor = low + unit
+            ceiling = high - unit if high is not None else 8 * max(low, unit)
+            if high is not None and not floor < guess < ceiling:
+                guess = (low + high) // 2 // unit * unit
+            guess = min(max(guess, floor), ceiling)
+            train = dataclasses.replace(config.train, batch_size=guess)
+            tried = compiled(dataclasses.replace(config, train=train), topology)
+            bar.update()
+
+
+def _sharded(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+
+
+def _memory(state: TrainState, batch: Batch) -> dict[str, int]:
+    parts = {
+        "parameters": state.params,
+        "optimizer state": state.opt_state,
+        "batch statistics": state.batch_stats,
+        **{name.replace("_", " "): part for name, part in state.carry.items()},
+        "batch": batch,
+    }
+    sizes = {
+        name: sum(map(_bytes_per_device, jax.tree.leaves(part))) for name, part in parts.items()
+    }
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+
+def _rules(state: TrainState) -> tuple[Rule, ...]:
+    leaves = jax.tree_util.tree_flatten_with_path(state.params)[0]
+    return tuple(
+        Rule(
+            path_string(path),
+            leaf.shape,
+            ", ".join(str(axis) for axis in leaf.sharding.spec) or "whole",
+            _bytes_per_device(leaf),
+        )
+        for path, leaf in leaves
+    )
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _refusal(message: str) -> tuple[int, int]:
+    """Bytes that a refused program needs, and bytes that there are."""
+    size = r"([\d.]+)([KMGT]?)"
+    for pattern in (
+        rf"required for HLO temporaries \({size}\) exceeds available \w+ \({size}\)",
+        rf"Used {size} of {size} \w+",
+    ):
+        if found := re.search(pattern, message):
+            needed, needed_unit, there, there_unit = found.groups()
+            return (
+                int(float(needed) * _UNITS[needed_unit]),
+                int(float(there) * _UNITS[there_unit]),
+            )
+    raise UserError(f"the step does not fit into the devices' memory: {message.splitlines()[0]}")
+
+
+def _seconds(
+    config: ExperimentConfig, topology: Topology, flops: int, work: Work
+) -> Seconds | None:
+    chip = topology.chip
+    if chip is None:
+        return None
+    schedule = None
+    if work.cycles is not None and chip.clock is not None:
+        schedule = work.cycles / chip.clock
+    return Seconds(
+        compute=flops / len(topology.devices) / chip.peak(config.model.dtype),
+        memory=work.traffic / chip.bandwidth,
+        network=sum(
+            collective.seconds(topology.bandwidth(collective.group))
+            for collective in work.collectives
+        ),
+        schedule=schedule,
+    )
+
+
+def show(planned: Plan, console: Console) -> None:
+    """Prints a plan for people."""
+    topology, train = planned.topology, planned.config.train
+    parts = f" in {train.microbatches} parts" if train.microbatches > 1 else ""
+    console.rule(
+        f"{planned.config.method}, batch {train.batch_size:,}{parts}, on {topology.name}: "
+        f"{len(topology.devices)} devices"
+    )
+    console.print(_verdict(planned))
+    if not topology.real:
+        console.print(
+            "Parameters, optimizer state, batch and FLOPs are exact. Temporaries, traffic and "
+            "collectives are those of the program that the CPU's compiler makes: an estimate."
+        )
+    console.print(_memory_table(planned), _rules_table(planned.rules))
+    if planned.work is not None:
+        console.print(_collectives_table(planned.work.collectives, topology))
+        console.print(_time_table(planned))
+
+
+def _verdict(planned: Plan) -> str:
+    if planned.capacity is None:
+        return f"needs {_size(planned.needed)} a device; the memory of this device is not known"
+    sizes = f"{_size(planned.needed)} of {_size(planned.capacity)} a device"
+    if planned.fits:
+        return f"[bold green]fits[/]: {sizes}"
+    missing = _size(planned.needed - planned.capacity)
+    return (
+        f"[bold red]does not fit[/]: {sizes}, {missing} too much. Raise config.train.microbatches "
+        "or config.mesh.fsdp, set model.*.remat=full, or lower config.train.batch_size"
+    )
+
+
+def _memory_table(planned: Plan) -> Table:
+    table = Table(title="memory of a device")
+    table.add_column("kind")
+    table.add_column("bytes", justify="right")
+    for name, size in planned.memory.items():
+        table.add_row(name, _size(size))
+    table.add_row("all", _size(planned.needed), style="bold")
+    return table
+
+
+def _rules_table(rules: tuple[Rule, ...]) -> Table:
+    """Parameters that differ in numbers of their path alone share a row, small ones too."""
+    groups: dict[tuple[str, str, str], list[Rule]] = collections.defaultdict(list)
+    largest = max(rule.bytes_per_device for rule in rules)
+    for rule in rules:
+        path = re.sub(r"\d+", "*", rule.path)
+        shape = " x ".join(map(str, rule.shape))
+        if rule.bytes_per_device < largest / 1000:
+            path, shape = "small ones", ""
+        groups[path, shape, rule.spec].append(rule)
+    table = Table(title="parameters on the mesh (gradients, moments and momentum copies lie alike)")
+    table.add_column("path")
+    table.add_column("shape")
+    table.add_column("divided by")
+    table.add_column("arrays", justify="right")
+    table.add_column("bytes a device", justify="right")
+    for (path, shape, spec), members in groups.items():
+        size = sum(rule.bytes_per_device for rule in members)
+        table.add_row(path, shape, spec, str(len(members)), _size(size))
+    return table
+
+
+def _collectives_table(collectives: tuple[Collective, ...], topology: Topology) -> Table:
+    groups: dict[tuple[str, int, str], list[Collective]] = collections.defaultdict(list)
+    for collective in collectives:
+        groups[collective.kind, collective.group, _place(collective.source)].append(collective)
+    table = Table(title="collectives of a step")
+    for name, justify in (
+        ("kind", "left"),
+        ("of devices", "right"),
+        ("times", "right"),
+        ("bytes", "right"),
+        ("time", "right"),
+        ("where", "left"),
+    ):
+        table.add_column(name, justify=justify)
+    rows = []
+    for (kind, group, place), members in groups.items():
+        size = sum(member.times * member.bytes for member in members)
+        times = sum(member.times for member in members)
+        rows.append((size, kind, group, times, members, place))
+    for size, kind, group, times, members, place in sorted(rows, key=lambda row: -row[0]):
+        bandwidth = topology.bandwidth(group)
+        duration = "?"
+        if bandwidth is not None:
+            duration = _duration(sum(member.seconds(bandwidth) for member in members))
+        table.add_row(kind, str(group), f"{times:g}", _size(size), duration, place)
+    return table
+
+
+def _place(source: str) -> str:
+    """The compiler's name of an operation, short."""
+    place = "forward" if "jvp(" in source else "elsewhere"
+    if "transpose(" in source:
+        place = "backward"
+    return f"{place}, in a loop" if "/while/" in source else place
+
+
+def _time_table(planned: Plan) -> Table:
+    seconds, work = planned.seconds, planned.work
+    devices = len(planned.topology.devices)
+    table = Table(title="one step")
+    table.add_column("")
+    table.add_column("of a device", justify="right")
+    table.add_column("at least", justify="right")
+
+    def duration(name: str) -> str:
+        return "?" if seconds is None else _duration(getattr(seconds, name))
+
+    table.add_row("FLOPs, model", _count(planned.model_flops / devices), "")
+    table.add_row(
+        "FLOPs, with what is computed again",
+        _count(planned.program_flops / devices),
+        duration("compute"),
+    )
+    table.add_row("memory traffic", _size(work.traffic), duration("memory"))
+    sent = sum(collective.times * collective.bytes for collective in work.collectives)
+    table.add_row("collectives", _size(sent), duration("network"))
+    if seconds is not None and seconds.schedule is not None:
+        table.add_row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
+    if work.open_loops:
+        table.add_row(f"{work.open_loops} loops of unknown length count once", "", "")
+    if seconds is not None:
+        rate = planned.config.train.batch_size / seconds.step
+        table.add_section()
+        table.add_row("limit", "", seconds.limit)
+        table.add_row("a step, estimated", "", _duration(seconds.step), style="bold")
+        table.add_row("samples a second, all devices", "", f"{rate:,.0f}")
+        table.add_row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
+    return table
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{size:.3g} {unit}" if size % 1 else f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:,.2f} GiB"
+
+
+def _count(number: float) -> str:
+    for unit in ("", "K", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.2f} T"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:,.1f} us"
