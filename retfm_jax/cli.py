@@ -118,6 +118,20 @@ def _training(verbs) -> None:
     ablate.add_argument(
         "--prompts", help="some of report, name, knowledge, with commas between (by method)"
     )
+    plan = _verb(
+        verbs,
+        "plan",
+        "retfm_jax.planning:run",
+        "compile the training step for devices that need not be here: memory, time, collectives",
+    )
+    _config(plan)
+    plan.add_argument(
+        "--topology", required=True, help="v5e:16x16, v5p:4x4x8, ..., gpu:h100x8, or here"
+    )
+    plan.add_argument("--out", help="JSON file to write")
+    plan.add_argument(
+        "--largest_batch", action="store_true", help="search it; takes several compilations"
+    )
 
 
 def _evaluation(verbs) -> None:
