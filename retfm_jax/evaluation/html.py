@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #22262b; font-weight: 600; }
-tbody td { border-bottom: 1px solid #e7eaee; }
+tbody td { border-bottom: 1px solid #e7eaee; vertical-align: top; }
+td:first-child { white-space: normal; }
+td small { display: block; color: #5a6470; font-size: .8em; line-height: 1.2; }
 img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .pair img { max-width: 600px; }
@@ -95,7 +98,7 @@ def _text(value: Any) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
@@ -108,7 +111,10 @@ def _protocols(sections: Sequence[Section]) -> str:
     rows = [
         [
             section.title,
-            *(section.overall(name) for name, _ in columns),
+            *(
+                section.overall(name) if section.folds else section.measured.overall.get(name)
+                for name, _ in columns
+            ),
             len(section.measured.predictions.samples),
         ]
         for section in sections
@@ -154,7 +160,7 @@ def _classes(section: Section) -> str:
     classes = section.measured.metrics.classes
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
     rows = [
-        [readable(label), *(_cell(row.get(name)) for name in names)]
+        [readable(label), *(row.get(name) for name in names)]
         for label, row in classes.items()
     ]
     rows += [
@@ -165,7 +171,12 @@ def _classes(section: Section) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "–" if value is None else str(value) if isinstance(value, Estimate | int) else value
+    """What stands in a cell of a table; an interval stands below its estimate."""
+    if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
+        return "–"
+    if isinstance(value, Estimate):
+        return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
+    return _text(value)
 
 
 def _mistake(section: Section, mistake: Mistake) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.embeddings import embed_split
+from retfm_jax.evaluation.html import page
 from retfm_jax.evaluation.metrics import over_folds
 from retfm_jax.evaluation.predictions import Predictions
 from retfm_jax.evaluation.report import (
@@ -61,6 +62,19 @@ def test_folds_stand_in_the_table_as_mean_and_spread():
     for table in console_tables(results):
         console.print(table)
     assert "0.750 ± 0.354" in console.export_text()
+
+
+def test_on_the_page_an_interval_stands_below_its_number():
+    right = predictions([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], True).measured(draws=5)
+    document = {
+        "model": {"method": "keepfit"},
+        "data": {"dataset": "a <set>", "records": 2},
+        "settings": {},
+    }
+    text = page(Results("a <set>", [Section("probe", right, ())]), document)
+    assert "<td>1.000<small>1.000–1.000</small></td>" in text
+    assert "a &lt;set&gt;" in text
+    assert "<set>" not in text
 
 
 def test_chinese_reports_are_shown_in_english_where_there_is_no_font(monkeypatch):
