@@ -50,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     _evaluation(verbs)
     _interop(verbs)
     _data(verbs)
+    _bench(verbs)
     return parser
 
 
@@ -257,6 +258,36 @@ def _data(verbs) -> None:
     _data_dir(check)
     check.add_argument("--split", help="one split (all if not given)")
     check.add_argument("--out", required=True, help="folder for the report and the contact sheet")
+
+
+def _bench(verbs) -> None:
+    bench = _verb(
+        verbs,
+        "bench",
+        "retfm_jax.benchmarks.bench:run",
+        "measure this machine: the data pipeline, the training step, embedding, checkpoints",
+    )
+    bench.add_argument(
+        "part",
+        choices=("data", "step", "embedding", "checkpoint", "all"),
+        help="what to measure",
+    )
+    _config(bench)
+    bench.add_argument("--out", help="JSON file for every timing")
+    bench.add_argument("--rounds", type=int, default=5, help="timed runs of everything")
+    bench.add_argument(
+        "--against",
+        action="append",
+        choices=("torch", "published-data"),
+        help="step: the same step in PyTorch; data: the loader of the published projects",
+    )
+    bench.add_argument(
+        "--microbatches", type=int, help="step: gradient caching in so many parts against one"
+    )
+    bench.add_argument(
+        "--patients", type=int, default=256, help="data, embedding: how many to draw if need be"
+    )
+    bench.add_argument("--folder", help="checkpoint: an existing folder on the disk to measure")
 
 
 def _data_dir(parser: argparse.ArgumentParser) -> None:

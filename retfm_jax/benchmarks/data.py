@@ -1,0 +1,335 @@
+"""How fast records become batches: by stage, the whole pipeline, against a published loader."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from retfm_jax.benchmarks.step import check_torch
+from retfm_jax.benchmarks.timing import (
+    Comparison,
+    Measurement,
+    Partner,
+    Timing,
+    stopwatch,
+    take_turns,
+    timed,
+)
+from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
+from retfm_jax.data import device
+from retfm_jax.data.images import augmented, decode, least_side
+from retfm_jax.data.pipeline import TrainIterator, open_training, stack
+from retfm_jax.data.prefetch import device_batches
+from retfm_jax.data.records import PatientRecord
+from retfm_jax.data.samples import SampleMaker, choose_text
+from retfm_jax.data.sources import RecordSource, is_built
+from retfm_jax.data.text import Tokenizer
+from retfm_jax.errors import UserError
+from retfm_jax.methods import get_method_class
+from retfm_jax.runtime.mesh import make_mesh, place_batch
+
+#: Side of drawn photographs as `retfm data import` stores them, and as the published sources are.
+STORED_SIZE = 256
+PUBLISHED_SIZE = 512
+
+#: Records of a run of one stage.
+_STAGE_RECORDS = 64
+
+
+@contextlib.contextmanager
+def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[DataConfig, str]]:
+    """The config's dataset where it is built, else drawn eyes in a temporary folder.
+
+    Args:
+      patients: how many are drawn.
+
+    Yields:
+      the data configuration to read with, and what it reads, in words.
+    """
+    if is_built(config.data.dataset, config.data.data_dir):
+        yield config.data, config.data.dataset
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        draw(folder, patients, STORED_SIZE)
+        data = dataclasses.replace(
+            config.data,
+            dataset="synthetic_fundus",
+            data_dir=folder,
+            expert=config.data.expert and ExpertConfig("synthetic_fundus"),
+            balance_sets=False,
+        )
+        yield data, f"drawn eyes, {STORED_SIZE} px"
+
+
+def draw(folder: str | Path, patients: int, size: int) -> None:
+    """Draws a training split of patients who have both eyes."""
+    from retfm_jax.data.rows_builder import quiet_tfds
+    from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_builder as drawn
+
+    with quiet_tfds(bars=False):
+        drawn.build(folder, train=patients, validation=1, test=1, one_eyed=0.0, image_size=size)
+
+
+def measure(config: ExperimentConfig, data: DataConfig, rounds: int) -> list[Measurement]:
+    """Times every stage in one thread, then the whole pipeline."""
+    kind = get_method_class(config.method).sample_kind
+    source, expert = open_training(data, kind)
+    pipeline = functools.partial(
+        Pipeline, source, expert, kind, data, config.train.batch_size, config.train.seed
+    )
+    measured = [
+        Measurement(name, take_turns({name: run}, rounds)[name], amount, unit)
+        for name, run, amount, unit in _stages(config, data, source, kind)
+    ]
+    mesh = make_mesh(config.mesh)
+    for name, place in (
+        ("pipeline, to the host", None),
+        ("pipeline, to the device", lambda arrays: place_batch(arrays, mesh)),
+    ):
+        run = pipeline(place=place)
+        timings = take_turns({name: run.timing}, rounds)[name]
+        measured.append(Measurement(name, timings, run.images, "images"))
+    return measured
+
+
+class Pipeline:
+    """The training pipeline over a source, timed between batches.
+
+    Attributes:
+      images: that one timing covers.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        expert: RecordSource | None,
+        kind: str,
+        data: DataConfig,
+        batch_size: int,
+        seed: int,
+        *,
+        samples: int = 512,
+        place: Callable[[dict[str, np.ndarray]], Any] | None = None,
+    ):
+        """Opens nothing yet.
+
+        Args:
+          samples: about as many does one timing cover.
+          place: puts the arrays on the device; None leaves them on the host.
+        """
+        batch_size = min(batch_size, len(source))
+        self._iterator = TrainIterator(
+            source, kind, data, batch_size=batch_size, seed=seed, expert=expert
+        )
+        self._batches = max(2, -(-samples // batch_size))
+        self._place = place
+        eyes = {"patient": 2}.get(kind, 1 if expert is None else 2)
+        self.images = eyes * batch_size * self._batches
+        # Worker processes use CPU time that this process does not see.
+        self._all_here = data.workers == 0
+
+    def timing(self) -> Timing:
+        """From the first batch to the last; reading starts anew and ends with it."""
+        self._iterator.restore(0)
+        stream = self._iterator
+        if self._place is not None:
+            stream = device_batches(self._iterator, self._place)
+        try:
+            next(stream)
+            with stopwatch() as taken:
+                for _ in range(self._batches):
+                    arrays = next(stream).arrays
+                if self._place is not None:
+                    jax.block_until_ready(arrays)
+        finally:
+            if self._place is not None:
+                stream.close()
+            self._iterator.close()
+        seconds, used = taken[0]
+        return Timing(seconds, used if self._all_here else None)
+
+
+def _stages(
+    config: ExperimentConfig, data: DataConfig, source: RecordSource, kind: str
+) -> Iterator[tuple[str, Callable[[], Timing], float, str]]:
+    """Name, run, and what one run works through, of every stage; each in this thread alone."""
+    count = min(_STAGE_RECORDS, len(source))
+    order = np.random.default_rng(0).permutation(len(source))[:count]
+    yield "read records", lambda: timed(lambda: [source[i] for i in order]), count, "records"
+
+    records = [source[i] for i in order]
+    encoded, texts = [], []
+    for record in records:
+        if isinstance(record, PatientRecord):
+            encoded += [eye for eye in (record.left, record.right) if eye]
+            texts.append(choose_text(record.report, data.language))
+        else:
+            encoded.append(record.image)
+            texts.append(choose_text(record.caption, data.language))
+    side = least_side(data.image, data.augment)
+
+    decoded = []
+
+    def decoding() -> None:
+        decoded[:] = [decode(image, "an image", min_side=side) for image in encoded]
+
+    yield "decode", lambda: timed(decoding), len(encoded), "images"
+    rng = np.random.default_rng(0)
+
+    def augmenting() -> None:
+        for image in decoded:
+            augmented(image, data.image, data.augment, rng, mirror=True)
+
+    yield "crop, scale, mirror", lambda: timed(augmenting), len(encoded), "images"
+    decoded.clear()
+    tokenizers = []
+
+    def first_texts() -> Timing:
+        tokenizers[:] = [Tokenizer(data.text)]
+        return timed(lambda: tokenizers[0](texts))
+
+    yield "tokenise, first time", first_texts, count, "texts"
+    yield "tokenise, cached", lambda: timed(lambda: tokenizers[0](texts)), count, "texts"
+
+    make = SampleMaker(kind, data, source.label_names)
+
+    def making() -> list[dict[str, Any]]:
+        return [make.training(record, rng) for record in records]
+
+    yield "record to sample, all of it", lambda: timed(making), count, "samples"
+    rows = [sample | {"record_id": "", "unusable": []} for sample in making()]
+    yield "batch assembly", lambda: timed(lambda: stack(rows)), count, "samples"
+
+    mesh = make_mesh(config.mesh)
+    batch = stack(rows)
+    whole = count // mesh.size * mesh.size
+    arrays = {name: value[:whole] for name, value in batch.items() if isinstance(value, np.ndarray)}
+
+    def placing() -> dict[str, jax.Array]:
+        return jax.block_until_ready(place_batch(arrays, mesh))
+
+    yield "host to device", lambda: timed(placing), whole, "samples"
+    placed = placing()
+    prepare = jax.jit(lambda batch, key: device.prepare(batch, data.image, data.augment, key))
+    key = jax.random.key(0)
+
+    def preparing() -> None:
+        jax.block_until_ready(prepare(placed, key))
+
+    yield "colour and normalise, on the device", lambda: timed(preparing), whole, "samples"
+
+
+def compare_published(
+    config: ExperimentConfig, patients: int, rounds: int
+) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
+    """Our pipeline from stored 256 px and from 512 px against a published loader from 512 px.
+
+    All read the same drawn patients.
+
+    Returns:
+      the measurements, the ratios of time an image, and how they were run.
+
+    Raises:
+      UserError: PyTorch is not installed, or the method does not learn from patients.
+    """
+    check_torch()
+    if get_method_class(config.method).sample_kind != "patient":
+        raise UserError(
+            "--against published-data compares loaders of patients with two eyes: "
+            "take a RET-CLIP config"
+        )
+    if config.data.image.resize != "squash":
+        raise UserError("--against published-data: set config.data.image.resize=squash")
+    workers = config.data.workers or cores()
+    batch_size = min(config.train.batch_size, max(1, patients // 8))
+    augment, image = config.data.augment, config.data.image
+    with tempfile.TemporaryDirectory() as folder:
+        lmdb, sources = published_patients(folder, config.data, patients)
+        theirs = Partner(
+            "retfm_jax.benchmarks.published_loader:PublishedLoader",
+            batch_size=batch_size,
+            workers=workers,
+            folder=str(lmdb),
+            size=image.size,
+            mean=image.mean,
+            std=image.std,
+            crop_area=augment.crop_area,
+            flip_probability=0.0 if augment.flip == "none" else augment.flip_probability,
+            text=dataclasses.asdict(config.data.text),
+        )
+        runs = {
+            f"ours from {size} px": Pipeline(
+                source, None, "patient", config.data, batch_size, config.train.seed,
+                samples=patients,
+            )
+            for size, source in sources.items()
+        }  # fmt: skip
+        samples = 0
+
+        def published() -> Timing:
+            nonlocal samples
+            timing, samples = theirs.call("run")
+            return timing
+
+        name = f"published loader from {PUBLISHED_SIZE} px"
+        try:
+            sides = {ours: run.timing for ours, run in runs.items()}
+            taken = take_turns({name: published, **sides}, rounds)
+        finally:
+            theirs.close()
+    other = Measurement(name, taken[name], 2 * samples, "images")
+    ours = [Measurement(name, taken[name], run.images, "images") for name, run in runs.items()]
+    ratios = [
+        Comparison(f"published loader's time / {mine.name}", other, mine, "at least 3")
+        for mine in ours
+    ]
+    return [other, *ours], ratios, {"their workers": workers, "our threads": config.data.threads}
+
+
+def published_patients(
+    folder: str | Path, data: DataConfig, patients: int
+) -> tuple[Path, dict[int, RecordSource]]:
+    """The same drawn patients as a published LMDB and as datasets of ours built from it.
+
+    Returns:
+      the LMDB's folder, and our sources by the side of their pictures.
+    """
+    from retfm_jax.benchmarks.published_loader import write_lmdb
+    from retfm_jax.data import published
+    from retfm_jax.data.importers import import_rows
+    from retfm_jax.data.rows_builder import BuildOptions
+    from retfm_jax.data.sources import open_dataset
+    from retfm_jax.data.validation import ProblemLog
+
+    folder = Path(folder)
+    draw(folder, patients, PUBLISHED_SIZE)
+    lmdb = folder / "lmdb" / "train"
+    write_lmdb(
+        lmdb,
+        [
+            (record.record_id, record.left, record.right, choose_text(record.report, data.language))
+            for record in open_dataset("synthetic_fundus", "train", str(folder))
+        ],
+    )
+    sources = {}
+    for size in (STORED_SIZE, PUBLISHED_SIZE):
+        problems = ProblemLog()
+        rows = published.rows_of_lmdb(lmdb, problems)
+        options = BuildOptions(image_size=0 if size == PUBLISHED_SIZE else size)
+        import_rows(rows, problems, f"stored_{size}", folder, options)
+        sources[size] = open_dataset(f"stored_{size}", "train", str(folder))
+    return lmdb, sources
+
+
+def cores() -> int:
+    """Cores that this process may use; macOS knows only how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,376 @@
+"""How fast a training step is: alone, in microbatches against the whole, against PyTorch."""
+
+import dataclasses
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing, take_turns, timed
+from retfm_jax.config import ExperimentConfig, to_dict
+from retfm_jax.data import device
+from retfm_jax.errors import UserError
+from retfm_jax.interop.huggingface import chinese_clip_tensors
+from retfm_jax.interop.state_dict import to_state_dict
+from retfm_jax.methods import get_method_class
+from retfm_jax.methods.method import Method, MethodState
+from retfm_jax.models.vit import ViTConfig
+from retfm_jax.runtime.flops import peak_flops, training_flops
+from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
+from retfm_jax.training.optimizers import (
+    UNDECAYED,
+    Partition,
+    learning_rate_schedule,
+    make_optimizer,
+)
+from retfm_jax.training.state import abstract_state, create_state
+from retfm_jax.training.step import make_train_step
+
+#: The schedule's length; the bench's few steps stand at its beginning.
+_HORIZON = 1000
+#: How near both first losses must be, by compute type, relative to the loss.
+_LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+
+_UNITS = {"patient": "patients", "image": "pairs", "category": "pairs"}
+
+
+class Trainer:
+    """An experiment's state and drawn batch on the devices, and its compiled steps.
+
+    Attributes:
+      method, mesh, batch: as in training; the batch has full-length texts and every eye.
+    """
+
+    def __init__(self, config: ExperimentConfig, *, prepared: bool = False):
+        """Draws weights and a batch.
+
+        Args:
+          prepared: images are float and normalised already, and the step takes them as they are:
+            what another framework can be fed, too.
+        """
+        self.config = config
+        self.method = get_method_class(config.method)(config.model)
+        self.mesh = make_mesh(config.mesh)
+        self._schedule = learning_rate_schedule(config.optimizer, _HORIZON)
+        self._optimizer = make_optimizer(config.optimizer, self.method, self._schedule)
+        params = jax.eval_shape(lambda: self.method.init(jax.random.key(0))[0])
+        self._partition = Partition.of(self.method, config.optimizer, params)
+        setting = self.method, self._optimizer, self._partition, self.mesh
+        self._abstract = abstract_state(*setting)
+        self.state = create_state(*setting, config.train.seed)
+        arrays = draw_batch(config, self.method)
+        if prepared:
+            arrays = jax.tree.map(np.asarray, device.prepare(arrays, config.data.image))
+        self.batch = place_batch(arrays, self.mesh)
+        self._prepared = prepared
+        self._stop = jax.device_put(np.zeros(self.mesh.size, np.int32), batch_sharding(self.mesh))
+
+    def _prepare(self, batch, key):
+        if self._prepared:
+            return batch
+        return device.prepare(batch, self.config.data.image, self.config.data.augment, key)
+
+    def compile(self, microbatches: int = 1) -> "CompiledStep":
+        """Compiles the step in so many parts.
+
+        Raises:
+          UserError: the batch does not divide into them.
+        """
+        check_batch_size(self.config.train.batch_size, microbatches, self.mesh)
+        step = make_train_step(
+            self.method,
+            self._optimizer,
+            self._partition,
+            self._schedule,
+            self._prepare,
+            self._abstract,
+            self.mesh,
+            microbatches,
+        )
+        lowered = step.lower(self._abstract, self.batch, self._stop)
+        began = time.perf_counter()
+        return CompiledStep(self, lowered.compile(), time.perf_counter() - began)
+
+    def run(self, compiled: Any) -> float:
+        """One step; the loss before it."""
+        self.state, metrics = compiled(self.state, self.batch, self._stop)
+        jax.block_until_ready(self.state)
+        return float(metrics["loss"])
+
+    def loss(self) -> float:
+        """The training loss of the prepared batch without dropout; changes nothing."""
+        loss = jax.jit(
+            lambda params, state, batch: self.method.loss(params, state, batch, train=True)[0]
+        )
+        return float(loss(self.state.params, MethodState(*self.state.method_state), self.batch))
+
+    def model_flops(self) -> int:
+        """Model FLOPs of a step."""
+        state = self._abstract
+        return training_flops(
+            self.method, state.params, state.method_state, self.batch, self._partition.fixed
+        )
+
+    def learning_rates(self, steps: int) -> list[float]:
+        """Of the first steps."""
+        return [float(self._schedule(step)) for step in range(steps)]
+
+
+@dataclasses.dataclass
+class CompiledStep:
+    """A compiled step, and the seconds that compiling it took."""
+
+    trainer: Trainer
+    compiled: Any
+    compile_seconds: float
+
+    def timing(self) -> Timing:
+        """Runs it once."""
+        return timed(lambda: self.trainer.run(self.compiled))
+
+    def facts(self) -> dict[str, float]:
+        """Compile time and peak memory of a device."""
+        memory = self.compiled.memory_analysis()
+        facts = {"compile s": self.compile_seconds}
+        if memory is not None:
+            # Donated arguments are counted as arguments and as outputs.
+            held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+            held += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+            facts["compiled peak GB"] = held / 1e9
+        return facts
+
+
+def draw_batch(config: ExperimentConfig, method: Method) -> dict[str, np.ndarray]:
+    """Random pixels, full-length texts and some labels, as the pipeline would give them."""
+    rng = np.random.default_rng(config.train.seed)
+    rows, size = config.train.batch_size, config.data.image.size
+    length, words = config.data.text.context_length, config.model.text.vocab_size
+
+    def images() -> np.ndarray:
+        return rng.integers(0, 256, (rows, size, size, 3), np.uint8)
+
+    def texts() -> np.ndarray:
+        return rng.integers(1, words, (rows, length), np.int32)
+
+    if method.sample_kind == "patient":
+        present = np.ones(rows, np.bool_)
+        return {
+            "image_left": images(),
+            "image_right": images(),
+            "tokens": texts(),
+            "has_left": present,
+            "has_right": present,
+        }
+    batch = {"image": images(), "tokens": texts()}
+    if method.sample_kind == "image":
+        labels = rng.random((rows, config.model.num_labels)) < 0.05
+        return batch | {"labels": labels.astype(np.float32)}
+    batch["category"] = rng.integers(0, max(2, rows // 2), rows, np.int32)
+    if config.data.expert is not None:
+        batch |= {"expert_image": images(), "expert_tokens": texts()}
+    return batch
+
+
+def measure(config: ExperimentConfig, rounds: int) -> list[Measurement]:
+    """Times the step of an experiment as `retfm train` runs it, but for reading the data."""
+    trainer = Trainer(config)
+    step = trainer.compile(config.train.microbatches)
+    timings = take_turns({"step": step.timing}, rounds)["step"]
+    return [_measurement("step", trainer, timings, step.facts() | _memory_in_use())]
+
+
+def compare_microbatches(
+    config: ExperimentConfig, parts: int, rounds: int
+) -> tuple[list[Measurement], list[Comparison]]:
+    """Gradient caching in parts against the whole, on the same batch and state.
+
+    Raises:
+      UserError: the batch does not divide.
+    """
+    trainer = Trainer(config)
+    steps = {"step in one": trainer.compile(1), f"step in {parts} parts": trainer.compile(parts)}
+    taken = take_turns({name: step.timing for name, step in steps.items()}, rounds)
+    whole, divided = (
+        _measurement(name, trainer, taken[name], step.facts()) for name, step in steps.items()
+    )
+    ratio = Comparison(f"time in {parts} parts / time in one", divided, whole, "at most 1.4")
+    return [whole, divided], [ratio]
+
+
+def compare_torch(
+    config: ExperimentConfig, rounds: int
+) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
+    """The step against the same one in PyTorch: same weights, batch, precision and optimiser.
+
+    Returns:
+      both measurements, PyTorch's time over ours, and what shows that both compute the same.
+
+    Raises:
+      UserError: PyTorch is not installed, it has no modules for these towers, or the first losses
+        differ.
+    """
+    check_torch()
+    if jax.device_count() > 1:
+        raise UserError(
+            f"--against torch compares one device, and there are {jax.device_count()}: "
+            "show it one of them (CUDA_VISIBLE_DEVICES=0)"
+        )
+    trainer = Trainer(config, prepared=True)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = torch_partner(trainer, folder, steps=rounds + 1)
+        try:
+            losses = {"ours": trainer.loss(), "torch": theirs.call("first_loss")}
+            _check_losses(losses, config.model.dtype)
+            step = trainer.compile(config.train.microbatches)
+            taken = take_turns(
+                {"ours": step.timing, "torch": lambda: theirs.call("step")[0]}, rounds
+            )
+            about, peak = theirs.call("about"), theirs.call("peak_bytes")
+        finally:
+            theirs.close()
+    facts = {"peak GB": peak / 1e9} if peak else {}
+    ours = _measurement("step", trainer, taken["ours"], step.facts() | _memory_in_use())
+    other = _measurement("step in PyTorch", trainer, taken["torch"], facts)
+    ratio = Comparison("PyTorch's time / ours", other, ours, "at least 1.0")
+    return [ours, other], [ratio], {"first losses": losses, "PyTorch": about}
+
+
+def check_torch() -> None:
+    """Raises:
+    UserError: PyTorch is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UserError("this comparison needs PyTorch: pip install 'retfm-jax[torch]'") from error
+
+
+def torch_partner(trainer: Trainer, folder: str | Path, steps: int) -> Partner:
+    """The trainer's network, batch and optimiser in a process of PyTorch.
+
+    Args:
+      folder: for the files that carry arrays there.
+      steps: whose learning rates go along.
+    """
+    from safetensors.numpy import save_file
+
+    config = trainer.config
+    _check_comparable(config)
+    state = trainer.state
+    tensors = to_state_dict(trainer.method, state.params, state.method_state)
+    spares = config.optimizer.decay == "published"
+    # As arrays, which go the way of the tensors that they speak of: a fused one divides by three.
+    undecayed = {
+        name: np.full(3, spares and any(part in name for part in UNDECAYED)) for name in tensors
+    }
+    renamed = _torch_names(config, tensors)
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in renamed.items()},
+        Path(folder) / "weights.safetensors",
+    )
+    batch = {name: np.asarray(value) for name, value in trainer.batch.items()}
+    save_file(
+        {name: value for name, value in batch.items() if not name.startswith("has_")},
+        Path(folder) / "batch.safetensors",
+    )
+    sections = to_dict(config)
+    return Partner(
+        "retfm_jax.benchmarks.torch_step:TorchStep",
+        method=config.method,
+        model=sections["model"],
+        optimizer=sections["optimizer"],
+        learning_rates=trainer.learning_rates(steps),
+        undecayed=[name for name, flag in _torch_names(config, undecayed).items() if flag.any()],
+        files=str(folder),
+    )
+
+
+def _check_comparable(config: ExperimentConfig) -> None:
+    model = config.model
+    if config.method != "keepfit" and not isinstance(model.image, ViTConfig):
+        raise UserError(
+            "--against torch: transformers has no modified residual network of CLIP; compare a "
+            "config with a vision transformer"
+        )
+    if config.optimizer.frozen:
+        raise UserError("--against torch compares whole updates: set config.optimizer.frozen=[]")
+    for name in ("image", "text"):
+        tower = getattr(model, name)
+        if getattr(tower, "remat", "none") == "dots":
+            raise UserError(
+                f"--against torch: PyTorch has no counterpart of config.model.{name}.remat=dots; "
+                'compare "none" or "full"'
+            )
+        if getattr(tower, "patch_dropout", 0):
+            raise UserError("--against torch: set config.model.image.patch_dropout=0")
+
+
+#: torchvision's names -> transformers' ResNetModel's, applied in order.
+_RESIDUAL_NAMES = (
+    (r"^conv1\.", "embedder.embedder.convolution."),
+    (r"^bn1\.", "embedder.embedder.normalization."),
+    (r"^layer(\d)\.(\d+)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}."),
+    (r"downsample\.0\.", "shortcut.convolution."),
+    (r"downsample\.1\.", "shortcut.normalization."),
+    (r"(layers\.\d+\.)conv(\d)\.", lambda m: f"{m[1]}layer.{int(m[2]) - 1}.convolution."),
+    (r"(layers\.\d+\.)bn(\d)\.", lambda m: f"{m[1]}layer.{int(m[2]) - 1}.normalization."),
+)
+
+
+def _torch_names(
+    config: ExperimentConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Published tensors under the names of `torch_step`'s networks."""
+    if config.method != "keepfit":
+        return chinese_clip_tensors(tensors)
+    renamed = {}
+    for name, value in tensors.items():
+        if name.startswith("text_model.model.pooler."):
+            continue
+        name = re.sub(r"^(vision|text)_model\.projection_head_\w+\.projection", _projection, name)
+        if name.startswith("vision_model.model."):
+            name = name.removeprefix("vision_model.model.")
+            for pattern, replacement in _RESIDUAL_NAMES:
+                name = re.sub(pattern, replacement, name)
+            name = f"vision_model.{name}"
+        renamed[name.replace("text_model.model.", "text_model.")] = value
+    return renamed
+
+
+def _projection(match: re.Match) -> str:
+    return {"vision": "image_projection", "text": "text_projection"}[match[1]]
+
+
+def _check_losses(losses: Mapping[str, float], dtype: str) -> None:
+    tolerance = _LOSS_TOLERANCE[dtype]
+    if abs(losses["ours"] - losses["torch"]) > tolerance * max(1.0, abs(losses["torch"])):
+        raise UserError(
+            f"both do not compute the same: the first loss is {losses['ours']:.6f} here and "
+            f"{losses['torch']:.6f} in PyTorch; a time ratio would mean nothing. Please report it"
+        )
+
+
+def _measurement(
+    name: str, trainer: Trainer, timings: tuple[Timing, ...], facts: Mapping[str, Any]
+) -> Measurement:
+    config = trainer.config
+    rows, flops = config.train.batch_size, trainer.model_flops()
+    found = Measurement(name, timings, rows, _UNITS[trainer.method.sample_kind])
+    rate = flops * found.rate / rows
+    more = {"model TFLOP": flops / 1e12, "TFLOP/s": rate / 1e12}
+    kind = jax.devices()[0].device_kind
+    peak = peak_flops(kind, config.model.dtype)
+    if peak is not None:
+        more["% of peak"] = 100 * rate / (peak * trainer.mesh.size)
+    return dataclasses.replace(found, facts=more | dict(facts))
+
+
+def _memory_in_use() -> dict[str, float]:
+    """What the device says of itself; nothing on a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {"peak GB": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {}
