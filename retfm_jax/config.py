@@ -168,6 +168,8 @@ class TrainConfig:
       epochs: passes over the training split; `steps` wins where it is given.
       horizon_epochs: length of the learning-rate schedule where it is not that of the run.
       microbatches: parts in which a batch is encoded (gradient caching; the result is the same).
+      text_multiple: padding behind the longest text of a batch, in tokens up to a multiple of this,
+        is not computed where it takes no part in any embedding; None keeps the context length.
       log_every, evaluate_every, checkpoint_every: in steps; evaluate_every 0 never evaluates.
       keep: how many checkpoints stay.
     """
@@ -178,6 +180,7 @@ class TrainConfig:
     horizon_epochs: float | None = None
     seed: int = 0
     microbatches: int = 1
+    text_multiple: int | None = 32
     log_every: int = 10
     evaluate_every: int = 1000
     checkpoint_every: int = 1000
@@ -244,6 +247,29 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     config = _build(ExperimentConfig, values | {"model": model}, "config")
     _check(config)
     return config
+
+
+def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
+    """Checks that each part of a batch holds whole groups of samples that are normalised together.
+
+    Args:
+      model: configuration of a method; whose images pass no batch norms, passes.
+
+    Raises:
+      UserError: a part would need the statistics of another one.
+    """
+    image = getattr(model, "image", None)
+    if not hasattr(image, "norm_batch"):
+        return
+    part, together = batch_size // microbatches, image.norm_batch or batch_size
+    if part % together:
+        raise UserError(
+            f"config.train.microbatches {microbatches} encodes {part} samples at a time, but the "
+            f"network's batch norms normalise {together} together (config.model.image.norm_batch "
+            f"{'is not set' if image.norm_batch is None else image.norm_batch}): set "
+            f"config.model.image.norm_batch to {part} or a divisor of it"
+            + (", or config.train.microbatches to 1" if microbatches > 1 else "")
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -421,5 +447,8 @@ def _check(config: ExperimentConfig) -> None:
             f"config.train.batch_size {train.batch_size} does not divide into "
             f"config.train.microbatches {train.microbatches}"
         )
+    if train.text_multiple is not None and train.text_multiple < 1:
+        raise UserError("config.train.text_multiple must be at least 1, or null to cut nothing")
+    check_norm_batch(config.model, train.batch_size, train.microbatches)
     if [config.mesh.data, config.mesh.fsdp].count(-1) > 1:
         raise UserError("config.mesh: only one of data and fsdp can be -1")

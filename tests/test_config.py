@@ -44,6 +44,7 @@ def test_overrides_reach_their_entries():
         ("data.language=fr", r"config\.data\.language must be one of 'en', 'zh', 'mixed'"),
         ("data.augment.crop_area=[0.5]", r"crop_area needs 2 values, not 1"),
         ("train.microbatches=7", r"does not divide"),
+        ("train.microbatches=2", r"microbatches 2 .*norm_batch is not set.*norm_batch to 32"),
         ("mesh.fsdp=-1", r"only one of data and fsdp"),
         ("model.image.image_size=50", r"no multiple of 32"),
         ("train", r"give a value"),

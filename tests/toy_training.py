@@ -19,6 +19,7 @@ from flax import nnx
 
 from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
 from retfm_jax.methods.method import Method
+from retfm_jax.models.layers import dropout, split
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import place_batch
 from retfm_jax.training import loop
@@ -36,12 +37,6 @@ class ToyConfig:
     dropout: float = 0.1
 
 
-def _dropout(x, rate, key):
-    if key is None:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
-
-
 class _Tower(nnx.Module):
     def __init__(self, inputs, width, rngs):
         draw = nnx.initializers.normal(0.1)
@@ -50,11 +45,10 @@ class _Tower(nnx.Module):
         self.blocks.kernel = nnx.Param(draw(rngs.params(), (2, width, width)))
         self.ln_bias = nnx.Param(jnp.zeros(width))
 
-    def __call__(self, x, rate, key):
+    def __call__(self, x, rate, keys):
         x = x @ self.embed
-        keys = (None, None) if key is None else jax.random.split(key)
-        for kernel, layer_key in zip(self.blocks.kernel, keys, strict=True):
-            x = _dropout(x + jnp.tanh(x @ kernel), rate, layer_key)
+        for kernel, layer_keys in zip(self.blocks.kernel, split(keys, 2), strict=True):
+            x = dropout(x + jnp.tanh(x @ kernel), rate, layer_keys)
         x = x + self.ln_bias
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -99,12 +93,12 @@ class Toy(Method):
     def init_carry(self, params, batch_stats):
         return {"momentum": {"text": params["text"]}, "queue": jnp.zeros((QUEUE, WIDTH))}
 
-    def encode(self, params, state, batch, *, key=None, train=False):
+    def encode(self, params, state, batch, *, keys=None, train=False):
         network = self.bind(params, state.batch_stats)
-        image_key, text_key = (None, None) if key is None else jax.random.split(key)
+        image_keys, text_keys = split(keys, 2)
         rate = self.config.dropout
-        image = network.visual(batch["image"].reshape(-1, 48), rate, image_key)
-        text = network.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, text_key)
+        image = network.visual(batch["image"].reshape(-1, 48), rate, image_keys)
+        text = network.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, text_keys)
         params = params | {"text": state.carry["momentum"]["text"]}
         momentum = self.bind(params, state.batch_stats)
         later = momentum.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, None)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
 from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
@@ -145,11 +145,11 @@ class KeepfitNetwork(nnx.Module):
         tokens: Int[Array, "b n"],
         mask: Bool[Array, "b n"] | None = None,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> Array:
         """Embeddings (b, d) of texts, likewise; `mask` is by default where tokens are not 0."""
         mask = tokens != 0 if mask is None else mask.astype(bool)
-        _, states = self.bert(tokens, mask, key=key)
+        _, states = self.bert(tokens, mask, keys=keys)
         counted = mask if self.config.pooling == "text" else jnp.ones_like(mask)
         share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
         layers = jnp.stack([states[layer].astype(jnp.float32) for layer in _TEXT_LAYERS])
@@ -170,6 +170,10 @@ class Keepfit(Method):
 
     def network(self, rngs: nnx.Rngs) -> KeepfitNetwork:
         return KeepfitNetwork(self.config, rngs=rngs)
+
+    @property
+    def ignores_padding(self) -> bool:
+        return self.config.pooling == "text"
 
     @property
     def names(self) -> tuple[tuple[str, str, str], ...]:
@@ -197,15 +201,15 @@ class Keepfit(Method):
         state: MethodState,
         batch: Batch,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Embeddings, dict[str, Any]]:
         """Embeds category pairs and expert pairs.
 
         Args:
           batch: `image` (B, H, W, 3) and `tokens` (B, L); of the expert stream, where there is one,
-            `expert_image` (E, H, W, 3) and `expert_tokens` (E, L); optionally `attention_mask` and
-            `expert_attention_mask`, by default where tokens are not 0.
+            `expert_image` (E, H, W, 3) and `expert_tokens` (E, L); optionally `attention_mask`
+            and `expert_attention_mask`, by default where tokens are not 0. With keys E = B.
 
         Returns:
           unit-norm `image`, `text` (B, embed_dim) and `expert_image`, `expert_text` (E, embed_dim),
@@ -213,11 +217,11 @@ class Keepfit(Method):
         """
         network = self.bind(params, state.batch_stats)
         embeddings = {}
-        for prefix, stream_key in zip(("", "expert_"), split(key, 2), strict=True):
+        for prefix, stream_keys in zip(("", "expert_"), split(keys, 2), strict=True):
             if f"{prefix}image" in batch:
                 embeddings[f"{prefix}image"] = network.image(batch[f"{prefix}image"], train=train)
                 embeddings[f"{prefix}text"] = network.text(
-                    batch[f"{prefix}tokens"], batch.get(f"{prefix}attention_mask"), key=stream_key
+                    batch[f"{prefix}tokens"], batch.get(f"{prefix}attention_mask"), keys=stream_keys
                 )
         return embeddings, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 

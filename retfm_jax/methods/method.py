@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 Params = dict[str, Any]
 Batch = dict[str, Array]
@@ -24,6 +24,17 @@ class MethodState(NamedTuple):
 
     batch_stats: dict[str, Any]
     carry: dict[str, Any]
+
+
+def split_key(
+    key: PRNGKeyArray | None, batch: Batch
+) -> tuple[Key[Array, " b"] | None, PRNGKeyArray | None]:
+    """A step's key -> a key for each sample's encoding, and the objective's; None passes on."""
+    if key is None:
+        return None, None
+    encode_key, objective_key = jax.random.split(key)
+    samples = jnp.arange(len(next(iter(batch.values()))))
+    return jax.vmap(jax.random.fold_in, (None, 0))(encode_key, samples), objective_key
 
 
 class Method(abc.ABC):
@@ -63,6 +74,11 @@ class Method(abc.ABC):
         """Rows of (published name, our path, transform); see `interop.state_dict`."""
 
     @property
+    def ignores_padding(self) -> bool:
+        """Whether padding behind a text takes no part in its embedding, so that it may be cut."""
+        return False
+
+    @property
     def image_size(self) -> int | None:
         """Height and width that the network is made for; None: any."""
         return getattr(self.config.image, "image_size", None)
@@ -97,14 +113,15 @@ class Method(abc.ABC):
         state: MethodState,
         batch: Batch,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Embeddings, dict[str, Any]]:
         """Embeds every sample of a batch, or of a part of one.
 
         Args:
           batch: the method's arrays, images NHWC float32 normalised, sample axis first.
-          key: randomness of dropout and patch dropping; None computes without any.
+          keys: randomness of dropout and patch dropping, one for each sample (`split_key`), so
+            that a sample is computed alike in every part; None computes without any.
           train: batch norms use and update the statistics of the batch.
 
         Returns:
@@ -133,8 +150,8 @@ class Method(abc.ABC):
         train: bool = False,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
         """`objective` of `encode`."""
-        encode_key, objective_key = (None, None) if key is None else jax.random.split(key)
-        embeddings, stats = self.encode(params, state, batch, key=encode_key, train=train)
+        keys, objective_key = split_key(key, batch)
+        embeddings, stats = self.encode(params, state, batch, keys=keys, train=train)
         state = state._replace(batch_stats=stats)
         return self.objective(params, state, embeddings, batch, key=objective_key)
 
@@ -168,18 +185,14 @@ class Method(abc.ABC):
         """The factor on cosines of `encode_images` and `encode_texts` before a softmax."""
         return jnp.exp(params["log_scale"])
 
-    def encode_patients(
-        self, params: Params, state: MethodState, batch: Batch
-    ) -> dict[str, Array]:
+    def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         """Image embeddings of patients, `image_patient`, `image_left`, `image_right`.
 
         Only methods whose samples are patients have it, and `encode_reports`.
         """
         raise NotImplementedError(f"{self.name} has no patient level")
 
-    def encode_reports(
-        self, params: Params, state: MethodState, tokens: Array
-    ) -> dict[str, Array]:
+    def encode_reports(self, params: Params, state: MethodState, tokens: Array) -> dict[str, Array]:
         """Text embeddings of patients' reports, `text_patient`, `text_left`, `text_right`."""
         raise NotImplementedError(f"{self.name} has no patient level")
 

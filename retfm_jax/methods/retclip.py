@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.losses.tripartite import LEVELS, tripartite
 from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
@@ -94,6 +94,10 @@ class RetClip(Method):
         return RetClipNetwork(self.config, rngs=rngs)
 
     @property
+    def ignores_padding(self) -> bool:
+        return True
+
+    @property
     def names(self) -> tuple[tuple[str, str, str], ...]:
         heads = []
         for level in LEVELS:
@@ -117,7 +121,7 @@ class RetClip(Method):
         state: MethodState,
         batch: Batch,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Embeddings, dict[str, Any]]:
         """Embeds patients at the three levels.
@@ -133,14 +137,14 @@ class RetClip(Method):
           missing, the other one stands in both places.
         """
         network = self.bind(params, state.batch_stats)
-        image_key, text_key = split(key, 2)
-        images = self._images(network, batch, image_key, train)
-        texts = _text_levels(network, batch["tokens"], text_key)
+        image_keys, text_keys = split(keys, 2)
+        images = self._images(network, batch, image_keys, train)
+        texts = _text_levels(network, batch["tokens"], text_keys)
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         return images | texts, stats
 
     def _images(
-        self, network: RetClipNetwork, batch: Batch, key: PRNGKeyArray | None, train: bool
+        self, network: RetClipNetwork, batch: Batch, keys: Key[Array, " b"] | None, train: bool
     ) -> Embeddings:
         left, right = batch["image_left"], batch["image_right"]
         # The other eye stands in for a missing one before the tower, so that no blank picture
@@ -152,7 +156,10 @@ class RetClip(Method):
         # Both eyes go through the tower in one call; with the eye as the second axis the rows of
         # one patient stay on one device.
         eyes = jnp.stack([left, right], axis=1)
-        embedded, _ = network.visual(eyes.reshape(-1, *eyes.shape[2:]), key=key, train=train)
+        eyes_keys = None if keys is None else split(keys, 2).T.reshape(-1)
+        embedded, _ = network.visual(
+            eyes.reshape(-1, *eyes.shape[2:]), keys=eyes_keys, train=train, views=2
+        )
         embedded = embedded.reshape(-1, 2, self.config.embed_dim)
         return _image_levels(network, embedded[:, 0], embedded[:, 1])
 
@@ -210,9 +217,7 @@ class RetClip(Method):
     def scale(self, params: Params) -> Float[Array, ""]:
         return jnp.exp(params["log_scale"]["patient"])
 
-    def encode_patients(
-        self, params: Params, state: MethodState, batch: Batch
-    ) -> dict[str, Array]:
+    def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         return self._images(self.bind(params, state.batch_stats), batch, None, False)
 
     def encode_reports(
@@ -246,9 +251,9 @@ def _image_levels(
 
 
 def _text_levels(
-    network: RetClipNetwork, tokens: Int[Array, "b n"], key: PRNGKeyArray | None
+    network: RetClipNetwork, tokens: Int[Array, "b n"], keys: Key[Array, " b"] | None
 ) -> Embeddings:
-    hidden, _ = network.bert(tokens, key=key)
+    hidden, _ = network.bert(tokens, keys=keys)
     first = hidden[:, 0].astype(jnp.float32)
     return {f"text_{level}": unit(getattr(network.text_head, level)(first)) for level in LEVELS}
 

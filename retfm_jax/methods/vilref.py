@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
 from retfm_jax.losses import memory_queue
@@ -87,18 +87,18 @@ class VilrefNetwork(nnx.Module):
         self,
         images: Float[Array, "b h w 3"],
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
         """Unit-norm embeddings of images, and the features before projection."""
-        embedding, features = self.visual(images, key=key, train=train)
+        embedding, features = self.visual(images, keys=keys, train=train)
         return unit(embedding), features
 
     def text(
-        self, tokens: Int[Array, "b n"], *, key: PRNGKeyArray | None = None
+        self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
         """Unit-norm embeddings of reports, and the hidden states of [CLS]."""
-        hidden, _ = self.bert(tokens, key=key)
+        hidden, _ = self.bert(tokens, keys=keys)
         first = hidden[:, 0].astype(jnp.float32)
         return unit(first @ self.text_projection[...]), first
 
@@ -117,6 +117,10 @@ class Vilref(Method):
 
     def network(self, rngs: nnx.Rngs) -> VilrefNetwork:
         return VilrefNetwork(self.config, rngs=rngs)
+
+    @property
+    def ignores_padding(self) -> bool:
+        return True
 
     @property
     def names(self) -> tuple[tuple[str, str, str], ...]:
@@ -144,7 +148,7 @@ class Vilref(Method):
         state: MethodState,
         batch: Batch,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Embeddings, dict[str, Any]]:
         """Embeds pairs of an image and its report.
@@ -158,9 +162,9 @@ class Vilref(Method):
           `momentum_image` and `momentum_text`.
         """
         network = self.bind(params, state.batch_stats)
-        image_key, text_key = split(key, 2)
-        image, _ = network.image(batch["image"], key=image_key, train=train)
-        text, _ = network.text(batch["tokens"], key=text_key)
+        image_keys, text_keys = split(keys, 2)
+        image, _ = network.image(batch["image"], keys=image_keys, train=train)
+        text, _ = network.text(batch["tokens"], keys=text_keys)
         embeddings = {"image": image, "text": text}
         if train and self.config.queue_size:
             momentum = self.bind(state.carry["momentum_params"], state.batch_stats)

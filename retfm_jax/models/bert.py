@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from retfm_jax.models.layers import (
     LayerNorm,
@@ -149,10 +149,10 @@ class Block(nnx.Module):
         self.ln_2 = LayerNorm(width, eps=1e-12)
 
     def __call__(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], key: PRNGKeyArray | None
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], keys: Key[Array, " b"] | None
     ) -> Float[Array, "b n d"]:
         b, n, d = x.shape
-        weights_key, attention_key, mlp_key = split(key, 3)
+        weights_keys, attention_keys, mlp_keys = split(keys, 3)
 
         def heads(y):
             return y.reshape(b, n, self.heads, d // self.heads)
@@ -163,12 +163,12 @@ class Block(nnx.Module):
             heads(self.value(x)),
             mask,
             rate=self.rate,
-            rng=weights_key,
+            rngs=weights_keys,
         )
         attended = self.out(attended.reshape(b, n, d))
-        x = self.ln_1(x + dropout(attended, self.rate, attention_key))
+        x = self.ln_1(x + dropout(attended, self.rate, attention_keys))
         hidden = self.proj(jax.nn.gelu(self.fc(x), approximate=False))
-        return self.ln_2(x + dropout(hidden, self.rate, mlp_key))
+        return self.ln_2(x + dropout(hidden, self.rate, mlp_keys))
 
 
 class Bert(nnx.Module):
@@ -193,14 +193,14 @@ class Bert(nnx.Module):
         tokens: Int[Array, "b n"],
         mask: Bool[Array, "b n"] | None = None,
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "l b n d"]]:
         """Reads texts.
 
         Args:
           tokens: ids, 0 is padding; at most `positions` of them.
-          mask: which tokens may be seen; None: those that are not 0.
-          key: randomness of dropout; None drops nothing.
+          mask: which tokens may be seen, of each text the first ones; None: those that are not 0.
+          keys: randomness of dropout, one for each text; None drops nothing.
 
         Returns:
           the last hidden state, and the hidden states after the embeddings and after every layer.
@@ -216,14 +216,14 @@ class Bert(nnx.Module):
         embeddings = (
             words + self.positions.embedding[: tokens.shape[1]] + self.types.embedding[0]
         ).astype(self.dtype)
-        embedding_key, layer_key = split(key, 2)
-        x = dropout(self.ln(embeddings), self.config.dropout, embedding_key)
+        embedding_keys, layer_keys = split(keys, 2)
+        x = dropout(self.ln(embeddings), self.config.dropout, embedding_keys)
         last, outputs = scan_layers(
             self.blocks,
             x,
-            lambda block, x, key: block(x, mask, key),
+            lambda block, x, keys: block(x, mask, keys),
             layers=self.config.layers,
-            key=layer_key,
+            keys=layer_keys,
             remat=self.config.remat,
         )
         return last, jnp.concatenate([x[None], outputs])

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key
 
 Remat = Literal["none", "dots", "full"]
 
@@ -40,17 +40,24 @@ class LayerNorm(nnx.Module):
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
-def dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
-    """Zeroes entries with probability `rate` and scales the rest; without a key, nothing."""
-    if key is None or rate == 0:
+def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None) -> Array:
+    """Zeroes entries with probability `rate` and scales the rest; without keys, nothing.
+
+    Args:
+      keys: one for each sample. A sample's mask is a function of its key alone, so that it does
+        not depend on what else stands in the batch, on its division or on the devices.
+    """
+    if keys is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def split(key: PRNGKeyArray | None, count: int) -> list[PRNGKeyArray | None]:
-    """`jax.random.split` that passes None on."""
-    return [None] * count if key is None else list(jax.random.split(key, count))
+def split(keys: Key[Array, " b"] | None, count: int) -> Key[Array, "count b"] | tuple[None, ...]:
+    """New keys for every sample, `count` times; None is passed on."""
+    if keys is None:
+        return (None,) * count
+    return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
 
 
 def attention(
@@ -60,44 +67,54 @@ def attention(
     mask: Bool[Array, "b m"] | None = None,
     *,
     rate: float = 0.0,
-    rng: PRNGKeyArray | None = None,
+    rngs: Key[Array, " b"] | None = None,
 ) -> Float[Array, "b n h d"]:
     """Softmax attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 
     Args:
-      mask: which keys may be seen.
-      rate: dropout on the attention probabilities, drawn with `rng`; None drops nothing.
+      mask: which keys may be seen: of each row the first ones.
+      rate: dropout on the attention probabilities, drawn with `rngs`; None drops nothing.
     """
-    bias_mask = None if mask is None else mask[:, None, None, :]
-    if rng is None or rate == 0:
-        # The fused kernel of an NVIDIA GPU takes half precision only.
-        fused = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
-        return jax.nn.dot_product_attention(
-            query, key, value, mask=bias_mask, implementation="cudnn" if fused else None
-        )
-    # Dropout on probabilities: (b n h d) . (b m h d) -> (b h n m)
+    if rngs is None or rate == 0:
+        if _fused(query):
+            # A mask would be a bias of the size of the logits here; the kernel takes lengths.
+            lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
+            return jax.nn.dot_product_attention(
+                query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
+            )
+        seen = None if mask is None else mask[:, None, None, :]
+        return jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="xla")
+    # Dropout on probabilities, which no fused kernel offers:
+    # (b n h d) . (b m h d) -> (b h n m)
     logits = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
     logits = logits * query.shape[-1] ** -0.5
-    if bias_mask is not None:
-        logits = jnp.where(bias_mask, logits, jnp.finfo(jnp.float32).min)
-    weights = dropout(jax.nn.softmax(logits), rate, rng).astype(value.dtype)
+    if mask is not None:
+        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits), rate, rngs).astype(value.dtype)
     return jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+
+
+def _fused(query: Float[Array, "b n h d"]) -> bool:
+    """Whether cuDNN's fused attention takes such queries; one alone has nothing to gain."""
+    _, queries, _, width = query.shape
+    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128 and queries > 1
+    return fits and jax.default_backend() == "gpu"
 
 
 def scan_layers(
     blocks: nnx.Module,
     x: Float[Array, "b n d"],
-    apply: Callable[[nnx.Module, Array, PRNGKeyArray | None], Array],
+    apply: Callable[[nnx.Module, Array, Key[Array, " b"] | None], Array],
     *,
     layers: int,
-    key: PRNGKeyArray | None,
+    keys: Key[Array, " b"] | None,
     remat: Remat,
 ) -> tuple[Float[Array, "b n d"], Float[Array, "l b n d"]]:
     """Runs stacked layers one after the other, compiled once.
 
     Args:
       blocks: a module whose parameters have a leading axis of `layers`.
-      apply: runs one layer: (layer, input, key) -> output.
+      apply: runs one layer: (layer, input, the samples' keys) -> output.
       remat: what the backward pass computes again: nothing, all but matrix products, everything.
 
     Returns:
@@ -106,8 +123,8 @@ def scan_layers(
     graphdef, stacked = nnx.split(blocks)
 
     def body(x, layer):
-        parameters, layer_key = layer
-        y = apply(nnx.merge(graphdef, parameters), x, layer_key)
+        parameters, layer_keys = layer
+        y = apply(nnx.merge(graphdef, parameters), x, layer_keys)
         return y, y
 
     if remat == "full":
@@ -115,8 +132,8 @@ def scan_layers(
     elif remat == "dots":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    keys = None if key is None else jax.random.split(key, layers)
-    return jax.lax.scan(body, x, (stacked, keys))
+    layer_keys = None if keys is None else split(keys, layers)
+    return jax.lax.scan(body, x, (stacked, layer_keys))
 
 
 def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:

@@ -8,12 +8,12 @@ and in how the last feature map becomes a vector.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from retfm_jax.models.layers import Linear, attention, count_layers, majority
 
@@ -32,16 +32,22 @@ class ResNetConfig:
     Attributes:
       stages: bottlenecks of each of the four stages.
       width: inner width of the first stage; it doubles from stage to stage.
+      norm_batch: samples that batch norms normalise together in training; None: the whole batch.
+        The published runs on several GPUs normalised what one GPU held. A batch encoded in
+        microbatches needs it, because a part cannot know the statistics of the others.
     """
 
     stages: tuple[int, int, int, int] = (3, 4, 6, 3)
     width: int = 64
+    norm_batch: int | None = None
 
     def __post_init__(self):
         if len(self.stages) != len(_STAGES) or min(self.stages) < 1:
             raise ValueError(f"stages must be four positive numbers, not {self.stages}")
         if self.width < 1:
             raise ValueError(f"width must be positive, not {self.width}")
+        if self.norm_batch is not None and self.norm_batch < 1:
+            raise ValueError(f"norm_batch must be positive, not {self.norm_batch}")
 
     @property
     def features(self) -> int:
@@ -97,12 +103,36 @@ class Conv(nnx.Module):
         )
 
 
+class Groups(NamedTuple):
+    """Which rows of a batch are normalised together in training.
+
+    Attributes:
+      number: of groups; sample i belongs to group i modulo this. When a batch is divided into
+        parts by the sample's number modulo the parts, each part then holds whole groups.
+      views: rows that one sample has, side by side.
+    """
+
+    number: int
+    views: int
+
+
+def _groups(config: ResNetConfig, rows: int, train: bool, views: int) -> Groups | None:
+    if not train:
+        return None
+    samples = rows // views
+    size = config.norm_batch or samples
+    if samples % size:
+        raise ValueError(f"{samples} samples do not divide into groups of norm_batch {size}")
+    return Groups(samples // size, views)
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation with PyTorch's running statistics, in float32 whatever the input.
 
-    In training it normalises by the mean and the biased variance of the batch, over the global
-    batch where the batch is sharded, and moves the running statistics by a tenth towards the mean
-    and the unbiased variance. In evaluation it uses the running statistics.
+    In training it normalises by the mean and the biased variance of each group of the batch, over
+    all devices where the batch is sharded, and moves the running statistics by a tenth towards the
+    mean and the unbiased variance, averaged over the groups. In evaluation (without groups) it uses
+    the running statistics.
     """
 
     momentum = 0.1
@@ -115,19 +145,25 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(width))
         self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, groups: Groups | None
+    ) -> Float[Array, "b h w c"]:
         y = x.astype(jnp.float32)
-        if train:
-            mean = jnp.mean(y, axis=(0, 1, 2))
-            var = jnp.mean(jnp.square(y - mean), axis=(0, 1, 2))
-            self._update(mean, var, y.size // y.shape[-1])
-        else:
+        if groups is None:
             mean, var = self.mean[...], self.var[...]
+        else:
+            # (b, h, w, c) -> (samples of a group, groups, views, h, w, c)
+            y = y.reshape(-1, *groups, *y.shape[1:])
+            mean = jnp.mean(y, axis=(0, 2, 3, 4), keepdims=True)
+            var = jnp.mean(jnp.square(y - mean), axis=(0, 2, 3, 4), keepdims=True)
+            self._update(mean, var, y.size // mean.size)
         y = (y - mean) * (jax.lax.rsqrt(var + self.eps) * self.scale[...]) + self.bias[...]
-        return y.astype(x.dtype)
+        return y.reshape(x.shape).astype(x.dtype)
 
-    def _update(self, mean: Float[Array, " c"], var: Float[Array, " c"], values: int) -> None:
-        mean, var = jax.lax.stop_gradient((mean, var))
+    def _update(self, mean: Float[Array, "... c"], var: Float[Array, "... c"], values: int) -> None:
+        mean, var = jax.lax.stop_gradient(
+            [statistic.reshape(-1, mean.shape[-1]).mean(0) for statistic in (mean, var)]
+        )
         unbiased = var * (values / max(values - 1, 1))
         self.mean[...] += self.momentum * (mean - self.mean[...])
         self.var[...] += self.momentum * (unbiased - self.var[...])
@@ -166,12 +202,14 @@ class Bottleneck(nnx.Module):
             self.shortcut_conv = Conv(inputs, outputs, 1, stride=stride, rngs=rngs)
             self.shortcut_bn = BatchNorm(outputs)
 
-    def __call__(self, x: Float[Array, "b h w i"], *, train: bool) -> Float[Array, "b oh ow o"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x), train=train))
-        y = jax.nn.relu(self.bn2(self.conv2(y), train=train))
-        y = self.bn3(self.conv3(average_pool(y, self.pool)), train=train)
+    def __call__(
+        self, x: Float[Array, "b h w i"], *, groups: Groups | None
+    ) -> Float[Array, "b oh ow o"]:
+        y = jax.nn.relu(self.bn1(self.conv1(x), groups=groups))
+        y = jax.nn.relu(self.bn2(self.conv2(y), groups=groups))
+        y = self.bn3(self.conv3(average_pool(y, self.pool)), groups=groups)
         if self.has_shortcut:
-            x = self.shortcut_bn(self.shortcut_conv(average_pool(x, self.pool)), train=train)
+            x = self.shortcut_bn(self.shortcut_conv(average_pool(x, self.pool)), groups=groups)
         return jax.nn.relu(x + y)
 
 
@@ -188,9 +226,11 @@ class Stage(nnx.Module):
             block = Bottleneck(inputs, width, stride=stride, pooled=pooled, rngs=rngs)
             setattr(self, f"block{index}", block)
 
-    def __call__(self, x: Float[Array, "b h w i"], *, train: bool) -> Float[Array, "b oh ow o"]:
+    def __call__(
+        self, x: Float[Array, "b h w i"], *, groups: Groups | None
+    ) -> Float[Array, "b oh ow o"]:
         for index in range(self.blocks):
-            x = getattr(self, f"block{index}")(x, train=train)
+            x = getattr(self, f"block{index}")(x, groups=groups)
         return x
 
 
@@ -253,15 +293,17 @@ class ClipResNet(nnx.Module):
         self,
         images: Float[Array, "b h w 3"],
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
+        views: int = 1,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
         """Embeds normalised images.
 
         Args:
           images: height and width as configured.
-          key: taken like other towers' and not used: nothing is random here.
+          keys: taken like other towers' and not used: nothing is random here.
           train: batch norms use and update the statistics of the batch.
+          views: images that one sample has, side by side.
 
         Returns:
           the embedding, not normalised, float32, twice: it is also what transfer learning uses.
@@ -271,13 +313,14 @@ class ClipResNet(nnx.Module):
             raise ValueError(
                 f"the network takes images of {size} x {size} x 3, not {images.shape[1:]}"
             )
+        groups = _groups(self.config, len(images), train, views)
         x = images.astype(self.dtype)
-        x = jax.nn.relu(self.bn1(self.conv1(x), train=train))
-        x = jax.nn.relu(self.bn2(self.conv2(x), train=train))
-        x = jax.nn.relu(self.bn3(self.conv3(x), train=train))
+        x = jax.nn.relu(self.bn1(self.conv1(x), groups=groups))
+        x = jax.nn.relu(self.bn2(self.conv2(x), groups=groups))
+        x = jax.nn.relu(self.bn3(self.conv3(x), groups=groups))
         x = average_pool(x, 2)
         for number in _STAGES:
-            x = getattr(self, f"layer{number}")(x, train=train)
+            x = getattr(self, f"layer{number}")(x, groups=groups)
         embedding = self.attnpool(x)
         return embedding, embedding
 
@@ -307,13 +350,14 @@ class ResNet(nnx.Module):
           images: of any size.
           train: batch norms use and update the statistics of the batch.
         """
+        groups = _groups(self.config, len(images), train, views=1)
         x = self.conv1(images.astype(self.dtype))
-        x = jax.nn.relu(self.bn1(x, train=train))
+        x = jax.nn.relu(self.bn1(x, groups=groups))
         x = jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         )
         for number in _STAGES:
-            x = getattr(self, f"layer{number}")(x, train=train)
+            x = getattr(self, f"layer{number}")(x, groups=groups)
         return x.astype(jnp.float32).mean((1, 2))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from retfm_jax.models.layers import (
     LayerNorm,
@@ -172,15 +172,16 @@ class ViT(nnx.Module):
         self,
         images: Float[Array, "b h w 3"],
         *,
-        key: PRNGKeyArray | None = None,
+        keys: Key[Array, " b"] | None = None,
         train: bool = False,
+        views: int = 1,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
         """Embeds normalised images.
 
         Args:
           images: height and width as configured.
-          key: randomness of patch dropping; None keeps every patch.
-          train: of no effect here; image towers with batch norms take it.
+          keys: randomness of patch dropping, one for each image; None keeps every patch.
+          train, views: of no effect here; image towers with batch norms take them.
 
         Returns:
           the projected embedding, not normalised, and the class token after the last norm, both
@@ -201,17 +202,17 @@ class ViT(nnx.Module):
         kernel = self.patch.kernel.reshape(-1, config.width)
         positions = self.position_embedding.astype(self.dtype)
         x = patches @ kernel.astype(self.dtype) + positions[1:]
-        drop_key, layer_key = split(key, 2)
-        if config.patch_dropout and drop_key is not None:
-            x = _drop_patches(x, config.patch_dropout, drop_key)
+        drop_keys, layer_keys = split(keys, 2)
+        if config.patch_dropout and drop_keys is not None:
+            x = _drop_patches(x, config.patch_dropout, drop_keys)
         first = self.class_embedding.astype(self.dtype) + positions[0]
         x = jnp.concatenate([jnp.broadcast_to(first, (b, 1, config.width)), x], axis=1)
         x, _ = scan_layers(
             self.blocks,
             self.ln_pre(x),
-            lambda block, x, key: block(x),
+            lambda block, x, keys: block(x),
             layers=config.layers,
-            key=layer_key,
+            keys=layer_keys,
             remat=config.remat,
         )
         pooled = self.ln_post(x[:, 0].astype(jnp.float32))
@@ -219,10 +220,10 @@ class ViT(nnx.Module):
 
 
 def _drop_patches(
-    x: Float[Array, "b n d"], rate: float, key: PRNGKeyArray
+    x: Float[Array, "b n d"], rate: float, keys: Key[Array, " b"]
 ) -> Float[Array, "b k d"]:
     """Keeps a random subset of each image's patches, in order."""
-    b, n, _ = x.shape
+    n = x.shape[1]
     kept = max(1, int(n * (1 - rate)))
-    order = jnp.argsort(jax.random.uniform(key, (b, n)), axis=1)
+    order = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, n))(keys), axis=1)
     return jnp.take_along_axis(x, jnp.sort(order[:, :kept], axis=1)[..., None], axis=1)

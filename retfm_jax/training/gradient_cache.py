@@ -8,7 +8,9 @@ its own part only. Gradient caching keeps the objective of the whole batch:
    reads itself (temperatures, heads of the objective);
 3. embed every part once more, with the same keys, and pull its embeddings' gradient back.
 
-Memory is that of one part, whatever their number; the price is one more forward pass.
+Memory is that of one part, whatever their number; the price is one more forward pass. The result
+does not depend on the number of parts: dropout masks belong to the sample (`method.split_key`), and
+batch norms normalise groups of samples that lie in one part (`ResNetConfig.norm_batch`).
 """
 
 from typing import Any
@@ -18,7 +20,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.config import check_norm_batch
+from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params, split_key
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -57,35 +60,37 @@ def loss_and_gradients(
 ) -> tuple[Float[Array, ""], Metrics, MethodState, Params]:
     """The training loss over the whole batch and its gradient by the trainable parameters.
 
-    Networks with batch norm normalise each part by its own statistics (as they would on one
-    device each in PyTorch), so there a divided batch is a slightly different computation; for all
-    others the result is that of the undivided batch with the same dropout masks.
-
     Args:
-      batch: the method's arrays, sample axis first; its size is a multiple of `microbatches`.
+      batch: the method's arrays, sample axis first; its size is a multiple of `microbatches`, and
+        of a network with batch norms each part holds whole groups of them.
       key: randomness of the step; None trains without dropout.
       microbatches: number of parts; 1 encodes the batch at once and only once.
       mesh: where given, every part is divided over all of its devices.
 
     Returns:
       loss, its parts by name, the method's new state, gradients of the trainable parameters.
+
+    Raises:
+      UserError: the parts would cut groups of samples that batch norms normalise together.
     """
+    check_norm_batch(method.config, len(next(iter(batch.values()))), microbatches)
     trainable, fixed = partition.split(params)
     if microbatches == 1:
         return _whole(method, partition, trainable, fixed, state, batch, key)
 
-    encode_key, objective_key = (None, None) if key is None else jax.random.split(key)
-    keys = None if key is None else jax.random.split(encode_key, microbatches)
-    parts = divide(batch, microbatches, mesh)
+    keys, objective_key = split_key(key, batch)
+    parts = divide((batch, keys), microbatches, mesh)
 
-    def embed(stats, part):
-        part_batch, part_key = part
-        embeddings, stats = method.encode(
-            params, state._replace(batch_stats=stats), part_batch, key=part_key, train=True
-        )
-        return stats, embeddings
+    def embed(_, part):
+        part_batch, part_keys = part
+        return None, method.encode(params, state, part_batch, keys=part_keys, train=True)
 
-    stats, embeddings = jax.lax.scan(embed, state.batch_stats, (parts, keys))
+    _, (embeddings, stats) = jax.lax.scan(embed, None, parts)
+    # Every part moved the statistics by a share of its mean: the mean of all parts moves them as
+    # the whole batch does. Counts, which are integers, are equal.
+    stats = jax.tree.map(
+        lambda each: each.mean(0) if jnp.issubdtype(each.dtype, jnp.floating) else each[0], stats
+    )
 
     def objective(trainable, embeddings):
         return method.objective(
@@ -101,19 +106,17 @@ def loss_and_gradients(
     )(trainable, join(embeddings))
 
     def pull_back(gradients, part):
-        part_batch, part_key, part_cotangents = part
+        (part_batch, part_keys), part_cotangents = part
 
         def encode(trainable):
-            # Batch norms train on their batch: the running statistics do not enter here.
-            return method.encode(
-                partition.merge(trainable, fixed), state, part_batch, key=part_key, train=True
-            )[0]
+            whole = partition.merge(trainable, fixed)
+            return method.encode(whole, state, part_batch, keys=part_keys, train=True)[0]
 
         _, vjp = jax.vjp(encode, trainable)
         return jax.tree.map(jnp.add, gradients, vjp(part_cotangents)[0]), None
 
     gradients, _ = jax.lax.scan(
-        pull_back, gradients, (parts, keys, divide(cotangents, microbatches, mesh))
+        pull_back, gradients, (parts, divide(cotangents, microbatches, mesh))
     )
     return loss, metrics, new_state, gradients
 

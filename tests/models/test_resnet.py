@@ -1,5 +1,6 @@
 """Both residual networks against an independent PyTorch implementation, in and out of training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -249,6 +250,30 @@ def test_statistics_of_a_sharded_batch_are_those_of_the_global_batch():
         strict=True,
     ):
         np.testing.assert_allclose(one, eight, rtol=2e-4, atol=1e-5)
+
+
+def test_groups_are_normalised_as_if_each_were_alone():
+    """Two groups of four samples, of which each has two views."""
+    grouped = dataclasses.replace(SMALL_CLIP, norm_batch=2)
+    state = nnx.state(randomised(SMALL_CLIP))
+    images = jnp.asarray(photographs(SMALL_CLIP, batch=8))
+
+    @functools.partial(jax.jit, static_argnums=(0, 2))
+    def train(config, images, views):
+        module = nnx.merge(nnx.graphdef(build(config)), state)
+        return module(images, train=True, views=views)[0], nnx.state(module, nnx.BatchStat)
+
+    together, statistics = train(grouped, images, 2)
+    groups = [np.flatnonzero(np.arange(8) // 2 % 2 == group) for group in (0, 1)]
+    alone = [train(SMALL_CLIP, images[rows], 1) for rows in groups]
+    for rows, (output, _) in zip(groups, alone, strict=True):
+        np.testing.assert_allclose(together[rows], output, atol=1e-5)
+    for ours, *theirs in zip(
+        jax.tree.leaves(statistics), *(jax.tree.leaves(s) for _, s in alone), strict=True
+    ):
+        np.testing.assert_allclose(ours, np.mean(theirs, axis=0), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="3 samples do not divide into groups of norm_batch 2"):
+        train(grouped, images[:3], 1)
 
 
 def test_bfloat16_computes_convolutions_and_leaves_the_rest_in_float32():

@@ -47,8 +47,8 @@ def test_layers_are_drawn_differently():
 def test_dropped_patches_take_no_part(images):
     config = dataclasses.replace(VIT, patch_dropout=0.5)
     network = _vit(config)
-    key = jax.random.key(3)
-    embedded, _ = network(images, key=key)
+    keys = jax.random.split(jax.random.key(3), len(images))
+    embedded, _ = network(images, keys=keys)
     changed = jnp.stack(
         [
             images[0].at[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].set(5.0)
@@ -56,8 +56,8 @@ def test_dropped_patches_take_no_part(images):
             for column in range(4)
         ]
     )
-    # The same key drops the same patches of the first image in every one of these batches.
-    embed = jax.jit(lambda image: network(images.at[0].set(image), key=key)[0][0])
+    # The same key drops the same patches, whatever the batch.
+    embed = jax.jit(lambda image: network(image[None], keys=keys[:1])[0][0])
     unchanged = [np.allclose(embed(image), embedded[0], atol=1e-6) for image in changed]
     assert sum(unchanged) == 8
     assert not np.allclose(network(images)[0], embedded)
@@ -117,14 +117,15 @@ def test_bert_hidden_states_equal_hugging_face():
     np.testing.assert_array_equal(last, hidden[-1])
 
 
-def test_bert_dropout_depends_on_the_key_alone():
+def test_bert_dropout_depends_on_the_sample_s_key_alone():
     network = bert.Bert(BERT, rngs=nnx.Rngs(0))
-    tokens = jnp.arange(1, 13).reshape(2, 6)
-    first, _ = network(tokens, key=jax.random.key(0))
-    again, _ = network(tokens, key=jax.random.key(0))
-    other, _ = network(tokens, key=jax.random.key(1))
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
+    tokens = jnp.tile(jnp.arange(1, 7), (3, 1))
+    keys = jax.random.split(jax.random.key(0), 2)
+    texts, _ = network(tokens, keys=keys[jnp.array([0, 1, 0])])
+    np.testing.assert_array_equal(texts[0], texts[2])
+    assert not np.allclose(texts[0], texts[1])
+    alone, _ = network(tokens[1:2], keys=keys[1:])
+    np.testing.assert_allclose(alone[0], texts[1], atol=1e-6)
 
 
 def test_too_long_text_is_refused():
