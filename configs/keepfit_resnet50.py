@@ -1,7 +1,13 @@
 """KeepFIT as published: ResNet-50 and Bio_ClinicalBERT on categories and expert pairs.
 
-`data.text.tokenizer` is a folder with Bio_ClinicalBERT's vocabulary, which is not bundled. The
-warm-up is one epoch of the published collection; compute is bfloat16. `get_variants` names the
+Bio_ClinicalBERT is not bundled. Get `config.json`, `vocab.txt` and `pytorch_model.bin` of
+https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT into a folder `Bio_ClinicalBERT` and start
+there, or name it in `data.text.tokenizer`. Published weights have read lower-cased text, although
+its vocabulary is cased: a `tokenizer_config.json` with {"do_lower_case": true} beside `vocab.txt`
+does the same. `init.text=Bio_ClinicalBERT/pytorch_model.bin` begins with its weights and
+`init.image=resnet50.pth` with torchvision's.
+
+The warm-up is one epoch of the published collection; compute is bfloat16. `get_variants` names the
 paper's ablation for `retfm ablate`; each entry is an override, too: mixed training alone is
 `retfm train --config keepfit_resnet50 --config.model.revision_weight=0`.
 """
