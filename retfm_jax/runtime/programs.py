@@ -245,7 +245,7 @@ class Program:
             return len(listed[1].split(","))
         if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
             return int(counted[2])
-        if meshed := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+        if meshed := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
             sizes = dict(re.findall(r"'([^']+)'=(\d+)", meshed[1]))
             return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", meshed[2]))
         return self._devices

@@ -1,0 +1,133 @@
+"""The text of a compiled program says what it does, loops included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from retfm_jax.config import MeshConfig
+from retfm_jax.runtime.mesh import make_mesh
+from retfm_jax.runtime.programs import Program
+
+ROWS, WIDTH, LAYERS = 64, 32, 5
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(MeshConfig(4, 2))
+
+
+def _work(function, mesh, *arguments, out=PartitionSpec()):
+    """The work of a function of arrays of (shape, how they are divided)."""
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+        for shape, spec in arguments
+    ]
+    compiled = jax.jit(function, out_shardings=NamedSharding(mesh, out)).lower(*shapes).compile()
+    return Program(compiled.as_text(), mesh.size).work()
+
+
+def test_a_collective_in_a_loop_counts_as_often_as_it_runs(mesh):
+    def layers(x, kernels):
+        return jax.lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel), None), x, kernels)[0]
+
+    rows = PartitionSpec(("data", "fsdp"))
+    work = _work(
+        layers,
+        mesh,
+        ((ROWS, WIDTH), rows),
+        ((LAYERS, WIDTH, WIDTH), PartitionSpec(None, None, "fsdp")),
+        out=rows,
+    )
+    assert work.open_loops == 0
+    gathered = [c for c in work.collectives if c.kind == "all-gather"]
+    # Each layer's kernel, or all of them before the loop: the same bytes.
+    assert sum(c.times * c.bytes for c in gathered) == 4 * LAYERS * WIDTH * WIDTH
+    assert {c.group for c in gathered} == {2}
+
+
+def test_sums_over_all_devices(mesh):
+    rows = PartitionSpec(("data", "fsdp"))
+    work = _work(lambda x: x.sum(0), mesh, ((ROWS, WIDTH), rows))
+    (reduced,) = work.collectives
+    assert (reduced.kind, reduced.group, reduced.times) == ("all-reduce", 8, 1)
+    assert reduced.bytes == 4 * WIDTH
+    # A ring sends 7/8 of the array round twice.
+    assert reduced.seconds(1e9) == pytest.approx(2 * 7 / 8 * 4 * WIDTH / 1e9)
+
+
+def test_a_loop_that_data_ends_is_said_to_be_open(mesh):
+    def halve(x):
+        return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x / 2, x)
+
+    assert _work(halve, mesh, ((ROWS,), PartitionSpec())).open_loops == 1
+
+
+def test_traffic_is_what_is_read_and_written(mesh):
+    whole = PartitionSpec()
+    work = _work(lambda x: jnp.sin(x) + 1, mesh, ((ROWS, WIDTH), whole), out=whole)
+    assert work.traffic == 2 * 4 * ROWS * WIDTH
+
+    def cut(x, start):
+        place = start[0].astype(jnp.int32)
+        return jnp.sin(jax.lax.dynamic_slice(x, (place, 0), (1, WIDTH)))
+
+    sliced = _work(cut, mesh, ((ROWS, WIDTH), whole), ((1,), whole), out=whole)
+    assert sliced.traffic < 4 * ROWS * WIDTH / 2
+
+
+#: As libtpu writes it: tiled layouts, VMEM as S(1), one all-gather divided over two fusions.
+_TPU_TEXT = """\
+HloModule jit_step, is_scheduled=true
+
+%fused_computation.1 (param_0.1: f32[8,128]) -> f32[64,128] {
+  %param_0.1 = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %all-gather.1 = f32[64,128]{1,0:T(8,128)} all-gather(%param_0.1), channel_id=7, \
+replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={0}, \
+metadata={op_name="jit(step)/jvp()/dot_general"}
+}
+
+%fused_computation.2 (param_0.2: f32[8,128]) -> f32[64,128] {
+  %param_0.2 = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %all-gather.2 = f32[64,128]{1,0:T(8,128)} all-gather(%param_0.2), channel_id=7, \
+replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={0}
+}
+
+%body (param.1: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %param.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) parameter(0)
+  %get-tuple-element.1 = f32[8,128]{1,0:T(8,128)S(1)} get-tuple-element(%param.1), index=1
+  %fusion.1 = f32[64,128]{1,0:T(8,128)} fusion(%get-tuple-element.1), kind=kOutput, \
+calls=%fused_computation.1, backend_config={"window_config":{"estimated_cycles":"100"},\
+"convolution_algorithm_config":{"emitter":"EmitAllBatchInSublanes"}}
+  %fusion.2 = f32[64,128]{1,0:T(8,128)} fusion(%get-tuple-element.1), kind=kLoop, \
+calls=%fused_computation.2, backend_config={"window_config":{"estimated_cycles":"20"}}
+  ROOT %tuple.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) tuple(%fusion.1)
+}
+
+%condition (param.2: (s32[], f32[8,128])) -> pred[] {
+  %param.2 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) parameter(0)
+  %constant.1 = s32[]{:T(128)} constant(12)
+  %get-tuple-element.2 = s32[]{:T(128)} get-tuple-element(%param.2), index=0
+  ROOT %lt.1 = pred[]{:T(512)} compare(%get-tuple-element.2, %constant.1), direction=LT
+}
+
+ENTRY %main.1 (param.3: f32[8,128]) -> (s32[], f32[8,128]) {
+  %param.3 = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %tuple.2 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%param.3)
+  ROOT %while.1 = (s32[]{:T(128)}, /*index=1*/f32[8,128]{1,0:T(8,128)S(1)}) while(%tuple.2), \
+condition=%condition, body=%body
+}
+"""
+
+
+def test_the_text_of_a_tpu_program():
+    work = Program(_TPU_TEXT, devices=8).work()
+    (gathered,) = work.collectives
+    assert (gathered.kind, gathered.group, gathered.times) == ("all-gather", 8, 12)
+    assert gathered.bytes == 4 * 64 * 128
+    assert work.cycles == 12 * 120
+    assert work.product_cycles == 12 * 100
+    # What lies in VMEM is no traffic.
+    assert work.traffic == 12 * 2 * 4 * 64 * 128
+    assert np.isclose(gathered.seconds(1e9), 12 * 7 / 8 * 4 * 64 * 128 / 1e9)
