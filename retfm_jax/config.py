@@ -96,6 +96,9 @@ class DataConfig:
       data_dir: where `retfm data build` and `retfm data import` put datasets.
       train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
       language: of the reports; "mixed" draws one at random for every sample.
+      vocabulary: YAML file of the conditions that reports are searched for (ViLReF); None for the
+        bundled ones. Both as for `retfm label`.
+      extend: YAML files that add conditions to the vocabulary, or names to its conditions.
       expert: the expert stream (KeepFIT only).
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
@@ -112,6 +115,8 @@ class DataConfig:
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     augment: AugmentConfig = AugmentConfig()
+    vocabulary: str | None = None
+    extend: tuple[str, ...] = ()
     expert: ExpertConfig | None = None
     banned_categories: tuple[str, ...] = ()
     balance_sets: bool = False

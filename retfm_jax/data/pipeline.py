@@ -37,7 +37,7 @@ _ENDLESS = 1 << 40
 #: Entries of `DataConfig` that do not change what is in a batch, or that the sources' identities
 #: say better.
 _NOT_CONTENT = (
-    *("dataset", "data_dir", "train_split", "eval_split", "expert"),
+    *("dataset", "data_dir", "train_split", "eval_split", "expert", "vocabulary", "extend"),
     *("workers", "threads", "prefetch"),
 )
 
@@ -124,6 +124,11 @@ class _TrainingRows:
         self._make = SampleMaker(kind, config, source.label_names)
         if expert is not None:
             self._make_expert = SampleMaker("expert", config, expert.label_names)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What fixes the rows beside the sources and the configuration."""
+        return self._make.identity
 
     def __call__(self, row: int) -> Sample:
         sample = self._primary(row)
@@ -344,6 +349,7 @@ class TrainIterator:
                     "batch_size": batch_size,
                     "seed": seed,
                     "config": {name: content[name] for name in content if name not in _NOT_CONTENT},
+                    **self._rows.identity,
                 }
             )
         )

@@ -12,7 +12,7 @@ from retfm_jax.data.images import ImageError, decode, fit, training_image
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, categories
 from retfm_jax.data.text import Tokenizer, exchange_sides
-from retfm_jax.knowledge.labels import bundled_labeler, label_reports
+from retfm_jax.knowledge.labels import label_reports, shared_labeler
 from retfm_jax.knowledge.prompts import training_prompt
 
 SampleKind = Literal["patient", "image", "category", "expert"]
@@ -46,13 +46,20 @@ class SampleMaker:
     def __init__(self, kind: SampleKind, config: DataConfig, label_names: tuple[str, ...]):
         self._kind, self._config, self._label_names = kind, config, label_names
         self._tokenizer = Tokenizer(config.text)
-        self._labeler = bundled_labeler() if kind == "image" else None
+        self._labeler = None
+        if kind == "image":
+            self._labeler = shared_labeler(config.vocabulary, config.extend)
         self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
         _leave_threads_to_the_pipeline()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         _leave_threads_to_the_pipeline()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """JSON values that fix the labels of the samples, beside their texts."""
+        return {} if self._labeler is None else {"vocabulary": self._labeler.vocabulary.digest}
 
     def training(self, record: Record, rng: np.random.Generator) -> Sample:
         """An augmented sample; every random choice comes from `rng`.

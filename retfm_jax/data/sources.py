@@ -235,13 +235,14 @@ def as_images(
     Args:
       source: of patients or of single images.
       require: which eyes are taken: all that have an image, those with a text of their own as well
-        (see `eye_record`), or those with at least one label. Reads every patient once.
+        (see `eye_record`), or those with at least one label. Reads every patient once. Of single
+        images those without a text are left out where a caption is required.
 
     Raises:
-      UserError: no eye fulfils the requirement.
+      UserError: no eye or image fulfils the requirement.
     """
     if source.kind == "image":
-        return source
+        return _with_caption(source) if require == "caption" else source
 
     def eyes(index: int) -> list[tuple[int, int]]:
         records = [eye_record(source[index], side) for side in _SIDES]
@@ -258,6 +259,15 @@ def as_images(
             }[require]
         )
     return _Eyes(source, np.array(found, np.int64), require)
+
+
+def _with_caption(source: RecordSource) -> RecordSource:
+    kept = np.flatnonzero(
+        list(_scan(len(source), lambda index: any(source[index].caption.values())))
+    )
+    if not len(kept):
+        raise UserError(f"no image of {source.name}, split {source.split}, has a text")
+    return _Subset(source, kept, "with a caption")
 
 
 def _fulfils(eye: ImageRecord, require: str) -> bool:

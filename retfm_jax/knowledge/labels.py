@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.labeler import Labeler
+from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 
 def multi_hot(
@@ -54,12 +55,16 @@ def label_reports(
     Returns:
       As `multi_hot`: uncertain findings count as present, a row of zeros is an unknown report.
     """
-    labeler = labeler or bundled_labeler()
+    labeler = labeler or shared_labeler()
     ids = labeler.vocabulary.ids if condition_ids is None else condition_ids
     return multi_hot((labeler.label(report).patient for report in reports), ids)
 
 
 @functools.cache
-def bundled_labeler() -> Labeler:
-    """The process's labeler with the bundled vocabulary: to prepare one takes a second."""
-    return Labeler()
+def shared_labeler(path: str | None = None, extend: tuple[str, ...] = ()) -> Labeler:
+    """The process's labeler with a vocabulary: to prepare one takes a second.
+
+    Args:
+      path, extend: see `vocabulary.load_vocabulary`.
+    """
+    return Labeler(load_vocabulary(path, extend=extend))

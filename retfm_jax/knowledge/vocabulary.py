@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,13 @@ class Vocabulary:
     def ids(self) -> tuple[str, ...]:
         """All ids in the order of the file: a fixed order for multi-hot vectors."""
         return tuple(self.conditions)
+
+    @property
+    def digest(self) -> str:
+        """A checksum of everything that the vocabulary says."""
+        entries = [dataclasses.asdict(condition) for condition in self]
+        text = json.dumps(entries, ensure_ascii=False, default=dict)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def ancestors(self, condition_id: str) -> tuple[str, ...]:
         """The conditions that `condition_id` is a case of, nearest first, itself left out."""

@@ -156,6 +156,21 @@ def test_labels_are_read_from_the_report_in_either_language():
             assert sample["labels"].dtype == np.float32
 
 
+def test_a_vocabulary_of_ones_own_gives_the_labels(tmp_path):
+    extension = tmp_path / "more.yaml"
+    extension.write_text(
+        "- {id: starry_disc, name: {en: starry disc, zh: 星状视盘},\n"
+        "   synonyms: {en: [glittering disc], zh: []}}\n"
+    )
+    make = maker("image", extend=(str(extension),))
+    vocabulary = load_vocabulary(extend=extension)
+    labels = make.evaluation(image(disc_at("left"), "glittering disc"))["labels"]
+    found = {vocabulary.ids[column] for column in np.flatnonzero(labels)}
+    assert found == {"starry_disc"}
+    assert len(labels) == len(vocabulary)
+    assert make.identity != maker("image").identity
+
+
 def test_a_report_without_findings_is_unknown_whatever_the_stored_labels_say():
     for caption in ("", "follow-up in six months"):
         assert labels_of(maker("image").evaluation(image(disc_at("left"), caption))) == set()

@@ -98,6 +98,21 @@ def test_patients_as_single_images(data_dir):
     assert as_images(images) is images
 
 
+def test_single_images_without_a_text_are_left_out_where_one_is_required(tmp_path, make_dataset):
+    def write(name, captions):
+        examples = [
+            image_example(f"{name}{number}", image=b"bytes", caption={"en": caption})
+            for number, caption in enumerate(captions)
+        ]
+        make_dataset(tmp_path, name, {"train": examples}, "image")
+        return open_dataset(name, "train", str(tmp_path))
+
+    some = as_images(write("some", ["drusen", "", "normal"]), "caption")
+    assert [record.record_id for record in some] == ["some0", "some2"]
+    with pytest.raises(UserError, match="no image of none, split train, has a text"):
+        as_images(write("none", ["", ""]), "caption")
+
+
 def test_banned_categories_leave_the_training(data_dir):
     source = open_dataset("captions", "train", str(data_dir))
     kept = with_category(source, ["drusen"])
