@@ -1,8 +1,10 @@
 """A trained network with its preprocessing: what a notebook holds in its hands."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ Embedding = Float[np.ndarray, "n d"]
 
 #: Samples of one call of the network; the last ones are padded, so that it compiles once.
 _CHUNK = 32
+#: Threads that decode images.
+_READERS = 16
 
 
 class RetinalModel:
@@ -82,13 +86,11 @@ class RetinalModel:
           UserError: an image cannot be read.
         """
         images = tqdm(images, desc="embedding", unit="image", disable=not progress)
-        pixels = (self._pixels(image, f"image {index}") for index, image in enumerate(images))
-        return self._chunked("images", len(images), ({"image": image} for image in pixels))["image"]
+        return self._chunked("images", len(images), self._image_rows(images))["image"]
 
     def image_features(self, images: Sequence[Image]) -> Embedding:
         """What the image tower says of photographs before any projection; rows of any length."""
-        rows = ({"image": self._pixels(image, f"image {i}")} for i, image in enumerate(images))
-        return self._chunked("features of images", len(images), rows)["image"]
+        return self._chunked("features of images", len(images), self._image_rows(images))["image"]
 
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
         """Unit-norm float32 embeddings of reports or prompts."""
@@ -105,16 +107,17 @@ class RetinalModel:
         def eye(image: Image | None, name: str) -> np.ndarray:
             return nothing if image is None else self._pixels(image, name)
 
-        rows = (
-            {
+        def row(patient: tuple[int, tuple[Image | None, Image | None]]) -> dict[str, np.ndarray]:
+            index, (first, second) = patient
+            return {
                 "image_left": eye(first, f"left image {index}"),
                 "image_right": eye(second, f"right image {index}"),
                 "has_left": np.bool_(first is not None),
                 "has_right": np.bool_(second is not None),
             }
-            for index, (first, second) in enumerate(zip(left, right, strict=True))
-        )
-        return self._chunked("patients", len(left), rows)
+
+        patients = enumerate(zip(left, right, strict=True))
+        return self._chunked("patients", len(left), _ahead(row, patients))
 
     def encode_patient_texts(self, texts: Sequence[str]) -> dict[str, Embedding]:
         """`text_patient`, `text_left`, `text_right` of reports or prompts."""
@@ -163,6 +166,12 @@ class RetinalModel:
             name: jnp.asarray(np.asarray(value, np.int32) if _is_int64(value) else value)
             for name, value in batch.items()
         }
+
+    def _image_rows(self, images: Iterable[Image]) -> Iterator[dict[str, np.ndarray]]:
+        def row(image: tuple[int, Image]) -> dict[str, np.ndarray]:
+            return {"image": self._pixels(image[1], f"image {image[0]}")}
+
+        return _ahead(row, enumerate(images))
 
     def _pixels(self, image: Image, name: str) -> np.ndarray:
         if isinstance(image, np.ndarray):
@@ -218,6 +227,22 @@ class RetinalModel:
             "reports": lambda p, s, b: method.encode_reports(p, s, b["tokens"]),
         }
         return {name: jax.jit(function) for name, function in functions.items()}
+
+
+def _ahead(row: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`map(row, items)`, computed by threads while the network works on what came before."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="rows") as pool:
+        waiting: collections.deque[Future] = collections.deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(row, item))
+                if len(waiting) > 2 * _CHUNK:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _is_int64(value: Any) -> bool:

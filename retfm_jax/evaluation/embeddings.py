@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +11,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt8
 from tqdm import tqdm
 
+from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
+_log = logging.getLogger(__name__)
+#: Damaged images that a warning names.
+_NAMED = 8
+
 #: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts.
 Prompts = Callable[[str, str, str | None], Sequence[str]]
 
@@ -114,6 +120,8 @@ def embed_split(
 ) -> EmbeddedSplit:
     """Embeds every image and every report of a split.
 
+    An image that cannot be decoded counts as one that is not there, and is named in a warning.
+
     Args:
       records: all of one kind.
       label_names: of the columns of the records' labels.
@@ -130,7 +138,7 @@ def embed_split(
     labels: dict[str, list[np.ndarray]] = {}
     seen: dict[str, list[np.ndarray]] = {}
     reports: dict[str, list[str]] = {language: [] for language in languages}
-    record_ids, patient_ids = [], []
+    record_ids, patient_ids, damaged = [], [], []
     kind = type(records[0])
     bar = tqdm(total=len(records), desc="embedding", unit="record", disable=not progress)
     with bar:
@@ -144,7 +152,7 @@ def embed_split(
             if kind is PatientRecord:
                 patient_ids += [record.record_id for record in batch]
                 texts = [record.report for record in batch]
-                images = _patients(model, batch)
+                images = _patients(model, batch, damaged)
                 for view, prefix in (("patient", ""), ("left", "left_"), ("right", "right_")):
                     labels.setdefault(view, []).append(
                         np.stack([getattr(record, f"{prefix}labels") for record in batch])
@@ -152,7 +160,7 @@ def embed_split(
             else:
                 patient_ids += [record.patient_id for record in batch]
                 texts = [record.caption for record in batch]
-                images = {"image": model.encode_images([record.image for record in batch])}
+                images = {"image": _images(model, batch, damaged)}
                 labels.setdefault("image", []).append(np.stack([r.labels for r in batch]))
             for view, rows in images.items():
                 parts.setdefault(view, []).append(np.asarray(rows))
@@ -160,6 +168,14 @@ def embed_split(
             for language in languages:
                 reports[language] += [text[language] for text in texts]
             bar.update(len(batch))
+    if damaged:
+        _log.warning(
+            "%d images of the split cannot be decoded and count as missing: %s%s (`retfm data "
+            "check` lists all)",
+            len(damaged),
+            ", ".join(damaged[:_NAMED]),
+            ", ..." if len(damaged) > _NAMED else "",
+        )
     embedded_texts = _texts(model, reports, tuple(parts), batch_size, progress)
     return EmbeddedSplit(
         views={
@@ -179,9 +195,53 @@ def embed_split(
     )
 
 
-def _patients(model: ImageTextModel, batch: Sequence[PatientRecord]) -> dict[str, Embedding]:
-    """Embeddings of both eyes and of the patient, zeros for what is missing."""
+def _decodable(image: bytes, name: str, damaged: list[str]) -> bool:
+    try:
+        decode(image, name)
+    except ImageError:
+        damaged.append(name)
+        return False
+    return True
+
+
+def _images(model: ImageTextModel, batch: Sequence[ImageRecord], damaged: list[str]) -> Embedding:
+    """Embeddings of single images, zeros for what cannot be decoded.
+
+    Args:
+      damaged: gets the names of those.
+    """
+    try:
+        return model.encode_images([record.image for record in batch])
+    except ImageError:
+        # Only now is it worth while to decode each of them to find out which.
+        good = [_decodable(record.image, record.record_id, damaged) for record in batch]
+    if not any(good):
+        raise UserError(f"none of {len(batch)} images in a row can be decoded: {damaged[-1]}, ...")
+    there = model.encode_images([r.image for r, fine in zip(batch, good, strict=True) if fine])
+    rows = np.zeros((len(batch), there.shape[1]), np.float32)
+    rows[np.array(good)] = there
+    return rows
+
+
+def _patients(
+    model: ImageTextModel, batch: Sequence[PatientRecord], damaged: list[str]
+) -> dict[str, Embedding]:
+    """Embeddings of both eyes and of the patient, zeros for what is missing or damaged."""
     eyes = {eye: [getattr(record, eye) or None for record in batch] for eye in EYES}
+    try:
+        return _pairs(model, eyes)
+    except ImageError:
+        for eye in EYES:
+            for index, image in enumerate(eyes[eye]):
+                name = f"{batch[index].record_id}/{eye}"
+                if image is not None and not _decodable(image, name, damaged):
+                    eyes[eye][index] = None
+    return _pairs(model, eyes)
+
+
+def _pairs(
+    model: ImageTextModel, eyes: Mapping[str, Sequence[Image | None]]
+) -> dict[str, Embedding]:
     has = {eye: np.array([image is not None for image in eyes[eye]]) for eye in EYES}
     if model.trains_on_patients:
         features = model.encode_patients(eyes["left"], eyes["right"])

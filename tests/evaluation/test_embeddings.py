@@ -1,5 +1,7 @@
 """A split is embedded once: eyes, patients, reports, and what is missing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from colour_world import CLASSES, ColourModel, hot, image, patient
@@ -35,6 +37,33 @@ def test_a_model_of_patients_embeds_them_itself_and_missing_eyes_stay_empty():
     np.testing.assert_array_equal(split.views["patient"].images, features["image_patient"])
     assert not split.views["left"].images[1].any()
     assert split.main_view == "patient"
+
+
+@pytest.mark.parametrize("patients", [False, True])
+def test_a_damaged_image_counts_as_missing_and_is_named(patients, caplog):
+    model = ColourModel(patients=patients)
+    records = [patient(0, "drusen", "glaucoma"), patient(1, "normal", "drusen")]
+    damaged = dataclasses.replace(records[1], left=records[1].left[:60])
+    missing = dataclasses.replace(records[1], left=b"")
+    split = embedded(model, [records[0], damaged])
+    wanted = embedded(model, [records[0], missing])
+    assert "1 images of the split cannot be decoded" in caplog.text
+    assert "p1/left" in caplog.text
+    for name, view in wanted.views.items():
+        np.testing.assert_array_equal(split.views[name].seen, view.seen)
+        np.testing.assert_allclose(split.views[name].images, view.images, rtol=1e-6)
+
+
+def test_a_damaged_photograph_has_no_row(caplog):
+    photographs = [image(0, "drusen"), image(1, "normal"), image(2, "drusen")]
+    broken = dataclasses.replace(photographs[1], image=b"text")
+    split = embedded(ColourModel(), [photographs[0], broken, photographs[2]])
+    wanted = embedded(ColourModel(), [photographs[0], photographs[2]])
+    assert split.views["image"].seen.tolist() == [True, False, True]
+    np.testing.assert_array_equal(split.views["image"].images[[0, 2]], wanted.views["image"].images)
+    assert "i1" in caplog.text
+    with pytest.raises(UserError, match="none of 1 images in a row can be decoded: i1"):
+        embedded(ColourModel(), [broken])
 
 
 def test_batches_do_not_change_anything():
