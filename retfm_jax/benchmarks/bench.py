@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def run(args: argparse.Namespace) -> None:
     if "checkpoint" in parts:
         from retfm_jax.benchmarks import checkpoint
 
+        _say("checkpoints")
         report.add(checkpoint.measure(config, args.rounds, args.folder))
     report.print()
     if args.out:
@@ -160,14 +162,18 @@ def _records(
     from retfm_jax.benchmarks import data, embedding
 
     if "published-data" in against:
+        _say("drawing patients, and reading them as the published loaders do")
         report.add(*data.compare_published(config, args.patients, args.rounds))
     if parts == ("data",) and "published-data" in against:
         return
+    _say("finding or drawing patients")
     with data.dataset_at_hand(config, args.patients) as (found, name):
         report.notes["data"] = name
         if "data" in parts:
+            _say("reading them")
             report.add(data.measure(config, found, args.rounds))
         if "embedding" in parts:
+            _say("embedding them")
             report.add(embedding.measure(config, found, args.rounds))
 
 
@@ -175,11 +181,18 @@ def _steps(report: Report, config: Any, against: tuple[str, ...], args: Any) -> 
     from retfm_jax.benchmarks import step
 
     if args.microbatches is not None:
+        _say("training steps, divided and whole")
         report.add(*step.compare_microbatches(config, args.microbatches, args.rounds))
     if "torch" in against:
+        _say("training steps, here and in PyTorch")
         report.add(*step.compare_torch(config, args.rounds))
     if args.microbatches is None and "torch" not in against:
+        _say("training steps")
         report.add(step.measure(config, args.rounds))
+
+
+def _say(what: str) -> None:
+    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def about() -> dict[str, Any]:

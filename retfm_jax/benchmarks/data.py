@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from retfm_jax.benchmarks.step import check_torch
 from retfm_jax.benchmarks.timing import (
@@ -33,14 +34,15 @@ from retfm_jax.data.sources import RecordSource, is_built
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.methods import get_method_class
-from retfm_jax.runtime.mesh import make_mesh, place_batch
+from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
 
 #: Side of drawn photographs as `retfm data import` stores them, and as the published sources are.
 STORED_SIZE = 256
 PUBLISHED_SIZE = 512
 
-#: Records of a run of one stage.
+#: Records of a run of one stage, and samples of a run of the pipeline, at most.
 _STAGE_RECORDS = 64
+_PIPELINE_SAMPLES = 512
 
 
 @contextlib.contextmanager
@@ -78,17 +80,25 @@ def draw(folder: str | Path, patients: int, size: int) -> None:
 
 
 def measure(config: ExperimentConfig, data: DataConfig, rounds: int) -> list[Measurement]:
-    """Times every stage in one thread, then the whole pipeline."""
+    """Times every stage in one thread, then the whole pipeline.
+
+    Raises:
+      UserError: the dataset cannot be used, or the batch does not fit the devices.
+    """
     kind = get_method_class(config.method).sample_kind
     source, expert = open_training(data, kind)
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.train.batch_size, 1, mesh)
+    batch_size = min(config.train.batch_size, len(source) // mesh.size * mesh.size)
+    if not batch_size:
+        raise UserError(f"{len(source)} records are not enough for {mesh.size} devices")
     pipeline = functools.partial(
-        Pipeline, source, expert, kind, data, config.train.batch_size, config.train.seed
+        Pipeline, source, expert, kind, data, batch_size, config.train.seed
     )
     measured = [
         Measurement(name, take_turns({name: run}, rounds)[name], amount, unit)
-        for name, run, amount, unit in _stages(config, data, source, kind)
+        for name, run, amount, unit in _stages(data, source, kind, mesh)
     ]
-    mesh = make_mesh(config.mesh)
     for name, place in (
         ("pipeline, to the host", None),
         ("pipeline, to the device", lambda arrays: place_batch(arrays, mesh)),
@@ -115,20 +125,18 @@ class Pipeline:
         batch_size: int,
         seed: int,
         *,
-        samples: int = 512,
         place: Callable[[dict[str, np.ndarray]], Any] | None = None,
     ):
         """Opens nothing yet.
 
         Args:
-          samples: about as many does one timing cover.
           place: puts the arrays on the device; None leaves them on the host.
         """
-        batch_size = min(batch_size, len(source))
         self._iterator = TrainIterator(
             source, kind, data, batch_size=batch_size, seed=seed, expert=expert
         )
-        self._batches = max(2, -(-samples // batch_size))
+        samples = min(_PIPELINE_SAMPLES, 4 * len(source))
+        self._batches = -(-samples // batch_size)
         self._place = place
         eyes = {"patient": 2}.get(kind, 1 if expert is None else 2)
         self.images = eyes * batch_size * self._batches
@@ -157,7 +165,7 @@ class Pipeline:
 
 
 def _stages(
-    config: ExperimentConfig, data: DataConfig, source: RecordSource, kind: str
+    data: DataConfig, source: RecordSource, kind: str, mesh: Mesh
 ) -> Iterator[tuple[str, Callable[[], Timing], float, str]]:
     """Name, run, and what one run works through, of every stage; each in this thread alone."""
     count = min(_STAGE_RECORDS, len(source))
@@ -207,7 +215,6 @@ def _stages(
     rows = [sample | {"record_id": "", "unusable": []} for sample in making()]
     yield "batch assembly", lambda: timed(lambda: stack(rows)), count, "samples"
 
-    mesh = make_mesh(config.mesh)
     batch = stack(rows)
     whole = count // mesh.size * mesh.size
     arrays = {name: value[:whole] for name, value in batch.items() if isinstance(value, np.ndarray)}
@@ -266,11 +273,10 @@ def compare_published(
         )
         runs = {
             f"ours from {size} px": Pipeline(
-                source, None, "patient", config.data, batch_size, config.train.seed,
-                samples=patients,
+                source, None, "patient", config.data, batch_size, config.train.seed
             )
             for size, source in sources.items()
-        }  # fmt: skip
+        }
         samples = 0
 
         def published() -> Timing:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing, take_turns, timed
-from retfm_jax.config import ExperimentConfig, to_dict
+from retfm_jax.config import ExperimentConfig, MeshConfig, to_dict
 from retfm_jax.data import device
 from retfm_jax.errors import UserError
 from retfm_jax.interop.huggingface import chinese_clip_tensors
@@ -46,16 +46,27 @@ class Trainer:
       method, mesh, batch: as in training; the batch has full-length texts and every eye.
     """
 
-    def __init__(self, config: ExperimentConfig, *, prepared: bool = False):
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        *,
+        prepared: bool = False,
+        devices: Sequence[jax.Device] | None = None,
+    ):
         """Draws weights and a batch.
 
         Args:
           prepared: images are float and normalised already, and the step takes them as they are:
             what another framework can be fed, too.
+          devices: all by default.
+
+        Raises:
+          UserError: the batch or the mesh does not fit the devices.
         """
         self.config = config
         self.method = get_method_class(config.method)(config.model)
-        self.mesh = make_mesh(config.mesh)
+        self.mesh = make_mesh(config.mesh, devices)
+        check_batch_size(config.train.batch_size, 1, self.mesh)
         self._schedule = learning_rate_schedule(config.optimizer, _HORIZON)
         self._optimizer = make_optimizer(config.optimizer, self.method, self._schedule)
         params = jax.eval_shape(lambda: self.method.init(jax.random.key(0))[0])
@@ -215,14 +226,10 @@ def compare_torch(
         differ.
     """
     check_torch()
-    if jax.device_count() > 1:
-        raise UserError(
-            f"--against torch compares one device, and there are {jax.device_count()}: "
-            "show it one of them (CUDA_VISIBLE_DEVICES=0)"
-        )
-    trainer = Trainer(config, prepared=True)
+    trainer = one_device(config)
     with tempfile.TemporaryDirectory() as folder:
-        theirs = torch_partner(trainer, folder, steps=rounds + 1)
+        arguments = torch_arguments(trainer, folder, steps=rounds + 1)
+        theirs = Partner("retfm_jax.benchmarks.torch_step:TorchStep", **arguments)
         try:
             losses = {"ours": trainer.loss(), "torch": theirs.call("first_loss")}
             _check_losses(losses, config.model.dtype)
@@ -240,6 +247,12 @@ def compare_torch(
     return [ours, other], [ratio], {"first losses": losses, "PyTorch": about}
 
 
+def one_device(config: ExperimentConfig) -> Trainer:
+    """The experiment on the first device, which is PyTorch's as well, fed with prepared images."""
+    config = dataclasses.replace(config, mesh=MeshConfig())
+    return Trainer(config, prepared=True, devices=jax.devices()[:1])
+
+
 def check_torch() -> None:
     """Raises:
     UserError: PyTorch is not installed.
@@ -250,12 +263,15 @@ def check_torch() -> None:
         raise UserError("this comparison needs PyTorch: pip install 'retfm-jax[torch]'") from error
 
 
-def torch_partner(trainer: Trainer, folder: str | Path, steps: int) -> Partner:
-    """The trainer's network, batch and optimiser in a process of PyTorch.
+def torch_arguments(trainer: Trainer, folder: str | Path, steps: int) -> dict[str, Any]:
+    """What `torch_step.TorchStep` needs to be the trainer's network, batch and optimiser.
 
     Args:
-      folder: for the files that carry arrays there.
+      folder: for the files that carry the arrays.
       steps: whose learning rates go along.
+
+    Raises:
+      UserError: PyTorch has no counterpart of a part of the network.
     """
     from safetensors.numpy import save_file
 
@@ -279,15 +295,15 @@ def torch_partner(trainer: Trainer, folder: str | Path, steps: int) -> Partner:
         Path(folder) / "batch.safetensors",
     )
     sections = to_dict(config)
-    return Partner(
-        "retfm_jax.benchmarks.torch_step:TorchStep",
-        method=config.method,
-        model=sections["model"],
-        optimizer=sections["optimizer"],
-        learning_rates=trainer.learning_rates(steps),
-        undecayed=[name for name, flag in _torch_names(config, undecayed).items() if flag.any()],
-        files=str(folder),
-    )
+    spared = _torch_names(config, undecayed)
+    return {
+        "method": config.method,
+        "model": sections["model"],
+        "optimizer": sections["optimizer"],
+        "learning_rates": trainer.learning_rates(steps),
+        "undecayed": [name for name, flag in spared.items() if flag.any()],
+        "files": str(folder),
+    }
 
 
 def _check_comparable(config: ExperimentConfig) -> None:
