@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
@@ -57,22 +57,6 @@ class HostBatch(NamedTuple):
     arrays: dict[str, np.ndarray]
     record_ids: list[str]
     index: int
-
-
-class EvaluationBatch(NamedTuple):
-    """This process's rows of a global batch of an evaluation.
-
-    Attributes:
-      arrays, record_ids, index: as in `HostBatch`; row r of batch k of the global batch is record
-        k * batch_size + r of the source.
-      valid: False for the rows that fill up the last batch and for records without a readable
-        image.
-    """
-
-    arrays: dict[str, np.ndarray]
-    record_ids: list[str]
-    index: int
-    valid: Bool[np.ndarray, " rows"]
 
 
 def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, RecordSource | None]:
@@ -185,29 +169,6 @@ def _first_usable(
     )
 
 
-class _EvaluationRows:
-    """Global row number -> unaugmented sample, blank beyond the last record."""
-
-    def __init__(self, source: RecordSource, kind: SampleKind, config: DataConfig):
-        self._source = source
-        self._make = SampleMaker(kind, config, source.label_names)
-
-    def __call__(self, row: int) -> Sample:
-        if row >= len(self._source):
-            return self._make.blank() | {_RECORD_ID: "", _UNUSABLE: [], "valid": False}
-        record = self._source[row]
-        try:
-            sample = self._make.evaluation(record)
-        except Unusable:
-            sample = self._make.blank()
-            return sample | {
-                _RECORD_ID: record.record_id,
-                _UNUSABLE: [f"{record.record_id} of {self._source.name}"],
-                "valid": False,
-            }
-        return sample | {_RECORD_ID: record.record_id, _UNUSABLE: [], "valid": True}
-
-
 class _Positions:
     """This process's place in the stream -> global row number.
 
@@ -243,10 +204,10 @@ def stack(samples: Sequence[Sample]) -> Sample:
 
 
 def _read(
-    rows: Callable[[int], Sample], positions: _Positions, batches: int, config: DataConfig
+    rows: Callable[[int], Sample], positions: _Positions, config: DataConfig
 ) -> grain.DatasetIterator[Sample]:
     """Samples of global rows, made ahead of time and stacked to batches."""
-    samples = grain.MapDataset.range(batches * positions.rows).map(positions).map(rows)
+    samples = grain.MapDataset.range(_ENDLESS * positions.rows).map(positions).map(rows)
     if config.workers == 0:
         # Threads work on samples, so that the first batch is ready soon.
         options = grain.ReadOptions(
@@ -361,9 +322,7 @@ class TrainIterator:
 
     def __next__(self) -> HostBatch:
         if self._reader is None:
-            self._reader = _read(
-                self._rows, _Positions(self._next, *self._shard), _ENDLESS, self._config
-            )
+            self._reader = _read(self._rows, _Positions(self._next, *self._shard), self._config)
         batch = next(self._reader)
         index, self._next = self._next, self._next + 1
         self._damage.take(batch)
@@ -405,37 +364,3 @@ def _differences(saved: Any, current: Any, where: str) -> Iterator[str]:
             yield from _differences(saved.get(name), current.get(name), f"{where}.{name}")
     elif saved != current:
         yield f"{where}: {saved!r} in the checkpoint, {current!r} now"
-
-
-def evaluation_batches(
-    source: RecordSource,
-    kind: SampleKind,
-    config: DataConfig,
-    *,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[EvaluationBatch]:
-    """Every record once, in the source's order, not augmented; the last batch is filled up.
-
-    Args:
-      source: of the kind of record that `kind` takes: see `sources.as_images`.
-      kind: what the method takes for a sample; an expert stream has no part here.
-      config: its language decides which text is read.
-      batch_size: of the global batch; all processes give equally many batches.
-
-    Yields:
-      this process's rows of each global batch.
-    """
-    rows = _EvaluationRows(source, kind, config)
-    positions = _Positions(0, batch_size, process_index, process_count)
-    batches = -(-len(source) // batch_size)
-    damage = _Damage()
-    reader = _read(rows, positions, batches, config)
-    try:
-        for index, batch in enumerate(reader):
-            damage.take(batch)
-            valid = batch.pop("valid")
-            yield EvaluationBatch(batch, batch.pop(_RECORD_ID), index, valid)
-    finally:
-        reader.close()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from retfm_jax.config import AugmentConfig, DataConfig
-from retfm_jax.data.images import ImageError, decode, fit, training_image
+from retfm_jax.data.images import ImageError, training_image
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, categories
 from retfm_jax.data.text import Tokenizer, exchange_sides
@@ -111,36 +111,6 @@ class SampleMaker:
 
         return self._patient(record, eyes, text, load)
 
-    def evaluation(self, record: Record) -> Sample:
-        """The sample as it is: decoded exactly, not augmented, the first language where mixed.
-
-        An image of the category kind gets its caption for a text and category 0.
-
-        Raises:
-          Unusable: no image of the record can be decoded.
-        """
-        language = self._config.language
-
-        def load(data: bytes, name: str, side: str = "") -> np.ndarray:
-            return fit(decode(data, name), self._config.image)
-
-        if isinstance(record, PatientRecord):
-            return self._patient(record, _IN_PLACE, choose_text(record.report, language), load)
-        text = choose_text(record.caption, language)
-        target = {"category": np.int32(0)} if self._kind == "category" else self._labels(text)
-        return self._image(record, text, target, load)
-
-    def blank(self) -> Sample:
-        """A sample of the same shapes without content, in the place of an unusable record."""
-        sample = {"tokens": self._tokenizer.row(""), DAMAGED: []}
-        if self._kind == "patient":
-            for side in _SIDES:
-                sample |= {f"image_{side}": self._nothing, f"has_{side}": np.bool_(False)}
-            return sample
-        if self._kind == "category":
-            sample["category"] = np.int32(0)
-        return sample | {"image": self._nothing} | self._labels("")
-
     def _labels(self, text: str) -> Sample:
         if self._labeler is None:
             return {}
@@ -153,7 +123,9 @@ class SampleMaker:
         text: str,
         load: Callable[[bytes, str, str], np.ndarray],
     ) -> Sample:
-        sample = self.blank() | {"tokens": self._tokenizer.row(text)}
+        sample = {"tokens": self._tokenizer.row(text), DAMAGED: []}
+        for side in _SIDES:
+            sample |= {f"image_{side}": self._nothing, f"has_{side}": np.bool_(False)}
         images = {"left": record.left, "right": record.right}
         for side, stored in eyes.items():
             if images[stored]:

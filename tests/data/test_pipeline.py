@@ -14,11 +14,9 @@ from retfm_jax.data.pipeline import (
     HostBatch,
     TrainIterator,
     check_identity,
-    evaluation_batches,
     open_training,
 )
 from retfm_jax.data.prefetch import device_batches
-from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
@@ -190,30 +188,6 @@ def test_the_identity_tells_what_is_in_the_batches(config, keepfit_config):
         check_identity(base.identity, others[0].identity)
 
 
-def test_evaluation_gives_every_record_once_and_in_order(config):
-    source = open_dataset("pairs", "validation", config.data_dir)
-    whole = list(evaluation_batches(source, "patient", config, batch_size=4))
-    assert [batch.record_ids for batch in whole] == [
-        ["p0", "p1", "p2", "p3"],
-        ["p4", "p5", "p6", ""],
-    ]
-    assert [batch.valid.tolist() for batch in whole] == [[True] * 4, [True] * 3 + [False]]
-    halves = [
-        list(
-            evaluation_batches(
-                source, "patient", config, batch_size=4, process_index=process, process_count=2
-            )
-        )
-        for process in range(2)
-    ]
-    for batch, parts in zip(whole, zip(*halves, strict=True), strict=True):
-        for name, value in batch.arrays.items():
-            np.testing.assert_array_equal(
-                value, np.concatenate([part.arrays[name] for part in parts])
-            )
-        assert batch.record_ids == [name for part in parts for name in part.record_ids]
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_images_are_said_once_and_stop_nothing(
     tmp_path, make_dataset, make_jpeg, config, caplog, workers
@@ -241,11 +215,6 @@ def test_damaged_images_are_said_once_and_stop_nothing(
         "p1/left cannot be decoded and counts as missing",
         "p2 of broken cannot be decoded and is left out",
     ]
-
-    source = open_dataset("broken", "train", str(tmp_path))
-    (whole,) = evaluation_batches(source, "patient", config, batch_size=6)
-    assert whole.valid.tolist() == [True, True, False, True, True, True]
-    assert whole.arrays["has_left"].tolist() == [True, False, False, True, True, True]
 
 
 def test_a_run_without_any_readable_image_ends_with_a_message(tmp_path, make_dataset, config):

@@ -42,6 +42,12 @@ def maker(kind: str = "patient", **changes) -> SampleMaker:
     return SampleMaker(kind, dataclasses.replace(CONFIG, **changes), LABELS)
 
 
+def unchanged(record, kind: str = "patient", **changes) -> dict:
+    """The sample of a record as it is, neither mirrored nor cropped."""
+    still = dataclasses.replace(MIRRORED, flip="none")
+    return maker(kind, augment=still, **changes).training(record, rng())
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -78,7 +84,7 @@ def test_exchange_keeps_the_disc_on_the_nasal_side_and_the_report_true():
     sample = maker().training(BOTH, rng())
     assert disc_side(sample["image_left"]) == "left"
     assert disc_side(sample["image_right"]) == "right"
-    other = maker().evaluation(
+    other = unchanged(
         dataclasses.replace(BOTH, report={"en": "Right eye: drusen. Left eye: normal.", "zh": ""})
     )
     np.testing.assert_array_equal(sample["tokens"], other["tokens"])
@@ -99,7 +105,7 @@ def test_exchange_moves_a_lone_eye_to_the_other_side():
 
 def test_a_report_that_cannot_be_mirrored_leaves_the_patient_as_it_is():
     clock = dataclasses.replace(BOTH, report={"en": "Left eye: haemorrhage at 3 o'clock", "zh": ""})
-    sample, still = maker().training(clock, rng()), maker().evaluation(clock)
+    sample, still = maker().training(clock, rng()), unchanged(clock)
     for name, value in still.items():
         np.testing.assert_array_equal(sample[name], value)
 
@@ -115,7 +121,7 @@ def test_exchange_twice_is_the_patient_again():
 def test_independent_flips_leave_eyes_and_report_in_their_place():
     flips = set()
     augment = dataclasses.replace(MIRRORED, flip="independent", flip_probability=0.5)
-    make, still = maker(augment=augment), maker().evaluation(BOTH)
+    make, still = maker(augment=augment), unchanged(BOTH)
     for seed in range(40):
         sample = make.training(BOTH, rng(seed))
         np.testing.assert_array_equal(sample["tokens"], still["tokens"])
@@ -129,31 +135,29 @@ def test_a_single_image_is_mirrored_with_its_caption():
     record = image(disc_at("left"), "drusen of the left eye")
     exchanged = maker("image").training(record, rng())
     assert disc_side(exchanged["image"]) == "right"
-    want = maker("image").evaluation(image(disc_at("right"), "drusen of the right eye"))
+    want = unchanged(image(disc_at("right"), "drusen of the right eye"), "image")
     np.testing.assert_array_equal(exchanged["tokens"], want["tokens"])
     assert labels_of(exchanged) == {"drusen"}
 
 
 def test_a_damaged_eye_counts_as_missing_and_a_patient_without_eyes_is_unusable():
     damaged = dataclasses.replace(BOTH, left=BOTH.left[:60])
-    sample = maker().evaluation(damaged)
+    sample = unchanged(damaged)
     assert (bool(sample["has_left"]), bool(sample["has_right"])) == (False, True)
     assert sample[DAMAGED] == ["p/left"]
-    for make in (maker().evaluation, lambda record: maker().training(record, rng())):
-        with pytest.raises(Unusable):
-            make(dataclasses.replace(damaged, right=b"text"))
     with pytest.raises(Unusable):
-        maker("image").evaluation(image(b"text"))
+        maker().training(dataclasses.replace(damaged, right=b"text"), rng())
+    with pytest.raises(Unusable):
+        maker("image").training(image(b"text"), rng())
 
 
 def test_labels_are_read_from_the_report_in_either_language():
     both = image(disc_at("left"), "possible drusen, no haemorrhage")
     both = dataclasses.replace(both, caption=both.caption | {"zh": "可疑玻璃膜疣，未见出血"})
     for language in ("en", "zh"):
-        make = maker("image", language=language)
-        for sample in (make.evaluation(both), make.training(both, rng())):
-            assert labels_of(sample) == {"drusen"}
-            assert sample["labels"].dtype == np.float32
+        sample = maker("image", language=language).training(both, rng())
+        assert labels_of(sample) == {"drusen"}
+        assert sample["labels"].dtype == np.float32
 
 
 def test_a_vocabulary_of_ones_own_gives_the_labels(tmp_path):
@@ -164,7 +168,7 @@ def test_a_vocabulary_of_ones_own_gives_the_labels(tmp_path):
     )
     make = maker("image", extend=(str(extension),))
     vocabulary = load_vocabulary(extend=extension)
-    labels = make.evaluation(image(disc_at("left"), "glittering disc"))["labels"]
+    labels = make.training(image(disc_at("left"), "glittering disc"), rng())["labels"]
     found = {vocabulary.ids[column] for column in np.flatnonzero(labels)}
     assert found == {"starry_disc"}
     assert len(labels) == len(vocabulary)
@@ -173,7 +177,7 @@ def test_a_vocabulary_of_ones_own_gives_the_labels(tmp_path):
 
 def test_a_report_without_findings_is_unknown_whatever_the_stored_labels_say():
     for caption in ("", "follow-up in six months"):
-        assert labels_of(maker("image").evaluation(image(disc_at("left"), caption))) == set()
+        assert labels_of(unchanged(image(disc_at("left"), caption), "image")) == set()
 
 
 def test_expert_pairs_have_no_labels():
@@ -206,13 +210,3 @@ def test_language_falls_back_to_the_one_that_exists():
     assert choose_text(both, "mixed") == "a"
     assert {choose_text(both, "mixed", rng(seed)) for seed in range(20)} == {"a", "b"}
     assert {choose_text(only, "mixed", rng(seed)) for seed in range(20)} == {"a"}
-
-
-def test_blanks_have_the_shape_of_samples():
-    eye = image(disc_at("left"))
-    for kind, record in (("patient", BOTH), ("image", eye), ("category", eye), ("expert", eye)):
-        make = maker(kind)
-        blank, sample = make.blank(), make.evaluation(record)
-        assert {name: np.shape(value) for name, value in blank.items()} == {
-            name: np.shape(value) for name, value in sample.items()
-        }
