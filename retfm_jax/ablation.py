@@ -2,13 +2,13 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,7 @@ from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.evaluate import quick_metrics
+from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.files import write_json
 from retfm_jax.model import load
@@ -70,9 +71,6 @@ def run(args: argparse.Namespace) -> None:
                 f"(it has {', '.join(variants)})"
             )
         variants = {name: variants[name] for name in names}
-    if jax.config.jax_compilation_cache_dir is None:
-        # The seeds of a variant are one program, which need not be compiled again for each.
-        jax.config.update("jax_compilation_cache_dir", str(Path(args.workdir) / "compiled"))
     ablate(
         {
             name: load_config(args.config, [*args.overrides, *overrides])
@@ -193,10 +191,11 @@ def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dic
 def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
     """Mean and spread of every variant, and below them its mean gain over the first."""
     metrics = _shown(spreads)
-    columns = Table(title=title)
-    columns.add_column("variant")
-    for metric in metrics:
-        columns.add_column(metric.replace("/", " "), justify="right")
+    shared, names = _short(metrics)
+    columns = Table(title=f"{title}\n{shared}", title_justify="left")
+    columns.add_column("variant", no_wrap=True)
+    for name in names:
+        columns.add_column(name, justify="right", no_wrap=True)
     for name, by_metric in spreads.items():
         cells = []
         for metric in metrics:
@@ -209,25 +208,34 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
     metrics = _shown(spreads)
-    figure = Figure(figsize=(1.5 + 3 * len(metrics), 1 + 0.45 * len(spreads)), layout="constrained")
+    figure = Figure(figsize=(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     places = range(len(spreads))
-    for panel, metric in zip(panels, metrics, strict=True):
+    shared, names = _short(metrics)
+    figure.suptitle(shared, fontsize=10, x=0.01, ha="left")
+    for panel, metric, name in zip(panels, metrics, names, strict=True):
         for place, by_metric in zip(places, spreads.values(), strict=True):
             values = by_metric[metric].values
             panel.plot(values, [place] * len(values), "o", color="#7aa6d9", markersize=5)
             panel.plot(statistics.fmean(values), place, "|", color="#22262b", markersize=18)
-        panel.set_title(metric.replace("/", " "), fontsize=9)
+        panel.set_title(name, fontsize=9)
         panel.grid(axis="x", color="#d9dde2")
         panel.set_axisbelow(True)
     panels[0].set_yticks(list(places), list(spreads))
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(spreads) - 0.5, -0.5)
     return figure
 
 
 def _shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
     metrics = list(next(iter(spreads.values())))
     return [metric for metric in metrics if metric.endswith(_SHOWN)] or metrics
+
+
+def _short(metrics: Sequence[str]) -> tuple[str, list[str]]:
+    """What the names of metrics have in common, and the rest of each."""
+    parts = [metric.split("/") for metric in metrics]
+    shared = os.path.commonprefix([name[:-1] for name in parts])
+    return readable(" ".join(shared)), [readable(" ".join(name[len(shared) :])) for name in parts]
 
 
 def _deviation(values: Sequence[float]) -> float:

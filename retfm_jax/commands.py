@@ -19,6 +19,7 @@ from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, from_torch, load, to_torch
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER, save_network
+from retfm_jax.runtime.compilation import keep_programs
 from retfm_jax.training import loop
 
 
@@ -38,6 +39,7 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> bool:
     Raises:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
     """
+    keep_programs()
     method = get_method_class(config.method)(config.model)
     weights = None
     if not any((Path(workdir) / FOLDER).glob("[0-9]*")):

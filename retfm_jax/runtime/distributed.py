@@ -21,6 +21,8 @@ from retfm_jax.errors import UserError
 #: Seconds between signs of life, and without one until a process counts as lost.
 _SIGN_EVERY = 3.0
 _SILENCE = 25.0
+#: Seconds that a process may begin later than another: its disks are colder, its cores slower.
+_LATE = 300.0
 #: The last sign of a process that is done.
 _LEFT = "left"
 
@@ -61,8 +63,11 @@ def _several_hosts() -> bool:
     environment = os.environ
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         return True
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    # A batch script without srun has the number of tasks, too, but is none of them.
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment:
         return True
+    if "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+        return True  # Several TPU slices, of which each may be one host.
     if "TPU_WORKER_HOSTNAMES" in environment:
         return "," in environment["TPU_WORKER_HOSTNAMES"]
     # On a TPU virtual machine the pod's hosts stand in its metadata, where jax finds them.
@@ -126,7 +131,7 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
         client.key_value_set(f"retfm/alive/{jax.process_index()}", text, allow_overwrite=True)
 
     def look() -> None:
-        seen = dict.fromkeys(others, ("", time.monotonic()))
+        seen = dict.fromkeys(others, ("", time.monotonic() + _LATE))
         while not leaving.wait(_SIGN_EVERY):
             try:
                 sign(str(time.monotonic()))

@@ -20,14 +20,15 @@ from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
 from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Method, MethodState, Metrics, Params
-from retfm_jax.runtime import distributed
+from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.runtime import distributed, flops
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.runtime.writers import MetricWriter
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
+from retfm_jax.training.padding import cut_padding
 from retfm_jax.training.state import TrainState, abstract_state, create_state
 from retfm_jax.training.step import Prepare, make_train_step
 
@@ -139,6 +140,20 @@ def run(
         other data or to another network.
     """
     workdir = Path(workdir)
+    checkpoints = Checkpoints(workdir, config.train.keep)
+    with distributed.watch(lambda: _resume_point(checkpoints)), _explained(checkpoints):
+        return _run(config, workdir, checkpoints, method, data, weights, evaluate)
+
+
+def _run(
+    config: ExperimentConfig,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    method: Method,
+    data: TrainingData,
+    weights: tuple[Params, dict[str, Any]] | None,
+    evaluate: Evaluate | None,
+) -> TrainState:
     train = config.train
     mesh = make_mesh(config.mesh)
     check_batch_size(train.batch_size, train.microbatches, mesh)
@@ -156,7 +171,8 @@ def run(
         method, optimizer, partition, schedule, data.prepare, abstract, mesh, train.microbatches
     )
 
-    checkpoints = Checkpoints(workdir, train.keep)
+    work = _work_counter(method, partition, abstract)
+
     restored = checkpoints.restore(
         abstract.network(),
         abstract.training(),
@@ -172,7 +188,7 @@ def run(
     meta = {"config": to_dict(config), "versions": _versions()}
     if jax.process_index() == 0:
         write_json(workdir / "config.json", meta["config"])
-    log = _Log(config, workdir, checkpoints, step, total)
+    log = _Log(config, workdir, checkpoints, step, total, _peak_flops(config, mesh))
     if restored is not None:
         log.say(f"resuming from {checkpoints.folder / str(step)}")
     profiler = Profiler(workdir, train.profile)
@@ -187,11 +203,9 @@ def run(
 
     with (
         StopSignal() as signal,
-        distributed.watch(lambda: _resume_point(checkpoints)),
-        _explained(checkpoints),
         log,
         contextlib.closing(profiler),
-        contextlib.closing(data.open(step, mesh)) as batches,
+        contextlib.closing(_batches(config, method, data, step, mesh)) as batches,
     ):
         while True:
             stopping = log.stop_agreed(signal)
@@ -205,7 +219,7 @@ def run(
             profiler.before_step(step, state)
             state, metrics = train_step(state, batch.arrays, _stop_flags(signal, mesh))
             step += 1
-            log.add(step, metrics, batch.record_ids)
+            log.add(step, metrics, batch.record_ids, work(batch.arrays))
             due = train.evaluate_every and (step % train.evaluate_every == 0 or step == total)
             if due and evaluate is not None:
                 log.drain()
@@ -219,6 +233,39 @@ def run(
             "there"
         )
     return state
+
+
+def _batches(
+    config: ExperimentConfig, method: Method, data: TrainingData, step: int, mesh: Mesh
+) -> Generator[Any, None, None]:
+    """The batches from that of `step` on, without padding where that changes no embedding."""
+    batches = data.open(step, mesh)
+    multiple = config.train.text_multiple
+    return cut_padding(batches, multiple) if multiple and method.ignores_padding else batches
+
+
+def _work_counter(
+    method: Method, partition: Partition, abstract: TrainState
+) -> Callable[[Batch], int]:
+    """Counts the model FLOPs of a step from the shapes of its batch, once for each."""
+    counted: dict[tuple[tuple[int, ...], ...], int] = {}
+
+    def count(batch: Batch) -> int:
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes not in counted:
+            counted[shapes] = flops.training_flops(
+                method, abstract.params, abstract.method_state, batch, partition.fixed
+            )
+        return counted[shapes]
+
+    return count
+
+
+def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
+    """Of all devices together in the experiment's compute type; None where it is not known."""
+    device = mesh.devices.flat[0]
+    peak = flops.peak_flops(device.device_kind, getattr(config.model, "dtype", "float32"))
+    return None if peak is None else peak * mesh.size
 
 
 def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
@@ -238,10 +285,10 @@ def _check_resume(
 
     before, now = meta["config"], to_dict(config)
     for section in ("method", "model"):
-        if before[section] != now[section]:
+        differences = _differences(before[section], now[section], f"config.{section}")
+        if differences:
             raise UserError(
-                f"{workdir} holds checkpoints of another network: "
-                f"{_differences(before[section], now[section], f'config.{section}')}. "
+                f"{workdir} holds checkpoints of another network: {differences}. "
                 "Resume with that configuration, or take another workdir"
             )
     check_identity(identity, data.identity)
@@ -255,7 +302,7 @@ def _differences(before: Any, now: Any, where: str) -> str:
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
         )
-    return f"{where} was {before!r} and is {now!r}"
+    return f"{where} was {before!r} and is {now!r}" if before != now else ""
 
 
 def _versions() -> dict[str, str]:
@@ -306,16 +353,19 @@ class _Log:
         checkpoints: Checkpoints,
         step: int,
         total: int,
+        peak_flops: float | None,
     ):
         self._train = config.train
         self._workdir = workdir
         self._checkpoints = checkpoints
         self._total = total
-        self._pending: collections.deque[tuple[int, Metrics, list[str]]] = collections.deque()
+        self._peak_flops = peak_flops
+        self._pending: collections.deque[tuple[int, Metrics, list[str], int]] = collections.deque()
         self._stop = False
         # Time since, and steps read since, the clock was set: None while the step compiles.
         self._since: float | None = None
         self._steps = 0
+        self._work = 0
         chief = jax.process_index() == 0
         self._writer = MetricWriter(workdir, step) if chief else None
         self._bar = tqdm(
@@ -340,13 +390,16 @@ class _Log:
         if self._writer is not None:
             self._bar.write(text)
 
-    def add(self, step: int, metrics: Metrics, record_ids: list[str]) -> None:
+    def add(self, step: int, metrics: Metrics, record_ids: list[str], work: int) -> None:
         """Takes the metrics of a step, which the devices may still be computing.
+
+        Args:
+          work: the step's model FLOPs.
 
         Raises:
           UserError: the loss of a step a little before was not finite.
         """
-        self._pending.append((step, metrics, record_ids))
+        self._pending.append((step, metrics, record_ids, work))
         while len(self._pending) > LAG:
             self._read()
 
@@ -371,7 +424,7 @@ class _Log:
         self._since = None
 
     def _read(self) -> None:
-        step, metrics, record_ids = self._pending.popleft()
+        step, metrics, record_ids, work = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self._stop |= values.pop("stop") > 0
         for name in ("loss", "grad_norm"):
@@ -379,15 +432,19 @@ class _Log:
                 raise self._not_finite(step, name, values[name], record_ids)
         now = time.perf_counter()
         if self._since is None:
-            self._since, self._steps = now, 0
+            self._since, self._steps, self._work = now, 0, 0
         else:
             self._steps += 1
+            self._work += work
         self._bar.update()
         if step % self._train.log_every == 0 or step == self._total:
             if self._steps:
-                rate = self._steps * self._train.batch_size / (now - self._since)
-                values["samples_per_second"] = rate
-                self._since, self._steps = now, 0
+                seconds = now - self._since
+                values["samples_per_second"] = self._steps * self._train.batch_size / seconds
+                values["model_flops_per_second"] = self._work / seconds
+                if self._peak_flops is not None:
+                    values["mfu"] = self._work / seconds / self._peak_flops
+                self._since, self._steps, self._work = now, 0, 0
             self._bar.set_postfix(
                 loss=f"{values['loss']:.4f}",
                 samples_s=f"{values.get('samples_per_second', math.nan):.1f}",

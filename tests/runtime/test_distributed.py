@@ -17,8 +17,10 @@ from retfm_jax.runtime import distributed
     [
         ({}, False),
         ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, True),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a", "TPU_WORKER_HOSTNAMES": "b"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
     ],
@@ -58,7 +60,7 @@ def _two(mode):
         )
         for index in range(2)
     ]
-    return [process.communicate(timeout=120)[0] for process in processes]
+    return [process.communicate(timeout=300)[0] for process in processes]
 
 
 def test_a_barrier_names_the_process_that_does_not_come():

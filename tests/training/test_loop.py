@@ -19,7 +19,8 @@ from toy_training import Toy, flat, toy_config, toy_data, toy_run
 
 from retfm_jax.config import ProfileConfig
 from retfm_jax.errors import UserError
-from retfm_jax.runtime import mesh
+from retfm_jax.runtime import flops, mesh
+from retfm_jax.runtime.checkpoints import load_network
 from retfm_jax.training import loop
 
 
@@ -84,13 +85,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert len(_lines(tmp_path)) == 3
 
 
-def test_workdir_holds_what_is_promised(tmp_path):
+def test_workdir_holds_what_is_promised(tmp_path, monkeypatch):
     seen = []
 
     def evaluate(params, state):
         seen.append(float(params["logit_scale"]))
         return {"auroc": 0.5}
 
+    monkeypatch.setattr(flops, "training_flops", lambda *_: 5_000_000)
+    monkeypatch.setattr(flops, "peak_flops", lambda kind, dtype: {"cpu": 1e12}[kind])
     config = toy_config(4)
     train = dataclasses.replace(config.train, evaluate_every=2, profile=ProfileConfig(1, 2))
     toy_run(tmp_path, dataclasses.replace(config, train=train), evaluate=evaluate)
@@ -98,6 +101,10 @@ def test_workdir_holds_what_is_promised(tmp_path):
     assert [line["step"] for line in _lines(tmp_path) if "eval/auroc" in line] == [2, 4]
     line = _lines(tmp_path)[0]
     assert {"loss", "accuracy", "grad_norm", "learning_rate"} <= line.keys()
+    last = _lines(tmp_path)[-2]  # Behind it stands the evaluation.
+    steps_per_second = last["samples_per_second"] / toy_training.BATCH
+    assert last["model_flops_per_second"] == pytest.approx(5e6 * steps_per_second)
+    assert last["mfu"] == pytest.approx(last["model_flops_per_second"] / 1e12)
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert (tmp_path / "checkpoints" / "4").is_dir()
@@ -174,11 +181,11 @@ def test_killed_five_times_ends_with_the_same_bits(tmp_path):
     undisturbed = _start(tmp_path / "whole")
     for step in sorted(steps):
         killed = _start(tmp_path / "killed", "--kill-at", str(step))
-        output, _ = killed.communicate(timeout=120)
+        output, _ = killed.communicate(timeout=300)
         assert killed.returncode == -signal.SIGKILL, output
     last = _start(tmp_path / "killed")
     for process in (last, undisturbed):
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     with (
         np.load(tmp_path / "whole" / "final.npz") as whole,
@@ -203,7 +210,7 @@ def _start_two(workdir, *arguments, second=()):
             workdir,
             *arguments,
             *(second if index else ()),
-            devices=2,
+            devices=4,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(index),
@@ -212,23 +219,29 @@ def _start_two(workdir, *arguments, second=()):
     ]
 
 
-def test_two_processes_train_as_one_and_stop_together(tmp_path):
-    one = _start(tmp_path / "one", "--steps", "6", devices=4)
-    output, _ = one.communicate(timeout=120)
+def test_two_processes_train_as_one_stop_together_and_are_continued_by_either(tmp_path):
+    one = _start(tmp_path / "one", "--steps", "6", devices=8)
+    output, _ = one.communicate(timeout=300)
     assert one.returncode == 0, output
     # The second process alone is told to stop; both save the same step.
     two = _start_two(
         tmp_path / "two", "--steps", "6", second=("--kill-at", "1", "--signal", "SIGTERM")
     )
-    outputs = [process.communicate(timeout=120)[0] for process in two]
+    outputs = [process.communicate(timeout=300)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
     assert "after step 4 of 6" in outputs[0]
-    two = _start_two(tmp_path / "two", "--steps", "6")
-    outputs = [process.communicate(timeout=120)[0] for process in two]
+    two = _start_two(tmp_path / "two", "--steps", "5")
+    outputs = [process.communicate(timeout=300)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
+    last = _start(tmp_path / "two", "--steps", "6", devices=8)
+    output, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, output
     losses = [[line["loss"] for line in _lines(tmp_path / run)] for run in ("one", "two")]
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    ones, twos = (flat(load_network(tmp_path / run)[0]) for run in ("one", "two"))
+    for path, leaf in ones.items():
+        np.testing.assert_allclose(twos[path], leaf, atol=1e-4, err_msg=path)
 
 
 def test_a_run_goes_on_on_another_mesh_with_the_same_losses(tmp_path, monkeypatch):
@@ -250,9 +263,9 @@ def test_a_run_goes_on_on_another_mesh_with_the_same_losses(tmp_path, monkeypatc
 
 def test_a_lost_process_ends_the_other_one_with_a_message(tmp_path):
     two = _start_two(tmp_path, "--steps", "200000", second=("--kill-at", "20"))
-    two[1].communicate(timeout=120)
+    two[1].communicate(timeout=300)
     began = time.monotonic()
-    output, _ = two[0].communicate(timeout=120)
+    output, _ = two[0].communicate(timeout=300)
     assert two[0].returncode == 1, output
     assert "process 1 of 2 gives no sign of life" in output
     assert f"the last good checkpoint is {tmp_path / 'checkpoints'}" in output

@@ -1,0 +1,36 @@
+"""Where compiled programs are kept, so that a run does not compile what an earlier one did."""
+
+import os
+import platform
+import zlib
+from pathlib import Path
+
+import jax
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in `$XDG_CACHE_HOME/retfm_jax/compiled` (`~/.cache/...`).
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder. A run of several processes keeps programs only
+    where that names one: processes of which some find a program that the others do not have cannot
+    compile it together. To be called when the processes of a run have found each other.
+    """
+    if jax.config.jax_compilation_cache_dir is not None or jax.process_count() > 1:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = folder / "retfm_jax" / "compiled"
+    if jax.default_backend() == "cpu":
+        # JAX tells chips apart by their kind, which for every processor is "cpu": a home that
+        # unlike hosts share would give one of them instructions that it does not have.
+        folder = folder / f"cpu-{_processor():08x}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _processor() -> int:
+    """A number for what this host's processor can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return zlib.crc32("\n".join([platform.machine(), *told[:2]]).encode())
