@@ -11,10 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from retfm_jax.config import DataConfig, ExperimentConfig, from_dict, load_config, to_dict
+from retfm_jax.config import (
+    DataConfig,
+    ExperimentConfig,
+    MeshConfig,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import Tokenizer
@@ -22,6 +30,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import class_prompts
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 
 #: An image as users have it: a path, encoded bytes, or decoded RGB.
 Image = str | Path | bytes | UInt8[np.ndarray, "h w 3"]
@@ -47,6 +56,8 @@ class RetinalModel:
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
         self._tokenizer: Tokenizer | None = None
+        #: The parameters that were copied to all devices, their copies, and the devices.
+        self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
 
     @property
     def data_config(self) -> DataConfig:
@@ -195,21 +206,37 @@ class RetinalModel:
         return self._tokenizer(texts)
 
     def _chunked(self, what: str, count: int, rows: Any) -> dict[str, Embedding]:
-        """Runs the network over samples in chunks of one size."""
+        """Runs the network over samples in chunks of one size, over all devices where it pays."""
         if not count:
             raise UserError(f"there are no {what} to embed")
+        devices = jax.local_devices()
+        devices = devices if count >= _CHUNK * len(devices) else devices[:1]
+        size = _CHUNK * len(devices)
         parts: dict[str, list[np.ndarray]] = {}
         rows = iter(rows)
-        for start in range(0, count, _CHUNK):
-            chunk = [next(rows) for _ in range(min(_CHUNK, count - start))]
-            padded = chunk + chunk[-1:] * (_CHUNK - len(chunk))
+        for start in range(0, count, size):
+            chunk = [next(rows) for _ in range(min(size, count - start))]
+            padded = chunk + chunk[-1:] * (size - len(chunk))
             batch = {name: np.stack([row[name] for row in padded]) for name in chunk[0]}
-            for name, value in self._call(what, batch).items():
+            for name, value in self._spread(what, batch, devices).items():
                 parts.setdefault(name, []).append(np.asarray(value)[: len(chunk)])
         return {name: np.concatenate(part) for name, part in parts.items()}
 
     def _call(self, what: str, batch: Batch) -> dict[str, jax.Array]:
         return self._functions[what](self.params, self.state, batch)
+
+    def _spread(
+        self, what: str, batch: Batch, devices: Sequence[jax.Device]
+    ) -> dict[str, jax.Array]:
+        """`_call` with the samples divided over devices."""
+        if len(devices) == 1:
+            return self._call(what, batch)
+        network = self.params, self.state
+        if self._copies is None or self._copies[0] is not self.params:
+            mesh = make_mesh(MeshConfig(), devices)
+            self._copies = self.params, jax.device_put(network, replicated(mesh)), mesh
+        _, copies, mesh = self._copies
+        return self._functions[what](*copies, jax.device_put(batch, batch_sharding(mesh)))
 
     @functools.cached_property
     def _functions(self) -> dict[str, Callable]:
