@@ -433,4 +433,4 @@ def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipResNetConfig
     sizes = infer_config(shapes)
     places = majority(shapes, (("attnpool.positional_embedding", 0),), 50) - 1
     grid = max(math.isqrt(max(places, 0)), 1)
-    return ClipResNetConfig(sizes.stages, sizes.width, 32 * grid)
+    return ClipResNetConfig(sizes.stages, sizes.width, image_size=32 * grid)
