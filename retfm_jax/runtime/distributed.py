@@ -149,6 +149,7 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
                 elif now - seen[process][1] > _SILENCE:
                     _end(f"process {process} of {jax.process_count()}", resume_point())
 
+    sign("begun")
     watcher = threading.Thread(target=look, name="watch", daemon=True)
     watcher.start()
     try:
