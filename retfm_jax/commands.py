@@ -41,11 +41,12 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> bool:
     """
     keep_programs()
     method = get_method_class(config.method)(config.model)
+    # First: what is wrong with data or tokenizer is said before a large network is drawn.
+    data = loop.TrainingData.of(config, method)
     weights = None
     if not any((Path(workdir) / FOLDER).glob("[0-9]*")):
         params, state = initial_network(config, method)
         weights = params, state.batch_stats
-    data = loop.TrainingData.of(config, method)
     state = loop.run(
         config, workdir, method, data, weights=weights, evaluate=interval_evaluation(config, method)
     )
