@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -192,10 +192,12 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
     """Mean and spread of every variant, and below them its mean gain over the first."""
     metrics = _shown(spreads)
     shared, names = _short(metrics)
-    columns = Table(title=f"{title}\n{shared}", title_justify="left")
+    columns = Table(
+        title=f"{title}\n{shared}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     columns.add_column("variant", no_wrap=True)
     for name in names:
-        columns.add_column(name, justify="right", no_wrap=True)
+        columns.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, by_metric in spreads.items():
         cells = []
         for metric in metrics:
@@ -208,7 +210,8 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
     metrics = _shown(spreads)
-    figure = Figure(figsize=(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads)), layout="constrained")
+    size = 1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     places = range(len(spreads))
     shared, names = _short(metrics)
@@ -234,8 +237,11 @@ def _shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
 def _short(metrics: Sequence[str]) -> tuple[str, list[str]]:
     """What the names of metrics have in common, and the rest of each."""
     parts = [metric.split("/") for metric in metrics]
-    shared = os.path.commonprefix([name[:-1] for name in parts])
-    return readable(" ".join(shared)), [readable(" ".join(name[len(shared) :])) for name in parts]
+    first, last = min(parts), max(parts)  # what these two share, all do
+    shared = 0
+    while shared < len(first) - 1 and first[shared] == last[shared]:
+        shared += 1
+    return readable("_".join(first[:shared])), [readable("_".join(name[shared:])) for name in parts]
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -31,7 +31,7 @@ _COLOURS = (
     "#4a5568", "#7aa6d9", "#e7a765", "#77b78f", "#d68bbb", "#a995cf", "#7cc4ce", "#dc8c83",
 )  # fmt: skip
 _ACRONYMS = frozenset(
-    "amd auroc brao brvo cnv crao crvo f1 irma npdr pdr rnfl rpe vkh".split()  # noqa: SIM905
+    "aca amd auroc brao brvo cnv crao crvo f1 irma npdr pdr rnfl rpe vkh".split()  # noqa: SIM905
 )
 #: Families that hold Chinese characters, as common systems name them.
 _CJK_FAMILIES = (
