@@ -23,6 +23,11 @@ _SIGN_EVERY = 3.0
 _SILENCE = 25.0
 #: Seconds that a process may begin later than another: its disks are colder, its cores slower.
 _LATE = 300.0
+#: What helps where processes do not find each other.
+_BY_HAND = (
+    "Check that all of them were started and reach the coordinator; JAX_COORDINATOR_ADDRESS, "
+    "JAX_NUM_PROCESSES and JAX_PROCESS_ID state them by hand"
+)
 #: The last sign of a process that is done.
 _LEFT = "left"
 
@@ -35,28 +40,44 @@ def start(timeout: int = 300) -> None:
     on a TPU pod. To be called before anything touches a device.
 
     Args:
-      timeout: seconds to wait for the other processes.
+      timeout: seconds to wait for the other processes; after them this one ends with a message.
 
     Raises:
-      UserError: the processes did not find each other.
+      UserError: what the environment says of the processes makes no sense.
     """
     if jax.distributed.is_initialized() or not _several_hosts():
         return
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    # At its own time limit the runtime aborts the process without a word for the user.
+    limit = threading.Timer(timeout, _end_alone, (timeout, index))
+    limit.daemon = True
+    limit.start()
     try:
         jax.distributed.initialize(
             num_processes=None if count is None else int(count),
             process_id=None if index is None else int(index),
-            initialization_timeout=timeout,
+            initialization_timeout=2 * timeout,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes of this run did not find each other: {error}. Check that all of them "
-            "were started and reach the coordinator; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
-            "and JAX_PROCESS_ID state them by hand"
+            f"the processes of this run did not find each other: {error}. {_BY_HAND}"
         ) from error
+    finally:
+        limit.cancel()
+
+
+def _end_alone(timeout: int, index: str | None) -> None:
+    here = "this process" if index is None else f"process {index}"
+    print(
+        f"\nerror: {here} waited {timeout} s for the others of this run, and not all of them came. "
+        "Each one that is there ends with this message: look at those that do not say it. "
+        f"{_BY_HAND}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _several_hosts() -> bool:

@@ -41,11 +41,12 @@ def test_alone_nothing_is_waited_for():
     np.testing.assert_array_equal(distributed.to_host({"a": np.arange(3)})["a"], [0, 1, 2])
 
 
-def _two(mode):
+def _processes(mode, indices):
+    """Those of two processes that come."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         address = f"localhost:{listener.getsockname()[1]}"
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, __file__, mode],
             env=os.environ
@@ -58,13 +59,13 @@ def _two(mode):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for index in range(2)
+        for index in indices
     ]
-    return [process.communicate(timeout=300)[0] for process in processes]
 
 
 def test_a_barrier_names_the_process_that_does_not_come():
-    first, second = _two("barrier")
+    processes = _processes("barrier", [0, 1])
+    first, second = (process.communicate(timeout=300)[0] for process in processes)
     assert "met" in first
     assert "met" in second
     assert "waited 2 s at 'second' for process 1 of 2" in first
@@ -72,12 +73,21 @@ def test_a_barrier_names_the_process_that_does_not_come():
     assert "[True, False]" in second
 
 
+def test_a_process_whose_others_never_come_says_so():
+    (alone,) = _processes("alone", [0])
+    assert (
+        "error: process 0 waited 2 s for the others of this run"
+        in alone.communicate(timeout=300)[0]
+    )
+    assert alone.returncode == 1
+
+
 def _main():
     import time
 
     import jax
 
-    distributed.start(timeout=60)
+    distributed.start(timeout=2 if "alone" in sys.argv else 60)
     mine = jax.process_index() == 1
     print([distributed.any_process(mine), distributed.any_process(False)])
     distributed.barrier("first", timeout=30)
