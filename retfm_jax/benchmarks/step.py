@@ -315,6 +315,12 @@ def _check_comparable(config: ExperimentConfig) -> None:
         )
     if config.optimizer.frozen:
         raise UserError("--against torch compares whole updates: set config.optimizer.frozen=[]")
+    rows = config.train.batch_size
+    if (getattr(model.image, "norm_batch", None) or rows) != rows:
+        raise UserError(
+            "--against torch: PyTorch's batch norms normalise the whole batch: set "
+            "config.model.image.norm_batch=null"
+        )
     for name in ("image", "text"):
         tower = getattr(model, name)
         if getattr(tower, "remat", "none") == "dots":
