@@ -35,6 +35,9 @@ from retfm_jax.training.optimizers import Partition, learning_rate_schedule, mak
 from retfm_jax.training.state import TrainState, abstract_state
 from retfm_jax.training.step import make_train_step
 
+#: A program that stands in for that of a GPU never runs: no time is spent on its machine code.
+_UNRUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 class Rule(NamedTuple):
     """How one parameter lies on the devices; gradients, moments and momentum copies lie alike."""
@@ -80,7 +83,8 @@ class Plan:
     Attributes:
       memory: bytes per device by kind: what the state and the batch hold, exactly; of a program
         that was compiled also its `temporaries` (activations, gradients) and `code`.
-      needed: bytes per device as the compiler says; for devices whose compiler is not here the
+      needed: the sum of these, or what a compiler says that refuses. One that accepts may lay kinds
+        over one another that are not needed at once. For devices whose compiler is not here the
         temporaries are those of the CPU's.
       capacity: bytes per device that programs can have; None where unknown.
       model_flops: of a step, what the method needs, all devices together.
@@ -210,7 +214,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     chip = topology.chip
     capacity = None if chip is None else chip.memory
     try:
-        compiled = traced.lower().compile()
+        compiled = traced.lower().compile({} if topology.real else _UNRUN)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -405,7 +409,9 @@ def _verdict(planned: Plan) -> str:
         return f"needs {_size(planned.needed)} a device; the memory of this device is not known"
     sizes = f"{_size(planned.needed)} of {_size(planned.capacity)} a device"
     if planned.fits:
-        return f"[bold green]fits[/]: {sizes}"
+        over = planned.needed > planned.capacity
+        how = " (the sum of all kinds; the compiler lays some over others)" if over else ""
+        return f"[bold green]fits[/]: {sizes}{how}"
     missing = _size(planned.needed - planned.capacity)
     return (
         f"[bold red]does not fit[/]: {sizes}, {missing} too much. Raise config.train.microbatches "
