@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -39,11 +39,11 @@ th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #22262b; font-weight: 600; }
 tbody td { border-bottom: 1px solid #e7eaee; vertical-align: top; }
-td:first-child { white-space: normal; }
+thead th { white-space: normal; vertical-align: bottom; }
 td small { display: block; color: #5a6470; font-size: .8em; line-height: 1.2; }
 img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-.pair img { max-width: 600px; }
+.pair img { max-width: min(600px, 48%); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem; }
 figure { margin: 0; font-size: .82rem; }
 figure .eyes { display: flex; gap: 4px; background: #000; border-radius: 4px; overflow: hidden; }
@@ -111,10 +111,7 @@ def _protocols(sections: Sequence[Section]) -> str:
     rows = [
         [
             section.title,
-            *(
-                section.overall(name) if section.folds else section.measured.overall.get(name)
-                for name, _ in columns
-            ),
+            *((section.folds or section.measured.overall).get(name) for name, _ in columns),
             len(section.measured.predictions.samples),
         ]
         for section in sections
@@ -159,10 +156,7 @@ def _section(section: Section) -> str:
 def _classes(section: Section) -> str:
     classes = section.measured.metrics.classes
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
-    rows = [
-        [readable(label), *(row.get(name) for name in names)]
-        for label, row in classes.items()
-    ]
+    rows = [[readable(label), *(row.get(name) for name in names)] for label, row in classes.items()]
     rows += [
         [readable(label), why, *[""] * (len(names) - 1)]
         for label, why in section.measured.metrics.left_out.items()
@@ -171,9 +165,12 @@ def _classes(section: Section) -> str:
 
 
 def _cell(value: Any) -> str:
-    """What stands in a cell of a table; an interval stands below its estimate."""
+    """What stands in a cell of a table; an interval, or the spread over folds, stands below."""
     if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
         return "–"
+    if isinstance(value, Mapping):
+        spread = f"<small>± {value['spread'] or 0:.3f}</small>"
+        return "–" if value["mean"] is None else f"{value['mean']:.3f}{spread}"
     if isinstance(value, Estimate):
         return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
     return _text(value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from retfm_jax.data.sources import RecordSource
@@ -105,7 +106,7 @@ def console_tables(results: Results) -> list[Table]:
         shown = ", 95% intervals by patient" if interval else ""
         table = _table(f"{results.data}: overall{shown}", "protocol")
         for _, title in columns:
-            table.add_column(title, justify="right")
+            table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
         for section in results.sections:
             table.add_row(
                 section.title,
@@ -127,7 +128,7 @@ def console_tables(results: Results) -> list[Table]:
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, no_wrap=True)
     return table
 
