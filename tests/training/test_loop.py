@@ -230,18 +230,21 @@ def test_two_processes_train_as_one_stop_together_and_are_continued_by_either(tm
     outputs = [process.communicate(timeout=300)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
     assert "after step 4 of 6" in outputs[0]
-    two = _start_two(tmp_path / "two", "--steps", "5")
+    shutil.copytree(tmp_path / "two", tmp_path / "moved")
+    two = _start_two(tmp_path / "two", "--steps", "6")
     outputs = [process.communicate(timeout=300)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
-    last = _start(tmp_path / "two", "--steps", "6", devices=8)
-    output, _ = last.communicate(timeout=300)
-    assert last.returncode == 0, output
-    losses = [[line["loss"] for line in _lines(tmp_path / run)] for run in ("one", "two")]
-    assert len(losses[0]) == 6
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    ones, twos = (flat(load_network(tmp_path / run)[0]) for run in ("one", "two"))
-    for path, leaf in ones.items():
-        np.testing.assert_allclose(twos[path], leaf, atol=1e-4, err_msg=path)
+    moved = _start(tmp_path / "moved", "--steps", "6", devices=8)
+    output, _ = moved.communicate(timeout=300)
+    assert moved.returncode == 0, output
+    wanted = flat(load_network(tmp_path / "one")[0])
+    wanted_losses = [line["loss"] for line in _lines(tmp_path / "one")]
+    assert len(wanted_losses) == 6
+    for run in ("two", "moved"):
+        losses = [line["loss"] for line in _lines(tmp_path / run)]
+        np.testing.assert_allclose(losses, wanted_losses, rtol=1e-5)
+        for path, leaf in flat(load_network(tmp_path / run)[0]).items():
+            np.testing.assert_allclose(leaf, wanted[path], atol=1e-4, err_msg=path)
 
 
 def test_a_run_goes_on_on_another_mesh_with_the_same_losses(tmp_path, monkeypatch):
