@@ -91,8 +91,9 @@ def test_retclip_vit_b16_with_bert_base():
     [
         ("vilref", VilrefConfig(image=CLIP_SIZES["RN50"], embed_dim=1024), 538),
         ("keepfit", KeepfitConfig(), 524),
+        ("keepfit", KeepfitConfig(attention=False, expert_weight=0.0, revision_weight=0.0), 520),
     ],
-    ids=["vilref_rn50", "keepfit_resnet50"],
+    ids=["vilref_rn50", "keepfit_resnet50", "flair_resnet50"],
 )
 def test_residual_networks_with_bert_base(method, config, count):
     built = get_method_class(method)(config)
