@@ -1,6 +1,7 @@
 """What is compared with PyTorch is the same training: loss by loss, optimiser included."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,17 +53,32 @@ def _config(method: str, *overrides: str):
     return load_config(name, [*entries, *overrides])
 
 
-@pytest.mark.parametrize("method", _METHODS)
-def test_the_first_losses_are_ours(method: str, tmp_path):
+def _both(method: str, folder: Path) -> tuple[step.Trainer, TorchStep]:
     # Networks this small gain nothing from threads, which wait for one another actively.
     torch.set_num_threads(1)
     trainer = step.one_device(_config(method))
-    theirs = TorchStep(**step.torch_arguments(trainer, tmp_path, steps=4))
-    np.testing.assert_allclose(theirs.first_loss(), trainer.loss(), rtol=1e-5)
+    return trainer, TorchStep(**step.torch_arguments(trainer, folder, steps=4))
+
+
+@pytest.mark.parametrize("method", ["retclip", "vilref"])
+def test_training_goes_the_same_way(method: str, tmp_path):
+    trainer, theirs = _both(method, tmp_path)
+    first = theirs.first_loss()
     compiled = trainer.compile().compiled
     ours = [trainer.run(compiled) for _ in range(4)]
     assert abs(ours[0] - ours[3]) > 1e-2  # the optimiser moved it
+    np.testing.assert_allclose(first, ours[0], rtol=1e-5)
     np.testing.assert_allclose([theirs.step()[1] for _ in range(4)], ours, rtol=1e-3)
+
+
+def test_the_residual_network_is_the_same(tmp_path):
+    trainer, theirs = _both("keepfit", tmp_path)
+    ours = trainer.loss()
+    np.testing.assert_allclose(theirs.first_loss(), ours, rtol=1e-5)
+    np.testing.assert_allclose(theirs.step()[1], ours, rtol=1e-5)  # the first look changed nothing
+
+
+def test_different_losses_are_refused():
     with pytest.raises(UserError, match=r"first loss is 1\.0+ here and 2\.0+ in PyTorch"):
         step._check_losses({"ours": 1.0, "torch": 2.0}, "float32")
 
