@@ -288,36 +288,49 @@ class _Vilref(nn.Module):
                 "labels": new(size, labels.shape[1]),
             }
         scale = self.logit_scale.exp()
-        remembered = self._queue.get
-        loss = self._direction(image, text, scale, labels, remembered("text"))
-        loss = (loss + self._direction(text, image, scale, labels, remembered("image"))) / 2
-        if size and self.training:
+        followed = None, None
+        if size:
             with torch.no_grad():
-                image, text = _embed_pairs(self._momentum, batch)
-            self._push(image, text, labels)
+                followed = _embed_pairs(self._momentum, batch)
+        sides = (image, text, "text", followed[1]), (text, image, "image", followed[0])
+        loss = sum(self._direction(*side, scale, labels) for side in sides) / 2
+        if size and self.training:
+            self._push(*followed, labels)
         return loss
 
     def _direction(
-        self, queries: Tensor, others: Tensor, scale: Tensor, labels: Tensor, queue: Tensor | None
+        self,
+        queries: Tensor,
+        others: Tensor,
+        name: str,
+        followed: Tensor | None,
+        scale: Tensor,
+        labels: Tensor,
     ) -> Tensor:
-        rows, other_labels = len(queries), labels
-        present = torch.ones(rows, dtype=torch.bool, device=queries.device)
-        if queue is not None:
-            others = torch.cat([others, queue])
-            other_labels = torch.cat([labels, self._queue["labels"]])
-            filled = torch.arange(len(queue), device=queries.device) < self._filled
-            present = torch.cat([present, filled])
+        rows, device = len(queries), queries.device
+        positive = scale * (queries * others).sum(1, keepdim=True)
         logits = scale * queries @ others.T
+        other_labels = labels
+        present = torch.ones(rows, dtype=torch.bool, device=device)
+        if followed is not None:
+            # Entries compete with what their own encoders make of the pair.
+            ahead = positive - scale * (queries * followed).sum(1, keepdim=True)
+            logits = torch.cat([logits, scale * queries @ self._queue[name].T + ahead], 1)
+            other_labels = torch.cat([labels, self._queue["labels"]])
+            filled = torch.arange(len(self._queue[name]), device=device) < self._filled
+            present = torch.cat([present, filled])
         shared = labels @ other_labels.T
         product = labels.sum(1)[:, None] * other_labels.sum(1)
         same = (shared * shared == product) & (product > 0)
         agreement = torch.where(same, 0.0, shared / product.clamp(min=1).sqrt())
         weights = self._model["gamma"] * torch.log1p(-agreement)
         weights = torch.where(same, _EXCLUDED, weights)
-        own = torch.arange(rows, device=queries.device)
+        own = torch.arange(rows, device=device)
         weights[own, own] = 0.0
-        logits = torch.where(present, logits + weights, _EXCLUDED)
-        return F.cross_entropy(logits, own)
+        logits = logits + weights
+        if self._model["calibrated"]:
+            logits = torch.logaddexp(logits, torch.log(-torch.expm1(weights)) + positive)
+        return F.cross_entropy(torch.where(present, logits, _EXCLUDED), own)
 
     @torch.no_grad()
     def _push(self, image: Tensor, text: Tensor, labels: Tensor) -> None:
