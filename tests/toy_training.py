@@ -68,7 +68,6 @@ class Toy(Method):
     config_class = ToyConfig
     default_experiment = ""
     sample_kind = "image"
-    ignores_padding = True  # There is none.
     unused = ("leftover",)
 
     def network(self, rngs):
