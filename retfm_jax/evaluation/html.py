@@ -186,7 +186,8 @@ def _mistake(section: Section, mistake: Mistake) -> str:
     if isinstance(record, PatientRecord):
         where += f", {mistake.eye} eye" if mistake.eye else ""
     else:
-        where = where.replace("\\", "/").rsplit("/", 1)[-1]
+        # The eye of a patient, or a file in its folder.
+        where = "/".join(where.replace("\\", "/").split("/")[-2:])
     return (
         f'<figure><div class="eyes">{images}</div><figcaption>{_text(mistake.text)}'
         f"<small>{_text(where)}</small></figcaption></figure>"
