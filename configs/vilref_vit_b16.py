@@ -1,8 +1,8 @@
 """ViLReF with ViT-B/16: single images, Chinese reports, labels read from them.
 
 The network and the optimiser are the published ones. Queue length, momentum and gamma were not
-published. Where ours differs from the recipe: the flip exchanges the eyes (laterality), and compute
-is bfloat16. The variants are the paper's ablation: `retfm ablate --config vilref_vit_b16 ...`.
+published. Where ours differs from the recipe: the flip exchanges the eyes (laterality), compute is
+bfloat16, and the loss is calibrated (see `losses.coupling`). The variants are the paper's ablation: `retfm ablate --config vilref_vit_b16 ...`.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ def get_variants() -> dict[str, dict[str, Any]]:
         "with weights": {"model.queue_size": 0},
         "with queue": {"model.use_labels": False},
         "all": {},
+        "all, not calibrated": {"model.calibrated": False},
     }
 
 

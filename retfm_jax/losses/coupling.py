@@ -74,17 +74,31 @@ def weighted_similarity_coupling(
     queue: Queue | None = None,
     gamma: float = 1.0,
     block_size: int | None = None,
+    *,
+    momentum: tuple[Float[Array, "b d"], Float[Array, "b d"]] | None = None,
+    calibrated: bool = False,
 ) -> Float[Array, ""]:
     r"""Symmetric contrastive loss with eliminated false negatives and weighted negatives.
 
     .. math:: L_{i2t} = -\frac{1}{B} \sum_i \log
-      \frac{e^{s v_i t_i}}{\sum_{j : F_{ij} = 0} w_{ij} e^{s v_i t_j}}, \quad
+      \frac{e^{z_{ii}}}{\sum_{j : F_{ij} = 0} w_{ij} e^{z_{ij}}}, \quad z_{ij} = s v_i t_j, \quad
       L = (L_{i2t} + L_{t2i}) / 2
 
     The candidates j are the batch and the filled entries of the queue, which are always other
     pairs. F marks candidates with the same, non-empty labels, :math:`w_{ij} = (1 - J_{ij})^\gamma`
     weighs the rest and is 1 for the own pair (see `label_similarity`). With empty labels and an
     empty queue this is `contrastive.info_nce`, whatever gamma.
+
+    Two things go beyond that definition, and both leave the gradient of a candidate's similarity
+    at its weight times its share:
+
+    - With `momentum`, an entry k_j of the queue competes with what its own encoder makes of the
+      pair, :math:`\tilde t_i`: :math:`z_{ij} = s (v_i k_j + v_i t_i - v_i \tilde t_i)`. Else the
+      encoders lower the loss by moving on together, away from all that they wrote before.
+    - `calibrated` takes what is removed to lie where the own pair lies, not to be absent:
+      :math:`w_{ij} e^{z_{ij}} + (1 - w_{ij}) e^{z_{ii}}` stands in the sum, with F as w = 0. So the
+      softmax keeps the frequencies of what reports say. Without it one "normal fundus" stands for
+      all that were eliminated against all that is not normal, and its embedding is driven off.
 
     Args:
       image, text: unit-norm embeddings of the batch; row i of both belongs to pair i.
@@ -93,6 +107,9 @@ def weighted_similarity_coupling(
       queue: earlier pairs (see `memory_queue`); None: the batch alone.
       gamma: exponent of the weights.
       block_size: see `contrastive.cross_entropy`.
+      momentum: the batch's images and texts as the encoders that write the queue embed them; None:
+        as if these were the encoders themselves.
+      calibrated: see above.
     """
     image = image.astype(jnp.float32)
     text = text.astype(jnp.float32)
@@ -109,18 +126,26 @@ def weighted_similarity_coupling(
         }
         candidates = jax.tree.map(lambda *parts: jnp.concatenate(parts), candidates, remembered)
 
-    def direction(queries: Float[Array, "b d"], others: Float[Array, "n d"]) -> Array:
+    def direction(
+        queries: Float[Array, "b d"], others: Float[Array, "b d"], name: str, place: int
+    ) -> Array:
+        positive = scale * jnp.sum(queries * others, axis=1)
+        ahead = jnp.zeros_like(positive)
+        if momentum is not None:
+            ahead = positive - scale * jnp.sum(queries * momentum[place], axis=1)
+        entries = others if queue is None else jnp.concatenate([others, queue[name]])
+
         def logits_and_targets(block: dict[str, Array]) -> tuple[Array, Array]:
             own = index[:, None] == block["index"]
             logits = scale * similarity(queries, block["embedding"])
-            logits += log_weights(labels, block["labels"], own, gamma)
+            logits += jnp.where(block["index"] < 0, ahead[:, None], 0.0)
+            weights = log_weights(labels, block["labels"], own, gamma)
+            logits += weights
+            if calibrated:
+                removed = jnp.log(-jnp.expm1(weights))
+                logits = jnp.logaddexp(logits, removed + positive[:, None])
             return jnp.where(block["present"], logits, EXCLUDED), own.astype(jnp.float32)
 
-        return cross_entropy(logits_and_targets, {**candidates, "embedding": others}, block_size)
+        return cross_entropy(logits_and_targets, {**candidates, "embedding": entries}, block_size)
 
-    def with_queue(embedding: Float[Array, "b d"], name: str) -> Float[Array, "n d"]:
-        return embedding if queue is None else jnp.concatenate([embedding, queue[name]])
-
-    total = direction(image, with_queue(text, "text"))
-    total += direction(text, with_queue(image, "image"))
-    return jnp.mean(total) / 2
+    return jnp.mean(direction(image, text, "text", 1) + direction(text, image, "image", 0)) / 2

@@ -38,7 +38,8 @@ class VilrefConfig:
 
     Queue length, momentum and gamma were not published. The paper's ablation is: InfoNCE
     (`use_labels=False, queue_size=0`), elimination only (`gamma=0, queue_size=0`), with weights
-    (`queue_size=0`), with queue (`use_labels=False`), all.
+    (`queue_size=0`), with queue (`use_labels=False`), all. `calibrated=False` is what the paper
+    describes.
 
     Attributes:
       embed_dim: width of both embeddings (1024 for RN50).
@@ -46,6 +47,8 @@ class VilrefConfig:
       use_labels: whether labels eliminate false negatives and weigh the other negatives.
       num_labels: length of the data's label vectors.
       gamma: exponent of the weights; 0 eliminates only.
+      calibrated: whether the loss keeps the frequencies of what reports say, which the paper's
+        description does not (see `losses.coupling`).
       queue_size: pairs in the memory queues; 0 goes without queues and momentum encoders.
       momentum: of the momentum encoders' moving average.
       loss_block: candidates per block of the loss, for batches and queues whose similarities do
@@ -59,6 +62,7 @@ class VilrefConfig:
     use_labels: bool = True
     num_labels: int = 0
     gamma: float = 1.0
+    calibrated: bool = True
     queue_size: int = 4096
     momentum: float = 0.995
     loss_block: int | None = None
@@ -198,12 +202,22 @@ class Vilref(Method):
         scale = jnp.exp(params["log_scale"])
         labels = self._labels(batch, len(image))
         queue = state.carry.get("queue")
-        total = weighted_similarity_coupling(
-            image, text, scale, labels, queue, config.gamma, config.loss_block
-        )
-        plain = info_nce(image, text, scale, block_size=config.loss_block)
+        remembered = None
         if "momentum_image" in embeddings:
             remembered = embeddings["momentum_image"], embeddings["momentum_text"]
+        total = weighted_similarity_coupling(
+            image,
+            text,
+            scale,
+            labels,
+            queue,
+            config.gamma,
+            config.loss_block,
+            momentum=remembered,
+            calibrated=config.calibrated,
+        )
+        plain = info_nce(image, text, scale, block_size=config.loss_block)
+        if remembered is not None:
             queue = memory_queue.push(queue, *remembered, labels)
             state = state._replace(carry=state.carry | {"queue": queue})
         return total, ({"loss_clip": plain, "loss_total": total}, state)

@@ -55,57 +55,120 @@ def test_label_similarity_is_a_cosine_and_knows_the_unknown():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
-def test_without_labels_and_with_an_empty_queue_it_is_info_nce(gamma):
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_without_labels_and_with_an_empty_queue_it_is_info_nce(gamma, calibrated):
     image, text = unit(0, 8, 16), unit(1, 8, 16)
     queue = memory_queue.init(12, 16, 5)
     expected, expected_grads = jax.value_and_grad(info_nce, argnums=(0, 1, 2))(image, text, SCALE)
-    value, grads = jax.value_and_grad(weighted_similarity_coupling, argnums=(0, 1, 2))(
-        image, text, SCALE, jnp.zeros((8, 5)), queue, gamma
-    )
+
+    def coupling(image, text, scale):
+        return weighted_similarity_coupling(
+            *(image, text, scale, jnp.zeros((8, 5)), queue, gamma),
+            momentum=(text, image),
+            calibrated=calibrated,
+        )
+
+    value, grads = jax.value_and_grad(coupling, argnums=(0, 1, 2))(image, text, SCALE)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(grad, expected_grad, atol=2e-6)
 
 
-def brute_force(image, text, labels, queue_image, queue_text, queue_labels, gamma):
+def brute_force(image, text, labels, queue, gamma, momentum=None, calibrated=False):
     """The definition, candidate by candidate, in float64."""
+    written_image, written_text = (image, text) if momentum is None else momentum
 
-    def direction(queries, own, queue):
-        candidates = np.concatenate([own, queue]).astype(np.float64)
-        candidate_labels = np.concatenate([labels, queue_labels])
+    def direction(queries, own, written, entries):
+        candidates = np.concatenate([own, entries]).astype(np.float64)
+        candidate_labels = np.concatenate([labels, queue["labels"]])
         losses = []
         for i, query in enumerate(queries.astype(np.float64)):
-            denominator = 0.0
+            denominator, positive = 0.0, float(SCALE) * query @ candidates[i]
             for j, candidate in enumerate(candidates):
                 a, b = labels[i], candidate_labels[j]
+                overlap = a @ b / np.sqrt(a.sum() * b.sum()) if a.any() and b.any() else 0.0
                 if i == j:
                     weight = 1.0
                 elif a.any() and (a == b).all():
-                    continue
+                    weight = 0.0
                 else:
-                    overlap = a @ b / np.sqrt(a.sum() * b.sum()) if a.any() and b.any() else 0.0
                     weight = (1 - overlap) ** gamma
-                denominator += weight * np.exp(float(SCALE) * query @ candidate)
-            losses.append(np.log(denominator) - float(SCALE) * query @ candidates[i])
+                logit = float(SCALE) * query @ candidate
+                if j >= len(queries):
+                    logit += positive - float(SCALE) * query @ written[i]
+                if weight:
+                    denominator += weight * np.exp(logit)
+                if calibrated:
+                    denominator += (1 - weight) * np.exp(positive)
+            losses.append(np.log(denominator) - positive)
         return np.mean(losses)
 
-    return (direction(image, text, queue_text) + direction(text, image, queue_image)) / 2
+    by_image = direction(image, text, written_text, queue["text"])
+    return (by_image + direction(text, image, written_image, queue["image"])) / 2
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
 @pytest.mark.parametrize("block_size", [None, 5])
-def test_equals_its_definition_with_false_negatives_removed(gamma, block_size):
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("followed", [False, True])
+def test_equals_its_definition_candidate_by_candidate(gamma, block_size, calibrated, followed):
     image, text = unit(0, 8, 16), unit(1, 8, 16)
+    momentum = (unit(7, 8, 16), unit(8, 8, 16)) if followed else None
     queue = filled_queue(7, 10)
-    value = weighted_similarity_coupling(image, text, SCALE, LABELS, queue, gamma, block_size)
-    expected = brute_force(
-        image,
-        text,
-        LABELS,
-        *(np.asarray(queue[name][:7]) for name in ("image", "text", "labels")),
-        gamma,
+    value = weighted_similarity_coupling(
+        *(image, text, SCALE, LABELS, queue, gamma, block_size),
+        momentum=momentum,
+        calibrated=calibrated,
     )
-    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    entries = {name: np.asarray(queue[name][:7]) for name in ("image", "text", "labels")}
+    expected = brute_force(image, text, LABELS, entries, gamma, momentum, calibrated)
+    np.testing.assert_allclose(value, expected, rtol=3e-6)
+
+
+def test_encoders_that_write_the_queue_themselves_change_nothing():
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    arguments = image, text, SCALE, LABELS, filled_queue(7, 10)
+    value = weighted_similarity_coupling(*arguments, momentum=(image, text))
+    np.testing.assert_allclose(value, weighted_similarity_coupling(*arguments), rtol=1e-6)
+
+
+def test_moving_on_together_does_not_lower_the_loss():
+    """Encoders that turn image and text alike away from the queue gain nothing."""
+    before, after = jnp.eye(4)[:1], jnp.eye(4)[1:2]
+    entries = jnp.tile(before, (8, 1))
+    queue = memory_queue.push(memory_queue.init(8, 4, 5), entries, entries, jnp.zeros((8, 5)))
+
+    def loss(embedding, momentum):
+        labels = jnp.zeros((1, 5))
+        return weighted_similarity_coupling(
+            embedding, embedding, SCALE, labels, queue, momentum=momentum
+        )
+
+    written = before, before
+    assert loss(after, None) < 0.1 * loss(before, None)
+    np.testing.assert_allclose(loss(after, written), loss(before, written), rtol=1e-6)
+
+
+def test_calibrated_shares_are_the_frequencies_of_what_reports_say():
+    """At its optimum over two kinds of reports the softmax tells their shares of the batch."""
+    kinds = np.array([0, 0, 0, 1])
+    labels = np.eye(2, dtype=np.float32)[kinds]
+
+    def loss(gap, calibrated):
+        # Every image is the same: it cannot tell, and only the frequencies are left to be learned.
+        similarity_to_kind = jnp.stack([gap, 0.0])
+        text = jnp.concatenate([similarity_to_kind[kinds][:, None], jnp.eye(4)], axis=1)
+        image = jnp.tile(jnp.eye(5)[0], (4, 1))
+        return weighted_similarity_coupling(
+            image, text, jnp.float32(1.0), labels, calibrated=calibrated
+        )
+
+    def image_to_text_slope(calibrated):
+        # Texts compare their images, which are all the same: no slope from them.
+        return float(jax.grad(loss)(jnp.float32(0.0), calibrated))
+
+    assert image_to_text_slope(True) == pytest.approx(0.0, abs=1e-6)
+    assert abs(image_to_text_slope(False)) > 0.01
 
 
 def test_gamma_0_only_eliminates():
@@ -125,7 +188,8 @@ def test_a_batch_that_says_one_thing_leaves_only_the_positives():
     np.testing.assert_allclose(grad, 0.0, atol=1e-6)
 
 
-def test_a_pair_parts_in_proportion_to_its_weight_times_its_share():
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_pair_parts_in_proportion_to_its_weight_times_its_share(calibrated):
     gamma, batch = 1.5, len(LABELS)
     rng = np.random.default_rng(3)
     similarities = rng.uniform(-1, 1, (batch, batch)).astype(np.float32)
@@ -133,15 +197,22 @@ def test_a_pair_parts_in_proportion_to_its_weight_times_its_share():
 
     def loss(s):
         # Texts that are the axes make the images' coordinates the similarities themselves.
-        return weighted_similarity_coupling(s, identity, 1.0, LABELS, gamma=gamma)
+        return weighted_similarity_coupling(
+            s, identity, 1.0, LABELS, gamma=gamma, calibrated=calibrated
+        )
 
     grad = np.asarray(jax.grad(loss)(similarities))
     agreement = np.asarray(label_similarity(LABELS, LABELS))
-    weight = (1 - agreement) ** gamma
+    weight = np.maximum(1 - agreement, 0) ** gamma
     np.fill_diagonal(weight, 1.0)
     weighted = weight * np.exp(similarities.astype(np.float64))
-    by_image = weighted / weighted.sum(axis=1, keepdims=True)
-    by_text = weighted / weighted.sum(axis=0, keepdims=True)
+    by_image, by_text = weighted.copy(), weighted.copy()
+    if calibrated:  # what the weights take from the others stands at the own pair
+        own = np.exp(np.diag(similarities).astype(np.float64))
+        by_image[np.diag_indices(batch)] += own * (1 - weight).sum(axis=1)
+        by_text[np.diag_indices(batch)] += own * (1 - weight).sum(axis=0)
+    by_image /= by_image.sum(axis=1, keepdims=True)
+    by_text /= by_text.sum(axis=0, keepdims=True)
     expected = (by_image + by_text - 2 * np.eye(batch)) / (2 * batch)
     np.testing.assert_allclose(grad, expected, atol=1e-6)
     assert (grad[same_labels(LABELS, LABELS) & ~np.eye(batch, dtype=bool)] == 0).all()
@@ -184,7 +255,10 @@ def test_eight_devices_compute_what_one_computes():
     labels = np.tile(LABELS, (2, 1))
 
     def step(image, text, labels, queue):
-        loss = weighted_similarity_coupling(image, text, SCALE, labels, queue)
+        momentum = jnp.roll(image, 1, 1), jnp.roll(text, 1, 1)
+        loss = weighted_similarity_coupling(
+            image, text, SCALE, labels, queue, momentum=momentum, calibrated=True
+        )
         return loss, memory_queue.push(queue, image, text, labels)
 
     grad = jax.jit(jax.value_and_grad(step, has_aux=True))

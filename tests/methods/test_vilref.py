@@ -102,14 +102,17 @@ def test_the_queue_takes_momentum_embeddings_after_the_loss(trained, encode, ste
     np.testing.assert_allclose(queue["text"][:6], embeddings["text"], atol=1e-6)
     np.testing.assert_array_equal(queue["labels"][:6], LABELS)
     expected = weighted_similarity_coupling(
-        embeddings["image"], embeddings["text"], jnp.exp(params["log_scale"]), LABELS
+        *(embeddings["image"], embeddings["text"], jnp.exp(params["log_scale"]), LABELS),
+        calibrated=True,
     )
     np.testing.assert_allclose(metrics["loss_total"], expected, rtol=1e-5)
 
     # The second step sees the first one's pairs, and writes over the oldest of them.
     second, _ = encode(first_params, first_state, batch)
     expected = weighted_similarity_coupling(
-        second["image"], second["text"], jnp.exp(first_params["log_scale"]), LABELS, queue
+        *(second["image"], second["text"], jnp.exp(first_params["log_scale"]), LABELS, queue),
+        momentum=(second["momentum_image"], second["momentum_text"]),
+        calibrated=True,
     )
     _, second_state, metrics = step(first_params, first_state, batch)
     np.testing.assert_allclose(metrics["loss_total"], expected, rtol=1e-5)
@@ -195,6 +198,7 @@ def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, label
         LABELS if labelled else jnp.zeros_like(LABELS),
         queue if remembers else None,
         gamma,
+        calibrated=True,
     )
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert bool(carry) == remembers
