@@ -2,7 +2,8 @@
 
 The network and the optimiser are the published ones. Queue length, momentum and gamma were not
 published. Where ours differs from the recipe: the flip exchanges the eyes (laterality), compute is
-bfloat16, and the loss is calibrated (see `losses.coupling`). The variants are the paper's ablation: `retfm ablate --config vilref_vit_b16 ...`.
+bfloat16, and the loss is calibrated (see `losses.coupling`). The variants are the paper's ablation
+and the loss as the paper describes it: `retfm ablate --config vilref_vit_b16 ...`.
 """
 
 from typing import Any
