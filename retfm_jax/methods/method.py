@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from retfm_jax.models.layers import gathered
+
 Params = dict[str, Any]
 Batch = dict[str, Array]
 Embeddings = dict[str, Array]
@@ -96,6 +98,11 @@ class Method(abc.ABC):
 
     def bind(self, params: Params, batch_stats: dict[str, Any]) -> nnx.Module:
         """The network as a module that holds the given arrays."""
+        # Stacked layers are gathered one at a time, when they run.
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if jax.tree_util.DictKey("blocks") in path else gathered(leaf),
+            params,
+        )
         # New variables at every call: batch norms update theirs under the caller's trace.
         params_state, stats_state = (
             jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(arrays))

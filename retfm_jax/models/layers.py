@@ -8,7 +8,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Remat = Literal["none", "dots", "full"]
 
@@ -101,6 +103,29 @@ def _fused(query: Float[Array, "b n h d"]) -> bool:
     return fits and jax.default_backend() == "gpu"
 
 
+_GATHERED = "gathered"
+
+
+def gathered(parameters: PyTree[Array]) -> PyTree[Array]:
+    """Parameters whole, where the step runs under a mesh that divides them; else as they are.
+
+    Left alone, the compiler may move activations to the divided parameters instead, which are much
+    larger. Gradients stay free to be divided.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return parameters
+    return jax.tree.map(_gather, parameters)
+
+
+@jax.custom_vjp
+def _gather(parameter: Array) -> Array:
+    whole = jax.lax.with_sharding_constraint(parameter, PartitionSpec())
+    return checkpoint_name(whole, _GATHERED)
+
+
+_gather.defvjp(lambda parameter: (_gather(parameter), None), lambda _, gradient: (gradient,))
+
+
 def scan_layers(
     blocks: nnx.Module,
     x: Float[Array, "b n d"],
@@ -121,16 +146,21 @@ def scan_layers(
       the last output, and the outputs of all layers stacked (free where they are not used).
     """
     graphdef, stacked = nnx.split(blocks)
+    divided = not jax.sharding.get_abstract_mesh().empty
 
     def body(x, layer):
         parameters, layer_keys = layer
-        y = apply(nnx.merge(graphdef, parameters), x, layer_keys)
+        y = apply(nnx.merge(graphdef, gathered(parameters)), x, layer_keys)
         return y, y
 
     if remat == "full":
         body = jax.checkpoint(body, prevent_cse=False)
     elif remat == "dots":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+    elif divided:
+        # What was gathered for a layer is not kept for its backward pass.
+        policy = jax.checkpoint_policies.save_anything_except_these_names(_GATHERED)
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
     layer_keys = None if keys is None else split(keys, layers)
     return jax.lax.scan(body, x, (stacked, layer_keys))

@@ -1,5 +1,6 @@
 """One training step, whatever the method: a pure function under one `jax.jit` on the mesh."""
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -44,16 +45,17 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         prepare_key, loss_key = jax.random.split(key)
         batch = prepare(batch, prepare_key)
-        loss, parts, method_state, gradients = loss_and_gradients(
-            method,
-            partition,
-            state.params,
-            state.method_state,
-            batch,
-            loss_key,
-            microbatches,
-            mesh,
-        )
+        with divided(mesh):
+            loss, parts, method_state, gradients = loss_and_gradients(
+                method,
+                partition,
+                state.params,
+                state.method_state,
+                batch,
+                loss_key,
+                microbatches,
+                mesh,
+            )
         trainable, fixed = partition.split(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
         params = partition.merge(optax.apply_updates(trainable, updates), fixed)
@@ -81,3 +83,10 @@ def make_train_step(
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def divided(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Tells the towers whether their parameters are divided (see `models.layers.gathered`)."""
+    if mesh.shape["fsdp"] == 1:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
