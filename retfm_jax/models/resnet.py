@@ -165,9 +165,10 @@ class BatchNorm(nnx.Module):
             [statistic.reshape(-1, mean.shape[-1]).mean(0) for statistic in (mean, var)]
         )
         unbiased = var * (values / max(values - 1, 1))
-        self.mean[...] += self.momentum * (mean - self.mean[...])
-        self.var[...] += self.momentum * (unbiased - self.var[...])
-        self.count[...] += 1
+        # Not `self.mean[...] += ...`, which makes flax look the whole trace through each time.
+        self.mean.set_value(self.mean[...] + self.momentum * (mean - self.mean[...]))
+        self.var.set_value(self.var[...] + self.momentum * (unbiased - self.var[...]))
+        self.count.set_value(self.count[...] + 1)
 
 
 def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b oh ow c"]:
