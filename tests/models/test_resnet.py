@@ -260,7 +260,7 @@ def test_groups_are_normalised_as_if_each_were_alone():
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
     def train(config, images, views):
-        module = nnx.merge(nnx.graphdef(build(config)), state)
+        module = nnx.merge(nnx.graphdef(build(config)), state, copy=True)
         return module(images, train=True, views=views)[0], nnx.state(module, nnx.BatchStat)
 
     together, statistics = train(grouped, images, 2)

@@ -13,12 +13,15 @@ from retfm_jax.runtime.programs import Program
 ROWS, WIDTH, LAYERS = 64, 32, 5
 
 
+WHOLE = PartitionSpec()
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig(4, 2))
 
 
-def _work(function, mesh, *arguments, out=PartitionSpec()):
+def _work(function, mesh, *arguments, out=WHOLE):
     """The work of a function of arrays of (shape, how they are divided)."""
     shapes = [
         jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
@@ -61,19 +64,18 @@ def test_a_loop_that_data_ends_is_said_to_be_open(mesh):
     def halve(x):
         return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x / 2, x)
 
-    assert _work(halve, mesh, ((ROWS,), PartitionSpec())).open_loops == 1
+    assert _work(halve, mesh, ((ROWS,), WHOLE)).open_loops == 1
 
 
 def test_traffic_is_what_is_read_and_written(mesh):
-    whole = PartitionSpec()
-    work = _work(lambda x: jnp.sin(x) + 1, mesh, ((ROWS, WIDTH), whole), out=whole)
+    work = _work(lambda x: jnp.sin(x) + 1, mesh, ((ROWS, WIDTH), WHOLE))
     assert work.traffic == 2 * 4 * ROWS * WIDTH
 
     def cut(x, start):
         place = start[0].astype(jnp.int32)
         return jnp.sin(jax.lax.dynamic_slice(x, (place, 0), (1, WIDTH)))
 
-    sliced = _work(cut, mesh, ((ROWS, WIDTH), whole), ((1,), whole), out=whole)
+    sliced = _work(cut, mesh, ((ROWS, WIDTH), WHOLE), ((1,), WHOLE))
     assert sliced.traffic < 4 * ROWS * WIDTH / 2
 
 
