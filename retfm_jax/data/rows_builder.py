@@ -91,15 +91,11 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = {"patient": records.patient_features, "image": records.image_features}
         return self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         # TFDS's own place for what a user has downloaded; importers have read their rows already.
         source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
         rows = validation.drop_duplicates(self.read_rows(source), self.problems)
-        divided = splits.assign_splits(
-            rows, self.options.shares, self.options.seed, self.problems
-        )
+        divided = splits.assign_splits(rows, self.options.shares, self.options.seed, self.problems)
         if self._on_cluster:
             return {
                 name: cluster.prepared(

@@ -151,9 +151,7 @@ def prepare_image(data: bytes, name: str, short_side: int) -> bytes:
     return data if data.startswith((_JPEG, _PNG)) else encode_jpeg(image)
 
 
-def prepare_row(
-    row: Row, short_side: int
-) -> tuple[dict[str, Any] | None, list[Problem]]:
+def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Reads and checks everything a row points at.
 
     A pure function of the row and the files it names: it runs in threads here and on a cluster.

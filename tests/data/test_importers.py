@@ -37,8 +37,8 @@ def bomb(side: int = 30_000) -> bytes:
     """A valid header of a PNG of side x side pixels, with next to nothing behind it."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(
-            ">I", zlib.crc32(name + data)
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
@@ -209,9 +209,7 @@ def test_a_patient_without_any_eye_is_left_out(clinic, tmp_path):
 
 def test_an_empty_report_is_said(clinic, tmp_path):
     changes = {"p4": {"report": " "}, "p6": {"report": "", "labels": ""}}
-    folder = bring(
-        write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data"
-    )
+    folder = bring(write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data")
     found = everything(folder)
     assert "p4" in found
     assert "p6" not in found
@@ -316,9 +314,7 @@ def test_given_splits_win_and_patients_stay_together(clinic, tmp_path):
     changes["p5"]["split"] = "test"
     changes["p3"]["split"] = "train"  # of group g1, which p2 put into validation
     changes["p7"]["split"] = "holdout"
-    folder = bring(
-        write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data"
-    )
+    folder = bring(write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data")
     split = {name: where for name, (where, _) in everything(folder).items()}
     assert split["p0"] == split["p1"] == split["p2"] == "validation"
     assert split["p4"] == split["p5"] == "test"  # p4 follows its group
