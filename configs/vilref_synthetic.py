@@ -7,8 +7,8 @@ Most of its patients are normal and many others share their findings, as in a sc
     "--config.data.train_split=train[:800]"
 
 So training sees 800 of the patients, three times over, and the other splits hold enough of the rare
-findings. The batch is as small as the memory that queues are made for; the queue is as short in
-batches, and its momentum encoders as quick, as those of the full size.
+findings. The batch is small, as on the machines that queues are made for, and the queue only a few
+batches long: entries that are older than the encoders are quick do harm.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
                 "num_labels": len(load_vocabulary()),
                 "gamma": 1.0,
                 "queue_size": 32,
-                "momentum": 0.95,
+                "momentum": 0.995,
             },
             "data": {
                 "dataset": "synthetic_fundus",
