@@ -20,7 +20,7 @@ def get_variants() -> dict[str, dict[str, Any]]:
         "with weights": {"model.queue_size": 0},
         "with queue": {"model.use_labels": False},
         "all": {},
-        "all, not calibrated": {"model.calibrated": False},
+        "all uncalibrated": {"model.calibrated": False},
     }
 
 
