@@ -3,8 +3,7 @@
 Most of its patients are normal and many others share their findings, as in a screening programme:
 
   retfm data build synthetic_fundus --population repetitive --image_size 64 --patients 6000
-  retfm ablate --config vilref_synthetic --seeds 0,1,2 --split test+validation --workdir ablation \\
-    "--config.data.train_split=train[:800]"
+  retfm ablate --config vilref_synthetic --workdir ablation "--config.data.train_split=train[:800]"
 
 So training sees 800 of the patients, three times over, and the other splits hold enough of the rare
 findings. The batch is small, as on the machines that queues are made for, and the queue only a few
