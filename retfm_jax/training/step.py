@@ -82,7 +82,17 @@ def make_train_step(
         in_shardings=(state_shardings, batch_sharding(mesh), batch_sharding(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=_compiler_options(abstract, mesh),
     )
+
+
+def _compiler_options(abstract: TrainState, mesh: Mesh) -> dict[str, bool]:
+    # The TPU's compiler (libtpu 0.0.42) overflows its stack where it fuses a residual network's
+    # convolutions into one another. Networks with batch norms are such networks.
+    convolutional = bool(jax.tree.leaves(abstract.batch_stats))
+    if not convolutional or mesh.devices.flat[0].platform != "tpu":
+        return {}
+    return {"xla_tpu_dot_dot_fusion": False, "xla_tpu_nested_dot_fusion": False}
 
 
 def divided(mesh: Mesh) -> contextlib.AbstractContextManager:
