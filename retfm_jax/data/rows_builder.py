@@ -106,7 +106,9 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._progress = tqdm(total=len(rows), desc=self.name, unit=" records")
         generators = {}
         for name, members in divided.items():
-            examples = self._generate_examples(members)
+            examples = self._reading.enter_context(
+                contextlib.closing(self._generate_examples(members))
+            )
             # TFDS has no empty splits: one whose rows are all unusable must not be announced.
             first = next(examples, None)
             if first is not None:
@@ -121,16 +123,20 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return UserError(f"{self.name}: no usable record among {rows} rows of the source{first}")
 
     def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for example, problems in _in_threads(rows, self.options):
-            self._progress.update()
-            self.problems.extend(problems)
-            if example is not None:
-                yield example["record_id"], example
+        with contextlib.closing(_in_threads(rows, self.options)) as prepared:
+            for example, problems in prepared:
+                self._progress.update()
+                self.problems.extend(problems)
+                if example is not None:
+                    yield example["record_id"], example
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         self._on_cluster = bool(download_config.beam_runner or download_config.beam_options)
         try:
-            super()._download_and_prepare(dl_manager, download_config)
+            # Readers that a failure leaves behind end here: left to the garbage collector, they
+            # would wait for their threads in whatever thread it runs, and might wait for ever.
+            with contextlib.ExitStack() as self._reading:
+                super()._download_and_prepare(dl_manager, download_config)
         finally:
             self._progress.close()
         if self._on_cluster:

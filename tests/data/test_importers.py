@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import struct
+import threading
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -261,9 +262,11 @@ def test_a_full_disk_leaves_nothing(clinic, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writer.ExampleWriter, "write", full)
+    threads = threading.active_count()
     with pytest.raises(UserError, match=r"the disk of .*clinic.* is full; nothing was written"):
         bring(write_csv(tmp_path / "m.csv", patients()), clinic, tmp_path / "data")
     assert not list((tmp_path / "data").glob("clinic/*"))
+    assert threading.active_count() <= threads + 1  # no reader is left; a progress bar's monitor
 
 
 def test_nothing_is_overwritten_unasked(clinic, tmp_path):
