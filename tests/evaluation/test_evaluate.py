@@ -154,9 +154,8 @@ def test_what_cannot_be_done_is_said(class_folder, tmp_path, change, message):
     assert not (tmp_path / "o.json").exists()
 
 
-def test_a_file_that_is_no_image_is_named(class_folder, tmp_path):
-    (class_folder / "test" / "drusen" / "9.jpg").write_text("no image")
-    with pytest.raises(UserError, match="not a readable image"):
+def test_a_file_that_is_no_image_is_named_and_left_out(class_folder, tmp_path, caplog):
+    def counts():
         evaluate(
             ColourModel(),
             protocols=("zero_shot",),
@@ -165,6 +164,14 @@ def test_a_file_that_is_no_image_is_named(class_folder, tmp_path):
             split="test",
             out=tmp_path / "o.json",
         )
+        written = json.loads((tmp_path / "o.json").read_text())
+        return written["zero_shot"]["en"]["levels"]["image"]["counts"]
+
+    whole = counts()
+    assert not caplog.records
+    (class_folder / "test" / "drusen" / "9.jpg").write_text("no image")
+    assert counts() == whole
+    assert "test/drusen/9.jpg" in caplog.text
 
 
 def test_training_on_nothing_new_is_refused(class_folder, tmp_path):
