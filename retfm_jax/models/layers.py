@@ -77,23 +77,21 @@ def attention(
       mask: which keys may be seen: of each row the first ones.
       rate: dropout on the attention probabilities, drawn with `rngs`; None drops nothing.
     """
-    if rngs is None or rate == 0:
-        if _fused(query):
-            # A mask would be a bias of the size of the logits here; the kernel takes lengths.
-            lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
-            return jax.nn.dot_product_attention(
-                query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
-            )
-        seen = None if mask is None else mask[:, None, None, :]
-        return jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="xla")
-    # Dropout on probabilities, which no fused kernel offers:
-    # (b n h d) . (b m h d) -> (b h n m)
-    logits = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
+    if (rngs is None or rate == 0) and _fused(query):
+        # A mask would be a bias of the size of the logits here; the kernel takes lengths.
+        lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
+        return jax.nn.dot_product_attention(
+            query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
+        )
+    # Heads before tokens makes batched matrix products of both contractions, as they lie in memory:
+    # (b h n d) . (b h m d) -> (b h n m)
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    logits = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
     logits = logits * query.shape[-1] ** -0.5
     if mask is not None:
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(logits), rate, rngs).astype(value.dtype)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+    return jnp.einsum("bhnm,bhmd->bhnd", weights, value).swapaxes(1, 2)
 
 
 def _fused(query: Float[Array, "b n h d"]) -> bool:
