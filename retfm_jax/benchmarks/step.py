@@ -321,15 +321,8 @@ def _check_comparable(config: ExperimentConfig) -> None:
             "--against torch: PyTorch's batch norms normalise the whole batch: set "
             "config.model.image.norm_batch=null"
         )
-    for name in ("image", "text"):
-        tower = getattr(model, name)
-        if getattr(tower, "remat", "none") == "dots":
-            raise UserError(
-                f"--against torch: PyTorch has no counterpart of config.model.{name}.remat=dots; "
-                'compare "none" or "full"'
-            )
-        if getattr(tower, "patch_dropout", 0):
-            raise UserError("--against torch: set config.model.image.patch_dropout=0")
+    if getattr(model.image, "patch_dropout", 0):
+        raise UserError("--against torch: set config.model.image.patch_dropout=0")
 
 
 #: torchvision's names -> transformers' ResNetModel's, applied in order.

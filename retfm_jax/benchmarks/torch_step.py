@@ -38,7 +38,8 @@ class TorchStep:
 
         Args:
           method: "retclip", "vilref" or "keepfit".
-          model, optimizer: those sections of the experiment.
+          model, optimizer: those sections of the experiment; towers with `remat` "full" checkpoint
+            their layers, others keep everything.
           learning_rates: of the steps to come.
           undecayed: tensors without weight decay.
           files: folder with `weights.safetensors` under transformers' names, and with

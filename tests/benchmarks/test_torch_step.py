@@ -86,7 +86,6 @@ def test_different_losses_are_refused():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.text.remat=dots", "no counterpart of config.model.text.remat=dots"),
         ("model.image.patch_dropout=0.5", "patch_dropout=0"),
         ('optimizer.frozen=["visual"]', r"frozen=\[\]"),
         ('model.image={"stages": [1, 1, 1, 1], "width": 8}', "no modified residual network"),
