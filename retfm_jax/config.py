@@ -103,7 +103,8 @@ class DataConfig:
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
       workers: processes that decode beside the main one; 0 uses threads only.
-      threads: reading threads of a process.
+      threads: reading threads of a process; None for one on each core that it may use, up to 16.
+        More pay only where records come from a slow network.
       prefetch: batches that are made ready ahead of the step.
     """
 
@@ -121,7 +122,7 @@ class DataConfig:
     banned_categories: tuple[str, ...] = ()
     balance_sets: bool = False
     workers: int = 0
-    threads: int = 16
+    threads: int | None = None
     prefetch: int = 4
 
 

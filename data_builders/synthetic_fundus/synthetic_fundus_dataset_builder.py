@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from retfm_jax.data.cores import cores
 from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
@@ -130,7 +130,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, Any]]]:
     """Draws the tasks in order, holding only a few chunks in memory at a time."""
-    processes = min(processes or _cores(), len(tasks))
+    processes = min(processes or cores(), len(tasks))
     if processes == 1:
         yield from map(draw_examples, tasks)
         return
@@ -150,13 +150,6 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
             "a drawing process ended too early: out of memory, or a script that calls build() "
             'outside `if __name__ == "__main__":`; processes=1 draws without other processes'
         ) from error
-
-
-def _cores() -> int:
-    """Cores that this process may use; macOS knows only how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def build(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +24,9 @@ from retfm_jax.benchmarks.timing import (
 )
 from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
 from retfm_jax.data import device
+from retfm_jax.data.cores import cores
 from retfm_jax.data.images import augmented, decode, least_side
-from retfm_jax.data.pipeline import TrainIterator, open_training, stack
+from retfm_jax.data.pipeline import TrainIterator, open_training, reading_threads, stack
 from retfm_jax.data.prefetch import device_batches
 from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import SampleMaker, choose_text
@@ -42,7 +42,7 @@ PUBLISHED_SIZE = 512
 
 #: Records of a run of one stage, and samples of a run of the pipeline, at most.
 _STAGE_RECORDS = 64
-_PIPELINE_SAMPLES = 512
+_PIPELINE_SAMPLES = 1024
 
 
 @contextlib.contextmanager
@@ -296,7 +296,8 @@ def compare_published(
         Comparison(f"published loader's time / {mine.name}", other, mine, "at least 3")
         for mine in ours
     ]
-    return [other, *ours], ratios, {"their workers": workers, "our threads": config.data.threads}
+    threads = reading_threads(config.data)
+    return [other, *ours], ratios, {"their workers": workers, "our threads": threads}
 
 
 def published_patients(
@@ -332,10 +333,3 @@ def published_patients(
         import_rows(rows, problems, f"stored_{size}", folder, options)
         sources[size] = open_dataset(f"stored_{size}", "train", str(folder))
     return lmdb, sources
-
-
-def cores() -> int:
-    """Cores that this process may use; macOS knows only how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
+from retfm_jax.data.cores import cores
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
 from retfm_jax.data.sources import (
     RecordSource,
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 #: Records tried in the place of one without a readable image before the run is stopped.
 _ATTEMPTS = 16
+
+#: Reading threads of a process, at most, where the configuration leaves them open.
+_MOST_THREADS = 16
 
 #: "For ever" in batches: Grain wants a length, and no run comes near this one.
 _ENDLESS = 1 << 40
@@ -203,25 +207,45 @@ def stack(samples: Sequence[Sample]) -> Sample:
     return batch
 
 
+def reading_threads(config: DataConfig) -> int:
+    """Threads in which each reading process makes samples."""
+    if config.threads is not None:
+        return config.threads
+    # Python itself runs in one of them at a time: beyond a few, they only wait for each other.
+    return max(1, min(_MOST_THREADS, cores() // max(1, config.workers)))
+
+
+def _stack_parts(parts: Sequence[Sequence[Sample]]) -> Sample:
+    return stack([sample for part in parts for sample in part])
+
+
+def _part(rows: int, threads: int) -> int:
+    """The largest divisor of `rows` with which every thread has a part of the batch."""
+    return next(part for part in range(max(1, rows // max(1, threads)), 0, -1) if rows % part == 0)
+
+
 def _read(
     rows: Callable[[int], Sample], positions: _Positions, config: DataConfig
 ) -> grain.DatasetIterator[Sample]:
     """Samples of global rows, made ahead of time and stacked to batches."""
+    threads = reading_threads(config)
     samples = grain.MapDataset.range(_ENDLESS * positions.rows).map(positions).map(rows)
     if config.workers == 0:
-        # Threads work on samples, so that the first batch is ready soon.
+        # Threads work on parts of a batch: on small ones, so that the first batch is ready soon,
+        # but not on samples, as every sample that waits for its turn costs the reader time.
+        part = _part(positions.rows, threads)
+        parts = positions.rows // part
         options = grain.ReadOptions(
-            num_threads=config.threads,
-            prefetch_buffer_size=max(config.threads, config.prefetch * positions.rows),
+            num_threads=threads, prefetch_buffer_size=max(threads, config.prefetch * parts)
         )
-        stacked = samples.to_iter_dataset(options).batch(positions.rows, batch_fn=stack)
-        return iter(stacked)
+        read = samples.batch(part, batch_fn=list).to_iter_dataset(options)
+        return iter(read.batch(parts, batch_fn=_stack_parts))
     # Processes work on batches: what crosses their boundary is ready to be used.
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    threads = max(1, min(config.threads, config.prefetch))
+    threads = max(1, min(threads, config.prefetch))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     stacked = samples.batch(positions.rows, batch_fn=stack).to_iter_dataset(options)
     return iter(

@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import io
 import itertools
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from retfm_jax.data import cluster, records, splits, validation
+from retfm_jax.data.cores import cores
 from retfm_jax.data.rows import Row
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
@@ -46,7 +46,7 @@ class BuildOptions:
         default_factory=lambda: dict(splits.DEFAULT_SHARES)
     )
     seed: int = 0
-    threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = dataclasses.field(default_factory=cores)
 
     def __post_init__(self) -> None:
         if self.image_size < 0:

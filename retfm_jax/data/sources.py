@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
-from retfm_jax.data.records import ImageRecord, PatientRecord, to_record
+from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
 from retfm_jax.data.text import names_side
 from retfm_jax.errors import UserError
 
@@ -90,15 +90,14 @@ class _TfdsSource(RecordSource):
     def __getitem__(self, index: int) -> Record:
         if self._opened is None:
             self._opened = self._open()
-        return to_record(self._opened[int(index)], len(self.label_names))
+        return parse_record(self._opened[int(index)], len(self.label_names))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_opened": None}
 
     def _open(self) -> Sequence[Any]:
-        images = _SIDES if self.kind == "patient" else ("image",)
         return tfds.builder_from_directory(self._folder).as_data_source(
-            split=self.split, decoders={key: tfds.decode.SkipDecoding() for key in images}
+            split=self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
 
 

@@ -1,9 +1,11 @@
 """A built dataset is read by index, and what is not built or not there is said."""
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from retfm_jax.data.records import ImageRecord, PatientRecord, image_example
 from retfm_jax.data.sources import (
@@ -28,6 +30,29 @@ def test_records_come_back_as_they_were_stored(data_dir, make_jpeg):
     assert record.left_labels.tolist() == [0, 1, 0]
     assert record.right_labels.tolist() == [-1, -1, -1]
     assert [record.record_id for record in source] == [f"p{number}" for number in range(23)]
+
+
+@pytest.mark.parametrize("name", ["pairs", "captions"])
+def test_tfds_reads_the_same(data_dir, name):
+    source = open_dataset(name, "train", str(data_dir))
+    skipped = {key: tfds.decode.SkipDecoding() for key in ("left", "right", "image")}
+    folder = data_dir / name / "1.0.0"
+    features = tfds.builder_from_directory(folder).info.features
+    decoders = {key: skip for key, skip in skipped.items() if key in features}
+    theirs = tfds.builder_from_directory(folder).as_data_source("train", decoders=decoders)
+    assert len(source) == len(theirs) > 0
+    for record, example in zip(source, theirs, strict=True):
+        for field in dataclasses.fields(record):
+            found, wanted = getattr(record, field.name), example[field.name]
+            if field.name.endswith("labels"):
+                assert (found != -1).all() == wanted["known"]
+                assert set(np.flatnonzero(found > 0)) == set(wanted["present"])
+            elif isinstance(found, dict):
+                assert found == {key: text.decode() for key, text in wanted.items()}
+            elif isinstance(found, tuple):
+                assert found == tuple(text.decode() for text in wanted)
+            else:
+                assert found == (wanted if isinstance(found, bytes) else wanted.decode())
 
 
 def test_a_source_travels_to_another_process(data_dir):
