@@ -40,6 +40,10 @@ def test_evaluation_meets_the_golden():
         np.testing.assert_allclose(prepared["image"][0], golden["keepfit_256"], atol=2e-3)
 
 
+def planes(images):
+    return jnp.moveaxis(jnp.asarray(images, jnp.float32) / 255, -1, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "enhance"),
     [
@@ -51,8 +55,8 @@ def test_evaluation_meets_the_golden():
 def test_changes_equal_pillow(change, enhance):
     images = pictures(3)
     factors = np.array([0.6, 1.0, 1.5], np.float32)
-    ours = np.asarray(change(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(factors))) * 255
-    for image, factor, got in zip(images, factors, ours, strict=True):
+    ours = np.asarray(change(planes(images), jnp.asarray(factors))) * 255
+    for image, factor, got in zip(images, factors, np.moveaxis(ours, 1, -1), strict=True):
         want = np.asarray(enhance(Image.fromarray(image)).enhance(float(factor)))
         np.testing.assert_allclose(got, want, atol=1.6)  # Pillow rounds grey, and the result
 
@@ -61,8 +65,8 @@ def test_hue_equals_colorsys():
     images = np.concatenate([pictures(2, 6), np.full((1, 6, 6, 3), 90, np.uint8)])
     images[0, 0, :4] = [[255, 0, 0], [0, 0, 0], [255, 255, 255], [10, 200, 200]]
     shifts = np.array([0.3, -0.2, 0.5], np.float32)
-    ours = np.asarray(device.hue(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(shifts)))
-    for image, shift, got in zip(images, shifts, ours, strict=True):
+    ours = np.asarray(device.hue(planes(images), jnp.asarray(shifts)))
+    for image, shift, got in zip(images, shifts, np.moveaxis(ours, 1, -1), strict=True):
         for pixel, new in zip(image.reshape(-1, 3) / 255, got.reshape(-1, 3), strict=True):
             h, s, v = colorsys.rgb_to_hsv(*pixel)
             want = colorsys.hsv_to_rgb((h + float(shift)) % 1, s, v)
@@ -70,7 +74,7 @@ def test_hue_equals_colorsys():
 
 
 def test_jitter_is_a_sequence_of_its_changes():
-    images = jnp.asarray(pictures(4), jnp.float32) / 255
+    images = planes(pictures(4))
     key = jax.random.key(3)
     only_brightness = AugmentConfig(**STILL | {"brightness": 0.4})
     jittered = np.asarray(device.colour_jitter(images, only_brightness, key))
@@ -87,8 +91,8 @@ def test_jitter_is_a_sequence_of_its_changes():
 
 
 def test_erased_rectangles_are_as_published():
-    images = jnp.ones((400, 40, 40, 3))
-    erased = np.asarray(device.random_erasing(images, 0.5, jax.random.key(0)))[..., 0] == 0
+    images = jnp.ones((400, 3, 40, 40))
+    erased = np.asarray(device.random_erasing(images, 0.5, jax.random.key(0)))[:, 0] == 0
     hit = erased.any((1, 2))
     assert 160 < hit.sum() < 240
     for mask in erased[hit]:
