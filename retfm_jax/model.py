@@ -1,10 +1,8 @@
 """A trained network with its preprocessing: what a notebook holds in its hands."""
 
-import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32, UInt8
 from tqdm import tqdm
 
 from retfm_jax.config import (
@@ -26,6 +24,7 @@ from retfm_jax.config import (
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import Tokenizer
+from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import class_prompts
 from retfm_jax.methods import get_method_class
@@ -38,8 +37,6 @@ Embedding = Float[np.ndarray, "n d"]
 
 #: Samples of one call of the network; the last ones are padded, so that it compiles once.
 _CHUNK = 32
-#: Threads that decode images.
-_READERS = 16
 
 
 class RetinalModel:
@@ -97,16 +94,16 @@ class RetinalModel:
           UserError: an image cannot be read.
         """
         images = tqdm(images, desc="embedding", unit="image", disable=not progress)
-        return self._chunked("images", len(images), self._image_rows(images))["image"]
+        return self._chunked("images", self._image_row, enumerate(images), len(images))["image"]
 
     def image_features(self, images: Sequence[Image]) -> Embedding:
         """What the image tower says of photographs before any projection; rows of any length."""
-        return self._chunked("features of images", len(images), self._image_rows(images))["image"]
+        rows = enumerate(images)
+        return self._chunked("features of images", self._image_row, rows, len(images))["image"]
 
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
         """Unit-norm float32 embeddings of reports or prompts."""
-        rows = ({"tokens": row} for row in self._tokens(texts))
-        return self._chunked("texts", len(texts), rows)["text"]
+        return self._chunked("texts", _text_row, self._tokens(texts), len(texts))["text"]
 
     def encode_patients(
         self, left: Sequence[Image | None], right: Sequence[Image | None]
@@ -128,12 +125,11 @@ class RetinalModel:
             }
 
         patients = enumerate(zip(left, right, strict=True))
-        return self._chunked("patients", len(left), _ahead(row, patients))
+        return self._chunked("patients", row, patients, len(left))
 
     def encode_patient_texts(self, texts: Sequence[str]) -> dict[str, Embedding]:
         """`text_patient`, `text_left`, `text_right` of reports or prompts."""
-        rows = ({"tokens": row} for row in self._tokens(texts))
-        return self._chunked("reports", len(texts), rows)
+        return self._chunked("reports", _text_row, self._tokens(texts), len(texts))
 
     def zero_shot(
         self,
@@ -178,11 +174,9 @@ class RetinalModel:
             for name, value in batch.items()
         }
 
-    def _image_rows(self, images: Iterable[Image]) -> Iterator[dict[str, np.ndarray]]:
-        def row(image: tuple[int, Image]) -> dict[str, np.ndarray]:
-            return {"image": self._pixels(image[1], f"image {image[0]}")}
-
-        return _ahead(row, enumerate(images))
+    def _image_row(self, image: tuple[int, Image]) -> dict[str, np.ndarray]:
+        place, pixels = image
+        return {"image": self._pixels(pixels, f"image {place}")}
 
     def _pixels(self, image: Image, name: str) -> np.ndarray:
         if isinstance(image, np.ndarray):
@@ -205,21 +199,28 @@ class RetinalModel:
             self._tokenizer = Tokenizer(self.data_config.text)
         return self._tokenizer(texts)
 
-    def _chunked(self, what: str, count: int, rows: Any) -> dict[str, Embedding]:
-        """Runs the network over samples in chunks of one size, over all devices where it pays."""
+    def _chunked(
+        self,
+        what: str,
+        row: Callable[[Any], dict[str, np.ndarray]],
+        items: Iterable[Any],
+        count: int,
+    ) -> dict[str, Embedding]:
+        """Runs the network over what `row` makes of the items, in chunks of one size."""
         if not count:
             raise UserError(f"there are no {what} to embed")
         devices = jax.local_devices()
         devices = devices if count >= _CHUNK * len(devices) else devices[:1]
         size = _CHUNK * len(devices)
         parts: dict[str, list[np.ndarray]] = {}
-        rows = iter(rows)
-        for start in range(0, count, size):
-            chunk = [next(rows) for _ in range(min(size, count - start))]
-            padded = chunk + chunk[-1:] * (size - len(chunk))
-            batch = {name: np.stack([row[name] for row in padded]) for name in chunk[0]}
-            for name, value in self._spread(what, batch, devices).items():
-                parts.setdefault(name, []).append(np.asarray(value)[: len(chunk)])
+        # Threads make rows while the network works on those before.
+        with in_threads(row, items, threads=cores(), ahead=2 * size) as rows:
+            for start in range(0, count, size):
+                chunk = [next(rows) for _ in range(min(size, count - start))]
+                padded = chunk + chunk[-1:] * (size - len(chunk))
+                batch = {name: np.stack([each[name] for each in padded]) for name in chunk[0]}
+                for name, value in self._spread(what, batch, devices).items():
+                    parts.setdefault(name, []).append(np.asarray(value)[: len(chunk)])
         return {name: np.concatenate(part) for name, part in parts.items()}
 
     def _call(self, what: str, batch: Batch) -> dict[str, jax.Array]:
@@ -256,20 +257,8 @@ class RetinalModel:
         return {name: jax.jit(function) for name, function in functions.items()}
 
 
-def _ahead(row: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`map(row, items)`, computed by threads while the network works on what came before."""
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="rows") as pool:
-        waiting: collections.deque[Future] = collections.deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(row, item))
-                if len(waiting) > 2 * _CHUNK:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def _text_row(tokens: Int32[np.ndarray, " n"]) -> dict[str, np.ndarray]:
+    return {"tokens": tokens}
 
 
 def _is_int64(value: Any) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from retfm_jax.data.cores import cores
 from retfm_jax.data.records import patient_example, patient_features
+from retfm_jax.data.threads import cores
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
     DISEASES,

@@ -24,7 +24,6 @@ from retfm_jax.benchmarks.timing import (
 )
 from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
 from retfm_jax.data import device
-from retfm_jax.data.cores import cores
 from retfm_jax.data.images import augmented, decode, least_side
 from retfm_jax.data.pipeline import TrainIterator, open_training, reading_threads, stack
 from retfm_jax.data.prefetch import device_batches
@@ -32,6 +31,7 @@ from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import SampleMaker, choose_text
 from retfm_jax.data.sources import RecordSource, is_built
 from retfm_jax.data.text import Tokenizer
+from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
 from retfm_jax.methods import get_method_class
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
-from retfm_jax.data.cores import cores
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
 from retfm_jax.data.sources import (
     RecordSource,
@@ -25,6 +24,7 @@ from retfm_jax.data.sources import (
     open_dataset,
     with_category,
 )
+from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
 
 _log = logging.getLogger(__name__)

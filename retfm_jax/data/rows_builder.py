@@ -1,15 +1,14 @@
 """Rows -> a TFDS dataset: the one way in which real data is checked, divided and written."""
 
 import abc
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import functools
 import io
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from absl import logging
 from tqdm import tqdm
 
 from retfm_jax.data import cluster, records, splits, validation
-from retfm_jax.data.cores import cores
 from retfm_jax.data.rows import Row
+from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
 
@@ -123,7 +122,9 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return UserError(f"{self.name}: no usable record among {rows} rows of the source{first}")
 
     def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
-        with contextlib.closing(_in_threads(rows, self.options)) as prepared:
+        prepare = functools.partial(validation.prepare_row, short_side=self.options.image_size)
+        threads = self.options.threads
+        with in_threads(prepare, rows, threads=threads, ahead=4 * threads) as prepared:
             for example, problems in prepared:
                 self._progress.update()
                 self.problems.extend(problems)
@@ -160,24 +161,6 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "records": {name: info.num_examples for name, info in self.info.splits.items()},
             "problems": self.problems.counts(),
         }
-
-
-def _in_threads(
-    rows: Iterable[Row], options: BuildOptions
-) -> Iterator[tuple[dict[str, Any] | None, list[validation.Problem]]]:
-    """Prepares rows in order, a few ahead: decoding leaves Python's lock, memory stays small."""
-    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-        try:
-            for row in rows:
-                waiting.append(pool.submit(validation.prepare_row, row, options.image_size))
-                if len(waiting) > 4 * options.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def write_dataset(

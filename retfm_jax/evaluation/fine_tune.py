@@ -2,21 +2,24 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit, training_image
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.evaluation.adapters import batches, classification_loss, scores
+
+#: Batches of images that are made ready ahead of the step.
+_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,41 +163,38 @@ class FineTuning:
         }
         state = self._optimizer.init(params)
         key = jax.random.key(seed)
-        pictures = self._augmented(source, rows, order, seed)
-        bar = tqdm(pictures, "fine-tuning", len(order), unit="step", disable=not progress)
-        for step, images in enumerate(bar):
-            batch = images, labels[order[step]], weights[step]
-            step_key = jax.random.fold_in(key, step)
-            params, state, loss = self._step(params, state, batch, step_key, step / len(order))
-            if step % 10 == 0:
-                bar.set_postfix(loss=f"{float(loss):.3f}")
+        make = functools.partial(self._augmented, source, rows, order, seed)
+        with in_threads(make, range(len(order)), threads=cores(), ahead=_AHEAD) as pictures:
+            bar = tqdm(pictures, "fine-tuning", len(order), unit="step", disable=not progress)
+            for step, images in enumerate(bar):
+                batch = images, labels[order[step]], weights[step]
+                step_key = jax.random.fold_in(key, step)
+                params, state, loss = self._step(params, state, batch, step_key, step / len(order))
+                if step % 10 == 0:
+                    bar.set_postfix(loss=f"{float(loss):.3f}")
         return params
 
     def _augmented(
-        self, source: RecordSource, rows: Sequence[int], order: np.ndarray, seed: int
-    ) -> Iterator[np.ndarray]:
-        """Decoded and augmented images of every step; the next ones are made ready meanwhile."""
-
-        def make(step: int) -> np.ndarray:
-            pictures = []
-            for place, row in enumerate(order[step]):
-                generator = np.random.default_rng((seed, step, place))
-                record = source[int(rows[row])]
-                augment = self._data.augment
-                mirror = augment.flip != "none" and generator.random() < 0.5
-                pictures.append(
-                    training_image(
-                        record.image,
-                        record.record_id,
-                        self._data.image,
-                        augment,
-                        generator,
-                        mirror=bool(mirror),
-                    )
+        self, source: RecordSource, rows: Sequence[int], order: np.ndarray, seed: int, step: int
+    ) -> UInt8[np.ndarray, "b h w 3"]:
+        """Decoded and augmented images of a step."""
+        pictures = []
+        for place, row in enumerate(order[step]):
+            generator = np.random.default_rng((seed, step, place))
+            record = source[int(rows[row])]
+            augment = self._data.augment
+            mirror = augment.flip != "none" and generator.random() < 0.5
+            pictures.append(
+                training_image(
+                    record.image,
+                    record.record_id,
+                    self._data.image,
+                    augment,
+                    generator,
+                    mirror=bool(mirror),
                 )
-            return np.stack(pictures)
-
-        yield from _ahead(make, len(order))
+            )
+        return np.stack(pictures)
 
     def predict(self, params: dict[str, Any], source: RecordSource) -> Float[np.ndarray, "n c"]:
         """Scores of every image of a source."""
@@ -209,16 +209,6 @@ class FineTuning:
             return np.stack(pictures + pictures[-1:] * (size - len(pictures)))
 
         count = -(-len(source) // size)
-        logits = [self._logits(params, images) for images in _ahead(make, count)]
+        with in_threads(make, range(count), threads=cores(), ahead=_AHEAD) as pictures:
+            logits = [self._logits(params, images) for images in pictures]
         return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
-
-
-def _ahead(make: Any, count: int, distance: int = 4) -> Iterator[np.ndarray]:
-    """`make(0)`, `make(1)`, ... in order, a few of them at work in threads ahead of time."""
-    with ThreadPoolExecutor(distance) as pool:
-        pending = [pool.submit(make, index) for index in range(min(distance, count))]
-        for index in range(count):
-            result = pending.pop(0).result()
-            if index + distance < count:
-                pending.append(pool.submit(make, index + distance))
-            yield result
