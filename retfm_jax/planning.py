@@ -295,12 +295,15 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
             rows = tried.config.train.batch_size
             low, high = (rows, high) if tried.fits else (low, rows)
             bar.set_postfix(fits=low, too_large=high or "?")
-            if high is not None and high - low <= max(unit, low // 8):
+            step = max(unit, low // 8)
+            if high is not None and high - low <= step:
                 return low
             # What lies beside the state grows with the batch.
             room, used = tried.capacity - state, max(tried.needed - state, 1)
             guess = int(0.97 * rows * room / used) // unit * unit
-            floor = low + unit
+            # A compiler may accept more than the sum of its kinds: then the guess says no more
+            # than what is known, and the search goes on in steps until one is refused.
+            floor = low + (unit if high is not None else step // unit * unit)
             ceiling = high - unit if high is not None else 8 * max(low, unit)
             if high is not None and not floor < guess < ceiling:
                 guess = (low + high) // 2 // unit * unit
