@@ -23,6 +23,7 @@ from retfm_jax.models.layers import dropout, split
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import place_batch
 from retfm_jax.training import loop
+from retfm_jax.training.padding import cut_padding
 
 BATCH = 16
 WIDTH = 64
@@ -59,6 +60,11 @@ class _Network(nnx.Module):
         self.text = _Tower(12, config.width, rngs)
         self.logit_scale = nnx.Param(jnp.asarray(2.0))
         self.leftover = nnx.Param(jnp.ones(3))
+
+
+def _words(tokens):
+    """How often each word stands in a text; 0 is padding."""
+    return (jax.nn.one_hot(tokens, 12) * (tokens != 0)[..., None]).sum(1) / 5
 
 
 class Toy(Method):
@@ -98,10 +104,10 @@ class Toy(Method):
         image_keys, text_keys = split(keys, 2)
         rate = self.config.dropout
         image = network.visual(batch["image"].reshape(-1, 48), rate, image_keys)
-        text = network.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, text_keys)
+        text = network.text(_words(batch["tokens"]), rate, text_keys)
         params = params | {"text": state.carry["momentum"]["text"]}
         momentum = self.bind(params, state.batch_stats)
-        later = momentum.text(jax.nn.one_hot(batch["tokens"], 12).mean(1), rate, None)
+        later = momentum.text(_words(batch["tokens"]), rate, None)
         return {"image": image, "text": text, "momentum": later}, state.batch_stats
 
     def objective(self, params, state, embeddings, batch, *, key=None):
@@ -151,8 +157,10 @@ def batches(start: int, bad: int | None = None) -> Iterator[Batch]:
         rng = np.random.default_rng(index)
         arrays = {
             "image": rng.normal(size=(BATCH, 4, 4, 3)).astype(np.float32),
-            "tokens": rng.integers(1, 12, (BATCH, 5)).astype(np.int32),
+            "tokens": rng.integers(1, 12, (BATCH, 6)).astype(np.int32),
         }
+        # All texts are short, but for the last one of every other batch.
+        arrays["tokens"][: BATCH - index % 2, 3:] = 0
         if index == bad:
             arrays["image"][3] = np.nan
         part = slice(
@@ -179,10 +187,13 @@ def toy_data(bad: int | None = None, signals: dict[int, str] | None = None) -> l
     """
 
     def opened(start, mesh):
-        for batch in batches(start, bad):
+        placed = (
+            batch._replace(arrays=place_batch(batch.arrays, mesh)) for batch in batches(start, bad)
+        )
+        for batch in cut_padding(placed, 3):
             if batch.index in (signals or {}):
                 os.kill(os.getpid(), signal.Signals[signals[batch.index]])
-            yield batch._replace(arrays=place_batch(batch.arrays, mesh))
+            yield batch
 
     return loop.TrainingData(
         open=opened, prepare=prepare, identity={"source": "toy"}, steps_per_epoch=10
