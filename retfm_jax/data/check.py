@@ -2,12 +2,11 @@
 
 import argparse
 import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.splits import SPLITS
 from retfm_jax.data.text import Tokenizer
+from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import atomic_write, write_json
 
@@ -91,7 +91,7 @@ def check_dataset(
     numbers, facts = {}, {}
     for name in wanted:
         source = open_dataset(name_or_folder, name, data_dir)
-        facts[name] = list(_facts(source))
+        facts[name] = _facts(source)
         numbers[name] = _count(source, facts[name], tokenizer, limit)
         file = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
         draw_contact_sheet(source, Path(out) / f"{file}.png")
@@ -122,15 +122,12 @@ def _splits(name_or_folder: str, data_dir: str) -> list[str]:
     return found
 
 
-def _facts(source: RecordSource) -> Iterator[_Facts]:
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        window: collections.deque[concurrent.futures.Future] = collections.deque()
-        for index in range(len(source)):
-            window.append(pool.submit(lambda i: _look(source[i]), index))
-            if len(window) > 64:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
+def _facts(source: RecordSource) -> list[_Facts]:
+    def look(index: int) -> _Facts:
+        return _look(source[index])
+
+    with in_threads(look, range(len(source)), threads=cores(), ahead=64) as facts:
+        return list(facts)
 
 
 def _look(record: PatientRecord | ImageRecord) -> _Facts:
