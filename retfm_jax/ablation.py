@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from retfm_jax.commands import run_training
 from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
+from retfm_jax.console import Table, say
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import pictures
@@ -121,10 +119,9 @@ def ablate(
         else open_dataset(config.data.dataset, split, config.data.data_dir)
         for name, config in variants.items()
     }
-    console = Console()
     for seed in seeds:
         for name, config in variants.items():
-            console.print(f"{name}, seed {seed}", style="bold")
+            say(f"{name}, seed {seed}", style="bold")
             train = dataclasses.replace(config.train, seed=seed)
             config = dataclasses.replace(config, train=train)
             folder = workdir / _slug(name) / f"seed_{seed}"
@@ -145,12 +142,8 @@ def ablate(
     write_json(workdir / "ablation.json", document)
     pictures.save(draw(spreads), workdir / "ablation.png")
     title = f"{document['dataset']}, {split}: mean ± standard deviation of {len(seeds)} seeds"
-    console.print(table(spreads, title))
-    console.print(
-        *(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")),
-        sep="\n",
-        highlight=False,
-    )
+    table(spreads, title).show()
+    say(*(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")))
     return spreads
 
 
@@ -192,18 +185,13 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
     """Mean and spread of every variant, and below them its mean gain over the first."""
     metrics = _shown(spreads)
     shared, names = _short(metrics)
-    columns = Table(
-        title=f"{title}\n{shared}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
-    columns.add_column("variant", no_wrap=True)
-    for name in names:
-        columns.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    heads = [name.replace(" ", "\n") for name in names]
+    columns = Table(f"{title}\n{shared}", ["variant", *heads])
     for name, by_metric in spreads.items():
-        cells = []
-        for metric in metrics:
-            values, gain = by_metric[metric].values, statistics.fmean(by_metric[metric].gains)
-            cells.append(f"{statistics.fmean(values):.3f} ± {_deviation(values):.3f}\n{gain:+.3f}")
-        columns.add_row(name, *cells)
+        found = [by_metric[metric] for metric in metrics]
+        means = (f"{statistics.fmean(s.values):.3f} ± {_deviation(s.values):.3f}" for s in found)
+        columns.row(name, *means, style="bold")
+        columns.row("  gain", *(f"{statistics.fmean(s.gains):+.3f}" for s in found))
     return columns
 
 

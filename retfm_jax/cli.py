@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
 
 
@@ -31,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         getattr(importlib.import_module(module), function)(args)
     except UserError as error:
-        print(f"retfm {args.verb}: {error}", file=sys.stderr)
+        say(f"retfm {args.verb}: {error}", error=True)
         return 1
     except KeyboardInterrupt:
-        print(f"retfm {args.verb}: interrupted", file=sys.stderr)
+        say(f"retfm {args.verb}: interrupted", error=True)
         return 130
     return 0
 
@@ -60,7 +61,7 @@ class _Version(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         import importlib.metadata
 
-        print(importlib.metadata.version("retfm-jax"))
+        say(importlib.metadata.version("retfm-jax"))
         parser.exit()
 
 

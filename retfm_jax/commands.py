@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.console import say
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import UserError
 from retfm_jax.files import atomic_write, write_json
@@ -84,7 +85,7 @@ def embed(args: argparse.Namespace) -> None:
             import pandas as pd
 
             pd.DataFrame({"image": names, "embedding": list(embeddings)}).to_parquet(file)
-    print(f"{len(names)} embeddings of width {embeddings.shape[1]} in {out}")
+    say(f"{len(names)} embeddings of width {embeddings.shape[1]} in {out}")
 
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -124,7 +125,7 @@ def import_weights(args: argparse.Namespace) -> None:
     save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
     write_json(workdir / "config.json", meta["config"])
     tensors = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    print(f"{args.method} network with {tensors:,} parameters in {workdir}")
+    say(f"{args.method} network with {tensors:,} parameters in {workdir}")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -134,7 +135,7 @@ def export(args: argparse.Namespace) -> None:
         from retfm_jax.interop.huggingface import write_chinese_clip
 
         write_chinese_clip(args.out, model.method, model.params, model.state, model.data_config)
-        print(f"transformers' ChineseCLIPModel opens {args.out}")
+        say(f"transformers' ChineseCLIPModel opens {args.out}")
         return
     if args.to != model.method.name:
         raise UserError(
@@ -143,7 +144,7 @@ def export(args: argparse.Namespace) -> None:
         )
     tensors = to_torch(model)
     write_tensors(args.out, tensors, container=args.container)
-    print(f"{len(tensors)} tensors in {args.out}")
+    say(f"{len(tensors)} tensors in {args.out}")
 
 
 def quickstart(args: argparse.Namespace) -> None:
@@ -175,9 +176,9 @@ def quickstart(args: argparse.Namespace) -> None:
     weights = workdir / "retclip.safetensors"
     write_tensors(weights, to_torch(load(workdir)))
     _say(began, "done")
-    print(f"picture  {out.with_suffix('.png')}\npage     {out.with_suffix('.html')}")
-    print(f"numbers  {out}\nweights  {weights}")
+    say(f"picture  {out.with_suffix('.png')}", f"page     {out.with_suffix('.html')}")
+    say(f"numbers  {out}", f"weights  {weights}")
 
 
 def _say(began: float, what: str) -> None:
-    print(f"[{time.monotonic() - began:5.0f} s] {what}", flush=True)
+    say(f"[{time.monotonic() - began:5.0f} s] {what}")

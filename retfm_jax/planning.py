@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.console import Table, say
 from retfm_jax.data import device
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
@@ -167,18 +166,17 @@ def run(args: argparse.Namespace) -> None:
     """
     config = load_config(args.config, args.overrides)
     topology = open_topology(args.topology)
-    console = Console()
-    with console.status(f"compiling for {topology.name}"):
-        planned = plan(config, topology)
+    say(f"compiling for {topology.name}", error=True)
+    planned = plan(config, topology)
     document = planned.to_json()
-    show(planned, console)
+    show(planned)
     if args.largest_batch:
         largest = largest_batch(planned)
         document["largest_batch"] = largest
-        console.print(f"largest batch that fits: {largest:,}", style="bold")
+        say(f"largest batch that fits: {largest:,}", style="bold")
     if args.out:
         write_json(Path(args.out), document)
-        console.print(f"wrote {args.out}", highlight=False)
+        say(f"wrote {args.out}")
 
 
 def plan(config: ExperimentConfig, topology: Topology) -> Plan:
@@ -387,24 +385,26 @@ def _seconds(
     )
 
 
-def show(planned: Plan, console: Console) -> None:
+def show(planned: Plan) -> None:
     """Prints a plan for people."""
     topology, train = planned.topology, planned.config.train
     parts = f" in {train.microbatches} parts" if train.microbatches > 1 else ""
-    console.rule(
+    say(
         f"{planned.config.method}, batch {train.batch_size:,}{parts}, on {topology.name}: "
-        f"{len(topology.devices)} devices"
+        f"{len(topology.devices)} devices",
+        style="bold",
     )
-    console.print(_verdict(planned))
+    say(_verdict(planned), style="green" if planned.fits else "red")
     if not topology.real:
-        console.print(
+        say(
             "Parameters, optimizer state, batch and FLOPs are exact. Temporaries, traffic and "
             "collectives are those of the program that the CPU's compiler makes: an estimate."
         )
-    console.print(_memory_table(planned), _rules_table(planned.rules))
+    _memory_table(planned).show()
+    _rules_table(planned.rules).show()
     if planned.work is not None:
-        console.print(_collectives_table(planned.work.collectives, topology))
-        console.print(_time_table(planned))
+        _collectives_table(planned.work.collectives, topology).show()
+        _time_table(planned).show()
 
 
 def _verdict(planned: Plan) -> str:
@@ -414,21 +414,19 @@ def _verdict(planned: Plan) -> str:
     if planned.fits:
         over = planned.needed > planned.capacity
         how = " (the sum of all kinds; the compiler lays some over others)" if over else ""
-        return f"[bold green]fits[/]: {sizes}{how}"
+        return f"fits: {sizes}{how}"
     missing = _size(planned.needed - planned.capacity)
     return (
-        f"[bold red]does not fit[/]: {sizes}, {missing} too much. Raise config.train.microbatches "
+        f"does not fit: {sizes}, {missing} too much. Raise config.train.microbatches "
         "or config.mesh.fsdp, set model.*.remat=full, or lower config.train.batch_size"
     )
 
 
 def _memory_table(planned: Plan) -> Table:
-    table = Table(title="memory of a device")
-    table.add_column("kind")
-    table.add_column("bytes", justify="right")
+    table = Table("memory of a device", ("kind", "bytes"))
     for name, size in planned.memory.items():
-        table.add_row(name, _size(size))
-    table.add_row("all", _size(planned.needed), style="bold")
+        table.row(name, _size(size))
+    table.row("all", _size(planned.needed), style="bold")
     return table
 
 
@@ -442,15 +440,14 @@ def _rules_table(rules: tuple[Rule, ...]) -> Table:
         if rule.bytes_per_device < largest / 1000:
             path, shape = "small ones", ""
         groups[path, shape, rule.spec].append(rule)
-    table = Table(title="parameters on the mesh (gradients, moments and momentum copies lie alike)")
-    table.add_column("path")
-    table.add_column("shape")
-    table.add_column("divided by")
-    table.add_column("arrays", justify="right")
-    table.add_column("bytes a device", justify="right")
+    table = Table(
+        "parameters on the mesh (gradients, moments and momentum copies lie alike)",
+        ("path", "shape", "divided by", "arrays", "bytes a device"),
+        words=("shape", "divided by"),
+    )
     for (path, shape, spec), members in groups.items():
         size = sum(rule.bytes_per_device for rule in members)
-        table.add_row(path, shape, spec, str(len(members)), _size(size))
+        table.row(path, shape, spec, str(len(members)), _size(size))
     return table
 
 
@@ -458,16 +455,8 @@ def _collectives_table(collectives: tuple[Collective, ...], topology: Topology) 
     groups: dict[tuple[str, int, str], list[Collective]] = collections.defaultdict(list)
     for collective in collectives:
         groups[collective.kind, collective.group, _place(collective.source)].append(collective)
-    table = Table(title="collectives of a step")
-    for name, justify in (
-        ("kind", "left"),
-        ("of devices", "right"),
-        ("times", "right"),
-        ("bytes", "right"),
-        ("time", "right"),
-        ("where", "left"),
-    ):
-        table.add_column(name, justify=justify)
+    heads = ("kind", "of devices", "times", "bytes", "time", "where")
+    table = Table("collectives of a step", heads, words=("where",))
     rows = []
     for (kind, group, place), members in groups.items():
         size = sum(member.times * member.bytes for member in members)
@@ -478,7 +467,7 @@ def _collectives_table(collectives: tuple[Collective, ...], topology: Topology) 
         duration = "?"
         if bandwidth is not None:
             duration = _duration(sum(member.seconds(bandwidth) for member in members))
-        table.add_row(kind, str(group), f"{times:g}", _size(size), duration, place)
+        table.row(kind, str(group), f"{times:g}", _size(size), duration, place)
     return table
 
 
@@ -493,34 +482,31 @@ def _place(source: str) -> str:
 def _time_table(planned: Plan) -> Table:
     seconds, work = planned.seconds, planned.work
     devices = len(planned.topology.devices)
-    table = Table(title="one step")
-    table.add_column("")
-    table.add_column("of a device", justify="right")
-    table.add_column("at least", justify="right")
+    table = Table("one step", ("", "of a device", "at least"))
 
     def duration(name: str) -> str:
         return "?" if seconds is None else _duration(getattr(seconds, name))
 
-    table.add_row("FLOPs, model", _count(planned.model_flops / devices), "")
-    table.add_row(
+    table.row("FLOPs, model", _count(planned.model_flops / devices), "")
+    table.row(
         "FLOPs, with what is computed again",
         _count(planned.program_flops / devices),
         duration("compute"),
     )
-    table.add_row("memory traffic", _size(work.traffic), duration("memory"))
+    table.row("memory traffic", _size(work.traffic), duration("memory"))
     sent = sum(collective.times * collective.bytes for collective in work.collectives)
-    table.add_row("collectives", _size(sent), duration("network"))
+    table.row("collectives", _size(sent), duration("network"))
     if seconds is not None and seconds.schedule is not None:
-        table.add_row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
+        table.row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
     if work.open_loops:
-        table.add_row(f"{work.open_loops} loops of unknown length count once", "", "")
+        table.row(f"{work.open_loops} loops of unknown length count once", "", "")
     if seconds is not None:
         rate = planned.config.train.batch_size / seconds.step
-        table.add_section()
-        table.add_row("limit", "", seconds.limit)
-        table.add_row("a step, estimated", "", _duration(seconds.step), style="bold")
-        table.add_row("samples a second, all devices", "", f"{rate:,.0f}")
-        table.add_row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
+        table.section()
+        table.row("limit", "", seconds.limit)
+        table.row("a step, estimated", "", _duration(seconds.step), style="bold")
+        table.row("samples a second, all devices", "", f"{rate:,.0f}")
+        table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
     return table
 
 

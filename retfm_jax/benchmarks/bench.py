@@ -5,12 +5,12 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from retfm_jax.benchmarks.timing import Comparison, Measurement
+from retfm_jax.console import Table, say
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
 
@@ -57,34 +57,24 @@ class Report:
 
     def print(self) -> None:
         """Prints the tables."""
-        from rich.console import Console
-        from rich.table import Table
-
-        # Cut off where the output is no terminal, a table would say nothing.
-        console = Console(width=None if Console().is_terminal else 140)
         device = self.about["device"]
-        console.print(
+        say(
             f"{device['count']} x {device['kind']}; {self.about['cpu']['name']}, "
-            f"{self.about['cpu']['cores']} cores; times are medians (least .. most)",
-            highlight=False,
+            f"{self.about['cpu']['cores']} cores; times are medians (least .. most)"
         )
-        table = Table(box=None, title_justify="left")
-        for column in ("", "seconds", "a second", "a CPU-second", "and"):
-            table.add_column(column, justify="left" if column in ("", "and") else "right")
+        table = Table("", ("", "seconds", "a second", "a CPU-second", "and"), ["and"])
         for measurement in self.measurements:
-            table.add_row(*measurement_cells(measurement.to_dict()))
-        console.print(table)
+            table.row(*measurement_cells(measurement.to_dict()))
+        table.show()
         if self.comparisons:
-            ratios = Table(box=None, title_justify="left")
-            for column in ("ratio", "", "goal"):
-                ratios.add_column(column, justify="right" if not column else "left")
+            ratios = Table("", ("ratio", "", "goal"), ["goal"])
             for comparison in self.comparisons:
-                ratios.add_row(*comparison_cells(comparison.to_dict()))
-            console.print(ratios)
+                ratios.row(*comparison_cells(comparison.to_dict()))
+            ratios.show()
         for name, value in self.notes.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{key} {part}" for key, part in value.items())
-            console.print(f"{name}: {value}", highlight=False)
+            say(f"{name}: {value}")
 
 
 def measurement_cells(values: dict[str, Any]) -> tuple[str, ...]:
@@ -153,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     report.print()
     if args.out:
         write_json(args.out, report.to_dict())
-        print(f"every timing is in {args.out}")
+        say(f"every timing is in {args.out}")
 
 
 def _records(
@@ -192,7 +182,7 @@ def _steps(report: Report, config: Any, against: tuple[str, ...], args: Any) -> 
 
 
 def _say(what: str) -> None:
-    print(f"{what} ...", file=sys.stderr, flush=True)
+    say(f"{what} ...", error=True)
 
 
 def about() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from retfm_jax.console import Table, say
 from retfm_jax.data import splits
 from retfm_jax.data.cluster import BeamSettings
 from retfm_jax.data.rows_builder import (
@@ -125,48 +126,38 @@ def _refuse(args: argparse.Namespace, options: tuple[str, ...]) -> None:
 def print_summary(folder: Path) -> None:
     """Says what lies in a dataset's folder, and how much of its source was in order."""
     import tensorflow_datasets as tfds
-    from rich.console import Console
 
-    console = Console()
     info = tfds.builder_from_directory(folder).info
     sizes = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
-    console.print(f"{info.full_name}: {sizes} records", highlight=False, soft_wrap=True)
-    console.print(f"  in {folder}", highlight=False, soft_wrap=True)
+    say(f"{info.full_name}: {sizes} records", f"  in {folder}")
     if not (folder / SUMMARY_FILE).is_file():
         return
     problems = read_json(folder / SUMMARY_FILE)["problems"]
     if not problems:
-        console.print("  no problem in the source", highlight=False)
+        say("  no problem in the source")
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-    console.print(
+    say(
         f"  problems in the source: {counts}; each is in {folder / PROBLEMS_FILE} with its row "
         "and what was done",
-        style="yellow", highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        style="yellow",
+    )
 
 
 def run_list(args: argparse.Namespace) -> None:
     """Runs `retfm data list`: the bundled builders and the datasets in `args.data_dir`."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    builders = Table(title="bundled builders", title_justify="left", box=None)
-    builders.add_column("name", style="bold")
-    builders.add_column("what it builds")
+    builders = Table("bundled builders", ["name", "what it builds"], ["what it builds"])
     for name in builder_names():
         readme = Path(importlib.import_module(f"{_BUILDERS}.{name}").__file__).parent / "README.md"
         verb = "import" if name == _IMPORTER else name
-        builders.add_row(verb, readme.read_text(encoding="utf-8").partition("\n")[0])
-    console.print(builders)
+        builders.row(verb, readme.read_text(encoding="utf-8").partition("\n")[0])
+    builders.show()
     built = sorted(Path(args.data_dir).glob("**/dataset_info.json"))
     if not built:
-        console.print(f"\nno dataset in {args.data_dir}", highlight=False)
+        say("", f"no dataset in {args.data_dir}")
         return
-    datasets = Table(title=f"\ndatasets in {args.data_dir}", title_justify="left", box=None)
-    for column in ("name", "version", "records", "folder"):
-        datasets.add_column(column, style="bold" if column == "name" else "")
+    columns = ("name", "version", "records", "folder")
+    datasets = Table(f"datasets in {args.data_dir}", columns, columns)
     for path in built:
         info = read_json(path)
         sizes = ", ".join(
@@ -174,5 +165,5 @@ def run_list(args: argparse.Namespace) -> None:
             for split in info.get("splits", [])
         )
         name = "/".join(filter(None, (info["name"], info.get("configName"))))
-        datasets.add_row(name, info["version"], sizes, str(path.parent))
-    console.print(datasets)
+        datasets.row(name, info["version"], sizes, path.parent)
+    datasets.show()

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from retfm_jax.config import TextConfig
+from retfm_jax.console import Table, say
 from retfm_jax.data import images
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource, open_dataset
@@ -61,7 +62,7 @@ def run_check(args: argparse.Namespace) -> None:
     """
     report = check_dataset(args.name, args.data_dir, args.split, args.out)
     _print(report)
-    print(f"report and contact sheets are in {args.out}")
+    say(f"report and contact sheets are in {args.out}")
     if report["broken"]:
         raise UserError(
             f"{report['dataset']}: {'; '.join(report['broken'])}; the ids are in "
@@ -275,19 +276,13 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     splits = report["splits"]
-    table = Table(title=f"{report['dataset']} ({report['kind']} records)", title_justify="left")
-    table.add_column("")
-    for split in splits:
-        table.add_column(split, justify="right")
+    table = Table(f"{report['dataset']} ({report['kind']} records)", ["", *splits])
 
     def row(name: str, values: Iterable[Any], bad: bool = False) -> None:
         values = [str(value) for value in values]
         faulty = bad and any(value != "0" for value in values)
-        table.add_row(name, *values, style="red" if faulty else "")
+        table.row(name, *values, style="red" if faulty else "")
 
     counted = list(splits.values())
     row("patients", (n["patients"] for n in counted))
@@ -313,7 +308,7 @@ def _print(report: dict[str, Any]) -> None:
                 (t["cut"] if t else "" for t in lengths),
             )
     row("commonest size", (next(iter(n["sizes"]), "") for n in counted))
-    table.add_section()
+    table.section()
     for level in counted[0]["labels"]:
         known = [n["labels"][level]["known"] for n in counted]
         if not any(known):
@@ -321,12 +316,12 @@ def _print(report: dict[str, Any]) -> None:
         row(f"{level}: labelled", known)
         for label in counted[0]["labels"][level]["present"]:
             row(f"  {label}", (n["labels"][level]["present"][label] for n in counted))
-    Console().print(table)
+    table.show()
     across = report["across_splits"]
     for what, found in across.items():
         if found["count"]:
             example = json.dumps(found["first"][0], ensure_ascii=False)
-            print(f"{found['count']} {what} in more than one split, such as {example}")
+            say(f"{found['count']} {what} in more than one split, such as {example}")
 
 
 def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from retfm_jax.console import say
 from retfm_jax.data import build, manifest, published
 from retfm_jax.data.cluster import BeamSettings
 from retfm_jax.data.rows import Row
@@ -48,7 +49,7 @@ def run_import(args: argparse.Namespace) -> None:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
         rows, unused = manifest.read_manifest(args.manifest, args.images, problems, args.encoding)
         if unused:
-            print(f"columns that mean nothing here: {', '.join(unused)}")
+            say(f"columns that mean nothing here: {', '.join(unused)}")
     elif args.tsv:
         rows = []
         for images, texts in _pairs(args.tsv, args.texts or []):

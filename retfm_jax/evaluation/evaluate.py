@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from retfm_jax.config import EvaluationConfig
+from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
@@ -203,10 +202,9 @@ def evaluate(
     with atomic_write(out.with_suffix(".html")) as file:
         file.write(page(results, document))
     written = [out, *draw(results, out), out.with_suffix(".html")]
-    console = Console()
     for table in console_tables(results):
-        console.print(table)
-    console.print(*(f"wrote {path}" for path in written), sep="\n", highlight=False)
+        table.show()
+    say(*(f"wrote {path}" for path in written))
     return document
 
 
@@ -242,7 +240,7 @@ def _zero_shot(
     split: EmbeddedSplit = results.split
     skip = unknown_classes(split.label_names)
     if skip:
-        print(f"left out of zero-shot, for the vocabulary has no such condition: {', '.join(skip)}")
+        say(f"left out of zero-shot, for the vocabulary has no such condition: {', '.join(skip)}")
     numbers = {}
     for language in options.languages:
         found = zero_shot(model, split, language, prompts, skip)
@@ -294,7 +292,7 @@ def _supervised(
     for reason, dropped in supervised.dropped.items():
         if dropped:
             named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
-            print(
+            say(
                 f"left out of training, for the test split has the {reason.replace('_', ' ')}: "
                 f"{len(dropped)} ({named})"
             )

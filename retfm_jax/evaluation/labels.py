@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.pictures import save
 from retfm_jax.files import atomic_write
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     with file, atomic_write(out) as written:
         _label(file, source, written, labeler, counts)
     save(draw(counts), picture)
-    print(
+    say(
         f"{counts.reports} reports labelled, {counts.unknown} of them say nothing that the "
         f"vocabulary knows; labels are in {out}, their frequencies in {picture}"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
+from retfm_jax.console import Table
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.bootstrap import Estimate
@@ -104,46 +103,35 @@ def console_tables(results: Results) -> list[Table]:
         interval = len(columns) <= 2
         columns = columns[:4]
         shown = ", 95% intervals by patient" if interval else ""
-        table = _table(f"{results.data}: overall{shown}", "protocol")
-        for _, title in columns:
-            table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
+        heads = [title.replace(" ", "\n") for _, title in columns]
+        table = Table(f"{results.data}: overall{shown}", ["protocol", *heads])
         for section in results.sections:
-            table.add_row(
-                section.title,
-                *(section.overall(name, interval) for name, _ in columns),
-            )
+            table.row(section.title, *(section.overall(name, interval) for name, _ in columns))
         tables.append(table)
         if len(results.sections) <= _CLASS_COLUMNS:
             tables.append(_class_table(results))
     if results.retrievals:
-        table = _table(f"{results.data}: retrieval, 95% intervals by patient", "query")
-        for k in RECALL_AT:
-            table.add_column(f"recall at {k}", justify="right")
+        heads = [f"recall at {k}" for k in RECALL_AT]
+        title = f"{results.data}: retrieval, 95% intervals by patient"
+        table = Table(title, ["query", *heads])
         for language, retrieval in results.retrievals.items():
             for direction, recalls in retrieval.recalls.items():
                 name = f"{readable(direction)}, {LANGUAGE_NAMES[language]}"
-                table.add_row(name, *map(str, recalls.values()))
+                table.row(name, *recalls.values())
         tables.append(table)
     return tables
 
 
-def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    return table
-
-
 def _class_table(results: Results) -> Table:
-    table = _table("AUROC per class", "class")
-    for section in results.sections:
-        table.add_column(section.title, justify="right")
+    titles = [section.title.replace(", ", ",\n") for section in results.sections]
+    table = Table("AUROC per class", ["class", *titles])
     for name in results.sections[0].measured.predictions.names:
         cells = []
         for section in results.sections:
             row = section.measured.metrics.classes.get(name, {})
             value: Estimate | None = row.get("auroc")
             cells.append("–" if value is None else f"{value.value:.3f}")
-        table.add_row(readable(name), *cells)
+        table.row(readable(name), *cells)
     return table
 
 

@@ -11,7 +11,6 @@ A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
 import dataclasses
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, UInt32
 
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import path_string
@@ -220,7 +220,7 @@ class Checkpoints:
         """Renames damaged checkpoints, so that the run can save those steps again."""
         for step, problem in damaged.items():
             path = self.folder / str(step)
-            print(f"warning: checkpoint {path} is damaged ({problem})", file=sys.stderr)
+            say(f"warning: checkpoint {path} is damaged ({problem})", error=True)
             if jax.process_index() == 0:
                 aside = self.folder / f"damaged-{step}"
                 shutil.rmtree(aside, ignore_errors=True)

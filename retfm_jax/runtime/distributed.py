@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import numpy as np
 from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
 
 #: Seconds between signs of life, and without one until a process counts as lost.
@@ -70,12 +70,11 @@ def start(timeout: int = 300) -> None:
 
 def _end_alone(timeout: int, index: str | None) -> None:
     here = "this process" if index is None else f"process {index}"
-    print(
+    say(
         f"\nerror: {here} waited {timeout} s for the others of this run, and not all of them came. "
         "Each one that is there ends with this message: look at those that do not say it. "
         f"{_BY_HAND}",
-        file=sys.stderr,
-        flush=True,
+        error=True,
     )
     os._exit(1)
 
@@ -183,11 +182,10 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
 
 
 def _end(who: str, resume_point: str) -> None:
-    print(
+    say(
         f"\nerror: {who} gives no sign of life: it has ended or its host does not answer. Look at "
         f"what it printed last and start all processes again; {resume_point}",
-        file=sys.stderr,
-        flush=True,
+        error=True,
     )
     os._exit(1)
 

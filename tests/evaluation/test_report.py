@@ -2,7 +2,6 @@
 
 import numpy as np
 from colour_world import CLASSES, ColourModel, patient
-from rich.console import Console
 
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.embeddings import embed_split
@@ -58,10 +57,7 @@ def test_folds_stand_in_the_table_as_mean_and_spread():
     half = predictions([[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.2]], True).measured(draws=5)
     folds = over_folds([right.overall, half.overall])
     results = Results("data", [Section("probe, 1 shot", right, (), folds)])
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for table in console_tables(results):
-        console.print(table)
-    assert "0.750 ± 0.354" in console.export_text()
+    assert any("0.750 ± 0.354" in str(table) for table in console_tables(results))
 
 
 def test_on_the_page_an_interval_stands_below_its_number():
