@@ -8,10 +8,18 @@ import pytest
 
 from retfm_jax.console import Table, fitting, say
 
-_BRACKETS = "datasets[/x]/[bold]run[/] :smile:"
 
-
-@pytest.mark.parametrize("text", [_BRACKETS, "[/b]", "\\[red]", "$\\frac{a}{b}$", "右眼［］", "a" * 500])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "datasets[/x]/[bold]run[/] :smile:",
+        "[/b]",
+        "\\[red]",
+        "$\\frac{a}{b}$",
+        "右眼［］",
+        "a" * 500,
+    ],
+)
 def test_text_is_no_markup_and_is_not_cut(capsys, text):
     say(text, style="bold")
     table = Table(text, ["name", "auroc"])
