@@ -1,46 +1,180 @@
-"""Writing so that nothing is ever half-written, and reading so that nothing escapes its root."""
+"""Files on local disks and in object stores alike: whole or not at all, and inside their root.
+
+A path is a `pathlib.Path`, or an `epath.Path` where it begins with `gs://`; both have the same
+methods, except that stores have no links, no recursion in `glob` and no appending. Object stores
+are reached through gcsfs (the extra `retfm-jax[gcs]`).
+"""
 
 import contextlib
+import fcntl
+import glob
+import importlib.util
+import io
 import json
 import os
+import pathlib
+import posixpath
+import re
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
+
+from etils import epath
 
 from retfm_jax.errors import UserError
 
+# One way into a store, whether TensorFlow happens to be installed or not.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+#: A local path, or one in an object store.
+Path = pathlib.Path | epath.Path
+#: What users and callers give for one.
+PathLike = str | os.PathLike[str]
+
+_STORE = "gs://"
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
+
+
+def as_path(path: PathLike) -> Path:
+    """A path on a local disk, `~` expanded, or in a store.
+
+    Raises:
+      UserError: it is of a store that is not supported, it names no bucket, or the extra for
+        object stores is not installed.
+    """
+    text = os.fspath(path)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        try:
+            return pathlib.Path(text).expanduser()
+        except RuntimeError as error:  # ~nobody
+            raise UserError(f"{text}: {error}") from error
+    if scheme[0] != _STORE:
+        raise UserError(f"{text}: paths are local ones or begin with {_STORE}")
+    if not text[len(_STORE) :].strip("/"):
+        raise UserError(f"{text} names no bucket: give {_STORE}BUCKET/FOLDER")
+    _reach_stores(text)
+    return epath.Path(text)
+
+
+def is_remote(path: PathLike) -> bool:
+    """Whether a path is in an object store."""
+    return os.fspath(path).startswith(_STORE)
+
+
+def _reach_stores(path: str) -> None:
+    """Sets up what gcsfs, tensorstore, Orbax and array_record each need to reach a store."""
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        # The name that Google's clients share; others have names of their own for it.
+        url = emulator if "://" in emulator else f"http://{emulator}"
+        os.environ["STORAGE_EMULATOR_HOST"] = url
+        os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", url)
+        os.environ.setdefault("CLOUD_STORAGE_EMULATOR_ENDPOINT", url)
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        os.environ.setdefault("NO_GCE_CHECK", "true")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{path}: object stores want `pip install 'retfm-jax[gcs]'`")
+    import fsspec.config
+
+    # Other processes write, too: a listing is asked for, never remembered.
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+
+
+def errors() -> tuple[type[BaseException], ...]:
+    """What reading and writing raise: OSError, and what the libraries of stores have beside it."""
+    found: list[type[BaseException]] = [OSError]
+    for module, names in (
+        ("gcsfs.retry", ("HttpError", "ChecksumError", "NonRetryableError")),
+        ("google.auth.exceptions", ("GoogleAuthError",)),
+        ("aiohttp", ("ClientError",)),
+    ):
+        found += [getattr(sys.modules[module], name) for name in names if module in sys.modules]
+    return tuple(found)
+
+
+def reason(error: BaseException) -> str:
+    """What an error of reading or writing says, in one line."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Opens a temporary file beside `path` that takes its name only when the block succeeds.
+def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
+    """Opens a temporary file whose content takes the name `path` only when the block succeeds.
+
+    Links are followed. A device, a pipe and a stream of this process (`/dev/stdout`) are written
+    to as they are. In a store the upload makes an object as a whole.
 
     Args:
       path: the final name; its folder is made where it is missing.
       mode: "w" for UTF-8 text, "wb" for bytes.
 
     Raises:
-      UserError: the folder cannot be written or the disk is full; `path` is then untouched.
+      UserError: the folder cannot be written, the disk is full, or the path is a folder or a
+        disk; what was there is then untouched.
     """
-    path = Path(path)
+    path = as_path(path)
+    try:
+        if is_remote(path):
+            writing = _upload(path, mode)
+        elif _is_stream(path):
+            writing = _open_stream(path, mode)
+        else:
+            writing = _replace(path, mode)
+        with writing as file:
+            yield file
+    except errors() as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _encoding(mode: str) -> str | None:
+    return None if "b" in mode else "utf-8"
+
+
+@contextlib.contextmanager
+def _upload(path: epath.Path, mode: str) -> Iterator[IO]:
+    # Not a file of the store: closing that one would make an object of what there is so far.
+    with tempfile.NamedTemporaryFile(mode, encoding=_encoding(mode), suffix=path.suffix) as file:
+        yield file
+        file.flush()
+        upload(pathlib.Path(file.name), path)
+
+
+@contextlib.contextmanager
+def _replace(path: pathlib.Path, mode: str) -> Iterator[IO]:
+    # The name behind links: the link itself stays.
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encoding = None if "b" in mode else "utf-8"
         with tempfile.NamedTemporaryFile(
-            mode, dir=path.parent, prefix=f".{path.name}.", delete=False, encoding=encoding
+            mode, dir=path.parent, prefix=_prefix(path), delete=False, encoding=_encoding(mode)
         ) as file:
-            temporary = Path(file.name)
+            temporary = pathlib.Path(file.name)
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+            # Before the lock ends with the file.
+            temporary.chmod(_permissions(path))
+            temporary.replace(path)
+            temporary = None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _permissions(path: pathlib.Path) -> int:
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    return 0o666 & ~_umask()
 
 
 def _umask() -> int:
@@ -49,37 +183,277 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def _is_stream(path: pathlib.Path) -> bool:
+    """Whether a path is something to write to that is no file; raises where it cannot be."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(kind):
+        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+    if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
+        raise UserError(f"cannot write {path}: it is no file")
+    return not stat.S_ISREG(kind)
+
+
+def _descriptor(path: pathlib.Path) -> int | None:
+    """The open file of this process that a name such as /dev/stdout stands for."""
+    match = _DESCRIPTOR.fullmatch(str(path))
+    return int(match[1]) if match else _STREAMS.get(str(path))
+
+
+@contextlib.contextmanager
+def _open_stream(path: pathlib.Path, mode: str) -> Iterator[IO]:
+    descriptor = _descriptor(path)
+    if descriptor is None:
+        # Without waiting for a reader: a pipe that nobody reads is an error.
+        opened = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(opened, True)
+    else:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        opened = os.dup(descriptor)
+    # All at once: a block that fails has written nothing.
+    with io.BytesIO() if "b" in mode else io.StringIO() as buffer:
+        try:
+            yield buffer
+            with os.fdopen(os.dup(opened), mode, encoding=_encoding(mode)) as file:
+                file.write(buffer.getvalue())
+        finally:
+            os.close(opened)
+
+
+def write_json(path: PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically, with non-ASCII text left readable."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: PathLike) -> Any:
     """Reads a JSON file.
 
     Raises:
       UserError: the file is missing, unreadable or no JSON.
     """
+    path = as_path(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except errors() as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-def inside(root: str | Path, relative: str) -> Path:
+def read_bytes(path: PathLike) -> bytes:
+    """Reads a file.
+
+    Raises:
+      UserError: it is missing or unreadable.
+    """
+    path = as_path(path)
+    try:
+        return path.read_bytes()
+    except errors() as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def local_file(path: PathLike) -> Iterator[pathlib.Path]:
+    """The file itself, or a copy of an object that stays until the block ends.
+
+    For readers that take only names of local files.
+
+    Raises:
+      UserError: the object cannot be read.
+    """
+    path = as_path(path)
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / path.name
+        try:
+            with path.open("rb") as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except errors() as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from error
+        yield copy
+
+
+def upload(source: pathlib.Path, target: epath.Path) -> None:
+    """Copies a local file to an object, which is there as a whole or not at all."""
+    import fsspec
+
+    store, name = fsspec.url_to_fs(os.fspath(target), finalize_on_close=True)
+    store.put_file(os.fspath(source), name)
+
+
+def files_below(folder: PathLike) -> list[Path]:
+    """All files in a folder and its folders, sorted; nothing where there is no such folder."""
+    folder = as_path(folder)
+    if not is_remote(folder):
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+    import fsspec
+
+    store, name = fsspec.url_to_fs(os.fspath(folder), finalize_on_close=True)
+    return [epath.Path(_STORE + found) for found in sorted(store.find(name))]
+
+
+def remove(path: PathLike) -> None:
+    """Removes a file, or a folder with all that is in it; fine where there is none."""
+    path = as_path(path)
+    if is_remote(path):
+        path.rmtree(missing_ok=True)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """A local folder to fill, whose files make `folder` only when the block succeeds.
+
+    On a local disk the folder takes its name at the end. In a store `last` is uploaded behind all
+    other files and makes them a whole.
+
+    Args:
+      folder: the final name; the folder that holds it is made where it is missing.
+      last: the file without which readers take the folder for none.
+      overwrite: replaces a folder of that name, which stays until the new one is complete.
+
+    Raises:
+      UserError: the folder is there, or it cannot be written.
+    """
+    folder = as_path(folder)
+    try:
+        making = _store_folder if is_remote(folder) else _local_folder
+        with making(folder, last, overwrite) as made:
+            yield made
+    except errors() as error:
+        raise UserError(f"cannot write {folder}: {reason(error)}") from error
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already: give a new folder")
+
+
+@contextlib.contextmanager
+def _local_folder(folder: pathlib.Path, last: str, overwrite: bool) -> Iterator[pathlib.Path]:
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    if not overwrite:
+        _refuse_existing(folder)
+    made = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
+    held = os.open(made, os.O_RDONLY)
+    try:
+        _lock(held)
+        yield made
+        made.chmod(0o777 & ~_umask())
+        for path in files_below(made):
+            _sync(path)
+        if folder.exists():
+            replaced = made.with_name(made.name + _REPLACED)
+            folder.rename(replaced)
+            made.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            made.rename(folder)
+    finally:
+        os.close(held)
+        if made.exists():
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _store_folder(folder: epath.Path, last: str, overwrite: bool) -> Iterator[pathlib.Path]:
+    if not overwrite:
+        _refuse_existing(folder)
+    with tempfile.TemporaryDirectory() as name:
+        made = pathlib.Path(name)
+        yield made
+        new = {path.relative_to(made).as_posix() for path in files_below(made)}
+        if overwrite:
+            (folder / last).unlink(missing_ok=True)
+        for relative in sorted(new, key=lambda relative: (relative == last, relative)):
+            upload(made / relative, folder / relative)
+        for path in files_below(folder) if overwrite else ():
+            if path.relative_to(folder).as_posix() not in new:
+                path.unlink()
+
+
+_REPLACED = ".replaced"
+
+
+def _prefix(path: pathlib.Path) -> str:
+    # Cut, for a name has at most 255 bytes.
+    return f".{path.name.encode()[:100].decode(errors='ignore')}.writing-"
+
+
+def _lock(descriptor: int) -> bool:
+    """Takes the lock that says "someone is still writing this"; it ends with the process."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks
+        return False
+    return True
+
+
+def remove_abandoned(path: pathlib.Path) -> None:
+    """Removes what killed processes left of writing the file or folder `path`.
+
+    A folder that was to be replaced when the process was killed gets its name back.
+    """
+    for left in path.parent.glob(glob.escape(_prefix(path)) + "*"):
+        writing = left.with_name(left.name.removesuffix(_REPLACED))
+        if writing.exists() and not _abandoned(writing):
+            continue
+        with contextlib.suppress(OSError):
+            if left != writing and not path.exists():
+                left.rename(path)
+            else:
+                remove(left)
+
+
+def _abandoned(path: pathlib.Path) -> bool:
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return _lock(held)
+    finally:
+        os.close(held)
+
+
+def inside(root: PathLike, relative: str) -> Path:
     """Resolves `relative` under `root`, links followed.
 
     Raises:
       UserError: the path leaves the root (`..`, an absolute path elsewhere, a link out of it).
     """
-    root = Path(root).resolve()
-    path = (root / relative).resolve()
+    root = _resolved(as_path(root))
+    path = _resolved(root / relative)
     if not path.is_relative_to(root):
         raise UserError(
             f"{relative!r} leads outside the image root {root}; give paths relative to that root"
         )
     return path
+
+
+def _resolved(path: Path) -> Path:
+    if not is_remote(path):
+        return path.resolve()
+    # Stores have no links, and `..` is a name like any other; here it means what it does elsewhere.
+    name = posixpath.normpath("/" + os.fspath(path)[len(_STORE) :])
+    return epath.Path(_STORE + name.lstrip("/"))

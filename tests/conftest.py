@@ -4,6 +4,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+
+import pytest
+from object_store import BUCKET, emulator
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -12,3 +16,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Runs keep their compiled programs there, for the length of the tests.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def emulator_address() -> Iterator[str]:
+    """Of an object store that runs beside the tests."""
+    with emulator() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(emulator_address: str, request: pytest.FixtureRequest, monkeypatch) -> str:
+    """A folder of the object store for one test, which this process reaches as well."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator_address)
+    return f"gs://{BUCKET}/{abs(hash(request.node.nodeid))}"
