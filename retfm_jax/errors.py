@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -7,3 +7,15 @@ class UserError(Exception):
     The message is one sentence or a short list that names the thing and the remedy. The command
     line prints it without a traceback and exits with 1.
     """
+
+
+class Unusable(UserError):
+    """One picture or row of a source cannot be used; the rest of the source can.
+
+    Attributes:
+      kind: the heading under which the problem is counted, such as "broken_image".
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind

@@ -12,22 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from retfm_jax import files
-from retfm_jax.errors import UserError
+from retfm_jax.data import image_files
+from retfm_jax.errors import Unusable
 
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
-
-
-class Unusable(UserError):
-    """One picture or row of a source cannot be used; the rest of the source can.
-
-    Attributes:
-      kind: the heading under which the problem is counted, such as "broken_image".
-    """
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
 
 
 class Picture(Protocol):
@@ -47,26 +35,31 @@ class Picture(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FilePicture:
-    """A file under an image root, which it must not leave."""
+    """A file under an image root, which it must not leave.
+
+    Attributes:
+      root, relative: the folder, and the path below it as the source wrote it.
+      follow_links: reads what symbolic links inside the root lead to, wherever that is.
+    """
 
     root: str
     relative: str
+    follow_links: bool = False
 
     @property
     def name(self) -> str:
         return self.relative
 
+    def find(self) -> image_files.Found:
+        """The file, and how it is spelt where the source spells it in another way.
+
+        Raises:
+          Unusable: it is missing or outside the root.
+        """
+        return image_files.locate(self.root, self.relative, follow_links=self.follow_links)
+
     def read(self) -> bytes:
-        try:
-            path = files.inside(self.root, self.relative)
-        except (UserError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise Unusable("outside_root", str(error)) from error
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise Unusable("missing_image", f"{path} does not exist") from error
-        except OSError as error:
-            raise Unusable("missing_image", f"cannot read {path}: {error.strerror}") from error
+        return image_files.read(self.find().path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,395 @@
+"""Which files of a folder are photographs: the one rule that every verb goes by.
+
+- *Content decides*, never the suffix: a file is an image where its first bytes say that it is a
+  JPEG, PNG, TIFF, BMP, WebP, PNM (.ppm, .pgm, .pbm), GIF or JPEG 2000.
+- *Hidden files never are*: names that begin with a dot (`._x.jpg`, `.ipynb_checkpoints`), and what
+  systems leave behind (`Thumbs.db`, `desktop.ini`, `__MACOSX`, `@eaDir`, ...). A folder of such a
+  name is not entered and is no class.
+- *Masks and annotations are not photographs*: an image that lies, below the folder that is looked
+  through, in a folder whose name holds one of the words of `ANNOTATION_WORDS` (`Masks`,
+  `Annotation-Training400`, `Ground truth`, `GT`), or whose own name ends with one (`1_mask.png`);
+  and an image without lossy compression of 2 to 8 colours, all of whose channels hold the values
+  of masks and label maps only (0 to 8, 255, and halves, thirds and quarters of 255).
+- Everything else that is passed over is counted by its reason, and said.
+
+Of most files the first bytes are all that is read, so that a million files take seconds.
+"""
+
+import collections
+import dataclasses
+import itertools
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retfm_jax import files
+from retfm_jax.data.image_files import MAX_BYTES, folded, special_kind
+from retfm_jax.data.threads import in_threads
+from retfm_jax.errors import UserError
+
+#: What makes a folder or the end of a file's name one of masks or annotations.
+ANNOTATION_WORDS = frozenset({
+    "mask", "masks", "annotation", "annotations", "groundtruth", "groundtruths", "gt", "gts",
+    "overlay", "overlays"
+})  # fmt: skip
+_ANNOTATION_ENDINGS = ANNOTATION_WORDS | {
+    "segmentation", "seg", "manual1", "manual2", "1stho", "2ndho"
+}  # fmt: skip
+
+#: Suffixes whose owner means a photograph: content that is none is a fault worth naming.
+PHOTOGRAPH_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo"
+})  # fmt: skip
+
+#: Reason for which a file is passed over -> what is said of it.
+REASONS = {
+    "broken": "named as images, but hold none",
+    "annotation": "masks or annotations",
+    "foreign": "of an image format that is not read",
+    "special": "pipes, sockets or devices",
+    "link": "symbolic links that lead nowhere, in a loop or outside",
+    "other": "no images",
+    "hidden": "hidden files",
+}
+
+_HIDDEN = frozenset({
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
+    "@eadir", "@tmp", "@sharebin", "@recycle", "#recycle", "$recycle.bin", "lost+found",
+    "system volume information", "__pycache__"
+})  # fmt: skip
+
+#: A file's first bytes are enough to know what it is.
+_HEAD = 144
+_LOOKERS = 16
+_AHEAD = 4096
+_NAMED = 5
+
+_MASK_VALUES = np.isin(np.arange(256), [*range(9), 63, 64, 85, 127, 128, 170, 191, 192, 254, 255])
+_MOST_MASK_COLOURS = 8
+#: Losslessly compressed photographs take more bytes for a pixel; masks take less.
+_MASK_BYTES_A_PIXEL = 0.25
+_LOSSLESS = ("PNG", "TIFF", "BMP", "PNM", "GIF")
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+      root: the folder.
+      photographs: their paths below it, with forward slashes, sorted.
+      passed_over: reason (see `REASONS`) -> paths below the root of the files that are no
+        photographs, sorted.
+    """
+
+    root: Path
+    photographs: tuple[str, ...]
+    passed_over: Mapping[str, tuple[str, ...]]
+
+    def paths(self) -> list[Path]:
+        """The photographs' paths."""
+        return [self.root / relative for relative in self.photographs]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Files that are named as photographs and hold none."""
+        return self.passed_over.get("broken", ())
+
+
+def sentence(passed_over: Mapping[str, Iterable[str]]) -> str:
+    """Says how many files were passed over, by reason, with examples; "" where none was."""
+    said = []
+    for reason, what in REASONS.items():
+        names = list(passed_over.get(reason, ()))
+        if names:
+            # Hidden files are of no interest; broken ones are wanted by name.
+            shown = names[: 0 if reason == "hidden" else 50 if reason == "broken" else _NAMED]
+            more = ", ..." if shown and len(names) > len(shown) else ""
+            said.append(f"{len(names)} {what}" + f" ({', '.join(shown)}{more})" * bool(shown))
+    return f"passed over: {'; '.join(said)}" if said else ""
+
+
+def to_json(passed_over: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Counts and first names by reason."""
+    return {
+        reason: {"count": len(names), "first": names[:20]}
+        for reason in REASONS
+        if (names := list(passed_over.get(reason, ())))
+    }
+
+
+def merged(*passed_over: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Several records of files that were passed over as one."""
+    joint = collections.defaultdict(dict)
+    for each in passed_over:
+        for reason, names in each.items():
+            joint[reason].update(dict.fromkeys(names))
+    return {reason: tuple(names) for reason, names in joint.items() if names}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or left behind by a system."""
+    return name.startswith(".") or name.casefold() in _HIDDEN
+
+
+def find(
+    root: str | Path,
+    *,
+    wanted: Callable[[str], bool] = lambda relative: True,
+    links_leave: bool = True,
+) -> Listing:
+    """Looks through a folder and all folders below it.
+
+    Symbolic links are followed, each folder once, so that loops of links end.
+
+    Args:
+      root: the folder.
+      wanted: which paths below it (with forward slashes) are meant at all; others are neither
+        photographs nor passed over.
+      links_leave: whether links may lead out of the root; where not, such a link is passed over.
+
+    Raises:
+      UserError: the folder cannot be read, or lies on an object store.
+    """
+    root = Path(root)
+    if files.is_remote(root):
+        raise UserError(f"{root}: folders of images are looked through on local disks only")
+    bound = None if links_leave else os.path.realpath(root)
+    photographs, passed_over = [], collections.defaultdict(list)
+
+    def look(found: tuple[str, str]) -> tuple[str, str]:
+        relative, reason = found
+        return relative, reason or reason_against(root / relative, relative)
+
+    found = (each for each in _walk(root, bound) if wanted(each[0]))
+    with in_threads(look, found, threads=_LOOKERS, ahead=_AHEAD) as looked_at:
+        for relative, reason in looked_at:
+            (passed_over[reason] if reason else photographs).append(relative)
+    return Listing(
+        root,
+        tuple(sorted(photographs)),
+        {reason: tuple(sorted(names)) for reason, names in passed_over.items()},
+    )
+
+
+def folders(root: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, sorted."""
+    try:
+        return sorted(
+            child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name)
+        )
+    except OSError as error:
+        raise UserError(f"cannot read the folder {root}: {error.strerror}") from error
+
+
+def _walk(root: Path, bound: str | None) -> Iterator[tuple[str, str]]:
+    """Paths of files below a root, each with the reason against it that needs no look inside."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        relative = waiting.pop()
+        folder = os.path.join(root, relative)
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in seen:
+                yield relative, "link"
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                entries = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+        below = []
+        for entry in entries:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            if is_hidden(entry.name):
+                yield path, "hidden"
+                continue
+            reason, is_folder = _entry(entry, bound)
+            if is_folder and not reason:
+                below.append(path)
+            else:
+                yield path, reason
+        waiting += reversed(below)
+
+
+def _entry(entry: os.DirEntry, bound: str | None) -> tuple[str, bool]:
+    """The reason against an entry of a folder, and whether it is a folder."""
+    try:
+        if entry.is_symlink() and bound is not None:
+            real = os.path.realpath(entry.path, strict=True)
+            if os.path.commonpath([real, bound]) != bound:
+                return "link", False
+        if entry.is_dir():
+            return "", True
+        if entry.is_file():
+            return "", False
+        return ("special" if special_kind(entry.stat().st_mode) else "other"), False
+    except (OSError, ValueError):  # ValueError: on another drive
+        return "link" if entry.is_symlink() else "broken", False
+
+
+def reason_against(path: str | Path, relative: str) -> str:
+    """Why a file is no photograph (a key of `REASONS`); "" where it is one.
+
+    Args:
+      path: a regular file.
+      relative: its path below the folder that is looked through, with forward slashes.
+    """
+    named_so = os.path.splitext(relative)[1].lower() in PHOTOGRAPH_SUFFIXES
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return "special"
+            head = os.read(descriptor, _HEAD)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return "broken" if named_so else "other"
+    kind = image_format(head)
+    if kind is None:
+        return "foreign" if foreign_format(head) else "broken" if named_so else "other"
+    if found.st_size > MAX_BYTES:
+        return "broken"
+    if _named_as_annotation(relative) or _looks_like_a_mask(path, kind, found.st_size):
+        return "annotation"
+    return ""
+
+
+def image_format(head: bytes) -> str | None:
+    """The format of an image that can be read, from its first bytes; None for all else."""
+    for kind, begin in _MAGIC:
+        if head.startswith(begin):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    # Texts may begin with "BM" and "P5" as well.
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if re.match(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s", head):
+        return "PNM"
+    return None
+
+
+_MAGIC = (
+    ("JPEG", b"\xff\xd8\xff"),
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("TIFF", b"II*\0"),
+    ("TIFF", b"MM\0*"),
+    ("TIFF", b"II+\0"),
+    ("GIF", b"GIF87a"),
+    ("GIF", b"GIF89a"),
+    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
+    ("JPEG2000", b"\xff\x4f\xff\x51"),
+)
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+
+
+def foreign_format(head: bytes) -> str | None:
+    """An image format that is known and not read, from a file's first bytes."""
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head[4:8] == b"ftyp" and head[8:12] in (
+        b"heic",
+        b"heix",
+        b"mif1",
+        b"msf1",
+        b"hevc",
+        b"avif",
+    ):
+        return "HEIC or AVIF"
+    for kind, begin in (
+        ("Photoshop", b"8BPS"),
+        ("JPEG XL", b"\0\0\0\x0cJXL "),
+        ("JPEG XL", b"\xff\x0a"),
+    ):
+        if head.startswith(begin):
+            return kind
+    return None
+
+
+def _words(name: str) -> list[str]:
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    return re.findall(r"[^\W_]+", apart.casefold())
+
+
+def _named_as_annotation(relative: str) -> bool:
+    *parents, name = relative.split("/")
+    for parent in parents:
+        words = _words(parent)
+        pairs = (first + second for first, second in itertools.pairwise(words))
+        if not ANNOTATION_WORDS.isdisjoint(words) or not ANNOTATION_WORDS.isdisjoint(pairs):
+            return True
+    words = _words(os.path.splitext(name)[0])
+    return len(words) > 1 and words[-1] in _ANNOTATION_ENDINGS
+
+
+def _looks_like_a_mask(path: str | Path, kind: str, size: int) -> bool:
+    if kind not in _LOSSLESS:
+        return False
+    from PIL import Image
+
+    from retfm_jax.data.images import MAX_PIXELS
+
+    try:
+        with Image.open(path) as image:
+            pixels = image.width * image.height
+            compressed = kind in ("PNG", "GIF") or (
+                kind == "TIFF" and image.info.get("compression") != "raw"
+            )
+            if pixels > MAX_PIXELS or (compressed and size > 512 + _MASK_BYTES_A_PIXEL * pixels):
+                return False
+            if image.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16", "I"):
+                return False
+            if image.mode in ("P", "1"):
+                image = image.convert("RGB")
+            values = np.asarray(image)
+    except Exception:  # Pillow raises many kinds: whoever decodes the file will say which
+        return False
+    return _is_mask(values)
+
+
+def _is_mask(values: np.ndarray) -> bool:
+    colours = values.reshape(values.shape[0] * values.shape[1], -1)[:, :3]
+    # A photograph shows it in its first rows of pixels; a mask must be read to its end.
+    for part in (colours[:: max(1, len(colours) // 4096)], colours):
+        if part.min() < 0 or part.max() > 255 or not _MASK_VALUES[part].all():
+            return False
+    return 2 <= len(np.unique(colours, axis=0)) <= _MOST_MASK_COLOURS
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a path below a folder matches a glob pattern: `*`, `?`, `[...]`, `**/`.
+
+    Letter case and the form of Unicode do not count, as they do not on the disks of most users.
+    """
+    parts = folded(pattern).split("/")
+    *parents, name = ["(?:[^/]+/)*" if part == "**" else _glob(part) + "/" for part in parts]
+    compiled = re.compile("".join(parents) + name.removesuffix("/") + r"\Z")
+    return lambda relative: compiled.match(folded(relative)) is not None
+
+
+def _glob(part: str) -> str:
+    """One part of a glob pattern, between slashes, as a regular expression."""
+    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", part)
+    ours = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        ours.get(piece)
+        or (_glob_set(piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
+        for piece in pieces
+    )
+
+
+def _glob_set(piece: str) -> str:
+    inside = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
+    return f"(?!/)[^{inside[1:]}]" if inside.startswith("!") else f"(?!/)[{inside}]"
