@@ -8,7 +8,7 @@ A row a patient:
 | `left`, `right` | paths of the photographs under the image root; at least one column is wanted, an empty cell is a missing eye |
 | `report`, or `report_en`, `report_zh` | the report; without a stated language it is Chinese where it holds a Chinese character |
 | `left_report`, `right_report` (also `_en`, `_zh`) | what is said of one eye; without a whole report they are joined into one |
-| `labels`, `left_labels`, `right_labels` | names separated by `;` (a list in JSON). Empty: nobody looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient whose eyes are both labelled has the labels of both |
+| `labels`, `left_labels`, `right_labels` | names separated by `;` or `|`, or a list of JSON or Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient whose eyes are both labelled has the labels of both |
 | `split` | train, validation or test; empty: decided by a hash of the patient |
 | `group` | rows of one group stay in one split, such as the visits of one person; default: the patient id |
 
@@ -18,20 +18,20 @@ A row a photograph, as the FLAIR collection and MM-Retinal are written:
 |---|---|
 | `image` | path under the image root; wanted |
 | `caption` (also `_en`, `_zh`) | what is said of it |
-| `categories`, `attributes` (`atributes` in FLAIR's files) | names, as a Python list in a cell, separated by `;`, or as a list in JSON; the attribute `ffa` or `oct` says that it is no colour photograph |
+| `categories`, `attributes` (`atributes` in FLAIR's files) | names, written as labels are; the attribute `ffa` or `oct` says that it is no colour photograph |
 | `labels`, `split` | as above |
 | `patient_id` | the photographs of one patient stay in one split |
 
-Other columns are left alone.
+What counts as an empty cell (`nan`, `N/A`, `无`, `-` and so on) says `cells.is_empty`. Other columns
+are left alone.
 """  # noqa: E501
 
-import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retfm_jax.data import splits, tables
+from retfm_jax.data import cells, splits, tables
 from retfm_jax.data.records import LANGUAGES
 from retfm_jax.data.rows import (
     FilePicture,
@@ -43,6 +43,7 @@ from retfm_jax.data.rows import (
 )
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 _REPORTS = ("report", "left_report", "right_report")
 _LABELS = ("labels", "left_labels", "right_labels")
@@ -52,6 +53,10 @@ _REPORT_COLUMNS = tuple(
 _PATIENT_COLUMNS = ("patient_id", "left", "right", *_REPORT_COLUMNS, *_LABELS, "split", "group")
 _CAPTION_COLUMNS = ("caption", *(f"caption_{code}" for code in LANGUAGES))
 _ATTRIBUTES = ("attributes", "atributes")
+#: Columns whose cells hold several names.
+_LISTS = (*_LABELS, "categories", *_ATTRIBUTES)
+#: Whether a text is one name and no list of names.
+OneName = Callable[[str], bool]
 _IMAGE_COLUMNS = (
     "image", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split", "patient_id"
 )  # fmt: skip
@@ -91,10 +96,13 @@ def read_manifest(
         columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_row
         wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
     tables.require_columns(table, wanted, known=columns)
+    one_name = cells.knows_names(
+        (line.cells.get(name) for line in table.rows for name in _LISTS), known=_in_vocabulary
+    )
     rows: list[Row] = []
     for line in table.rows:
         try:
-            rows.append(read(line.cells, path, line.row, str(root), wants_report))
+            rows.append(read(line, path, str(root), wants_report, one_name))
         except ValueError as error:
             record = str(line.cells.get(columns[0]) or "")
             problems.unreadable(path, line.row, str(error), record)
@@ -106,24 +114,29 @@ def under(root: str | Path, row: ImageRow) -> ImageRow:
     return dataclasses.replace(row, image=FilePicture(str(root), row.record_id))
 
 
+def _in_vocabulary(name: str) -> bool:
+    return load_vocabulary().find(name) is not None
+
+
 def _patient_row(
-    cells: Mapping[str, Any], path: Path, number: int, root: str, wants_report: bool
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, one_name: OneName
 ) -> PatientRow:
-    patient = _text(cells.get("patient_id"))
-    if not patient:
-        raise ValueError("no patient_id")
+    said = line.cells
+    patient = _wanted(said, "patient_id")
     pictures = {}
     for eye in ("left", "right"):
-        relative = _text(cells.get(eye))
+        relative = cells.text(said.get(eye))
         pictures[eye] = FilePicture(root, relative) if relative else None
-    report, left_report, right_report = (_report(cells, name) for name in _REPORTS)
-    labels, left_labels, right_labels = (_names(cells.get(name), name) for name in _LABELS)
+    report, left_report, right_report = (_report(said, name) for name in _REPORTS)
+    labels, left_labels, right_labels = (
+        cells.names(said.get(name), name, one_name) for name in _LABELS
+    )
     if labels is None and left_labels is not None and right_labels is not None:
         labels = tuple(dict.fromkeys(left_labels + right_labels))
     return PatientRow(
         record_id=patient,
         file=str(path),
-        row=number,
+        row=line.row,
         **pictures,
         report={**compose_report(left_report, right_report), **report},
         left_report=left_report,
@@ -131,36 +144,45 @@ def _patient_row(
         labels=labels,
         left_labels=left_labels,
         right_labels=right_labels,
-        split=_split(cells),
-        group=_text(cells.get("group")),
+        split=_split(said),
+        group=cells.identifier(said.get("group")),
         wants_report=wants_report,
     )
 
 
 def _image_row(
-    cells: Mapping[str, Any], path: Path, number: int, root: str, wants_report: bool
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, one_name: OneName
 ) -> ImageRow:
-    image = _text(cells.get("image"))
-    if not image:
-        raise ValueError("no image")
-    attributes = next((cells[name] for name in _ATTRIBUTES if cells.get(name)), None)
+    said = line.cells
+    image = _wanted(said, "image")
+    attributes = next((said[name] for name in _ATTRIBUTES if said.get(name)), None)
     return ImageRow(
         record_id=image,
         file=str(path),
-        row=number,
+        row=line.row,
         image=FilePicture(root, image),
-        caption=_report(cells, "caption"),
-        categories=_names(cells.get("categories"), "categories") or (),
-        attributes=_names(attributes, "attributes") or (),
-        labels=_names(cells.get("labels"), "labels"),
-        split=_split(cells),
-        group=_text(cells.get("patient_id")),
+        caption=_report(said, "caption"),
+        categories=cells.names(said.get("categories"), "categories", one_name) or (),
+        attributes=cells.names(attributes, "attributes", one_name) or (),
+        labels=cells.names(said.get("labels"), "labels", one_name),
+        split=_split(said),
+        group=cells.identifier(said.get("patient_id")),
         wants_report=wants_report,
     )
 
 
-def _split(cells: Mapping[str, Any]) -> str | None:
-    given = _text(cells.get("split"))
+def _wanted(said: Mapping[str, Any], column: str) -> str:
+    """The id of a row: a patient's, or the path of an image as it is written."""
+    of = cells.identifier if column == "patient_id" else cells.text
+    found = of(said.get(column))
+    if not found:
+        written = said.get(column)
+        raise ValueError(f"no {column}" + (f": {written!r} is an empty cell" if written else ""))
+    return found
+
+
+def _split(said: Mapping[str, Any]) -> str | None:
+    given = cells.text(said.get("split"))
     if not given:
         return None
     split = splits.split_name(given)
@@ -169,39 +191,9 @@ def _split(cells: Mapping[str, Any]) -> str | None:
     return split
 
 
-def _text(value: Any) -> str:
-    """A cell as text: JSON writes ids as numbers and absent values as null."""
-    if value is None:
-        return ""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value).strip()
-    raise ValueError(f"{value!r} where text is wanted")
-
-
-def _report(cells: Mapping[str, Any], name: str) -> dict[str, str]:
-    report = by_language(_text(cells.get(name)))
+def _report(said: Mapping[str, Any], name: str) -> dict[str, str]:
+    report = by_language(cells.text(said.get(name)))
     for code in LANGUAGES:
-        if text := _text(cells.get(f"{name}_{code}")):
+        if text := cells.text(said.get(f"{name}_{code}")):
             report[code] = text
     return report
-
-
-def _names(value: Any, column: str) -> tuple[str, ...] | None:
-    """The names in a cell without blanks and repetitions; None where the cell is empty."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{column}: not a list of names: {value[:80]!r}") from error
-    if isinstance(value, list):
-        names = [_text(name) for name in value]
-    else:
-        text = _text(value)
-        if not text:
-            return None
-        names = [] if text.lower() == "none" else text.split(";")
-    names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    # TFDS stores the names of labels in lines of text.
-    if any("\n" in name for name in names):
-        raise ValueError(f"a line break in {column}")
-    return names

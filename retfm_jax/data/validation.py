@@ -14,7 +14,6 @@ were found and listed):
 """
 
 import collections
-import csv
 import dataclasses
 import io
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from retfm_jax.data import images, records
+from retfm_jax.data import cells, images, records
 from retfm_jax.data.rows import ImageRow, PatientRow, Picture, Row, Unusable
 from retfm_jax.errors import UserError
 from retfm_jax.files import atomic_write
@@ -80,13 +79,12 @@ class ProblemLog:
         return dict(collections.Counter(problem.kind for problem in self.problems))
 
     def write(self, path: str | Path) -> None:
-        """Writes the list as CSV, a row a problem, sorted by file and row."""
+        """Writes the list as CSV, a row a problem, sorted by file and row; no cell is a formula."""
         fields = [field.name for field in dataclasses.fields(Problem)]
         with atomic_write(path) as file:
-            writer = csv.writer(file)
-            writer.writerow(fields)
-            for problem in sorted(self.problems, key=lambda p: (p.file, p.row)):
-                writer.writerow(getattr(problem, field) for field in fields)
+            found = sorted(self.problems, key=lambda problem: (problem.file, problem.row))
+            rows = ([getattr(problem, field) for field in fields] for problem in found)
+            cells.write_csv(file, fields, rows)
 
 
 def refusal(problems: ProblemLog, listed_in: str | Path) -> UserError:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from retfm_jax.data import tables
+from retfm_jax.data.cells import is_empty, read_yaml, same_name
 from retfm_jax.data.records import LANGUAGES, ImageRecord
 from retfm_jax.data.sources import RecordSource, as_images, is_built, open_dataset
 from retfm_jax.data.splits import SPLITS, hashed_split, split_name
+from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import Prompts
 from retfm_jax.knowledge.prompts import (
@@ -148,7 +150,28 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
 @functools.cache
 def described_tasks() -> dict[str, Any]:
     """The tasks of `tasks.yaml` by name."""
-    return yaml.safe_load(_TASKS_FILE.read_text(encoding="utf-8"))
+    return {name: _task(task, f"task {name}") for name, task in read_yaml(_TASKS_FILE).items()}
+
+
+def _task(task: dict[str, Any], where: str) -> dict[str, Any]:
+    """A task whose numbers are numbers; its names stay as they are written.
+
+    Raises:
+      UserError: one is no number.
+    """
+    try:
+        if "shares" in task:
+            task["shares"] = {split: float(share) for split, share in task["shares"].items()}
+        if "per_class" in task:
+            task["per_class"] = int(task["per_class"])
+        if "alone" in task:
+            task["alone"] = {"true": True, "false": False}[task["alone"].lower()]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{where}: `shares` is a mapping of splits to numbers, `per_class` a number and "
+            "`alone` true or false"
+        ) from error
+    return task
 
 
 _LOOKED_AT = 64
@@ -169,20 +192,23 @@ def modality_of(source: RecordSource) -> str:
 
 
 def _own_task(path: Path) -> dict[str, Any]:
-    try:
-        task = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the task {path}: {error}") from error
+    task = read_yaml(path, "the task")
     kinds = [kind for kind in ("dataset", "tables", "files") if kind in (task or {})]
     if not isinstance(task, dict) or not isinstance(task.get("classes"), dict) or len(kinds) != 1:
         raise UserError(
             f"{path} is no task: it needs `classes` (our name: the source's name) and one of "
             "`dataset`, `tables` and `files`, as in retfm_jax/evaluation/tasks.yaml"
         )
+    unnamed = [label for label, name in task["classes"].items() if not isinstance(name, str)]
+    if unnamed:
+        raise UserError(
+            f"{path}: class {unnamed[0]!r} is {task['classes'][unnamed[0]]!r}: put the source's "
+            "name for it in quotes"
+        )
     modality = task.get("modality", "cfp")
     if modality not in MODALITIES:
         raise UserError(f"{path}: modality {modality!r}; there are {', '.join(MODALITIES)}")
-    return {"source": "its files", "folder": ".", **task}
+    return {"source": "its files", "folder": ".", **_task(task, str(path))}
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
@@ -265,37 +291,34 @@ def _described_source(
 
 
 def _from_tables(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, list[LabelledFile]]:
-    """Files and classes of tables: image name -> grade, a table for every split."""
-    import pandas as pd
+    """Files and classes of tables: image name -> grade, a table for every split.
 
-    classes = {str(grade): label for label, grade in task["classes"].items()}
+    A class is what `classes` calls it, also where that is "None" or "NA"; rows without an image or
+    a grade are passed over.
+    """
+    classes = {grade: label for label, grade in task["classes"].items()}
     files: dict[str, list[LabelledFile]] = {}
-    for split, table in task["tables"].items():
-        path = folder / table["file"]
-        try:
-            rows = pd.read_csv(path, dtype=str)
-        except (OSError, ValueError) as error:
-            raise UserError(f"task {name}: cannot read {path}: {error}") from error
-        rows.columns = rows.columns.str.strip()
-        for column in (table["image"], table["label"]):
-            if column not in rows:
+    for split, described in task["tables"].items():
+        path = folder / described["file"]
+        problems = ProblemLog()
+        table = tables.read_csv(path, problems)
+        for problem in problems.problems:
+            raise UserError(f"task {name}: {path} row {problem.row}: {problem.what}")
+        tables.require_columns(table, (described["image"], described["label"]))
+        for line in table.rows:
+            image, grade = line.cells[described["image"]], line.cells[described["label"]]
+            known = same_name(grade, classes)
+            if is_empty(image) or (known is None and is_empty(grade)):
+                continue
+            if known is None:
                 raise UserError(
-                    f"task {name}: {path} has no column {column!r} "
-                    f"(columns: {', '.join(map(str, rows.columns))})"
+                    f"task {name}: {path} row {line.row}: {grade!r} is none of {', '.join(classes)}"
                 )
-        rows = rows.dropna(subset=[table["image"], table["label"]])
-        for number, (image, grade) in enumerate(
-            zip(rows[table["image"]], rows[table["label"]], strict=True), start=2
-        ):
-            grade = grade.strip().removesuffix(".0")
-            if grade not in classes:
-                raise UserError(
-                    f"task {name}: {path} row {number}: {grade!r} is none of {', '.join(classes)}"
-                )
-            picture = folder / table["images"] / f"{image.strip()}{table.get('suffix', '')}"
+            picture = folder / described["images"] / f"{image}{described.get('suffix', '')}"
             if not picture.is_file():
-                raise UserError(f"task {name}: {path} row {number}: {picture} does not exist")
-            files.setdefault(split, []).append(LabelledFile(picture, classes[grade], str(picture)))
+                raise UserError(f"task {name}: {path} row {line.row}: {picture} does not exist")
+            labelled = LabelledFile(picture, classes[known], str(picture))
+            files.setdefault(split, []).append(labelled)
     return files
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from retfm_jax.data.cells import read_yaml
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.normalise import fold
 
@@ -166,13 +165,7 @@ def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
 
 
 def _read(path: Path) -> list[Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            entries = yaml.safe_load(file)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path}: expected a list of conditions, each starting with '- id: ...'")
     return entries
@@ -232,9 +225,8 @@ def _parse(raw: Mapping[str, Any], known: Condition | None, where: str) -> Condi
 
 
 def _text(value: Any, where: str) -> str:
-    # YAML reads `on`, `no` and `1` as other things than text.
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {value!r} is not text; put it in quotes")
+        raise UserError(f"{where}: {value!r} is not text")
     return value.strip()
 
 

@@ -1,0 +1,435 @@
+"""What stands in a cell: empty or not, one name or several, read and written alike by all readers.
+
+Tables come from spreadsheets, from pandas, from R, from databases and from people; each has its own
+way to write "nothing" and to write a list. The rules stand here once, for manifests, releases,
+tasks, label files and YAML.
+"""
+
+import ast
+import collections
+import csv
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from retfm_jax.errors import UserError
+
+#: Blanks of every width, and characters that show nothing at all.
+_BLANK = (
+    r"\s\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufeff\uffa0"
+)
+_ENDS = re.compile(rf"^[{_BLANK}]+|[{_BLANK}]+$")
+
+#: How programs and people write that there is nothing, in lower case.
+_EMPTY = frozenset(
+    {
+        # pandas, NumPy, R, Python, databases, JavaScript
+        "nan", "+nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "nat", "na", "<na>",
+        "n/a", "n.a.", "n.a", "n/a.", "none", "<none>", "(none)", "null", "<null>", "(null)",
+        "[null]", "nil", "\\n", "undefined", "not available", "not applicable", "missing",
+        "<missing>", "(missing)", "(blank)", "(empty)", "<empty>",
+        # Excel and its relatives
+        "#n/a", "#n/a n/a", "#na", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "#null!",
+        "#getting_data", "#spill!", "#calc!", "#field!", "#blocked!", "#unknown!", "#connect!",
+        "#error!", "err:502", "err:508", "err:504", "err:509", "err:522",
+        # Chinese
+        "无", "無", "空", "空值", "空白", "暂无", "暫無", "未填", "未填写", "缺失", "缺", "无报告",
+        "无数据", "(空)", "(无)", "<空>", "<无>",
+    }
+)  # fmt: skip
+
+#: Between names, whatever the names are; and where the names on both sides are known ones.
+_STRONG = re.compile("[;；|｜、\n\r]")
+_COMMA = re.compile("[,，]")
+_SLASH = re.compile(r"[/／\\]")
+#: Joins that nobody writes between entries of a list, but that people write between classes.
+_JOIN = re.compile(r"\s*[+＋&＆\t]\s*|\s+and\s+|\s*[和与及]\s*|\s+", re.IGNORECASE)
+
+#: The labels of somebody who looked and found nothing.
+NOTHING_FOUND = "none"
+
+
+def strip(text: str) -> str:
+    """The text without blanks and invisible characters at its ends."""
+    return _ENDS.sub("", text)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell says nothing: None, NaN, blanks, "N/A", "#VALUE!", "无", dashes and the like.
+
+    A text without any letter or digit says nothing.
+    """
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)
+    if not isinstance(value, str):
+        return False
+    text = strip(value)
+    if not any(character.isalnum() for character in text):
+        return True
+    return len(text) < 20 and unicodedata.normalize("NFKC", text).casefold() in _EMPTY
+
+
+def text(value: Any) -> str:
+    """A cell as text without blanks around it, "" where it is empty.
+
+    Args:
+      value: text, or what JSON holds: whole numbers are taken for text.
+
+    Raises:
+      ValueError: it is a list, an object, a fraction or true or false.
+    """
+    if is_empty(value):
+        return ""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return strip(str(value))
+    raise ValueError(f"{_short(value)} where text is wanted")
+
+
+def identifier(value: Any) -> str:
+    """A cell as an id: `text` in the composed form of Unicode, so that equal ids are equal."""
+    return unicodedata.normalize("NFC", text(value))
+
+
+def same_name(value: Any, names: Collection[str]) -> str | None:
+    """Which of some known names a cell means.
+
+    A name is meant by how it is written; else, if it is the only one, in other letter case, form
+    of Unicode or blanks; else as the number that it is ("2.0" and "02" for "2"). So a class that is
+    called "None", "NA" or "No" is a class, and not an empty cell.
+
+    Returns:
+      the name as `names` has it, None where none is meant.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    written = strip(str(value))
+    if written in names:
+        return written
+    for form in (_folded, _number):
+        wanted = form(written)
+        alike = [name for name in names if wanted is not None and form(name) == wanted]
+        if len(alike) == 1:
+            return alike[0]
+    return None
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", strip(name)).casefold().split())
+
+
+def _number(name: str) -> float | None:
+    return float(name) if re.fullmatch(r"\d{1,15}(\.\d{0,15})?", name) else None
+
+
+def names(
+    value: Any, column: str, known: Callable[[str], bool] = lambda name: False
+) -> tuple[str, ...] | None:
+    """The names in a cell, each once.
+
+    A list of JSON or Python (also as NumPy prints it) holds its entries as they are. Text is
+    divided at `;`, `|`, `、` and their full-width forms; at commas and slashes where the parts are
+    known names. A known name is never divided.
+
+    Args:
+      value: the cell, text or a list.
+      column: what a message calls it.
+      known: whether a name is known to stand alone, see `knows_names`.
+
+    Returns:
+      None where the cell is empty: nobody looked. () for `none` or an empty list: somebody looked
+      and found nothing.
+
+    Raises:
+      ValueError: it is no list of names, or nobody can tell which names it joins.
+    """
+    entries = _entries(value, column)
+    if entries is None:
+        if is_empty(value) and (value is None or _as_python_writes_none(value)):
+            return None
+        written = text(value)
+        if not written and strip(value).casefold() != NOTHING_FOUND:
+            return None
+        entries = _divided(strip(str(value)), column, known)
+    found = [identifier(name) for name in entries]
+    nothing = [_folded(str(name)) == NOTHING_FOUND and not _as_python_writes_none(name)
+               for name in entries]  # fmt: skip
+    kept = tuple(dict.fromkeys(name for name in found if name))
+    for name in kept:
+        _check_name(name, column)
+    if any(nothing) and kept:
+        raise ValueError(f"{column}: {_short(value)} names something and says `none` as well")
+    return kept if kept or any(nothing) or not entries else None
+
+
+def _as_python_writes_none(value: Any) -> bool:
+    # str(None): a missing value, where `none` is what somebody says who has looked.
+    return not isinstance(value, str) or strip(value) == "None"
+
+
+def knows_names(
+    values: Iterable[Any], known: Callable[[str], bool] = lambda name: False
+) -> Callable[[str], bool]:
+    """Tells which names are known to be one, for `names` to divide cells by.
+
+    Args:
+      values: all cells of the columns that hold names. What stands alone in a cell or as an entry
+        of a list is a name, and so is what several cells hold beside other names.
+      known: whether a name is known whatever the table says.
+    """
+    listed: set[str] = set()
+    alone: set[str] = set()
+    joined: set[str] = set()
+    for value in values:
+        try:
+            entries = _entries(value, "")
+        except ValueError:
+            continue
+        if entries is not None:
+            listed.update(strip(entry) for entry in entries if isinstance(entry, str))
+        elif isinstance(value, str) and not is_empty(value):
+            for part in map(strip, _STRONG.split(value)):
+                weak = _COMMA.search(part) or _SLASH.search(part)
+                (joined if weak else alone).add(part)
+    beside = collections.Counter(
+        strip(part) for cell in joined for part in set(_COMMA.split(cell)) if _COMMA.search(cell)
+    )
+    alone.update(part for part, cells in beside.items() if cells > 1)
+    alone = {name for name in alone if not is_empty(name)}
+
+    def one(name: str) -> bool:
+        return known(name) or name in alone or name in listed
+
+    joins = {name for name in alone if len(pieces := _joined(name)) > 1 and all(map(one, pieces))}
+    alone -= joins
+    return one
+
+
+def _joined(name: str) -> list[str]:
+    return [piece for piece in _JOIN.split(name) if piece]
+
+
+def _entries(value: Any, column: str) -> list[Any] | None:
+    """The entries of a list, whether it is one or is written as one; None where it is none."""
+    if isinstance(value, list | tuple):
+        return _flat(list(value), column)
+    if not isinstance(value, str):
+        return None
+    written = strip(value)
+    opening, closing = written[:1], written[-1:]
+    if opening + closing not in ("[]", "()", "{}") and opening != "[":
+        return None
+    try:
+        read = ast.literal_eval(re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", written))
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        try:
+            read = parse_json(written)
+        except ValueError:
+            if opening != "[":
+                return None  # a name in brackets
+            raise ValueError(f"{column}: not a list of names: {_short(written)}") from error
+    if isinstance(read, set | frozenset):
+        read = sorted(read, key=str)
+    if isinstance(read, list | tuple):
+        return _flat(list(read), column)
+    if opening == "(":
+        return None
+    raise ValueError(f"{column}: not a list of names: {_short(written)}")
+
+
+def _flat(entries: list[Any], column: str) -> list[Any]:
+    for entry in entries:
+        if not (entry is None or isinstance(entry, str | int | float)) or isinstance(entry, bool):
+            raise ValueError(f"{column}: {_short(entry)} where text is wanted")
+    return entries
+
+
+def _divided(written: str, column: str, known: Callable[[str], bool]) -> Sequence[str]:
+    if known(written):
+        return [written]
+    parts = [part for part in map(strip, _STRONG.split(written)) if part]
+    alone = len(parts) == 1 and not _STRONG.search(written)
+    return [name for part in parts for name in _divided_by_known(part, column, known, alone)]
+
+
+def _divided_by_known(
+    part: str, column: str, known: Callable[[str], bool], alone: bool
+) -> Sequence[str]:
+    """The known names that a part joins, else the part.
+
+    Args:
+      alone: no other separator stands in the cell, so that a comma may be one.
+    """
+    if known(part) or is_empty(part):
+        return [part]
+    for separator in (_COMMA, _SLASH, re.compile(f"{_COMMA.pattern}|{_SLASH.pattern}")):
+        pieces = [piece for piece in map(strip, separator.split(part)) if piece]
+        if all(known(piece) or is_empty(piece) for piece in pieces):
+            return pieces
+    if alone and _COMMA.search(part):
+        raise ValueError(
+            f"{column}: {_short(part)} may be one name or several, and not all of them stand alone "
+            'anywhere: put `;` between names, or write a list such as ["one, name"]'
+        )
+    pieces = _joined(part)
+    if len(pieces) > 1 and all(map(known, pieces)):
+        raise ValueError(
+            f"{column}: {_short(part)} joins the names {' and '.join(map(repr, pieces))}: put `;` "
+            "between them"
+        )
+    return [part]
+
+
+def _check_name(name: str, column: str) -> None:
+    # TFDS stores the names of labels in lines of text: a break in one would shift all others.
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        raise ValueError(f"{column}: a line break or control character in the name {name!r}")
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[-1]}"
+
+
+# JSON and YAML
+
+
+def parse_json(source: str) -> Any:
+    """`json.loads` that refuses what would go wrong later.
+
+    Raises:
+      ValueError: it is no JSON, too deep, names a key twice, or holds half of a character.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"the key {twice!r} stands twice")
+        return found
+
+    try:
+        value = json.loads(source, object_pairs_hook=once)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\u" in source or not source.isascii():
+        _check_characters(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def _check_characters(written: str) -> None:
+    try:
+        written.encode()
+    except UnicodeEncodeError as error:
+        half = written[error.start]
+        raise ValueError(f"half of a character (\\u{ord(half):x}) stands in a text") from error
+
+
+#: Larger YAML files, or such that their aliases make larger ones, are no vocabularies or tasks.
+_LARGEST_YAML = 1 << 24
+_MOST_NODES = 1_000_000
+
+
+class _AsWritten(yaml.SafeLoader):
+    """Takes every scalar for the text that stands there: `no`, `1.0`, `01` and dates are names."""
+
+    #: What is left of YAML's guesses: nothing at all, and the merging of mappings.
+    yaml_implicit_resolvers: dict[str, list] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_AsWritten.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("(~|null|)$"), ["~", "n", ""])
+_AsWritten.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
+
+
+def read_yaml(path: str | Path, what: str = "") -> Any:
+    """Reads a YAML file whose scalars are texts as written; an absent value or `null` is None.
+
+    Args:
+      path: the file.
+      what: it is, for the message that it cannot be read.
+
+    Raises:
+      UserError: it cannot be read, is no YAML, names a key twice, or is too deep or too large.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise UserError(f"{path} is larger than {_LARGEST_YAML >> 20} MiB: no file of ours is")
+        data = path.read_bytes()
+    except OSError as error:
+        named = f"{what} {path}".strip()
+        raise UserError(f"cannot read {named}: {error.strerror or error}") from error
+    try:
+        loader = _AsWritten(data)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _nodes(node, {}) > _MOST_NODES:
+                raise UserError(f"{path}: its aliases stand for more than {_MOST_NODES:,} values")
+            value = loader.construct_document(node)
+        finally:
+            loader.dispose()
+        _check_characters(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True))
+        return value
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is none, tags of others
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+
+
+def _nodes(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a document holds when every alias is written out."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = _MOST_NODES  # an alias of what it stands in has no end
+        inner = node.value
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in inner for part in pair]
+        counted[id(node)] = 1 + sum(_nodes(part, counted) for part in inner)
+    return counted[id(node)]
+
+
+# CSV
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMERIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+
+
+def without_formula(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets a `'`.
+
+    Numbers stay. Half characters, as in file names that are no UTF-8, are written as escapes.
+    """
+    if not isinstance(value, str):
+        return value
+    value = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"'{value}" if _FORMULA.match(value) and not _NUMERIC.fullmatch(value) else value
+
+
+def write_csv(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table for people: a header and rows, no cell of which is a formula."""
+    writer = csv.writer(file)
+    writer.writerow([without_formula(name) for name in columns])
+    writer.writerows([without_formula(cell) for cell in row] for row in rows)
