@@ -2,15 +2,18 @@
 
 The reading is a single pass over the known words (`lexicon.Token`). Its state is what the words
 so far still govern: a negation, a doubt, a side, an advice. Each rule stands in the method of the
-cue that triggers it.
+cue that triggers it. No rule searches the sentence: what follows is asked of `ahead.Ahead`, what
+went before is kept, so that the time grows with the length of the sentence however it is written.
 """
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from retfm_jax.knowledge.cues import FILLERS, FILLERS_ZH, FUNDUS, LEFT, OTHER, RIGHT, Cue
+from retfm_jax.knowledge.ahead import LISTED, NAMED, Ahead, words_left
+from retfm_jax.knowledge.cues import FUNDUS, LEFT, OTHER, RIGHT, Cue
 from retfm_jax.knowledge.lexicon import Lexicon, Token
 from retfm_jax.knowledge.vocabulary import Vocabulary
 
@@ -32,16 +35,21 @@ _ABOVE = re.compile(r"(?:[>≥]|大于|超过|高于|greater than|more than|abov
 # "Left eye:" and "LEFT EYE - " open a section.
 _HEADING = re.compile(r"\s*(?:[:：]|[-–—]+\s)")
 # "drusen OD," and "drusen (OD)" name the side afterwards.
-_TRAILING = re.compile(r"\s*[)）]?\s*(?:[,，?？]|and\b|及|$)")
+_TRAILING = re.compile(r"\s*+[)）]?\s*+(?:[,，?？]|and\b|及|$)")
 # Nothing follows but the number of the next item.
-_ALONE = re.compile(r"\s*\d?\s*$")
+_ALONE = re.compile(r"\s*+\d?\s*+$")
 
 _STOP = re.compile(r"[;；!！。．•.\n)）①-⑳]")
 # A dot or a line break that ends nothing: "0.6", "approx. 0.6", a line that goes on in lower case.
 _NO_STOP = re.compile(r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]")
 # "2)" begins an item of a list, "(0.2)" does not.
 _ITEM = re.compile(r"(?:^|[\s,，、])\d{1,2}$")
-_WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]")
+
+#: Nothing refers further back than so many mentions, and no gap that is asked for is longer than so
+#: many characters, no span of evidence for normality than so many.
+_MENTIONS_BACK = 32
+_LONGEST_GAP = 80
+_LONGEST_SPAN = 200
 
 
 @dataclasses.dataclass(slots=True)
@@ -149,6 +157,14 @@ class _Reading:
     resets = False
     grade: tuple[str, int, int] | None = None  # word and span
     cup: tuple[int, bool] | None = None  # start, and whether a number decides
+    joined = -1  # where the last "and" or "or" stands
+    closed = -1  # where the last one stands that closes a list, as "、" does not
+    negation_start = 0  # where the last negation stands
+    denied_to = 0  # the mentions of the segment before this one are denied already
+    questioned_to = 0  # those before this one are doubted already
+    denied_findings = True  # all mentions under the negation are findings
+    compared_to = 0  # those before this one have been looked at for it
+    statement: "_Normality | None" = None  # the last statement of normality
 
     def __init__(self, reader: Reader, text: str, tokens: Sequence[Token]):
         self.reader = reader
@@ -156,6 +172,7 @@ class _Reading:
         self.lower = text.lower()
         self.tokens = tokens
         self.mentions: list[Mention] = []
+        self._ahead: Ahead | None = None
 
     def run(self) -> Sentence:
         for index, token in enumerate(self.tokens):
@@ -169,16 +186,21 @@ class _Reading:
     def after(self, index: int) -> Token | None:
         return self.tokens[index + 1] if index + 1 < len(self.tokens) else None
 
+    @property
+    def ahead(self) -> Ahead:
+        if self._ahead is None:
+            self._ahead = Ahead(self.lower, self.tokens)
+        return self._ahead
+
     def governs(self, index: int) -> bool:
         """Whether a condition follows in this segment before the list ends."""
-        for token in self.tokens[index + 1 :]:
-            if token.cue in _NAMED:
-                return True
-            if token.cue in _ENDS:
-                return False
-        return False
+        if index + 1 < len(self.tokens) and self.tokens[index + 1].cue in NAMED:
+            return True
+        return self.ahead.governs[index]
 
     def gap(self, start: int, end: int) -> str:
+        if end - start > _LONGEST_GAP:
+            return self.lower[start : start + _LONGEST_GAP]
         return self.lower[start:end].strip()
 
     # ---- rules
@@ -217,7 +239,8 @@ class _Reading:
         """A stage of what was named before: "diabetic retinopathy, right eye proliferative"."""
         stage, start, end = token.payload, token.start, token.end
         general = self.reader.ancestors.get(stage, ())
-        named = next((m for m in reversed(self.mentions) if m.condition in general), None)
+        recent = self.mentions[-_MENTIONS_BACK:]
+        named = next((m for m in reversed(recent) if m.condition in general), None)
         if named is None or self.skipped:
             return
         if self.grade is not None:
@@ -256,14 +279,22 @@ class _Reading:
         """An amount after a comma or "and" begins a new statement: "no DR, mild cataract"."""
         if not self.negated or index == 0 or self.negated_since == len(self.mentions):
             return
-        if self.tokens[index - 1].cue in (Cue.AND, Cue.COMMA) and not self._list_of_or(index):
+        if self.tokens[index - 1].cue not in (Cue.AND, Cue.COMMA):
+            return
+        if not self.ahead.closed_by_or[index]:
             self.negated = False
+
+    def join(self, index: int, token: Token) -> None:
+        self.joined = token.start
+        if self.text[token.start] not in "、/":
+            self.closed = token.start
 
     def negation(self, index: int, token: Token) -> None:
         self.doubted = False
+        self.negation_start = token.start
         if self.governs(index) or self._opens(index):
             self.negated = True
-            self.negated_since = len(self.mentions)
+            self._negate_from(len(self.mentions))
             self.negation_segment = self.segment
             self.negated_list = True
         elif len(self.mentions) > self.segment:
@@ -276,30 +307,31 @@ class _Reading:
     def deny(self, index: int, token: Token) -> None:
         """What precedes is absent: "A, B and C not seen"."""
         first, following = self.segment, self.after(index)
-        if first == len(self.mentions) and following is not None and following.cue in _NAMED:
+        if first == len(self.mentions) and following is not None and following.cue in NAMED:
             self.negated = not self.gap(token.end, following.start)  # "resolved macular oedema"
-            self.negated_since = self.negation_segment = first
+            self._negate_from(first)
+            self.negation_segment = first
             self.negated_list = False
             return
-        joined = any(
-            t.cue in (Cue.AND, Cue.OR) and t.start >= self.segment_start
-            for t in self.tokens[:index]
-        )
-        if joined:
+        if self.joined >= self.segment_start:
             first = self._bare_list_start(index)
-        for mention in self.mentions[first:]:
+        for mention in self.mentions[first if first < self.segment else self.denied_to :]:
             if mention.condition != NORMALITY:
                 mention.status = ABSENT
+        self.denied_to = len(self.mentions)
         self.negated = self.doubted = False
+
+    def _negate_from(self, mention: int) -> None:
+        self.negated_since = self.compared_to = mention
+        self.denied_findings = True
 
     def _bare_list_start(self, index: int) -> int:
         """The first mention of a list without verbs that reaches up to this segment."""
         count = len(self.mentions)
-        for token in reversed(self.tokens[:index]):
-            if token.cue in _NAMED:
-                count -= 1
-            elif token.cue not in _LIST:
-                break
+        # Another denial is no part of a list: no word is passed by two of these walks.
+        while index and self.tokens[index - 1].cue in LISTED:
+            index -= 1
+            count -= self.tokens[index].cue in NAMED
         return max(0, min(count, self.segment))
 
     def doubt(self, index: int, token: Token) -> None:
@@ -328,9 +360,10 @@ class _Reading:
 
     def question_back(self) -> None:
         """What stands before in the same list is doubted."""
-        for mention in self.mentions[self.group :]:
+        for mention in self.mentions[max(self.group, self.questioned_to) :]:
             if mention.status == PRESENT and not mention.condition.startswith("#"):
                 mention.status = UNCERTAIN
+        self.questioned_to = len(self.mentions)
 
     def assertion(self, index: int, token: Token) -> None:
         # "no evidence of ...": the negation still waits for its object.
@@ -344,6 +377,7 @@ class _Reading:
         if self.negated and self.negation_segment != self.segment:
             for mention in self.mentions[self.segment :]:
                 mention.status = PRESENT
+            self.denied_to = self.questioned_to = self.segment
         if self.negated and len(self.mentions) > self.negated_since:
             self.negated = False
 
@@ -357,85 +391,44 @@ class _Reading:
             self.skipped = False
         if self.negated and not (self.negated_list and self._list_goes_on(index)):
             self.negated = False
-        if self.doubted and not self._list_of_or(index):
+        if self.doubted and not self.ahead.closed_by_or[index]:
             self.doubted = False
         self._new_segment(token.end)
 
     def _new_segment(self, start: int) -> None:
-        self.segment = self.group = len(self.mentions)
+        self.segment = self.group = self.denied_to = len(self.mentions)
         self.segment_start = start
         self.procedure = None
         self.grade = None
 
-    def _segments_after(self, index: int) -> list[list[Token]]:
-        segments: list[list[Token]] = [[]]
-        for token in self.tokens[index + 1 :]:
-            if token.cue is Cue.COMMA:
-                segments.append([])
-            elif token.cue is Cue.CONTRAST:
-                break
-            else:
-                segments[-1].append(token)
-        return segments
-
-    def _list_of_or(self, index: int) -> bool:
-        """Whether the list that goes on here is closed by an "or", with nothing asserted in it."""
-        for segment in self._segments_after(index):
-            for token in segment:
-                if token.cue is Cue.OR:
-                    return True
-                if token.cue in _STATEMENT:
-                    return False
-            if not any(token.cue in _NAMED for token in segment):
-                return False
-        return False
-
     def _list_goes_on(self, index: int) -> bool:
         """Whether a comma continues what is denied: "no A, B or C", not "no A, mild B"."""
-        if self._list_of_or(index):
+        ahead = self.ahead
+        if ahead.closed_by_or[index]:
             return True
-        if any(
-            token.cue in (Cue.AND, Cue.OR) and token.start >= self.segment_start
-            for token in self.tokens[:index]
-            if self.text[token.start] not in "、/"
-        ):
+        if self.closed >= self.segment_start:
             return False  # "no A or B, C": the list is closed
-        segments = self._segments_after(index)
-        bare = [self._is_bare(segment, index) for segment in segments]
-        if not segments[0]:
+        end = ahead.segment_end[index]
+        if end == index + 1:
             return True
-        if not bare[0]:
+        if not ahead.bare[index]:
             return False
-        denied = [m.condition for m in self.mentions[self.negated_since :]]
-        listed = [c for t in segments[0] if t.cue is Cue.CONDITION for c in t.payload]
-        findings = all(self.reader.kinds.get(c) == "finding" for c in denied + listed)
+        if ahead.several[index] and ahead.all_bare[index]:
+            return True
         # "no DR, cataract" tells a finding; "no DR, cataract, glaucoma" is a list.
-        return findings or (len(segments) > 1 and all(bare))
+        listed = (c for t in self.tokens[index + 1 : end] if t.cue in NAMED for c in t.payload)
+        return self._denies_findings() and all(map(self._is_finding, listed))
 
-    def _is_bare(self, segment: Sequence[Token], index: int) -> bool:
-        """Only names and what joins them."""
-        if not segment or any(token.cue not in _LIST for token in segment):
-            return False
-        if not any(token.cue in _NAMED for token in segment):
-            return False
-        start = self.tokens[index].end
-        covered = [(t.start, t.end) for t in self.tokens if t.start >= start]
-        if segment[0].start < start:
-            return False
-        begin = max((t.end for t in self.tokens if t.end <= segment[0].start), default=0)
-        finish = min((a for a, _ in covered if a >= segment[-1].end), default=len(self.text))
-        return not self._words_left(segment, begin, finish)
+    def _denies_findings(self) -> bool:
+        """Whether all mentions under the negation are findings."""
+        if self.denied_findings:
+            denied = self.mentions[self.compared_to :]
+            self.denied_findings = all(self._is_finding(m.condition) for m in denied)
+            self.compared_to = len(self.mentions)
+        return self.denied_findings
 
-    def _words_left(self, tokens: Sequence[Token], start: int, end: int) -> bool:
-        """Whether text between `start` and `end` says more than its tokens and fillers."""
-        position = start
-        for token in (*tokens, None):
-            stop = token.start if token else end
-            for word in _WORD.findall(self.lower, position, max(position, stop)):
-                if word not in FILLERS and word not in FILLERS_ZH:
-                    return True
-            position = max(position, token.end) if token else end
-        return False
+    def _is_finding(self, condition: str) -> bool:
+        return self.reader.kinds.get(condition) == "finding"
 
     # ---- sides
 
@@ -556,6 +549,9 @@ class _Reading:
     def _clip(self) -> None:
         count = len(self.mentions)
         self.group = min(self.group, count)
+        self.denied_to = min(self.denied_to, count)
+        self.questioned_to = min(self.questioned_to, count)
+        self.compared_to = min(self.compared_to, count)
         self.negated_since = min(self.negated_since, count)
         self.sided_since = min(self.sided_since, count)
 
@@ -581,7 +577,7 @@ class _Reading:
                 return
         status = self._cup_status(value, token.start) if decides else UNCERTAIN
         side = self.side
-        if side is None and not any(t.cue is Cue.SIDE for t in self.tokens[index + 1 :]):
+        if side is None and self.ahead.last_side <= index:
             side = self.last_side  # "cupped disc OD, C/D 0.8": a ratio is always one eye's
         self.mentions.append(Mention(CUP_RATIO, status, side, start, token.end, value))
 
@@ -613,44 +609,45 @@ class _Reading:
         if self.skipped:
             return
         if self.negated:
-            start = max((t.start for t in self.tokens[:index] if t.cue is Cue.NEGATION), default=0)
-            self._normality(index, start, token.end)
-        elif not self._denied_later(index):
+            self._normality(index, self.negation_start, token.end)
+        elif not self.ahead.denied[index]:
             self._note(ABNORMALITY, token.start, token.end)
         else:
             self._normality(index, token.start, token.end)
 
-    def _denied_later(self, index: int) -> bool:
-        for token in self.tokens[index + 1 :]:
-            if token.cue in (Cue.NEGATED, Cue.NEGATION):
-                return True
-            if token.cue in _ENDS:
-                return False
-        return False
-
     def _normality(self, index: int, start: int, end: int) -> None:
         """The parts named beside the word are normal; the whole fundus where none is."""
         before = self.tokens[index - 1].end if index else 0
-        if self._words_left((), before, self.tokens[index].start):
+        if words_left(self.lower, (), before, self.tokens[index].start):
             return  # "pressure normal" says nothing of the fundus
-        first = last = index
+        said = self.statement
+        if said is None or not said.first <= index < said.end:
+            said = self.statement = self._statement_around(index)
+        for part, places in said.parts.items():
+            nearest = self.tokens[_nearest(places, index)]
+            span = min(start, nearest.start), max(end, nearest.end)
+            if span[1] - span[0] > _LONGEST_SPAN:
+                span = start, end
+            self._note(NORMALITY, *span, part)
+
+    def _statement_around(self, index: int) -> "_Normality":
+        """The statement of normality that a word belongs to."""
+        first, last = index, index + 1
         while first and self._beside(first - 1, first):
             first -= 1
-        while last + 1 < len(self.tokens) and self._beside(last, last + 1):
+        while last < len(self.tokens) and self._beside(last - 1, last):
             last += 1
-        around = self.tokens[first : last + 1]
-        parts = [token for token in around if token.cue is Cue.ANATOMY]
-        fundus = [token for token in parts if token.payload == FUNDUS]
-        named = [token for token in parts if token.payload != FUNDUS]
-        if named:
-            for part in named:
-                self._note(NORMALITY, min(start, part.start), max(end, part.end), part.payload)
-            return
-        begin = self.tokens[first - 1].end if first else 0
-        finish = self.tokens[last + 1].start if last + 1 < len(self.tokens) else len(self.text)
-        if not self._words_left(around, begin, finish):
-            spans = [(start, end), *((token.start, token.end) for token in fundus)]
-            self._note(NORMALITY, min(a for a, _ in spans), max(b for _, b in spans), FUNDUS)
+        parts: dict[str, list[int]] = {}
+        for place in range(first, last):
+            if self.tokens[place].cue is Cue.ANATOMY:
+                parts.setdefault(self.tokens[place].payload, []).append(place)
+        fundus = parts.pop(FUNDUS, [index])
+        if not parts:
+            begin = self.tokens[first - 1].end if first else 0
+            finish = self.tokens[last].start if last < len(self.tokens) else len(self.text)
+            if not words_left(self.lower, self.tokens[first:last], begin, finish):
+                parts = {FUNDUS: fundus}
+        return _Normality(first, last, parts)
 
     def _beside(self, one: int, other: int) -> bool:
         """Whether two neighbours belong to one statement of normality."""
@@ -658,27 +655,34 @@ class _Reading:
         return (
             left.cue in _NORMAL_LIST
             and right.cue in _NORMAL_LIST
-            and not self._words_left((), left.end, right.start)
+            and not words_left(self.lower, (), left.end, right.start)
         )
 
     def _note(self, condition: str, start: int, end: int, value: Any = None) -> None:
         self.mentions.append(Mention(condition, PRESENT, self.side, start, end, value))
 
 
+class _Normality(NamedTuple):
+    """Neighbouring words that state together what is normal.
+
+    Attributes:
+      first, end: their tokens.
+      parts: the parts of the fundus that they name, and the tokens that name each in order.
+    """
+
+    first: int
+    end: int
+    parts: Mapping[str, Sequence[int]]
+
+
+def _nearest(places: Sequence[int], index: int) -> int:
+    """The one of ascending `places` that is nearest to `index`."""
+    behind = bisect.bisect_left(places, index)
+    around = places[max(0, behind - 1) : behind + 1]
+    return min(around, key=lambda place: abs(place - index))
+
+
 _WORSE = ("mild", "moderate", "severe")
-#: What a list may name.
-_NAMED = frozenset({Cue.CONDITION})
-#: Tokens of a bare list.
-_LIST = frozenset({Cue.CONDITION, Cue.AND, Cue.OR, Cue.COMMA})
-#: Tokens that end the reach of what follows a cue.
-_ENDS = frozenset({Cue.COMMA, Cue.CONTRAST, Cue.QUESTION, Cue.HEADING})
-#: Tokens that make a statement of their own.
-_STATEMENT = frozenset(
-    {
-        Cue.NEGATION, Cue.NEGATED, Cue.ASSERTION, Cue.ASSERTED, Cue.DOUBT, Cue.QUESTION,
-        Cue.SIDE, Cue.ADVICE, Cue.ADVISED, Cue.HISTORY, Cue.NORMAL, Cue.NORMAL_PART, Cue.CUP,
-    }
-)  # fmt: skip
 _ADVICE_GOES_ON = frozenset({Cue.PURPOSE, Cue.ADVICE, Cue.PROCEDURE, Cue.SERVICE})
 _BESIDE_A_SIDE = frozenset(
     {Cue.CONDITION, Cue.ANATOMY, Cue.GRADE, Cue.AMOUNT, Cue.NORMAL, Cue.NEGATION, Cue.DOUBT}
@@ -703,6 +707,8 @@ _RULES = {
     Cue.ASSERTED: _Reading.asserted,
     Cue.CONTRAST: _Reading.contrast,
     Cue.COMMA: _Reading.comma,
+    Cue.AND: _Reading.join,
+    Cue.OR: _Reading.join,
     Cue.SIDE: _Reading.sided,
     Cue.BARE_SIDE: _Reading.bare_side,
     Cue.HEADING: _Reading.headed,

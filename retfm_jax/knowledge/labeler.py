@@ -39,8 +39,9 @@ _SCOPES = {
 }
 _NAMES = {NORMALITY: "normal", CUP_RATIO: "large_cup"}
 _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
-#: Reports repeat their sentences; so many different ones are remembered.
+#: Reports repeat their sentences; so many different ones are remembered, of so many characters.
 _REMEMBERED = 1 << 15
+_LONGEST_REMEMBERED = 400
 
 
 class Evidence(NamedTuple):
@@ -131,6 +132,7 @@ class Labeler:
     def _prepare(self) -> None:
         vocabulary = self.vocabulary
         reader = Reader(vocabulary, build_lexicon(vocabulary))
+        self._read_anew = reader.read
         self._read = functools.lru_cache(_REMEMBERED)(reader.read)
         self._order = {condition_id: place for place, condition_id in enumerate(vocabulary.ids)}
         self._implied = {c.id: vocabulary.ancestors(c.id) for c in vocabulary}
@@ -169,7 +171,8 @@ class Labeler:
         found = []
         heading = side
         for offset, sentence in split_sentences(text):
-            read = self._read(sentence)
+            known = len(sentence) <= _LONGEST_REMEMBERED
+            read = self._read(sentence) if known else self._read_anew(sentence)
             if read.resets:
                 heading = side
             for mention in read.mentions:
