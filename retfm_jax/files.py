@@ -19,7 +19,8 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from etils import epath
@@ -86,6 +87,14 @@ def _reach_stores(path: str) -> None:
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 
+@contextlib.contextmanager
+def _explained(what: str, path: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except errors() as error:
+        raise UserError(f"cannot {what} {path}: {reason(error)}") from error
+
+
 def errors() -> tuple[type[BaseException], ...]:
     """What reading and writing raise: OSError, and what the libraries of stores have beside it."""
     found: list[type[BaseException]] = [OSError]
@@ -120,17 +129,15 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
         disk; what was there is then untouched.
     """
     path = as_path(path)
-    try:
+    with _explained("write", path):
         if is_remote(path):
             writing = _upload(path, mode)
-        elif _is_stream(path):
+        elif is_stream(path):
             writing = _open_stream(path, mode)
         else:
             writing = _replace(path, mode)
         with writing as file:
             yield file
-    except errors() as error:
-        raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
 def _encoding(mode: str) -> str | None:
@@ -183,8 +190,15 @@ def _umask() -> int:
     return mask
 
 
-def _is_stream(path: pathlib.Path) -> bool:
-    """Whether a path is something to write to that is no file; raises where it cannot be."""
+def is_stream(path: PathLike) -> bool:
+    """Whether a path is something to write to that is no file, such as a device.
+
+    Raises:
+      UserError: it is a folder, or something that nobody writes to.
+    """
+    path = as_path(path)
+    if is_remote(path):
+        return False
     if _descriptor(path) is not None:
         return True
     try:
@@ -240,9 +254,8 @@ def read_json(path: PathLike) -> Any:
     """
     path = as_path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except errors() as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
+        with _explained("read", path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
@@ -254,10 +267,8 @@ def read_bytes(path: PathLike) -> bytes:
       UserError: it is missing or unreadable.
     """
     path = as_path(path)
-    try:
+    with _explained("read", path):
         return path.read_bytes()
-    except errors() as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -275,11 +286,8 @@ def local_file(path: PathLike) -> Iterator[pathlib.Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / path.name
-        try:
-            with path.open("rb") as source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except errors() as error:
-            raise UserError(f"cannot read {path}: {reason(error)}") from error
+        with _explained("read", path), path.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
         yield copy
 
 
@@ -300,6 +308,97 @@ def files_below(folder: PathLike) -> list[Path]:
 
     store, name = fsspec.url_to_fs(os.fspath(folder), finalize_on_close=True)
     return [epath.Path(_STORE + found) for found in sorted(store.find(name))]
+
+
+class Mirror:
+    """A local folder for those who append to files, which stores cannot, and its copy there.
+
+    Of a local folder it is the folder itself, and nothing is copied.
+
+    Attributes:
+      local: where to write.
+    """
+
+    def __init__(self, folder: PathLike, fetch: Iterable[str] = (), every: float = 60.0):
+        """Makes the local folder.
+
+        Args:
+          folder: the final place.
+          fetch: names of files in it that are gone on with; fine where there are none.
+          every: seconds that must lie between two copies.
+
+        Raises:
+          UserError: the store cannot be read, or the folder cannot be made.
+        """
+        self._folder, self._every = as_path(folder), every
+        self._copied: dict[pathlib.Path, tuple[int, int]] = {}
+        self._last, self._temporary = time.monotonic(), None
+        if not is_remote(folder):
+            self.local = self._folder
+            with _explained("write", folder):
+                self.local.mkdir(parents=True, exist_ok=True)
+            return
+        self._temporary = tempfile.TemporaryDirectory()
+        self.local = pathlib.Path(self._temporary.name)
+        with _explained("read", folder):
+            for name in fetch:
+                with contextlib.suppress(FileNotFoundError):
+                    (self.local / name).write_bytes((self._folder / name).read_bytes())
+
+    def copy_if_due(self) -> None:
+        """Copies what has changed, where the last copy is long ago; see `copy`."""
+        if time.monotonic() - self._last >= self._every:
+            self.copy()
+
+    def copy(self) -> None:
+        """Copies every file that has changed since it was copied.
+
+        Raises:
+          UserError: the store cannot be written.
+        """
+        if self._temporary is None:
+            return
+        for path in files_below(self.local):
+            state = path.stat()
+            state = state.st_size, state.st_mtime_ns
+            if self._copied.get(path) != state:
+                target = self._folder / path.relative_to(self.local)
+                with _explained("write", target):
+                    upload(path, target)
+                self._copied[path] = state
+        self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Copies what has changed and removes the local folder of a store's."""
+        try:
+            self.copy()
+        finally:
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+
+def absolute(path: PathLike) -> Path:
+    """The path from the root of the disk or of the store."""
+    path = as_path(path)
+    return path if is_remote(path) else path.absolute()
+
+
+def rename(path: Path, target: Path) -> None:
+    """Gives a file or folder another name on the same disk or in the same store.
+
+    In a store every object is copied there and then removed: it takes its time, and a process that
+    is killed meanwhile leaves both.
+    """
+    if not is_remote(path):
+        path.rename(target)
+        return
+    import fsspec
+
+    store, name = fsspec.url_to_fs(os.fspath(path), finalize_on_close=True)
+    _, new = fsspec.url_to_fs(os.fspath(target), finalize_on_close=True)
+    for found in store.find(name):
+        store.cp_file(found, new + found[len(name) :])
+    store.rm(name, recursive=True)
 
 
 def remove(path: PathLike) -> None:
@@ -329,12 +428,9 @@ def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterat
       UserError: the folder is there, or it cannot be written.
     """
     folder = as_path(folder)
-    try:
-        making = _store_folder if is_remote(folder) else _local_folder
-        with making(folder, last, overwrite) as made:
-            yield made
-    except errors() as error:
-        raise UserError(f"cannot write {folder}: {reason(error)}") from error
+    making = _store_folder if is_remote(folder) else _local_folder
+    with _explained("write", folder), making(folder, last, overwrite) as made:
+        yield made
 
 
 def _refuse_existing(folder: Path) -> None:

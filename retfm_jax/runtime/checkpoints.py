@@ -8,11 +8,10 @@ A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
     meta       JSON: the experiment and the versions that wrote it, and the arrays' checksums
 """
 
+import contextlib
 import dataclasses
 import logging
-import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,10 +21,13 @@ from jaxtyping import Array, UInt32
 
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, PathLike, absolute, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import path_string
 
 FOLDER = "checkpoints"
+#: Orbax's last object of a checkpoint in a store.
+_COMMITTED = "commit_success.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +53,10 @@ class Checkpoints:
     Writing happens in the background: an error of it is raised by the next call.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 3):
+    def __init__(self, workdir: PathLike, keep: int = 3):
         """Opens the checkpoints of `workdir`, of which the newest `keep` stay."""
         _quiet()
-        self.folder = (Path(workdir) / FOLDER).absolute()
+        self.folder = absolute(workdir) / FOLDER
         self._manager = _manager(self.folder, keep)
         self._writing: int | None = None
 
@@ -223,8 +225,8 @@ class Checkpoints:
             say(f"warning: checkpoint {path} is damaged ({problem})", error=True)
             if jax.process_index() == 0:
                 aside = self.folder / f"damaged-{step}"
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
+                remove(aside)
+                rename(path, aside)
         if damaged:
             distributed.barrier("damaged checkpoints set aside")
             self._manager.reload()
@@ -235,11 +237,30 @@ def _quiet() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
+def _half_written(folder: Path) -> list[Path]:
+    """Folders of checkpoints that are none: on disks they have another name, in stores no mark."""
+    if is_remote(folder):
+        return [step for step in _steps(folder).values() if not _is_whole(step)]
+    return list(folder.glob("*.orbax-checkpoint-tmp*"))
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """The folders of steps, whole or not."""
+    if not folder.is_dir():
+        return {}
+    return {int(path.name): path for path in folder.iterdir() if path.name.isdigit()}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return not is_remote(checkpoint) or (checkpoint / _COMMITTED).exists()
+
+
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     if jax.process_index() == 0:
         # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
-        for half_written in folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half_written, ignore_errors=True)
+        for half_written in _half_written(folder):
+            with contextlib.suppress(*errors()):
+                remove(half_written)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
@@ -308,24 +329,23 @@ def _check_shapes(path: Path, item: str, stored: Any, wanted: Any) -> None:
         )
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def find_checkpoint(path: PathLike) -> Path:
     """The newest checkpoint folder of a workdir, of its `checkpoints` folder, or `path` itself.
 
     Raises:
       UserError: there is none.
     """
-    path = Path(path).absolute()
+    path = absolute(path)
     if (path / "network").is_dir():
         return path
     for folder in (path / FOLDER, path):
-        if folder.is_dir():
-            steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
-            if steps:
-                return folder / str(max(steps))
+        whole = [step for step, found in _steps(folder).items() if _is_whole(found)]
+        if whole:
+            return folder / str(max(whole))
     raise UserError(f"no checkpoint under {path}: give a workdir or a checkpoint folder")
 
 
-def load_network(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Reads only the network of a checkpoint, onto one device, whatever mesh wrote it.
 
     Args:
@@ -356,13 +376,13 @@ def load_network(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], dict
     return network["params"], network["batch_stats"], meta
 
 
-def save_network(path: str | Path, params: Any, batch_stats: Any, meta: Mapping[str, Any]) -> None:
+def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[str, Any]) -> None:
     """Writes a folder that `load_network` reads: a checkpoint without the training part.
 
     Raises:
       UserError: it cannot be written, or holds something already.
     """
-    path = Path(path).absolute()
+    path = absolute(path)
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give a new folder")
     network = {"params": params, "batch_stats": batch_stats}

@@ -1,20 +1,20 @@
 """A trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from retfm_jax.config import ProfileConfig
+from retfm_jax.files import Mirror, PathLike, as_path
 
 
 class Profiler:
     """Traces the window of steps that the config names into `<workdir>/profile`."""
 
-    def __init__(self, workdir: str | Path, config: ProfileConfig):
-        self._folder = Path(workdir) / "profile"
+    def __init__(self, workdir: PathLike, config: ProfileConfig):
+        self._folder = as_path(workdir) / "profile"
         self._first, self._end = config.first_step, config.first_step + config.steps
-        self._tracing = False
+        self._tracing: Mirror | None = None
 
     def before_step(self, step: int, state: Any) -> None:
         """Begins the trace where this step is the window's first, ends it behind the last.
@@ -24,14 +24,15 @@ class Profiler:
         """
         if step == self._first and self._end > self._first:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(self._folder)
-            self._tracing = True
+            self._tracing = Mirror(self._folder)
+            jax.profiler.start_trace(self._tracing.local)
         elif step == self._end:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
         """Writes the trace that is under way, if there is one."""
-        if self._tracing:
+        if self._tracing is not None:
             jax.profiler.stop_trace()
-            self._tracing = False
+            self._tracing.close()
+            self._tracing = None

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write
+from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
+
+_METRICS = "metrics.jsonl"
 
 
 class MetricWriter:
@@ -15,22 +16,26 @@ class MetricWriter:
 
     A run that resumes at an earlier step writes the steps after it again; what stood there of
     them before is dropped, so that every step stands there once.
+
+    In an object store, where nothing can be appended, both are copied as a whole: once a minute,
+    and whenever `flush` is called.
     """
 
-    def __init__(self, workdir: str | Path, step: int):
+    def __init__(self, workdir: PathLike, step: int):
         """Opens the files to go on after `step`.
 
         Raises:
           UserError: they cannot be written.
         """
-        self._path = Path(workdir) / "metrics.jsonl"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._name = as_path(workdir) / _METRICS
+        self._mirror = Mirror(workdir, fetch=[_METRICS])
+        self._path = self._mirror.local / _METRICS
         self._truncate(step)
         try:
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise self._unwritable(error) from error
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(str(self._mirror.local), purge_step=step + 1 if step else None)
 
     def _truncate(self, step: int) -> None:
         if not self._path.is_file():
@@ -58,11 +63,21 @@ class MetricWriter:
                 self._events.add_scalar(name, value, step)
         except OSError as error:
             raise self._unwritable(error) from error
+        self._mirror.copy_if_due()
+
+    def flush(self) -> None:
+        """Returns when all metrics so far are in the workdir.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        self._mirror.copy()
 
     def close(self) -> None:
         """Closes both files."""
         self._file.close()
         self._events.close()
+        self._mirror.close()
 
     def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._path}: {error.strerror or error}")
+        return UserError(f"cannot write {self._name}: {error.strerror or error}")

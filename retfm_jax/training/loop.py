@@ -7,7 +7,6 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
-from retfm_jax.files import write_json
+from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.runtime import distributed, flops
@@ -101,7 +100,7 @@ class TrainingData:
 
 def train(
     config: ExperimentConfig,
-    workdir: str | Path,
+    workdir: PathLike,
     *,
     weights: tuple[Params, dict[str, Any]] | None = None,
     evaluate: Evaluate | None = None,
@@ -114,7 +113,7 @@ def train(
 
 def run(
     config: ExperimentConfig,
-    workdir: str | Path,
+    workdir: PathLike,
     method: Method,
     data: TrainingData,
     *,
@@ -139,7 +138,7 @@ def run(
       UserError: the loss is not finite, the disk is full, or the workdir's checkpoints belong to
         other data or to another network.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     checkpoints = Checkpoints(workdir, config.train.keep)
     with distributed.watch(lambda: _resume_point(checkpoints)), _explained(checkpoints):
         return _run(config, workdir, checkpoints, method, data, weights, evaluate)
@@ -404,13 +403,15 @@ class _Log:
             self._read()
 
     def drain(self) -> None:
-        """Reads everything that is pending.
+        """Reads and writes everything that is pending.
 
         Raises:
-          UserError: a loss was not finite.
+          UserError: a loss was not finite, or the metrics cannot be written.
         """
         while self._pending:
             self._read()
+        if self._writer is not None:
+            self._writer.flush()
 
     def stop_agreed(self, signal: StopSignal) -> bool:
         """Whether to stop before the next step: the same answer on every process."""
