@@ -52,14 +52,14 @@ class Seconds:
     """How long a step takes at least by each limit, and as the compiler expects it.
 
     Attributes:
-      compute: FLOPs of the program at the peak rate of its type.
+      compute: FLOPs of the program at the peak rate of its type; None where they are unknown.
       memory: traffic at the memory's bandwidth.
       network: collectives one after the other over the links.
       schedule: sum of the compiler's estimates for its instructions, which the others bound from
         below; None where it gives none.
     """
 
-    compute: float
+    compute: float | None
     memory: float
     network: float
     schedule: float | None
@@ -67,12 +67,12 @@ class Seconds:
     @property
     def step(self) -> float:
         """The estimate of a step."""
-        return max(self.compute, self.memory, self.network, self.schedule or 0.0)
+        return max(self.compute or 0.0, self.memory, self.network, self.schedule or 0.0)
 
     @property
     def limit(self) -> str:
         """What a step waits for most."""
-        return max(("compute", "memory", "network"), key=lambda name: getattr(self, name))
+        return max(("compute", "memory", "network"), key=lambda name: getattr(self, name) or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Plan:
         over one another that are not needed at once. For devices whose compiler is not here the
         temporaries are those of the CPU's.
       capacity: bytes per device that programs can have; None where unknown.
-      model_flops: of a step, what the method needs, all devices together.
+      model_flops: of a step, what the method needs, all devices together; None where they cannot
+        be counted, as `program_flops`.
       program_flops: with what is computed again to save memory.
       work: of the compiled program; None where the compiler refused it.
       seconds: None where the chip is unknown or the program was refused.
@@ -99,8 +100,8 @@ class Plan:
     needed: int
     capacity: int | None
     fits: bool
-    model_flops: int
-    program_flops: int
+    model_flops: int | None
+    program_flops: int | None
     work: Work | None
     seconds: Seconds | None
 
@@ -152,7 +153,7 @@ class Plan:
     @property
     def share_of_peak(self) -> float | None:
         """Model FLOPs in the estimated step, as a share of what the devices could do."""
-        if self.seconds is None:
+        if self.seconds is None or self.model_flops is None:
             return None
         peak = self.topology.chip.peak(self.config.model.dtype) * len(self.topology.devices)
         return self.model_flops / (self.seconds.step * peak)
@@ -206,7 +207,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     )
     flags = _sharded(mesh, (mesh.size,), jnp.int32)
     traced = step.trace(state, batch, flags)
-    program_flops = count_program(traced.jaxpr)
+    program_flops = count_program(traced)
     memory = _memory(state, batch)
     work = seconds = None
     chip = topology.chip
@@ -366,7 +367,7 @@ def _refusal(message: str) -> tuple[int, int]:
 
 
 def _seconds(
-    config: ExperimentConfig, topology: Topology, flops: int, work: Work
+    config: ExperimentConfig, topology: Topology, flops: int | None, work: Work
 ) -> Seconds | None:
     chip = topology.chip
     if chip is None:
@@ -375,7 +376,7 @@ def _seconds(
     if work.cycles is not None and chip.clock is not None:
         schedule = work.cycles / chip.clock
     return Seconds(
-        compute=flops / len(topology.devices) / chip.peak(config.model.dtype),
+        compute=flops and flops / len(topology.devices) / chip.peak(config.model.dtype),
         memory=work.traffic / chip.bandwidth,
         network=sum(
             collective.seconds(topology.bandwidth(collective.group))
@@ -485,12 +486,16 @@ def _time_table(planned: Plan) -> Table:
     table = Table("one step", ("", "of a device", "at least"))
 
     def duration(name: str) -> str:
-        return "?" if seconds is None else _duration(getattr(seconds, name))
+        value = getattr(seconds, name, None)
+        return "?" if value is None else _duration(value)
 
-    table.row("FLOPs, model", _count(planned.model_flops / devices), "")
+    def of_a_device(flops: int | None) -> str:
+        return "?" if flops is None else _count(flops / devices)
+
+    table.row("FLOPs, model", of_a_device(planned.model_flops), "")
     table.row(
         "FLOPs, with what is computed again",
-        _count(planned.program_flops / devices),
+        of_a_device(planned.program_flops),
         duration("compute"),
     )
     table.row("memory traffic", _size(work.traffic), duration("memory"))
@@ -506,7 +511,8 @@ def _time_table(planned: Plan) -> Table:
         table.row("limit", "", seconds.limit)
         table.row("a step, estimated", "", _duration(seconds.step), style="bold")
         table.row("samples a second, all devices", "", f"{rate:,.0f}")
-        table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
+        if planned.share_of_peak is not None:
+            table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
     return table
 
 

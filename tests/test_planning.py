@@ -144,6 +144,18 @@ def test_the_tables_and_the_file_say_the_same(divided, capsys):
     assert document["sharding"][0]["path"]
 
 
+def test_a_plan_without_flops_says_the_rest(divided, capsys):
+    whole = divided[2]
+    seconds = dataclasses.replace(whole.seconds, compute=None)
+    plan = dataclasses.replace(whole, model_flops=None, program_flops=None, seconds=seconds)
+    planning.show(plan)
+    assert "fits" in capsys.readouterr().out
+    assert plan.to_json()["flops"] == {"model": None, "program": None}
+    assert plan.to_json()["share_of_peak"] is None
+    assert plan.seconds.step > 0
+    assert plan.seconds.limit in ("memory", "network")
+
+
 def test_the_tpu_compiler_answers_without_a_tpu():
     topology = open_topology("v5e:2x2")
     mesh = make_mesh(MeshConfig(), topology.devices)

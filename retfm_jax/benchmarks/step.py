@@ -120,8 +120,8 @@ class Trainer:
         )
         return float(loss(self.state.params, MethodState(*self.state.method_state), self.batch))
 
-    def model_flops(self) -> int:
-        """Model FLOPs of a step."""
+    def model_flops(self) -> int | None:
+        """Model FLOPs of a step; None where they cannot be counted."""
         state = self._abstract
         return training_flops(
             self.method, state.params, state.method_state, self.batch, self._partition.fixed
@@ -376,6 +376,8 @@ def _measurement(
     config = trainer.config
     rows, flops = config.train.batch_size, trainer.model_flops()
     found = Measurement(name, timings, rows, _UNITS[trainer.method.sample_kind])
+    if flops is None:
+        return dataclasses.replace(found, facts=dict(facts))
     rate = flops * found.rate / rows
     more = {"model TFLOP": flops / 1e12, "TFLOP/s": rate / 1e12}
     kind = jax.devices()[0].device_kind

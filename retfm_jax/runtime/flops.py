@@ -5,14 +5,16 @@ usually are; elementwise work is left out. What a machine computes twice to save
 (rematerialisation, the second encoding of gradient caching, blocks of a loss) counts once.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from retfm_jax.console import say
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime import chips
 
@@ -38,14 +40,39 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     Args:
       arguments: arrays or their shapes (`jax.ShapeDtypeStruct`), in pytrees.
     """
-    return count_program(jax.make_jaxpr(function)(*arguments))
+    return _forward(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def count_program(program: ClosedJaxpr) -> int:
-    """`count_flops` of a program that was traced already."""
-    return _count(program.jaxpr, [False] * len(program.jaxpr.invars))[0].forward
+def _forward(program: Jaxpr) -> int:
+    return _count(program, [False] * len(program.invars))[0].forward
 
 
+def _or_none(counter: Callable[..., int]) -> Callable[..., int | None]:
+    """A counter that says why it fails instead of ending what it counts for."""
+
+    @functools.wraps(counter)
+    def counted(*arguments: Any) -> int | None:
+        try:
+            return counter(*arguments)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".partition("\n")[0]
+            say(
+                f"warning: FLOPs cannot be counted with jax {jax.__version__} ({what}); all else "
+                "goes on without them",
+                error=True,
+            )
+            return None
+
+    return counted
+
+
+@_or_none
+def count_program(traced: Any) -> int:
+    """`count_flops` of what `jax.jit(...).trace(...)` returned; None where that fails."""
+    return _forward(traced.jaxpr.jaxpr)
+
+
+@_or_none
 def training_flops(
     method: Method,
     params: Params,
@@ -58,7 +85,8 @@ def training_flops(
     A product costs once forward, and once more for each of its operands that a gradient flows to.
     Products of two activations, or of an activation and a trained kernel, so count three times;
     those of momentum encoders and of frozen towers below the first trained one count once; a first
-    layer twice, as no gradient flows to the images. The optimiser has no products.
+    layer twice, as no gradient flows to the images. The optimizer has no products. None where JAX
+    has programs that cannot be counted: that is said, and costs nothing but the number.
 
     Args:
       params, state: arrays or their shapes (`training.state.abstract_state` has them).
@@ -129,53 +157,63 @@ def _used(jaxpr: Jaxpr) -> list[bool]:
 
 
 def _count_equation(equation: JaxprEqn, learned: list[bool]) -> tuple[_Products, list[bool]]:
-    name, params = equation.primitive.name, equation.params
-    if name == "scan":
-        return _count_scan(params, learned)
+    """Products of an equation, those of the programs inside it, and which results learn."""
+    name, inner = equation.primitive.name, _programs(equation)
+    if name == "scan" and inner:
+        return _count_scan(equation, inner[0], learned)
     if name == "while":
-        return _count_while(params, learned)
-    if name == "cond":
-        branches = [_count(_open(branch), learned[1:]) for branch in params["branches"]]
+        # Condition and body. JAX differentiates no loop whose length depends on data.
+        once = [_count(program, [False] * len(program.invars))[0] for program in inner]
+        total = functools.reduce(_Products.plus, once, _Products())
+        return total, [False] * len(equation.outvars)
+    if name == "cond" and inner:
+        branches = [_count(branch, learned[-len(branch.invars) :]) for branch in inner]
         dearest = max((products for products, _ in branches), key=sum)
         return dearest, [any(flags) for flags in zip(*(r for _, r in branches), strict=True)]
-    inner = next((_open(params[key]) for key in ("jaxpr", "call_jaxpr") if key in params), None)
-    if inner is not None and len(inner.invars) == len(learned):
-        products, results = _count(inner, learned)
+    if inner and len(inner[0].invars) == len(learned):
+        products, results = _count(inner[0], learned)
         # The program of one device stands for all of them.
-        shards = math.prod(params["mesh"].shape.values()) if name == "shard_map" else 1
+        shards = equation.params["mesh"].size if name == "shard_map" else 1
         return _Products().plus(products, shards), results
     results = [any(learned) and name != "stop_gradient"] * len(equation.outvars)
     forward, operands = _product(equation)
     return _Products(forward, forward * sum(learned[:operands])), results
 
 
-def _count_scan(params: dict[str, Any], learned: list[bool]) -> tuple[_Products, list[bool]]:
-    consts, carried = params["num_consts"], params["num_carry"]
-    body, flags = _open(params["jaxpr"]), list(learned)
-    carry = slice(consts, consts + carried)
-    products, results = _settle(lambda flags: _count(body, flags), flags, carry)
-    return _Products().plus(products, params["length"]), results
+def _programs(equation: JaxprEqn) -> list[Jaxpr]:
+    """The programs inside an equation: a call's, a loop's, a conditional's branches.
+
+    They are known by their type, for what parameters are called changes between versions of JAX.
+    """
+    programs = []
+    for value in equation.params.values():
+        for entry in value if isinstance(value, tuple | list) else (value,):
+            program = getattr(entry, "jaxpr", entry)  # with its constants, or without
+            if isinstance(program, Jaxpr):
+                programs.append(program)
+    return programs
 
 
-def _count_while(params: dict[str, Any], learned: list[bool]) -> tuple[_Products, list[bool]]:
-    condition, flags = params["cond_nconsts"], learned[params["cond_nconsts"] :]
-    body, consts = _open(params["body_jaxpr"]), params["body_nconsts"]
-    tested = learned[:condition] + flags[consts:]
-    products, results = _settle(lambda flags: _count(body, flags), flags, slice(consts, None))
-    return products.plus(_count(_open(params["cond_jaxpr"]), tested)[0]), results
-
-
-def _settle(
-    count: Callable[[list[bool]], tuple[_Products, list[bool]]], flags: list[bool], carry: slice
+def _count_scan(
+    equation: JaxprEqn, body: Jaxpr, learned: list[bool]
 ) -> tuple[_Products, list[bool]]:
-    """Counts a loop's body, whose carry may learn only after some rounds."""
-    while True:
-        products, results = count(flags)
-        carried = len(flags[carry])
-        after = [a or b for a, b in zip(flags[carry], results[:carried], strict=True)]
-        if after == flags[carry]:
-            return products, results
-        flags[carry] = after
+    """A scan passes constants, what it carries, and slices of stacked arrays to its body."""
+    scanned = _stacked(equation.invars, body.invars)
+    carried = len(body.outvars) - _stacked(equation.outvars, body.outvars)
+    end = len(body.invars) - scanned
+    flags = list(learned)
+    while True:  # what is carried may learn only after some rounds
+        products, results = _count(body, flags)
+        before = flags[end - carried : end]
+        after = [a or b for a, b in zip(before, results[:carried], strict=True)]
+        if after == before:
+            return _Products().plus(products, equation.params["length"]), results
+        flags[end - carried : end] = after
+
+
+def _stacked(outside: Sequence[Var | Literal], inside: Sequence[Var | Literal]) -> int:
+    """How many variables of a scan have an axis more than what its body sees of them."""
+    return sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside, strict=True))
 
 
 def _product(equation: JaxprEqn) -> tuple[int, int]:
@@ -195,7 +233,3 @@ def _product(equation: JaxprEqn) -> tuple[int, int]:
         query, key = (variable.aval.shape for variable in equation.invars[:2])
         return 4 * math.prod(query) * key[1], 2
     return 0, 0
-
-
-def _open(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:
-    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr

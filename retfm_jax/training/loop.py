@@ -252,9 +252,10 @@ def _work_counter(
     def count(batch: Batch) -> int:
         shapes = tuple(array.shape for array in batch.values())
         if shapes not in counted:
-            counted[shapes] = flops.training_flops(
+            work = flops.training_flops(
                 method, abstract.params, abstract.method_state, batch, partition.fixed
             )
+            counted[shapes] = work or 0  # unknown: the run goes on without this metric
         return counted[shapes]
 
     return count
@@ -442,8 +443,9 @@ class _Log:
             if self._steps:
                 seconds = now - self._since
                 values["samples_per_second"] = self._steps * self._train.batch_size / seconds
-                values["model_flops_per_second"] = self._work / seconds
-                if self._peak_flops is not None:
+                if self._work:
+                    values["model_flops_per_second"] = self._work / seconds
+                if self._work and self._peak_flops is not None:
                     values["mfu"] = self._work / seconds / self._peak_flops
                 self._since, self._steps, self._work = now, 0, 0
             self._bar.set_postfix(

@@ -9,7 +9,7 @@ from retfm_jax.config import load_config
 from retfm_jax.methods.retclip import RetClip, RetClipConfig
 from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models import bert, resnet, vit
-from retfm_jax.runtime import chips
+from retfm_jax.runtime import chips, flops
 from retfm_jax.runtime.flops import count_flops, peak_flops, training_flops
 from retfm_jax.training.optimizers import Partition
 
@@ -118,6 +118,88 @@ def test_control_flow():
         return jax.jit(jax.checkpoint(jax.vmap(lambda row: row @ x)))(x)  # 1
 
     assert count_flops(looped, square) == (5 + 2 + 2 + 1) * once
+
+
+def _of_scan():
+    """Constants, two carried arrays of which the second learns from the first, slices, results."""
+
+    def body(carry, row, constant):
+        first, second = carry
+        return (first @ constant, second + first @ row), (row @ constant, first[0])
+
+    def scanned(x, rows):
+        return jax.lax.scan(lambda c, row: body(c, row, x), (x, jnp.zeros_like(x)), rows)
+
+    return scanned, (_shape(4, 4), _shape(7, 4, 4)), 7 * 3
+
+
+def _of_scan_without_slices():
+    return (
+        lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=6)[0],
+        (_shape(4, 4),),
+        6,
+    )
+
+
+def _of_nested_scans():
+    def inner(x):
+        return jax.lax.scan(lambda c, _: (c @ x, c), x, None, length=3)[0]
+
+    return (
+        lambda x: jax.lax.scan(lambda c, _: (inner(c), ()), x, None, length=5)[0],
+        (_shape(4, 4),),
+        15,
+    )
+
+
+def _of_custom_gradient():
+    @jax.custom_vjp
+    def square(x):
+        return x @ x
+
+    square.defvjp(lambda x: (x @ x, x), lambda x, g: (g @ x.T,))
+    return jax.jit(square), (_shape(4, 4),), 1
+
+
+def _of_one_device():
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("rows")
+    each = jax.shard_map(lambda x: x @ x.T @ x, mesh=mesh, in_specs=rows, out_specs=rows)
+    return each, (_shape(32, 4),), 8 * 2
+
+
+def _of_a_switch():
+    branches = [lambda x: x, lambda x: x @ x, lambda x: x @ x @ x]
+    return lambda i, x: jax.lax.switch(i, branches, x), (_shape(dtype=jnp.int32), _shape(4, 4)), 2
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _of_scan,
+        _of_scan_without_slices,
+        _of_nested_scans,
+        _of_custom_gradient,
+        _of_one_device,
+        _of_a_switch,
+    ],
+)
+def test_programs_within_programs(case):
+    function, arguments, products = case()
+    assert count_flops(function, *arguments) == products * 2 * 4**3
+
+
+def test_a_counter_that_fails_says_so_and_ends_nothing(monkeypatch, capsys):
+    def fails(*_):
+        raise KeyError("num_consts")
+
+    monkeypatch.setattr(flops, "_count", fails)
+    method = RetClip(RetClipConfig(image=_VIT, text=_BERT, embed_dim=16))
+    assert training_flops(method, *_network(method), _patients(16, 4, 8)) is None
+    assert flops.count_program(jax.jit(lambda x: x @ x).trace(_shape(4, 4))) is None
+    said = capsys.readouterr().err
+    assert said.count("warning: FLOPs cannot be counted") == 2
+    assert "KeyError: 'num_consts'" in said
 
 
 def test_convolutions_by_groups_and_stride():

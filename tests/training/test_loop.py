@@ -273,3 +273,11 @@ def test_a_lost_process_ends_the_other_one_with_a_message(tmp_path):
     assert "process 1 of 2 gives no sign of life" in output
     assert f"the last good checkpoint is {tmp_path / 'checkpoints'}" in output
     assert time.monotonic() - began < 60
+
+
+def test_a_run_goes_on_without_flops_that_cannot_be_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(flops, "training_flops", lambda *_: None)
+    toy_run(tmp_path, toy_config(2))
+    last = _lines(tmp_path)[-1]
+    assert last["samples_per_second"] > 0
+    assert not {"model_flops_per_second", "mfu"} & set(last)
