@@ -11,8 +11,9 @@ from retfm_jax.config import AugmentConfig, DataConfig
 from retfm_jax.data.images import ImageError, training_image
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, categories
-from retfm_jax.data.text import Tokenizer, exchange_sides
+from retfm_jax.data.text import Tokenizer
 from retfm_jax.knowledge.labels import label_reports, shared_labeler
+from retfm_jax.knowledge.laterality import exchange_sides
 from retfm_jax.knowledge.prompts import training_prompt
 
 SampleKind = Literal["patient", "image", "category", "expert"]

@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
 from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
-from retfm_jax.data.text import names_side
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import names_side
 
 Record = PatientRecord | ImageRecord
 

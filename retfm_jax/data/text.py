@@ -1,4 +1,4 @@
-"""Reports -> token ids, and reports with their sides exchanged."""
+"""Reports -> token ids."""
 
 import re
 import threading
@@ -136,65 +136,3 @@ def save_tokenizer(config: TextConfig, folder: str | Path) -> None:
 
 
 _FOLDER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
-# What names a side. Alternatives in order: English words, Latin words, OD / OS (also O.D.),
-# RE / LE in capitals ("re" is a word), R or L before "eye", "/E" or a colon, and Chinese, where
-# 左右 is one word ("about", "both sides") and stays.
-_SIDE = re.compile(
-    r"(?P<word>(?<![A-Za-z])(?i:left|right)(?=(?i:ward|most|hand)|[^A-Za-z]|$))"
-    r"|(?P<latin>(?<![A-Za-z])(?i:dexter|sinister)(?![A-Za-z]))"
-    r"|(?P<latin_short>(?<![A-Za-z])[Oo]\.?[DdSs](?![A-Za-z]))"
-    r"|(?P<short>(?<![A-Za-z])[LR](?=E(?![A-Za-z])|/E(?![A-Za-z])|[ .-]{1,2}[Ee]ye|\s*[:：]))"
-    r"|(?P<both>左右)"
-    r"|(?P<chinese>[左右])"
-)
-_OTHER = {
-    "left": "right",
-    "right": "left",
-    "dexter": "sinister",
-    "sinister": "dexter",
-    "l": "r",
-    "r": "l",
-    "d": "s",
-    "s": "d",
-    "左": "右",
-    "右": "左",
-}
-# A clock hour moves when the picture is mirrored ("at 3 o'clock", "7点钟方向"), and in too many
-# notations (ranges, half hours) to be rewritten safely.
-_CLOCK = re.compile(r"o['’]?\s?clock|[\d一二三四五六七八九十]\s*点|点钟|钟点", re.IGNORECASE)
-
-
-def names_side(text: str) -> bool:
-    """Whether a report speaks of one side: a left or right eye, in English or Chinese."""
-    return any(match.lastgroup != "both" for match in _SIDE.finditer(text))
-
-
-def exchange_sides(text: str) -> str | None:
-    """The report of the mirrored patient: every left is a right and the other way round.
-
-    "Left eye: drusen, OD normal" gives "Right eye: drusen, OS normal"; applied twice it gives the
-    text again.
-
-    Returns:
-      the text, or None where it cannot be rewritten safely (positions as clock hours).
-    """
-    if _CLOCK.search(text):
-        return None
-    return _SIDE.sub(_exchange, text)
-
-
-def _exchange(match: re.Match) -> str:
-    found = match.group()
-    if match.lastgroup == "both":
-        return found
-    if match.lastgroup == "latin_short":
-        return found[:-1] + _like(found[-1], _OTHER[found[-1].lower()])
-    return _like(found, _OTHER[found.lower()])
-
-
-def _like(found: str, other: str) -> str:
-    """`other` with the capitals of `found`."""
-    if found.isupper():
-        return other.upper()
-    return other.capitalize() if found[0].isupper() else other

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retfm_jax.knowledge.ahead import LISTED, NAMED, Ahead, words_left
-from retfm_jax.knowledge.cues import FUNDUS, LEFT, OTHER, RIGHT, Cue
+from retfm_jax.knowledge.cues import FUNDUS, Cue
+from retfm_jax.knowledge.laterality import OPPOSITE, OTHER
 from retfm_jax.knowledge.lexicon import Lexicon, Token
 from retfm_jax.knowledge.vocabulary import Vocabulary
 
@@ -40,8 +41,13 @@ _TRAILING = re.compile(r"\s*+[)）]?\s*+(?:[,，?？]|and\b|及|$)")
 _ALONE = re.compile(r"\s*+\d?\s*+$")
 
 _STOP = re.compile(r"[;；!！。．•.\n)）①-⑳]")
-# A dot or a line break that ends nothing: "0.6", "approx. 0.6", a line that goes on in lower case.
-_NO_STOP = re.compile(r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]")
+# A dot or a line break that ends nothing: "0.6", "approx. 0.6", a line that goes on in lower case,
+# "neg. for", "R. eye", "Lt. drusen", "O.D.".
+_NO_STOP = re.compile(
+    r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]"
+    r"|(?i:(?<=\bneg)\.\s*for\b|(?<=\b[lr])\.\s?(?:eye|fundus|e\b)|(?<=\b[lr]t)\.\s?\w"
+    r"|(?<=\bo)\.\s?[dsu]\b|(?<=\bo\.[dsu])\.|(?<=\bo\.\s[dsu])\.|(?<=\b[lr]\.e)\.)"
+)
 # "2)" begins an item of a list, "(0.2)" does not.
 _ITEM = re.compile(r"(?:^|[\s,，、])\d{1,2}$")
 
@@ -493,8 +499,7 @@ class _Reading:
             self.heading = side
 
     def _resolve(self, side: str) -> str:
-        opposite = {LEFT: RIGHT, RIGHT: LEFT}
-        return opposite.get(self.last_side or "", OTHER) if side == OTHER else side
+        return OPPOSITE.get(self.last_side or "", OTHER) if side == OTHER else side
 
     def _preposition(self, index: int) -> bool:
         before = self.tokens[index - 1] if index else None

@@ -6,6 +6,19 @@ shorter one at the same place, so an exception ("cannot be ruled out") is an ent
 
 import enum
 
+from retfm_jax.knowledge.laterality import (
+    BARE,
+    BOTH,
+    BOTH_IN_CAPITALS,
+    EYES,
+    IN_CAPITALS,
+    LEFT,
+    OTHER,
+    OTHER_EYE,
+    RIGHT,
+    both_eyes,
+)
+
 
 class Cue(enum.IntEnum):
     """What a token of a report is."""
@@ -48,7 +61,6 @@ class Cue(enum.IntEnum):
     IGNORED = enum.auto()
 
 
-LEFT, RIGHT, BOTH, OTHER = "left", "right", "both", "other"
 DISC, MACULA, VESSELS, FUNDUS = "disc", "macula", "vessels", "fundus"
 
 CUES: dict[Cue, str] = {
@@ -224,29 +236,22 @@ CUES: dict[Cue, str] = {
     """,
 }
 
-SIDES: dict[str, str] = {
-    LEFT: """
-        left eye | os | o.s. | left fundus | left side | lefteye | oculus sinister | left eyes |
-        左眼 | 左侧 | 左侧眼 | 左眼底 | 左目 | 左眼部
-    """,
-    RIGHT: """
-        right eye | od | o.d. | right fundus | right side | righteye | oculus dexter | right eyes |
-        右眼 | 右侧 | 右侧眼 | 右眼底 | 右目 | 右眼部
-    """,
-    BOTH: """
-        both eyes | ou | o.u. | bilateral | bilaterally | either eye | each eye | both sides |
-        both fundi | left and right eyes | right and left eyes | left and right eye |
-        right and left eye | od and os | od & os | od/os | both | both maculae | both discs |
-        binocular | in both | os and od | right eye and left eye | left eye and right eye |
-        right and left | left and right | both retinas | both retinae | 双眼 | 两眼 | 双侧 |
-        双侧眼 | 左右眼 | 左右双眼 | 双眼底 | 两侧 | 左右两眼 | 双目 | 左眼及右眼 | 右眼及左眼 |
-        左右眼底 | 左眼和右眼 | 右眼和左眼 | 左、右眼 | 右、左眼 | 双黄斑
-    """,
-    OTHER: "fellow eye | other eye | contralateral eye | 对侧眼 | 另一眼 | 另眼 | 对侧 | 另一只眼",
+SIDES: dict[str, tuple[str, ...]] = {
+    LEFT: tuple(pair.left for pair in EYES),
+    RIGHT: tuple(pair.right for pair in EYES),
+    BOTH: tuple(both_eyes()),
+    OTHER: OTHER_EYE,
 }
 #: Sides whose letters are words too: they count in capitals only.
-SIDES_IN_CAPITALS: dict[str, str] = {LEFT: "le | l/e", RIGHT: "re | r/e", BOTH: "be | b/e"}
-BARE_SIDES: dict[str, str] = {LEFT: "left | lt | l | 左", RIGHT: "right | rt | r | 右"}
+SIDES_IN_CAPITALS: dict[str, tuple[str, ...]] = {
+    LEFT: tuple(pair.left for pair in IN_CAPITALS),
+    RIGHT: tuple(pair.right for pair in IN_CAPITALS),
+    BOTH: BOTH_IN_CAPITALS,
+}
+BARE_SIDES: dict[str, tuple[str, ...]] = {
+    LEFT: tuple(pair.left for pair in BARE),
+    RIGHT: tuple(pair.right for pair in BARE),
+}
 
 GRADE_WORDS: dict[str, str] = {
     "mild": "mild | minimal | early | mildly | 轻度 | 轻微 | 早期 | 轻型",

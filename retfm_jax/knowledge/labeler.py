@@ -21,7 +21,8 @@ from retfm_jax.knowledge.clauses import (
     Reader,
     split_sentences,
 )
-from retfm_jax.knowledge.cues import BOTH, DISC, FUNDUS, LEFT, MACULA, OTHER, RIGHT
+from retfm_jax.knowledge.cues import DISC, FUNDUS, MACULA
+from retfm_jax.knowledge.laterality import BOTH, LEFT, OPPOSITE, OTHER, RIGHT
 from retfm_jax.knowledge.lexicon import build_lexicon
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 
@@ -38,7 +39,6 @@ _SCOPES = {
     None: (PATIENT,),
 }
 _NAMES = {NORMALITY: "normal", CUP_RATIO: "large_cup"}
-_OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 #: Reports repeat their sentences; so many different ones are remembered, of so many characters.
 _REMEMBERED = 1 << 15
 _LONGEST_REMEMBERED = 400
@@ -180,10 +180,10 @@ class Labeler:
                 if said is None:
                     said = heading
                 elif said == OTHER:
-                    said = _OPPOSITE.get(heading)
+                    said = OPPOSITE.get(heading)
                 found.append((mention, said, offset))
             if read.side is not None:
-                heading = _OPPOSITE.get(heading) if read.side == OTHER else read.side
+                heading = OPPOSITE.get(heading) if read.side == OTHER else read.side
         return found
 
     def _resolve(

@@ -211,10 +211,14 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
             add((v for term in terms for v in _variants(term)), Cue.CONDITION, conditions)
     for cue, listed in CUES.items():
         add(_split(listed), cue)
-    for cue, table in (
+    for cue, sides in (
         (Cue.SIDE, SIDES),
         (Cue.SIDE_CAPITALS, SIDES_IN_CAPITALS),
         (Cue.BARE_SIDE, BARE_SIDES),
+    ):
+        for side, listed in sides.items():
+            add(listed, cue, side)
+    for cue, table in (
         (Cue.GRADE, GRADE_WORDS),
         (Cue.STAGE, {stage: listed for stage, listed in STAGES.items() if stage in vocabulary}),
         (Cue.NORMAL_PART, NORMAL_PARTS),

@@ -9,8 +9,9 @@ import pytest
 from golden_files import golden_path
 
 from retfm_jax.config import TextConfig
-from retfm_jax.data.text import Tokenizer, exchange_sides, names_side
+from retfm_jax.data.text import Tokenizer
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import exchange_sides, names_side
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

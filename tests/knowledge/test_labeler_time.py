@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from retfm_jax.knowledge.laterality import exchange_sides
+
 #: What a report could be filled with, by what it tries.
 FILLINGS = {
     "one finding": ("", "drusen, "),
@@ -97,3 +99,10 @@ def test_long_sentences_are_not_remembered(labeler):
     for number in range(20):
         labeler.label(f"drusen {number} " * 1000)
     assert labeler._read.cache_info().currsize == before
+
+
+@pytest.mark.parametrize("name", FILLINGS)
+def test_sides_are_exchanged_in_time(name):
+    short = min(timed(exchange_sides, written(name, SMALL))[0] for _ in range(3))
+    long, _ = timed(exchange_sides, written(name, LARGE))
+    assert long < 80 * max(short, 0.01)
