@@ -1,19 +1,21 @@
 """Tables as people have them: CSV and JSON Lines, read with the row number of everything."""
 
-import csv
+import codecs
 import dataclasses
 import difflib
-import io
-import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retfm_jax.data import cells, csv_rows, encodings
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike, as_path, errors, is_remote, reason
 
-#: A report may be long, a hostile cell must not be endless.
-_LONGEST_CELL = 1 << 20
+#: An object of JSON Lines may hold several reports, a hostile line must not be endless.
+_LONGEST_LINE = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,81 +35,133 @@ class Table:
     rows: list[TableRow]
 
 
-def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+#: A table is read as a whole.
+_LARGEST_FILE = 1 << 31
+
+#: How files begin that are no text, whatever they are called.
+_NO_TEXT = (
+    (b"PK\x03\x04", "a spreadsheet or an archive"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook of old"),
+    (b"\x1f\x8b", "compressed by gzip"),
+    (b"PAR1", "a Parquet file"),
+)
+
+
+def read_text(path: PathLike, encoding: str | None = None) -> str:
     """Reads a text file, a byte order mark dropped.
 
+    A byte order mark says the encoding, whatever else is said.
+
+    Args:
+      path: the file.
+      encoding: of the file; None: UTF-8, and the caller cannot be told another one.
+
     Raises:
-      UserError: it is missing or not in that encoding; the message names the row.
+      UserError: it is missing, no text, not in that encoding, or what was read is no language; the
+        message names the row, and another encoding only where the file looks like text in it.
     """
-    path = Path(path)
+    path = as_path(path)
+    data = _read_bytes(path)
+    named = encoding or "utf-8"
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if encoding.lower() in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except LookupError as error:
+        given = codecs.lookup(named).name.removesuffix("-sig")
+        used = encodings.of_mark(data) or ("utf-8-sig" if given == "utf-8" else named)
+        text = data.decode(used)
+    except (LookupError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            row = data.count(b"\n", 0, error.start) + 1
+            what = f"row {row} is not {named.removesuffix('-sig')}"
+            raise _unreadable(path, what, data, encoding) from error
         raise UserError(f"--encoding {encoding}: no such text encoding") from error
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        remedy = "save it as UTF-8 or name its encoding with --encoding"
-        try:
-            data.decode("gb18030")
-            remedy += " (it reads as gb18030, the usual one of Chinese spreadsheets)"
-        except UnicodeDecodeError:
-            pass
-        name = encoding.removesuffix("-sig")
-        raise UserError(f"{path} row {row} is not {name}: {remedy}") from error
+    if text.count("\0") > len(text) // 10:
+        raise _unreadable(path, f"holds more than text when read as {used}", data, encoding)
+    if encodings.is_debris(text):
+        what = "holds characters that nobody writes, for the most part"
+        if given != "utf-8" or encodings.offered(data) not in (None, "utf-8"):
+            raise _unreadable(path, f"{what}, when it is read as {used}", data, encoding)
+        raise UserError(
+            f"{path} {what}: its text was damaged when it was saved in another encoding; export it "
+            "anew from where it comes from, as UTF-8"
+        )
+    if encodings.of_mark(data) is None and given != "utf-8":
+        wrong = encodings.misread(data, text, given)
+        if wrong:
+            raise UserError(f"{path.name} is misread by --encoding {encoding}: {wrong}")
+    return text
 
 
-def read_csv(path: str | Path, problems: ProblemLog, encoding: str = "utf-8") -> Table:
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not is_remote(path) and path.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"{path} is larger than {_LARGEST_FILE >> 30} GiB: divide it")
+        data = path.read_bytes()
+    except errors() as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    for beginning, what in _NO_TEXT:
+        if data.startswith(beginning):
+            raise UserError(f"{path} is {what}, not text: save it as CSV in UTF-8")
+    return data
+
+
+def _unreadable(path: Path, what: str, data: bytes, encoding: str | None) -> UserError:
+    better = encodings.offered(data)
+    if encoding is None:
+        remedy = "save it as UTF-8" + (f" (it reads as {better})" if better else "")
+    elif better == "utf-8":
+        remedy = "it is UTF-8"
+    elif better:
+        remedy = f"it reads as {better}: save it as UTF-8, or give --encoding {better}"
+    else:
+        remedy = "save it as UTF-8, or name its encoding with --encoding"
+    return UserError(f"{path.name} {what}: {remedy}")  # a folder's name may speak of encodings
+
+
+def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) -> Table:
     """Reads a CSV with a header; blanks around column names and cells are dropped.
 
-    A row with too few or too many cells, or with text in a column without a name, is a problem.
+    What separates cells is told from the rows. A row with too few or too many cells, with text in
+    a column without a name, or with quotes that would swallow other rows, is a problem.
 
     Raises:
       UserError: no such file, another encoding, no header, a column twice.
     """
-    path = Path(path)
+    path = as_path(path)
     text = read_text(path, encoding)
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text))
+    preferred = "\t" if path.suffix.lower() == ".tsv" else ","
+    delimiter, start = csv_rows.delimiter_of(text, preferred)
+    found = csv_rows.records(text, delimiter, start)
+    header = next(found, csv_rows.Record(1, []))
+    columns = [unicodedata.normalize("NFC", cells.strip(name)) for name in header.cells]
+    while columns and not columns[-1]:
+        columns.pop()  # spreadsheets leave trailing commas
+    if not header.usable:
+        raise UserError(f"{path} row {header.line}, the header: {header.fault}")
+    if not columns:
+        raise UserError(f"{path} is empty; its first row must name the columns")
+    twice = {name for name in columns if columns.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
     rows: list[TableRow] = []
-    try:
-        columns = [name.strip() for name in next(reader, [])]
-        while columns and not columns[-1]:
-            columns.pop()  # spreadsheets leave trailing commas
-        if not columns:
-            raise UserError(f"{path} is empty; its first row must name the columns")
-        twice = {name for name in columns if columns.count(name) > 1}
-        if twice:
-            raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            while len(cells) > len(columns) and not cells[-1].strip():
-                cells.pop()
-            if len(cells) != len(columns):
-                problems.unreadable(
-                    path, reader.line_num,
-                    f"{len(cells)} cells where the header names {len(columns)} columns",
-                )  # fmt: skip
-                continue
-            stripped = (cell.strip() for cell in cells)
-            rows.append(TableRow(reader.line_num, dict(zip(columns, stripped, strict=True))))
-    except csv.Error as error:
-        raise UserError(f"{path} row {reader.line_num} is not valid CSV: {error}") from error
+    for record in found:
+        said = [cells.strip(cell) for cell in record.cells]
+        while len(said) > len(columns) and not said[-1]:
+            said.pop()
+        if not record.usable:
+            problems.unreadable(path, record.line, record.fault, said[0])
+        elif not any(said):
+            continue
+        elif len(said) != len(columns):
+            what = f"{len(said)} cells where the header names {len(columns)} columns"
+            problems.unreadable(path, record.line, what, said[0])
+        elif said == columns:
+            problems.unreadable(path, record.line, "the header again", said[0])
+        else:
+            if record.fault:
+                problems.note(
+                    "stray_quote", path, record.line, record.fault, "kept as it stands", said[0]
+                )
+            rows.append(TableRow(record.line, dict(zip(columns, said, strict=True))))
     return Table(path, tuple(columns), rows)
-
-
-def _delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    header = text.partition("\n")[0]
-    # Spreadsheets write semicolons where the comma is the decimal sign.
-    return ";" if "," not in header and ";" in header else ","
 
 
 def read_xlsx(path: str | Path) -> Table:
@@ -135,28 +189,34 @@ def read_xlsx(path: str | Path) -> Table:
     return Table(path, columns, rows)
 
 
-def read_jsonl(path: str | Path, problems: ProblemLog, encoding: str = "utf-8") -> Table:
+def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None) -> Table:
     """Reads JSON Lines, an object a line; a line that is no object is a problem.
 
     Raises:
-      UserError: no such file, or another encoding.
+      UserError: no such file, another encoding, or one list of objects.
     """
-    path = Path(path)
+    path = as_path(path)
     columns: dict[str, None] = {}
     rows: list[TableRow] = []
-    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
-        if not line.strip():
+    text = read_text(path, encoding)
+    if text.lstrip().startswith("["):
+        raise UserError(f"{path} is a JSON list; write JSON Lines, one object a line")
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        if not cells.strip(line):
+            continue
+        if len(line) > _LONGEST_LINE:
+            problems.unreadable(path, number, f"a line of more than {_LONGEST_LINE:,} characters")
             continue
         try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            said = cells.parse_json(line)
+        except ValueError as error:
             problems.unreadable(path, number, f"not valid JSON: {error}")
             continue
-        if not isinstance(cells, dict):
-            problems.unreadable(path, number, f"a JSON {type(cells).__name__}, not an object")
+        if not isinstance(said, dict):
+            problems.unreadable(path, number, f"a JSON {type(said).__name__}, not an object")
             continue
-        columns.update(dict.fromkeys(cells))
-        rows.append(TableRow(number, cells))
+        columns.update(dict.fromkeys(said))
+        rows.append(TableRow(number, said))
     return Table(path, tuple(columns), rows)
 
 

@@ -11,6 +11,7 @@ were found and listed):
 | duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
 | image_in_two_splits | the photograph is left out of training |
 | second_report | the first report stays |
+| stray_quote | the cell is kept as it stands |
 """
 
 import collections
@@ -66,9 +67,13 @@ class ProblemLog:
 
     def unreadable(self, file: str | Path, row: int, what: str, record: str = "") -> None:
         """Notes a row that could not be read."""
-        self.problems.append(
-            Problem("unreadable_row", str(file), row, record, what, "row left out")
-        )
+        self.note("unreadable_row", file, row, what, "row left out", record)
+
+    def note(
+        self, kind: str, file: str | Path, row: int, what: str, remedy: str, record: str = ""
+    ) -> None:
+        """Notes a problem of a place in a file."""
+        self.problems.append(Problem(kind, str(file), row, record, what, remedy))
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Notes problems found elsewhere."""
