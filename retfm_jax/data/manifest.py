@@ -23,15 +23,17 @@ A row a photograph, as the FLAIR collection and MM-Retinal are written:
 | `patient_id` | the photographs of one patient stay in one split |
 
 What counts as an empty cell (`nan`, `N/A`, `无`, `-` and so on) says `cells.is_empty`. Other columns
-are left alone.
+are left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼)
+is refused with the name that it should have.
 """  # noqa: E501
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retfm_jax.data import cells, splits, tables
+from retfm_jax.data.columns import meant
 from retfm_jax.data.records import LANGUAGES
 from retfm_jax.data.rows import (
     FilePicture,
@@ -55,6 +57,13 @@ _CAPTION_COLUMNS = ("caption", *(f"caption_{code}" for code in LANGUAGES))
 _ATTRIBUTES = ("attributes", "atributes")
 #: Columns whose cells hold several names.
 _LISTS = (*_LABELS, "categories", *_ATTRIBUTES)
+#: Of these a table has one or the other.
+_ONE_IS_ENOUGH = (
+    ("report", *(f"report_{code}" for code in LANGUAGES)),
+    ("caption", *(f"caption_{code}" for code in LANGUAGES)),
+    _ATTRIBUTES,
+    ("labels", "categories"),
+)
 #: Whether a text is one name and no list of names.
 OneName = Callable[[str], bool]
 _IMAGE_COLUMNS = (
@@ -89,13 +98,14 @@ def read_manifest(
         raise UserError(f"{path}: a manifest is a .csv, .tsv or .jsonl file")
     if not Path(root).is_dir():
         raise UserError(f"--images {root} is not a folder")
-    if "image" in table.columns and not {"left", "right"} & set(table.columns):
+    if _is_of_images(table.columns):
         columns, wanted, read = _IMAGE_COLUMNS, ["image"], _image_row
         wants_report = any(name in table.columns for name in _CAPTION_COLUMNS)
     else:
         columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_row
         wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
     tables.require_columns(table, wanted, known=columns)
+    tables.refuse_unread(table, columns, same=_ONE_IS_ENOUGH)
     one_name = cells.knows_names(
         (line.cells.get(name) for line in table.rows for name in _LISTS), known=_in_vocabulary
     )
@@ -107,6 +117,12 @@ def read_manifest(
             record = str(line.cells.get(columns[0]) or "")
             problems.unreadable(path, line.row, str(error), record)
     return rows, [name for name in table.columns if name and name not in columns]
+
+
+def _is_of_images(columns: Sequence[str]) -> bool:
+    """Whether rows are photographs, by the columns or by what is close to them."""
+    eyes = any(name in ("left", "right") or meant(name, ["left", "right"]) for name in columns)
+    return not eyes and any(name == "image" or meant(name, ["image"]) for name in columns)
 
 
 def under(root: str | Path, row: ImageRow) -> ImageRow:

@@ -2,14 +2,13 @@
 
 import codecs
 import dataclasses
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retfm_jax.data import cells, csv_rows, encodings
+from retfm_jax.data import cells, columns, csv_rows, encodings
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, errors, is_remote, reason
@@ -131,37 +130,37 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
     delimiter, start = csv_rows.delimiter_of(text, preferred)
     found = csv_rows.records(text, delimiter, start)
     header = next(found, csv_rows.Record(1, []))
-    columns = [unicodedata.normalize("NFC", cells.strip(name)) for name in header.cells]
-    while columns and not columns[-1]:
-        columns.pop()  # spreadsheets leave trailing commas
+    names = [unicodedata.normalize("NFC", cells.strip(name)) for name in header.cells]
+    while names and not names[-1]:
+        names.pop()  # spreadsheets leave trailing commas
     if not header.usable:
         raise UserError(f"{path} row {header.line}, the header: {header.fault}")
-    if not columns:
+    if not names:
         raise UserError(f"{path} is empty; its first row must name the columns")
-    twice = {name for name in columns if columns.count(name) > 1}
+    twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
     rows: list[TableRow] = []
     for record in found:
         said = [cells.strip(cell) for cell in record.cells]
-        while len(said) > len(columns) and not said[-1]:
+        while len(said) > len(names) and not said[-1]:
             said.pop()
         if not record.usable:
             problems.unreadable(path, record.line, record.fault, said[0])
         elif not any(said):
             continue
-        elif len(said) != len(columns):
-            what = f"{len(said)} cells where the header names {len(columns)} columns"
+        elif len(said) != len(names):
+            what = f"{len(said)} cells where the header names {len(names)} columns"
             problems.unreadable(path, record.line, what, said[0])
-        elif said == columns:
+        elif said == names:
             problems.unreadable(path, record.line, "the header again", said[0])
         else:
             if record.fault:
                 problems.note(
                     "stray_quote", path, record.line, record.fault, "kept as it stands", said[0]
                 )
-            rows.append(TableRow(record.line, dict(zip(columns, said, strict=True))))
-    return Table(path, tuple(columns), rows)
+            rows.append(TableRow(record.line, dict(zip(names, said, strict=True))))
+    return Table(path, tuple(names), rows)
 
 
 def read_xlsx(path: str | Path) -> Table:
@@ -196,7 +195,7 @@ def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None
       UserError: no such file, another encoding, or one list of objects.
     """
     path = as_path(path)
-    columns: dict[str, None] = {}
+    keys: dict[str, None] = {}
     rows: list[TableRow] = []
     text = read_text(path, encoding)
     if text.lstrip().startswith("["):
@@ -215,9 +214,9 @@ def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None
         if not isinstance(said, dict):
             problems.unreadable(path, number, f"a JSON {type(said).__name__}, not an object")
             continue
-        columns.update(dict.fromkeys(said))
+        keys.update(dict.fromkeys(said))
         rows.append(TableRow(number, said))
-    return Table(path, tuple(columns), rows)
+    return Table(path, tuple(keys), rows)
 
 
 def require_columns(table: Table, required: Sequence[str], known: Iterable[str] = ()) -> None:
@@ -238,10 +237,35 @@ def require_columns(table: Table, required: Sequence[str], known: Iterable[str] 
     strangers = [name for name in table.columns if name not in set(known)]
     hints = []
     for names in missing:
-        close = difflib.get_close_matches(names.split("|")[0], strangers, n=1)
-        meant = f" (did you mean it by {close[0]!r}?)" if close else ""
+        close = [columns.closest(name, strangers) for name in names.split("|")]
+        meant = " and ".join(repr(name) for name in dict.fromkeys(filter(None, close)))
+        meant = f" (did you mean it by {meant}?)" if meant else ""
         hints.append(" or ".join(repr(name) for name in names.split("|")) + meant)
     raise UserError(
         f"{table.path} has no column {', nor '.join(hints)}; "
         f"its columns are: {', '.join(table.columns) or 'none'}"
     )
+
+
+def refuse_unread(table: Table, known: Iterable[str], same: Sequence[Sequence[str]] = ()) -> None:
+    """Refuses a table with a column that nobody reads, but that was meant to be.
+
+    Args:
+      known: all columns that mean something.
+      same: groups of known columns of which one is enough: another name of one is then no matter.
+
+    Raises:
+      UserError: names every such column and what it is close to.
+    """
+    there = set(table.columns)
+    absent = [name for name in known if name not in there]
+    for group in same:
+        if there.intersection(group):
+            absent = [name for name in absent if name not in group]
+    unread = {name: columns.meant(name, absent) for name in table.columns if name not in set(known)}
+    meant = [f"{name!r} (did you mean {near!r}?)" for name, near in unread.items() if near]
+    if meant:
+        raise UserError(
+            f"{table.path}: nothing reads the column {', nor '.join(meant)}: rename it to what is "
+            "meant, or, if it is something else, to a name that is not so close"
+        )
