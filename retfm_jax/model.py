@@ -310,15 +310,32 @@ def from_torch(
     Raises:
       UserError: tensors are missing, extra or misshaped; all of them are named.
     """
+    from retfm_jax.interop.layouts import recognised, state_dict_of
     from retfm_jax.interop.state_dict import from_state_dict, normalise
 
-    tensors = normalise(state_dict)
     cls = get_method_class(method)
+    if text_num_heads is not None and (
+        not isinstance(text_num_heads, int)
+        or isinstance(text_num_heads, bool)
+        or text_num_heads < 1
+    ):
+        raise UserError(f"text_num_heads must be a whole number of heads, not {text_num_heads!r}")
+    if isinstance(state_dict, str | Path):
+        raise UserError(f"{state_dict} is a path: read it by retfm_jax.load(path, method=...)")
+    if callable(getattr(state_dict, "state_dict", None)):
+        raise UserError(f"{type(state_dict).__name__} is a module: give its .state_dict()")
+    named = state_dict_of(state_dict, where, lambda x: hasattr(x, "shape") and hasattr(x, "dtype"))
+    tensors = normalise(named, where=where)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     try:
         built = cls(cls.infer_config(shapes, text_num_heads))
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; give text_num_heads if it is the text tower") from error
+    except (ValueError, ArithmeticError, TypeError) as error:
+        hint = recognised(tensors, method) or (
+            " Give text_num_heads if it is the text tower."
+            if "heads" in str(error)
+            else " Its tensors are not those of such a network."
+        )
+        raise UserError(f"{where} does not fit a {method} network: {error}.{hint}") from error
     params, state = from_state_dict(built, tensors, where=where)
     published = load_config(cls.default_experiment)
     image = published.data.image

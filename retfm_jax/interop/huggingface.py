@@ -1,43 +1,20 @@
 """ViLReF networks as folders that `transformers.ChineseCLIPModel.from_pretrained` opens."""
 
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.text import save_tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
+from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.interop.weights import write_tensors
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models.vit import ViTConfig
-
-#: How transformers names what the published file holds; the first pattern that matches counts.
-_RENAMED = (
-    (r"bert\.(.*)", r"text_model.\1"),
-    (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),
-    (r"visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    (r"visual\.conv1\.weight", "vision_model.embeddings.patch_embedding.weight"),
-    (r"visual\.ln_pre\.(.*)", r"vision_model.pre_layrnorm.\1"),  # so it is spelt there
-    (r"visual\.ln_post\.(.*)", r"vision_model.post_layernorm.\1"),
-    (r"(.*)\.attn\.out_proj\.(.*)", r"\1.self_attn.out_proj.\2"),
-    (r"(.*)\.ln_([12])\.(.*)", r"\1.layer_norm\2.\3"),
-    (r"(.*)\.mlp\.c_fc\.(.*)", r"\1.mlp.fc1.\2"),
-    (r"(.*)\.mlp\.c_proj\.(.*)", r"\1.mlp.fc2.\2"),
-)
-_BLOCKS = ("visual.transformer.resblocks.", "vision_model.encoder.layers.")
-#: Matrices here, linear layers there: (in, out) becomes (out, in).
-_PROJECTIONS = {
-    "visual.proj": "visual_projection.weight",
-    "text_projection": "text_projection.weight",
-}
 
 
 def write_chinese_clip(
@@ -78,34 +55,12 @@ def write_chinese_clip(
         tensors = to_state_dict(method, params, state)
         write_json(made / "config.json", _config(method.config, float(tensors["logit_scale"])))
         write_json(made / "preprocessor_config.json", _preprocessing(data))
-        write_tensors(made / "model.safetensors", chinese_clip_tensors(tensors))
+        write_tensors(made / "model.safetensors", to_chinese_clip(tensors))
         save_tokenizer(data.text, made)
         made.chmod(0o755)
         made.replace(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def chinese_clip_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors of the published layout under the names of `transformers.ChineseCLIPModel`."""
-    renamed = {}
-    for name, value in tensors.items():
-        if name in _PROJECTIONS:
-            renamed[_PROJECTIONS[name]] = value.T
-            continue
-        block = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
-        if block:
-            attention = f"{block[1].replace(*_BLOCKS)}.self_attn"
-            for part, piece in zip("qkv", np.split(value, 3), strict=True):
-                renamed[f"{attention}.{part}_proj.{block[2]}"] = piece
-            continue
-        for pattern, replacement in _RENAMED:
-            match = re.fullmatch(pattern, name)
-            if match:
-                name = match.expand(replacement).replace(*_BLOCKS)
-                break
-        renamed[name] = value
-    return renamed
 
 
 def _config(config: VilrefConfig, log_scale: float) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
+from retfm_jax.interop.layouts import recognised
 from retfm_jax.interop.state_dict import (
     flatten,
     from_state_dict,
@@ -17,7 +17,7 @@ from retfm_jax.interop.state_dict import (
     to_state_dict,
     unflatten_like,
 )
-from retfm_jax.interop.weights import read_tensors
+from retfm_jax.interop.weights import holds_weights, read_tensors
 from retfm_jax.methods.method import Method, MethodState, Params
 
 #: Names under which the towers stand in files of others.
@@ -44,12 +44,13 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     ):
         if source is not None:
             tensors |= _tower(source, ours, theirs, tensors)
-    return from_state_dict(method, tensors)
+    sources = " and ".join(source for source in (init.image, init.text) if source is not None)
+    return from_state_dict(method, tensors, where=sources)
 
 
 def _whole_network(source: str, method: Method) -> tuple[Params, MethodState]:
-    if not Path(source).is_dir():
-        tensors = normalise(read_tensors(source))
+    if not Path(source).is_dir() or holds_weights(source):
+        tensors = normalise(read_tensors(source), where=source)
         wanted = jax.eval_shape(method.init, jax.random.key(0))
         tensors = _fit_positions(tensors, _published_shapes(method, *wanted), source)
         return from_state_dict(method, tensors, where=source)
@@ -86,7 +87,10 @@ def _tower(
     source: str, ours: str, prefixes: tuple[str, ...], tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The tensors of one tower from another project's file, under our published names."""
-    found = {_modern(name): value for name, value in _read_tower(source).items()}
+    found = {
+        _modern(name): value
+        for name, value in normalise(read_tensors(source), where=source).items()
+    }
     wanted = [name[len(ours) :] for name in tensors if name.startswith(ours)]
     prefix = max(prefixes, key=lambda prefix: sum(prefix + name in found for name in wanted))
     theirs = {ours + name: found[prefix + name] for name in wanted if prefix + name in found}
@@ -99,19 +103,10 @@ def _tower(
         if name in theirs and theirs[name].shape != shape
     ]
     if problems:
-        raise UserError(f"{source} does not fit the tower {ours}*:\n  " + "\n  ".join(problems))
+        hint = recognised(found, None)
+        listed = "\n  ".join(problems)
+        raise UserError(f"{source} does not fit the tower {ours}*.{hint}\n  {listed}")
     return theirs
-
-
-def _read_tower(source: str) -> dict[str, Any]:
-    """Tensors of a file, or of a Hugging Face model folder."""
-    path = Path(source)
-    if path.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (path / name).is_file():
-                return normalise(read_tensors(path / name))
-        raise UserError(f"{path} has neither model.safetensors nor pytorch_model.bin")
-    return normalise(read_tensors(path))
 
 
 def _modern(name: str) -> str:

@@ -15,15 +15,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
 from retfm_jax.errors import UserError
+from retfm_jax.interop.layouts import (
+    from_chinese_clip,
+    from_timm_clip,
+    is_hugging_face_clip,
+    is_timm_clip,
+    plain_names,
+    recognised,
+)
+from retfm_jax.interop.pickles import printable
 from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.trees import refuse_nonfinite
 
 Names = tuple[tuple[str, str, str], ...]
 
 #: Tensors of published files that change no output; they are left out where we have no place.
-_IGNORED = re.compile(r"bert\.pooler\.|(bert|text_model\.model)\.embeddings\.position_ids$")
+_IGNORED = re.compile(
+    r"bert\.pooler\.|(bert|text_model\.model|vision_model)\.embeddings\.position_ids$"
+)
 
 _INWARD = {
     "copy": lambda x: x,
@@ -109,16 +122,17 @@ def from_state_dict(
         shape = shapes[tensor.path].shape
         shape = shape if tensor.index is None else shape[1:]
         value = tensors[name]
-        expected = np.empty(shape, np.bool_)
-        expected = _OUTWARD[tensor.transform](expected).shape
+        # Nothing is allocated for a shape that a file speaks of.
+        expected = _OUTWARD[tensor.transform](np.broadcast_to(np.int8(0), shape)).shape
         if value.shape != expected:
             problems.append(f"misshaped {name}: {value.shape} where {expected} is expected")
             continue
         parts.setdefault(tensor.path, {})[tensor.index] = _INWARD[tensor.transform](value)
     if problems:
-        raise UserError(
-            f"{where} does not fit a {method.name} network:\n  " + "\n  ".join(sorted(problems))
-        )
+        listed = "\n  ".join(printable(problem, 300) for problem in sorted(problems))
+        hint = recognised(tensors, method.name)
+        raise UserError(f"{where} does not fit a {method.name} network.{hint}\n  {listed}")
+    refuse_nonfinite({name: tensors[name] for name in wanted}, where)
     leaves = {}
     for path, members in parts.items():
         value = members[None] if None in members else np.stack([*members.values()])
@@ -128,18 +142,34 @@ def from_state_dict(
     return params, MethodState(stats, method.init_carry(params, stats))
 
 
-def normalise(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def normalise(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
     """Tensors as NumPy arrays under plain published names.
 
-    Takes away the prefix `module.` of data-parallel training, splits fused query-key-value tensors
-    of BERT, and gives `Wqkv` its plain name. Half precision becomes float32.
+    Takes away the prefixes of data-parallel training, compilation and trainers, gives Chinese-CLIP
+    of transformers its published names, splits fused query-key-value tensors of BERT, and gives
+    `Wqkv` its plain name. Half precision becomes float32.
+
+    Raises:
+      UserError: a tensor has no values that can be used, or two have one name.
     """
-    tensors: dict[str, np.ndarray] = {}
+    plain = plain_names(state_dict, where)
+    arrays: dict[str, np.ndarray] = {}
+    problems = []
     for name, value in state_dict.items():
-        name = name.removeprefix("module.")
-        array = _to_numpy(value)
+        try:
+            arrays[plain[name]] = _to_numpy(value)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            problems.append(f"{printable(name)} ({printable(error)})")
+    if problems:
+        raise UserError(f"{where} has tensors that cannot be used: {', '.join(problems)}")
+    if is_hugging_face_clip(arrays):
+        arrays = from_chinese_clip(arrays)
+    elif is_timm_clip(arrays):
+        arrays = from_timm_clip(arrays, where)
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
         fused = re.fullmatch(r"(bert\.encoder\..*\.attention\.self)\.(?:Wqkv|qkv)\.(\w+)", name)
-        if fused:
+        if fused and array.ndim and len(array) % 3 == 0:
             for part, piece in zip(("query", "key", "value"), np.split(array, 3), strict=True):
                 tensors[f"{fused[1]}.{part}.{fused[2]}"] = piece
             continue
@@ -200,10 +230,28 @@ def _variables(params: Params, state: MethodState) -> dict[str, Any]:
 
 
 def _to_numpy(value: Any) -> np.ndarray:
+    """A tensor of PyTorch, JAX or NumPy, or a number, with floats as float32.
+
+    Raises:
+      ValueError: it has no values of its own, or none that a network could take.
+    """
     if hasattr(value, "detach"):
+        for is_so, what in (
+            (getattr(value, "is_meta", False), "a meta tensor, without values"),
+            (getattr(value, "is_quantized", False), "quantized"),
+            (getattr(value, "is_nested", False), "nested"),
+            (str(getattr(value, "layout", "torch.strided")) != "torch.strided", "sparse"),
+            (value.is_complex(), f"of the type {value.dtype}"),
+            ("float8" in str(value.dtype) or "float4" in str(value.dtype), f"{value.dtype}"),
+        ):
+            if is_so:
+                raise ValueError(what)
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
     array = np.asarray(value)
-    if array.dtype.kind == "f" and array.dtype != np.float32:
-        array = array.astype(np.float32)
-    return array
+    if array.dtype == np.float32 or array.dtype.kind in "iub":
+        return array
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+        raise ValueError(f"of the type {array.dtype}")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        return array.astype(np.float32)

@@ -1,56 +1,227 @@
-"""Reads and writes foreign weight files: `.pt`, `.pth`, `.bin` and `.safetensors`.
+"""Reads and writes foreign weight files: PyTorch's, TorchScript archives and safetensors.
 
 The published `.pt` is {"epoch", "step", "name", "state_dict", "optimizer"} with names that begin
 with `module.`, or the bare state dict.
 """
 
+import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write
+from retfm_jax.files import atomic_write, inside, read_json
+from retfm_jax.interop import pickles
+from retfm_jax.interop.layouts import state_dict_of
+from retfm_jax.interop.pickles import SUFFIXES, Unreadable, printable
+from retfm_jax.trees import refuse_nonfinite
 
 Container = Literal["checkpoint", "state_dict"]
-_TORCH = (".pt", ".pth", ".bin")
+
+#: What Hugging Face folders hold, in the order in which it is looked for.
+_FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+#: safetensors' names of types that can be read.
+_SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+#: What the first bytes of files that are often taken for weights give away.
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (
+        rb"version https://git-lfs",
+        "is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or "
+        "download the file",
+    ),
+    (
+        rb"\s*<(!doctype|html|head|body|\?xml|error)",
+        "is a page (HTML or XML), not a weight file: the download gave an error or asked for a "
+        "login. Open the file in a browser to see what it says, and download it again",
+    ),
+    (
+        rb"\s*[{\[]\s*[\"{\[\]}]",
+        f"is a JSON file, not a weight file: {SUFFIXES}, or from the folder or the .index.json "
+        "that they belong to",
+    ),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "is a compressed archive: unpack it first"),
+    (rb"\x89HDF", f"is an HDF5 file: {SUFFIXES}"),
+    (rb"\x93NUMPY", f"is one NumPy array: {SUFFIXES}"),
+    (rb"GGUF|ggml", f"is a GGUF file: {SUFFIXES}"),
+    (rb".{257}ustar", "is a tar archive: unpack it, and give the weight file in it"),
+)
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
     """Tensors by name, whatever container they come in; nothing in the file is executed.
 
+    What a file is, its content says, not its suffix.
+
+    Args:
+      path: a file of PyTorch, a TorchScript archive, a safetensors file, the index of a sharded
+        one, or a Hugging Face folder.
+
     Raises:
-      UserError: missing, damaged, not a weight file, or a pickle that holds anything but tensors
-        and plain values.
+      UserError: missing, damaged, not a weight file, a pickle that holds what only code could make,
+        or tensors without values that can be used (sparse, quantized, meta, complex, float8).
     """
     path = Path(path)
+    if path.is_dir():
+        path = weight_file(path)
     if not path.is_file():
-        raise UserError(f"weight file {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a readable safetensors file: {error}") from error
-    if path.suffix not in _TORCH:
-        raise UserError(f"{path}: weights are read from .pt, .pth, .bin or .safetensors files")
-    return _state_dict(_torch_load(path), path)
-
-
-def _torch_load(path: Path) -> Any:
-    torch = _torch(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and key errors alike
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kind = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"weight file {path} {kind}")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    tensors = _read_file(path)
+    strange = {name: each.why for name, each in tensors.items() if isinstance(each, Unreadable)}
+    strange |= {
+        name: f"of the type {each.dtype}"
+        for name, each in tensors.items()
+        if name not in strange and each.dtype.kind == "c"
+    }
+    if strange:
         raise UserError(
-            f"{path} is refused: it is damaged, or holds more than tensors and plain values, "
-            f"which could run code when it is read ({first}). Save its state dict as "
-            ".safetensors where you trust it, and import that"
+            f"{path}: {len(strange)} tensors have no values that can be used here: "
+            + ", ".join(f"{printable(name)} ({why})" for name, why in strange.items())
+            + ". Save them dense, as float32, float16 or bfloat16"
+        )
+    return tensors
+
+
+def holds_weights(folder: str | Path) -> bool:
+    """Whether it is a Hugging Face folder with weights."""
+    return any((Path(folder) / name).is_file() for name in _FOLDER_FILES)
+
+
+def weight_file(folder: Path) -> Path:
+    """The weight file of a Hugging Face folder.
+
+    Raises:
+      UserError: there is none.
+    """
+    for name in _FOLDER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    near = sorted(
+        child.name
+        for child in folder.iterdir()
+        if child.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+    )
+    raise UserError(
+        f"{folder} has neither model.safetensors nor pytorch_model.bin"
+        + (f"; give one of its files: {', '.join(near[:5])}" if near else "")
+    )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            first = file.read(512)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if not first:
+        raise UserError(f"{path} is empty (0 bytes): download or copy it again")
+    # A safetensors file begins with the length of its header, which is JSON.
+    if path.suffix == ".safetensors" or (first[8:9] == b"{" and b'"' in first[9:40]):
+        stranger = _stranger(first)
+        if first[8:9] != b"{" and stranger:
+            raise UserError(f"{path} {stranger}")
+        return _read_safetensors(path)
+    stranger = _stranger(first)
+    if stranger:
+        raise UserError(f"{path} {stranger}")
+    if not first.startswith((b"PK\x03\x04", b"\x80")):
+        raise UserError(
+            f"{path} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
+        )
+    return pickles.read(path, lambda value: state_dict_of(value, str(path)))
+
+
+def _stranger(first: bytes) -> str | None:
+    for pattern, what in _STRANGERS:
+        if re.match(pattern, first, re.IGNORECASE | re.DOTALL):
+            return what
+    return None
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # Looks through header, types, shapes and places, against the size of the file.
+        with safe_open(path, framework="numpy"):
+            pass
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            start = file.tell()
+            tensors: dict[str, Any] = {}
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                shape, kind = tuple(entry["shape"]), entry["dtype"]
+                if kind not in _SAFETENSORS:
+                    tensors[name] = Unreadable(f"of the type {kind}", shape)
+                    continue
+                begin, end = entry["data_offsets"]
+                dtype = np.dtype(_SAFETENSORS[kind])
+                if math.prod(shape) * dtype.itemsize != end - begin:
+                    raise ValueError(f"{name} has {end - begin} bytes for the shape {shape}")
+                file.seek(start + begin)
+                tensors[name] = np.frombuffer(file.read(end - begin), dtype).reshape(shape)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file, or is cut short: {printable(error)}"
         ) from error
+    if not tensors:
+        raise UserError(f"{path} holds no tensor")
+    return tensors
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """All tensors of a network that lies in several files, which an index names."""
+    places = read_json(index)
+    places = places.get("weight_map") if isinstance(places, Mapping) else None
+    if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
+        raise UserError(f"{index} has no weight_map, which names the file of every tensor")
+    tensors: dict[str, Any] = {}
+    shards = sorted(set(places.values()))
+    missing = [name for name in shards if not inside(index.parent, name).is_file()]
+    if missing:
+        raise UserError(
+            f"{index} names {len(shards)} files, of which {len(missing)} are not there: "
+            f"{', '.join(missing[:5])}. Download them into the same folder"
+        )
+    for name in shards:
+        tensors |= read_tensors(inside(index.parent, name))
+    absent = [name for name in places if name not in tensors]
+    if absent:
+        raise UserError(
+            f"{index} names tensors that its files do not hold: "
+            f"{', '.join(map(printable, absent[:5]))}"
+        )
+    return tensors
 
 
 def _torch(path: Path) -> Any:
@@ -58,22 +229,9 @@ def _torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path.suffix} files need PyTorch: pip install 'retfm-jax[torch]', or use .safetensors"
+            f"writing {path.suffix} files needs PyTorch: pip install torch, or use .safetensors"
         ) from error
     return torch
-
-
-def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise UserError(f"{path} holds no state dict, but {type(loaded).__name__}")
-    strange = [name for name, value in loaded.items() if not hasattr(value, "shape")]
-    if strange:
-        raise UserError(f"{path}: entries that are no tensors: {', '.join(map(str, strange[:5]))}")
-    return dict(loaded)
 
 
 def write_tensors(
@@ -93,9 +251,11 @@ def write_tensors(
       name, step: what the checkpoint says of itself.
 
     Raises:
-      UserError: another suffix, PyTorch is needed and not installed, or the disk is full.
+      UserError: another suffix, values that are not finite, PyTorch is needed and not installed, or
+        the disk is full.
     """
     path = Path(path)
+    refuse_nonfinite(tensors, f"the network to be written into {path}")
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
 

@@ -85,7 +85,7 @@ class BertConfig:
 
     @property
     def num_heads(self) -> int:
-        return self.heads or self.width // 64
+        return self.heads or max(self.width // 64, 1)
 
 
 #: The published sizes, all with the Chinese vocabulary.
@@ -110,7 +110,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], num_heads: int | None) -
     return BertConfig(
         vocab_size=size("embeddings.word_embeddings.weight", 0, 21128),
         width=size("*LayerNorm.weight", 0, 768),
-        layers=count_layers(shapes, "encoder.layer."),
+        layers=count_layers(shapes, "encoder.layer.") or 12,
         heads=num_heads,
         mlp_width=size("encoder.layer.*.intermediate.dense.bias", 0, 3072),
         positions=size("embeddings.position_embeddings.weight", 0, 512),

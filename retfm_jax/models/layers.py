@@ -2,6 +2,7 @@
 
 import collections
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -189,10 +190,14 @@ def majority(
 
 
 def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many numbered layers the names after `prefix` speak of."""
+    """How many numbered layers the names after `prefix` speak of.
+
+    Missing ones are counted, but one absurd number does not make a million layers.
+    """
     numbers = {
         int(number)
         for name in shapes
-        if name.startswith(prefix) and (number := name[len(prefix) :].split(".")[0]).isdigit()
+        if name.startswith(prefix)
+        and re.fullmatch("[0-9]{1,9}", number := name[len(prefix) :].split(".")[0])
     }
-    return max(numbers, default=-1) + 1
+    return min(max(numbers, default=-1) + 1, 2 * len(numbers) + 1 if numbers else 0)

@@ -77,7 +77,7 @@ class ViTConfig:
 
     @property
     def num_heads(self) -> int:
-        return self.heads or self.width // 64
+        return self.heads or max(self.width // 64, 1)
 
     @property
     def num_patches(self) -> int:
@@ -104,7 +104,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViTConfig:
     width = majority(shapes, (("class_embedding", 0), ("ln_*", 0), ("*.ln_?.weight", 0)), 768)
     patch = majority(shapes, (("conv1.weight", 3), ("conv1.weight", 2)), 16)
     tokens = majority(shapes, (("positional_embedding", 0),), 197)
-    layers = count_layers(shapes, "transformer.resblocks.")
+    layers = count_layers(shapes, "transformer.resblocks.") or 12
     # H/14 is the one published tower whose heads are not 64 wide.
     heads = 16 if width == 1280 else None if width % 64 == 0 else 1
     return ViTConfig(

@@ -1,0 +1,57 @@
+"""Looks at the values of pytrees."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from retfm_jax.errors import UserError
+
+
+@jax.jit
+def _counts(leaves: list[Any]) -> list[Any]:
+    return [jnp.sum(~jnp.isfinite(leaf)) for leaf in leaves]
+
+
+def nonfinite_leaves(tree: Any) -> dict[str, int]:
+    """How many values of each leaf are NaN or infinite; leaves without any are left out.
+
+    Args:
+      tree: a pytree of arrays, of JAX (on any mesh) or NumPy; integers are always finite.
+
+    Returns:
+      counts by the leaves' paths, parts joined by "/".
+    """
+    paths, leaves = [], []
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            paths.append(keystr(path, simple=True, separator="/"))
+            leaves.append(leaf)
+    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+        counts = [leaf.size - np.count_nonzero(np.isfinite(leaf)) for leaf in leaves]
+    else:
+        counts = _counts(leaves)
+    found = {path: int(count) for path, count in zip(paths, counts, strict=True)}
+    return {path: count for path, count in found.items() if count}
+
+
+def refuse_nonfinite(tree: Any, where: str) -> None:
+    """Refuses arrays with values that are NaN or infinite.
+
+    Args:
+      tree: a pytree of arrays, see `nonfinite_leaves`.
+      where: how the message calls it: the file, the folder.
+
+    Raises:
+      UserError: naming every leaf that has such values, and how many.
+    """
+    found = nonfinite_leaves(tree)
+    if found:
+        named = ", ".join(f"{name} ({count:,})" for name, count in found.items())
+        raise UserError(
+            f"{where} has values that are not finite (NaN or infinite) in {len(found)} tensors: "
+            f"{named}. Such weights make every embedding meaningless: take an earlier checkpoint, "
+            "or get the file again"
+        )
