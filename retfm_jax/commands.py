@@ -113,14 +113,14 @@ def _image_paths(source: Path) -> list[Path]:
 
 def import_weights(args: argparse.Namespace) -> None:
     """`retfm import`: a published weight file becomes a workdir."""
-    from retfm_jax.interop.weights import read_tensors
+    from retfm_jax.interop.weights import read_tensors, text_heads
 
     workdir = Path(args.workdir)
-    if workdir.exists() and any(workdir.iterdir()):
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"--workdir {workdir} is not empty: give a new folder")
-    model = from_torch(
-        read_tensors(args.weights), args.method, args.text_num_heads, where=args.weights
-    )
+    get_method_class(args.method)  # before gigabytes are read
+    heads = args.text_num_heads or text_heads(args.weights)
+    model = from_torch(read_tensors(args.weights), args.method, heads, where=args.weights)
     meta = {"config": to_dict(model.config)}
     save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
     write_json(workdir / "config.json", meta["config"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path as AnyPath
+from retfm_jax.files import as_path
 from retfm_jax.knowledge.prompts import class_prompts
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
@@ -269,27 +272,37 @@ def load(path: str | Path, method: str | None = None) -> RetinalModel:
     """Reads a model from a workdir, a checkpoint folder, or a published weight file.
 
     Args:
-      path: a folder, or a `.pt`, `.pth` or `.safetensors` file.
-      method: "retclip", "vilref" or "keepfit"; needed for a file.
+      path: a workdir or checkpoint, or a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`,
+        `.safetensors`, or a Hugging Face folder).
+      method: "retclip", "vilref" or "keepfit"; needed for weight files.
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
     """
-    path = Path(path)
-    if path.is_dir():
-        from retfm_jax.runtime.checkpoints import load_network
+    from retfm_jax.interop.weights import holds_weights, read_tensors, text_heads
+    from retfm_jax.runtime.checkpoints import FOLDER, load_network
 
+    path = _path(path)
+    run = (path / FOLDER).is_dir() or (path / "network").is_dir()
+    if path.is_dir() and (run or not holds_weights(path)):
         params, stats, meta = load_network(path)
         config = from_dict(meta["config"])
+        if method not in (None, config.method):
+            raise UserError(f"{path} holds a {config.method} network, not a {method} one")
         built = get_method_class(config.method)(config.model)
         return RetinalModel(built, params, MethodState(stats, {}), config)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
     if method is None:
-        raise UserError(f"{path} is a weight file: say which method it belongs to (method=...)")
-    from retfm_jax.interop.weights import read_tensors
+        raise UserError(f"{path} holds weights: say which method they belong to (method=...)")
+    get_method_class(method)  # before gigabytes are read
+    return from_torch(read_tensors(path), method, text_heads(path), where=str(path))
 
-    return from_torch(read_tensors(path), method, where=str(path))
+
+def _path(path: Any) -> AnyPath:
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise UserError(f"give the path of a workdir, a checkpoint or a weight file, not {path!r}")
+    return as_path(path)
 
 
 def from_torch(
@@ -347,7 +360,13 @@ def from_torch(
 
 
 def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:
-    """The model's tensors under their published names and in PyTorch's layout."""
+    """The model's tensors under their published names and in PyTorch's layout.
+
+    Raises:
+      UserError: `model` is no model.
+    """
+    if not isinstance(model, RetinalModel):
+        raise UserError(f"give a model (retfm_jax.load(...)), not {type(model).__name__}")
     from retfm_jax.interop.state_dict import to_state_dict
 
     return to_state_dict(model.method, model.params, model.state)

@@ -120,12 +120,15 @@ class DamagedPickle(Exception):
     """Instructions that make no sense."""
 
 
-def read(path: Path, choose: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+def read(
+    path: Path, choose: Callable[[Any], Mapping[str, Any]], shown: str | None = None
+) -> dict[str, Any]:
     """Tensors of a file of `torch.save` or `torch.jit.save`, or of a pickle of NumPy arrays.
 
     Args:
       choose: takes the file's object, of plain values, `Record`s and tensors whose values are not
         read yet (`is_tensor`), and returns the tensors that are wanted, by name.
+      shown: how messages call the file; None: by its path.
 
     Returns:
       NumPy arrays of the type they were stored in, or `Unreadable`, by name.
@@ -133,18 +136,20 @@ def read(path: Path, choose: Callable[[Any], Mapping[str, Any]]) -> dict[str, An
     Raises:
       UserError: the file is damaged, or one of its entries is an object that only code could make.
     """
+    shown = shown or str(path)
     try:
         with open(path, "rb") as file:
             archive = file.read(4) == b"PK\x03\x04"
+            size = file.seek(0, io.SEEK_END)
             file.seek(0)
-            return (_read_archive if archive else _read_stream)(file, path, choose)
+            return (_read_archive if archive else _read_stream)(file, size, shown, choose)
     except UserError:
         raise
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from error
+    except (OSError, zipfile.BadZipFile, MemoryError) as error:
+        raise _damaged(shown, str(error)) from error
     # A pickle of others may break any rule that Python objects have.
     except Exception as error:
-        raise _damaged(path, f"{type(error).__name__}: {printable(error)}") from error
+        raise _damaged(shown, f"{type(error).__name__}: {printable(error)}") from error
 
 
 def printable(value: object, limit: int = 160) -> str:
@@ -172,7 +177,7 @@ def is_tensor(value: Any) -> bool:
     return array or isinstance(value, Stored | Unreadable)
 
 
-def _damaged(path: Path, why: str) -> UserError:
+def _damaged(path: str, why: str) -> UserError:
     return UserError(
         f"{path} is refused: it is damaged or cut short, or no file of PyTorch ({printable(why)})"
     )
@@ -183,8 +188,7 @@ Choice = Callable[[Any], Mapping[str, Any]]
 Reader = Callable[[str, int], bytes]
 
 
-def _read_archive(file: BinaryIO, path: Path, choose: Choice) -> dict[str, Any]:
-    size = path.stat().st_size
+def _read_archive(file: BinaryIO, size: int, path: str, choose: Choice) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         roots = [name for name in entries if re.fullmatch(r"[^/]*/data\.pkl", name)]
@@ -225,9 +229,8 @@ def _read_archive(file: BinaryIO, path: Path, choose: Choice) -> dict[str, Any]:
         return _values(choose(value), storage, size, ">" if big else "<")
 
 
-def _read_stream(file: BinaryIO, path: Path, choose: Choice) -> dict[str, Any]:
+def _read_stream(file: BinaryIO, size: int, path: str, choose: Choice) -> dict[str, Any]:
     """The format before PyTorch 1.6: pickles one behind the other, then the storages."""
-    size = path.stat().st_size
     stream = _Bounded(file, size)
     first = _Machine(stream).run()
     if first != _LEGACY_MAGIC:
@@ -297,7 +300,7 @@ def _walk(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
         waiting += [((*keys[:8], key), child) for key, child in children(value)]
 
 
-def _checked(value: Any, path: Path) -> Any:
+def _checked(value: Any, path: str) -> Any:
     """The value, where nothing in it was made by a function or class that we do not know."""
     for keys, each in _walk(value):
         if isinstance(each, Record) and each.refused:

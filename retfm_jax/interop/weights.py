@@ -8,14 +8,23 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write, inside, read_json
+from retfm_jax.files import (
+    Path,
+    PathLike,
+    as_path,
+    atomic_write,
+    errors,
+    inside,
+    local_file,
+    read_json,
+    reason,
+)
 from retfm_jax.interop import pickles
 from retfm_jax.interop.layouts import state_dict_of
 from retfm_jax.interop.pickles import SUFFIXES, Unreadable, printable
@@ -73,7 +82,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def read_tensors(path: str | Path) -> dict[str, Any]:
+def read_tensors(path: PathLike) -> dict[str, Any]:
     """Tensors by name, whatever container they come in; nothing in the file is executed.
 
     What a file is, its content says, not its suffix.
@@ -86,15 +95,19 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
       UserError: missing, damaged, not a weight file, a pickle that holds what only code could make,
         or tensors without values that can be used (sparse, quantized, meta, complex, float8).
     """
-    path = Path(path)
-    if path.is_dir():
-        path = weight_file(path)
-    if not path.is_file():
-        kind = "is no file" if path.exists() else "does not exist"
-        raise UserError(f"weight file {path} {kind}")
+    path = as_path(path)
+    try:
+        if path.is_dir():
+            path = weight_file(path)
+        if not path.is_file():
+            kind = "is no file" if path.exists() else "does not exist"
+            raise UserError(f"weight file {path} {kind}")
+    except (*errors(), ValueError) as error:
+        raise UserError(f"cannot read weight file {printable(path)}: {reason(error)}") from error
     if path.name.endswith(".index.json"):
         return _read_shards(path)
-    tensors = _read_file(path)
+    with local_file(path) as local:
+        tensors = _read_file(local, str(path))
     strange = {name: each.why for name, each in tensors.items() if isinstance(each, Unreadable)}
     strange |= {
         name: f"of the type {each.dtype}"
@@ -110,9 +123,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     return tensors
 
 
-def holds_weights(folder: str | Path) -> bool:
+def holds_weights(folder: PathLike) -> bool:
     """Whether it is a Hugging Face folder with weights."""
-    return any((Path(folder) / name).is_file() for name in _FOLDER_FILES)
+    return any((as_path(folder) / name).is_file() for name in _FOLDER_FILES)
 
 
 def weight_file(folder: Path) -> Path:
@@ -135,28 +148,43 @@ def weight_file(folder: Path) -> Path:
     )
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def text_heads(path: PathLike) -> int | None:
+    """Attention heads of the text tower, where a Hugging Face configuration lies beside weights.
+
+    Raises:
+      UserError: the configuration cannot be read.
+    """
+    path = as_path(path)
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    if not (holds_weights(config.parent) and config.is_file()):
+        return None
+    read = read_json(config)
+    text = read.get("text_config") if isinstance(read, Mapping) else None
+    heads = text.get("num_attention_heads") if isinstance(text, Mapping) else None
+    return heads if type(heads) is int and heads > 0 else None
+
+
+def _read_file(path: Path, shown: str) -> dict[str, Any]:
+    """Tensors of a local file, as they are there; `shown` is its name in messages."""
     try:
         with open(path, "rb") as file:
             first = file.read(512)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {shown}: {reason(error)}") from error
     if not first:
-        raise UserError(f"{path} is empty (0 bytes): download or copy it again")
+        raise UserError(f"{shown} is empty (0 bytes): download or copy it again")
     # A safetensors file begins with the length of its header, which is JSON.
-    if path.suffix == ".safetensors" or (first[8:9] == b"{" and b'"' in first[9:40]):
-        stranger = _stranger(first)
-        if first[8:9] != b"{" and stranger:
-            raise UserError(f"{path} {stranger}")
-        return _read_safetensors(path)
-    stranger = _stranger(first)
+    headed = first[8:9] == b"{" and (len(first) < 11 or first[9:10] in (b'"', b"}", b" "))
+    stranger = None if headed else _stranger(first)
     if stranger:
-        raise UserError(f"{path} {stranger}")
+        raise UserError(f"{shown} {stranger}")
+    if headed or path.suffix == ".safetensors":
+        return _read_safetensors(path, shown)
     if not first.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(
-            f"{path} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
+            f"{shown} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
         )
-    return pickles.read(path, lambda value: state_dict_of(value, str(path)))
+    return pickles.read(path, lambda value: state_dict_of(value, shown), shown)
 
 
 def _stranger(first: bytes) -> str | None:
@@ -166,7 +194,7 @@ def _stranger(first: bytes) -> str | None:
     return None
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path, shown: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -192,10 +220,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
                 tensors[name] = np.frombuffer(file.read(end - begin), dtype).reshape(shape)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not a readable safetensors file, or is cut short: {printable(error)}"
+            f"{shown} is not a readable safetensors file, or is cut short: {printable(error)}"
         ) from error
     if not tensors:
-        raise UserError(f"{path} holds no tensor")
+        raise UserError(f"{shown} holds no tensor")
     return tensors
 
 
@@ -235,7 +263,7 @@ def _torch(path: Path) -> Any:
 
 
 def write_tensors(
-    path: str | Path,
+    path: PathLike,
     tensors: Mapping[str, np.ndarray],
     *,
     container: Container = "checkpoint",
@@ -254,7 +282,7 @@ def write_tensors(
       UserError: another suffix, values that are not finite, PyTorch is needed and not installed, or
         the disk is full.
     """
-    path = Path(path)
+    path = as_path(path)
     refuse_nonfinite(tensors, f"the network to be written into {path}")
     if path.suffix == ".safetensors":
         from safetensors.numpy import save

@@ -24,6 +24,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, absolute, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import path_string
+from retfm_jax.trees import refuse_nonfinite
 
 FOLDER = "checkpoints"
 #: Orbax's last object of a checkpoint in a store.
@@ -355,7 +356,7 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
       parameters, batch statistics, and the item `meta`.
 
     Raises:
-      UserError: there is no checkpoint, or it is damaged.
+      UserError: there is no checkpoint, it is damaged, or its values are not finite.
     """
     _quiet()
     folder = find_checkpoint(path)
@@ -373,6 +374,7 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
             raise ValueError("its arrays are not those that were written")
     except Exception as error:  # tensorstore raises bare ones, too
         raise UserError(f"checkpoint {folder} is damaged: {_reason(error)}") from error
+    refuse_nonfinite(network, f"checkpoint {folder}")
     return network["params"], network["batch_stats"], meta
 
 
@@ -380,12 +382,13 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
     """Writes a folder that `load_network` reads: a checkpoint without the training part.
 
     Raises:
-      UserError: it cannot be written, or holds something already.
+      UserError: it cannot be written, holds something already, or values are not finite.
     """
     path = absolute(path)
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give a new folder")
     network = {"params": params, "batch_stats": batch_stats}
+    refuse_nonfinite(network, f"the network to be written into {path}")
     args = ocp.args.Composite(
         network=ocp.args.StandardSave(network),
         meta=ocp.args.JsonSave({**meta, "network_only": True, "checksums": [checksum(network)]}),
