@@ -1,0 +1,306 @@
+"""Who the patient of a photograph is, wherever a release tells it.
+
+Two photographs of one patient are not independent: they belong into one split, and intervals count
+patients. In this order a photograph's patient is
+
+1. what a table says in a column of its own,
+2. what `--patient_regex` finds in its name,
+3. what a table of pairs says (MESSIDOR-2's `messidor-2.csv`: left, right),
+4. what its name says, where the names of a set name eyes (`10_left`, `RET002OD`, `265_l1`,
+   `left/10`), or number a patient's scans as Kermany's OCT set does (`CNV-1016042-3`). That is a
+   guess, and is called one.
+
+Where none of them knows, every photograph counts for itself, and whoever shows numbers says
+"by image".
+"""
+
+import collections
+import dataclasses
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from retfm_jax.data import tables
+from retfm_jax.data.image_files import folded
+from retfm_jax.data.validation import ProblemLog
+from retfm_jax.errors import UserError
+
+#: What is said where nobody knows.
+BY_IMAGE = (
+    "nobody says which photographs are of one patient: splits and intervals are by image, and two "
+    "eyes of a patient may be on both sides (--patient_regex finds patients in file names)"
+)
+
+#: Names of eyes are believed where they make small groups; larger ones are not patients.
+_MOST_PHOTOGRAPHS = 8
+#: Names that come again in another folder, as a share: above it, numbers begin anew in each.
+_REPEATED = 0.05
+_NAMED = 5
+
+_SIDES = r"left|right|od|os|og|左眼?|右眼?"
+_EYE = re.compile(
+    rf"(?P<base>.*(?:[0-9]|[^\W_][ _.-]))[ _.-]*(?P<side>{_SIDES})"
+    r"(?:[ _-]?eye)?(?:[ _.(-].*|[0-9]{1,2})?"
+)
+_EYE_FIRST = re.compile(rf"(?P<side>{_SIDES})(?:[ _-]?eye)?[ _.-]+(?P<base>.*[0-9].*)")
+#: One letter is an eye only where the other one is there, too.
+_LETTER = re.compile(r"(?P<base>.*[0-9].*?)[ _.-]*(?P<side>[lr])(?:[0-9]{0,2}|[ _.-].*)")
+_LETTER_FIRST = re.compile(r"(?P<side>[lr])[ _.-]+(?P<base>.*[0-9].*)")
+_SCAN = re.compile(r"(?:cnv|dme|drusen|normal)-(?P<base>[0-9]+)-[0-9]+")
+_SIDE_FOLDER = re.compile(rf"(?:{_SIDES})(?:[ _-]?eyes?)?")
+
+_PAIR_COLUMNS = ("left", "right")
+_IMAGE_COLUMNS = (
+    "image",
+    "image_id",
+    "image_name",
+    "file",
+    "file_name",
+    "filename",
+    "name",
+    "path",
+)
+_PATIENT_COLUMNS = ("patient_id", "patient", "patientid", "subject", "subject_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class Patients:
+    """Who the patients of some photographs are.
+
+    Attributes:
+      ids: a photograph's name -> its patient, the same wherever the release lies and however its
+        disk spells names.
+      how: how they are known, in words; "" where nobody knows, and each photograph is its own.
+    """
+
+    ids: Mapping[str, str]
+    how: str
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody knows."""
+        return bool(self.how)
+
+    @property
+    def sentence(self) -> str:
+        """How patients are known, or that nobody knows, as a sentence for the user."""
+        return self.how or BY_IMAGE
+
+
+def identity(name: str) -> str:
+    """A path below a release, the same for every way in which disks and tables spell it."""
+    return folded(posixpath.normpath(name.replace("\\", "/")))
+
+
+def parse_regex(text: str) -> Callable[[str], str | None]:
+    """What `--patient_regex` says, as a function of a photograph's path below its release.
+
+    The expression is searched in the file's name, or in its path with forward slashes where the
+    expression has a slash. The patient is its group `patient`, else its one group, else all that
+    it matches.
+
+    Raises:
+      UserError: it is no regular expression, or has several groups and none is called `patient`.
+    """
+    try:
+        pattern = re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"--patient_regex {text!r} is no regular expression: {error}") from error
+    if "patient" in pattern.groupindex:
+        group: int | str = "patient"
+    elif pattern.groups > 1:
+        raise UserError(
+            f"--patient_regex {text!r} has {pattern.groups} groups: call the patient's "
+            "(?P<patient>...), or write (?:...) for the others"
+        )
+    else:
+        group = pattern.groups
+
+    def patient(name: str) -> str | None:
+        name = name.replace("\\", "/")
+        match = pattern.search(name if "/" in text else posixpath.basename(name))
+        return (match[group] or None) if match else None
+
+    return patient
+
+
+def identify(
+    names: Iterable[str],
+    *,
+    given: Mapping[str, str] | None = None,
+    regex: str | None = None,
+    pairs: Mapping[str, str] | None = None,
+    pairs_from: str = "",
+) -> Patients:
+    """Finds the patients of photographs.
+
+    Args:
+      names: paths below the release, of all its splits, with forward slashes.
+      given: name -> patient, from a column, for some of them.
+      regex: `--patient_regex`.
+      pairs: identity of a file's name or of its path -> patient, see `read_pairs`.
+      pairs_from: the table that says so, for `Patients.how`.
+
+    Raises:
+      UserError: the regular expression cannot be used, or matches no name.
+    """
+    names = list(dict.fromkeys(names))
+    ids: dict[str, str] = {}
+    said: list[str] = []
+
+    def take(found: Mapping[str, str], how: str) -> None:
+        new = {name: patient for name, patient in found.items() if name not in ids}
+        if new:
+            ids.update(new)
+            some = "" if len(new) == len(names) else f" ({len(new)} of {len(names)} photographs)"
+            said.append(how + some)
+
+    take({name: str(patient) for name, patient in (given or {}).items()}, "a column")
+    if regex is not None:
+        take(_by_regex(names, regex), f"--patient_regex {regex!r}")
+    else:
+        take(_by_pairs(names, pairs or {}), f"the pairs of {pairs_from}")
+        take(_by_names([name for name in names if name not in ids]), "file names, which is a guess")
+    how = f"patients are known by {' and '.join(said)}" if said else ""
+    return Patients({name: ids.get(name) or identity(name) for name in names}, how)
+
+
+def _by_regex(names: Sequence[str], regex: str) -> dict[str, str]:
+    patient_of = parse_regex(regex)
+    found = {name: patient for name in names if (patient := patient_of(name)) is not None}
+    if not found and names:
+        raise UserError(
+            f"--patient_regex {regex!r} matches none of {len(names)} names, such as "
+            f"{names[0] if '/' in regex else posixpath.basename(names[0])!r}"
+        )
+    return found
+
+
+def _by_pairs(names: Sequence[str], pairs: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        whole = identity(name)
+        base = posixpath.basename(whole)
+        for key in (whole, base, posixpath.splitext(base)[0]):
+            if key in pairs:
+                found[name] = pairs[key]
+                break
+    return found
+
+
+def _by_names(names: Sequence[str]) -> dict[str, str]:
+    """Patients by what names say of eyes; {} where the names of the set say nothing of them."""
+    parsed: dict[str, tuple[str, str, str]] = {}
+    letters: dict[str, tuple[str, str, str]] = {}
+    for name in names:
+        *folders, file = identity(name).split("/")
+        stem = posixpath.splitext(file)[0]
+        sides = [folder for folder in folders if _SIDE_FOLDER.fullmatch(folder)]
+        # "a/left/10" and "a/right/10" are eyes of one patient.
+        place = "/".join(folder for folder in folders if folder not in sides)
+        if match := _SCAN.fullmatch(stem) or _EYE.fullmatch(stem) or _EYE_FIRST.fullmatch(stem):
+            parsed[name] = place, match["base"], stem
+        elif sides:
+            parsed[name] = place, stem, f"{sides[-1]}/{stem}"
+        elif match := _LETTER.fullmatch(stem) or _LETTER_FIRST.fullmatch(stem):
+            letters[name] = place, match["base"] + match["side"], stem
+    pairs = {base[:-1] for _, base, _ in letters.values() if base.endswith("l")}
+    pairs &= {base[:-1] for _, base, _ in letters.values() if base.endswith("r")}
+    if pairs:
+        for name, (place, base, stem) in letters.items():
+            parsed[name] = place, base[:-1], stem
+    scope = _scope(parsed.values())
+    found = {
+        name: "/".join(filter(None, (scope(place), base.strip(" _.-"))))
+        for name, (place, base, _) in parsed.items()
+    }
+    if len(found) > _MOST_PHOTOGRAPHS * len(set(found.values())):
+        return {}
+    return found
+
+
+def _scope(parsed: Iterable[tuple[str, str, str]]) -> Callable[[str], str]:
+    """The part of a folder's path within which a name is one patient.
+
+    Nothing, where names do not come again in other folders; else the first folder (a split whose
+    numbers begin anew), else the whole path.
+    """
+    files = {(place, stem) for place, _, stem in parsed}
+    scopes: tuple[Callable[[str], str], ...] = (lambda place: "", lambda place: place.split("/")[0])
+    for scope in scopes:
+        counts = collections.Counter((scope(place), stem) for place, stem in files)
+        repeated = sum(count for count in counts.values() if count > 1)
+        if repeated <= _REPEATED * len(files):
+            return scope
+    return lambda place: place
+
+
+def read_pairs(path: str | Path, left: str = "left", right: str = "right") -> dict[str, str]:
+    """A table of pairs of eyes: identity of a file's name, and of its stem -> patient.
+
+    Raises:
+      UserError: the table cannot be read, or lacks a column.
+    """
+    problems = ProblemLog()
+    table = tables.read_csv(path, problems)
+    tables.require_columns(table, [left, right])
+    if problems.problems:
+        first = problems.problems[0]
+        raise UserError(f"{path} row {first.row}: {first.what}")
+    patients: dict[str, str] = {}
+    for row in table.rows:
+        eyes = [identity(str(row.cells[column])) for column in (left, right) if row.cells[column]]
+        if not eyes:
+            continue
+        # An eye that an earlier row names belongs to that patient.
+        known = [patients[eye] for eye in eyes if eye in patients]
+        patient = known[0] if known else eyes[0]
+        for other in set(known[1:]) - {patient}:
+            patients = {eye: patient if p == other else p for eye, p in patients.items()}
+        patients |= dict.fromkeys(eyes, patient)
+    return {posixpath.splitext(eye)[0]: patient for eye, patient in patients.items()} | patients
+
+
+def read_tables(folder: Path) -> tuple[dict[str, str], str]:
+    """What the CSV files of a folder say of patients, by pairs or in a column, and which says it.
+
+    A file with the columns left and right, or with one for images and one for patients
+    (`image, patient_id`), is read; others are of something else.
+    """
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            table = tables.read_csv(path, ProblemLog())
+        except UserError:
+            continue
+        names = {folded(column): column for column in table.columns}
+        if set(_PAIR_COLUMNS) <= set(names):
+            return read_pairs(path, *(names[column] for column in _PAIR_COLUMNS)), path.name
+        image = next((names[name] for name in _IMAGE_COLUMNS if name in names), None)
+        patient = next((names[name] for name in _PATIENT_COLUMNS if name in names), None)
+        if image and patient:
+            cells = [(identity(str(row.cells[image])), row.cells[patient]) for row in table.rows]
+            found = {name: str(who) for name, who in cells if who}
+            return {
+                posixpath.splitext(name)[0]: who for name, who in found.items()
+            } | found, path.name
+    return {}, ""
+
+
+def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
+    """Says which patients have photographs in more than one split; "" where none has.
+
+    Args:
+      splits: split -> the patients of its photographs.
+    """
+    places: dict[str, list[str]] = collections.defaultdict(list)
+    for split, patients in splits.items():
+        for patient in set(patients):
+            places[patient].append(split)
+    torn = sorted(patient for patient, found in places.items() if len(found) > 1)
+    if not torn:
+        return ""
+    shown = ", ".join(torn[:_NAMED])
+    more = ", ..." if len(torn) > _NAMED else ""
+    joint = sorted({split for patient in torn for split in places[patient]})
+    return f"{len(torn)} patients have photographs in {' and '.join(joint)} ({shown}{more})"
