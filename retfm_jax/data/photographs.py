@@ -56,6 +56,7 @@ REASONS = {
     "special": "pipes, sockets or devices",
     "link": "symbolic links that lead nowhere, in a loop or outside",
     "other": "no images",
+    "outside": "in no class folder",
     "hidden": "hidden files",
 }
 
@@ -187,6 +188,20 @@ def folders(root: Path) -> list[Path]:
         )
     except OSError as error:
         raise UserError(f"cannot read the folder {root}: {error.strerror}") from error
+
+
+def names(root: Path) -> list[str]:
+    """Paths of all files below a folder that are not hidden, whatever they hold."""
+    return [relative for relative, reason in _walk(root, None) if not reason]
+
+
+def beside(folder: Path, prefix: str) -> dict[str, tuple[str, ...]]:
+    """Files that lie in a folder of class folders and in none of these."""
+    with os.scandir(folder) as entries:
+        found = [
+            entry.name for entry in entries if not is_hidden(entry.name) and not entry.is_dir()
+        ]
+    return {"outside": tuple(f"{prefix}/{name}" for name in sorted(found))}
 
 
 def _walk(root: Path, bound: str | None) -> Iterator[tuple[str, str]]:

@@ -3,21 +3,30 @@
 import dataclasses
 import difflib
 import functools
-import hashlib
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retfm_jax.data import tables
-from retfm_jax.data.cells import is_empty, read_yaml, same_name
-from retfm_jax.data.records import LANGUAGES, ImageRecord
+from retfm_jax.data.cells import read_yaml
+from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, as_images, is_built, open_dataset
-from retfm_jax.data.splits import SPLITS, hashed_split, split_name
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.splits import SPLITS, split_name
 from retfm_jax.errors import UserError
+from retfm_jax.evaluation.class_files import (
+    AS_RELEASED,
+    NOTHING_SAID,
+    FileSource,
+    Reading,
+    Said,
+    count,
+    folder_source,
+    release_source,
+    split_folders,
+)
 from retfm_jax.evaluation.embeddings import Prompts
 from retfm_jax.knowledge.prompts import (
     MODALITIES,
@@ -27,73 +36,23 @@ from retfm_jax.knowledge.prompts import (
 )
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-
 PROMPT_STYLES = ("report", "name", "knowledge")
 
 _TASKS_FILE = Path(__file__).with_name("tasks.yaml")
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelledFile:
-    """A photograph on disk with its class and the patient that it shows."""
-
-    path: Path
-    label: str
-    patient: str
-
-
-class FileSource(RecordSource):
-    """Photographs on disk with one class each, read when they are asked for."""
-
-    kind = "image"
-
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        classes: Sequence[str],
-        files: Sequence[LabelledFile],
-        modality: str = "cfp",
-    ):
-        self.name, self.split, self.label_names = name, split, tuple(classes)
-        self._files, self.modality = tuple(files), modality
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        file = self._files[index]
-        try:
-            image = file.path.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {file.path}: {error.strerror or error}") from error
-        labels = np.zeros(len(self.label_names), np.int8)
-        labels[self.label_names.index(file.label)] = 1
-        return ImageRecord(
-            record_id=str(file.path),
-            patient_id=file.patient,
-            image=image,
-            caption=dict.fromkeys(LANGUAGES, ""),
-            categories=(file.label,),
-            attributes=(self.modality,),
-            labels=labels,
-        )
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        listing = "\n".join(f"{file.path}\t{file.label}" for file in self._files)
-        digest = hashlib.sha256(listing.encode()).hexdigest()
-        return {"task": self.name, "split": self.split, "files": digest}
 
 
 class Selection(RecordSource):
     """Some records of a source under the name and the classes of a task."""
 
     def __init__(
-        self, name: str, source: RecordSource, rows: Sequence[int], classes: Mapping[str, str]
+        self,
+        name: str,
+        source: RecordSource,
+        rows: Sequence[int],
+        classes: Mapping[str, str],
+        said: Said = NOTHING_SAID,
     ):
-        self._source, self._rows = source, tuple(rows)
+        self._source, self._rows, self.said = source, tuple(rows), said
         self._columns = [source.label_names.index(label) for label in classes.values()]
         self.name, self.split, self.kind = name, source.split, source.kind
         self.label_names = tuple(classes)
@@ -110,7 +69,7 @@ class Selection(RecordSource):
         return {**self._source.identity, "classes": self.label_names, "rows": self._rows}
 
 
-def open_task(name: str, split: str, data_dir: str) -> RecordSource:
+def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
     """Opens what `--dataset` names.
 
     Args:
@@ -118,25 +77,27 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
         a YAML file with one task of that form; or a built dataset.
       split: "train", "validation" or "test"; of a built dataset any TFDS split.
       data_dir: where built datasets and the tasks' own folders are.
+      reading: how files are read, where the task is one of files.
 
     Raises:
       UserError: there is no such task, folder or dataset, or it cannot be used; the message says
         what is wrong where.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir() and any(_split_folders(folder)):
-        return _folder_source(folder, split)
+    if folder.is_dir() and any(split_folders(folder)):
+        return folder_source(folder, split, reading)
     if folder.suffix in (".yaml", ".yml"):
-        return _described_source(folder.stem, _own_task(folder), split, Path(data_dir))
+        task = _own_task(folder)
+        return _described_source(folder.stem, task, split, Path(data_dir), reading)
     tasks = described_tasks()
     if name in tasks:
-        return _described_source(name, tasks[name], split, Path(data_dir))
+        return _described_source(name, tasks[name], split, Path(data_dir), reading)
     found = next((task for task in tasks if task.casefold() == name.casefold()), None)
     try:
-        return open_dataset(name, split, data_dir)
+        source = open_dataset(name, split, data_dir)
     except UserError as error:
         if found is not None and not is_built(name, data_dir):
-            return _described_source(found, tasks[found], split, Path(data_dir))
+            return _described_source(found, tasks[found], split, Path(data_dir), reading)
         if folder.is_dir():
             raise UserError(
                 f"{folder} is neither a built dataset nor a folder of classes: make "
@@ -145,6 +106,32 @@ def open_task(name: str, split: str, data_dir: str) -> RecordSource:
         near = difflib.get_close_matches(name.casefold(), [t.casefold() for t in tasks], n=1)
         hint = f"; or did you mean the task {near[0]!r}?" if near else ""
         raise UserError(f"{error}{hint}") from error
+    if reading.patient_regex is not None:
+        raise UserError(
+            f"--patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
+            "data import` or `retfm data build`, which store patients"
+        )
+    return source
+
+
+def said_of(source: RecordSource) -> Said:
+    """What there is to say of how a source was read."""
+    return getattr(source, "said", NOTHING_SAID)
+
+
+def counts_by(source: RecordSource) -> str:
+    """What intervals draw anew: "patient", or "image" where nobody knows the patients.
+
+    Of built sets of single images some records are asked, evenly over the set.
+    """
+    if isinstance(source, FileSource):
+        return "patient" if source.patients_known else "image"
+    if source.kind == "patient":
+        return "patient"
+    rows = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int)
+    records = (source[int(row)] for row in rows)
+    known = any(record.patient_id != record.record_id for record in records)
+    return "patient" if known else "image"
 
 
 @functools.cache
@@ -153,25 +140,113 @@ def described_tasks() -> dict[str, Any]:
     return {name: _task(task, f"task {name}") for name, task in read_yaml(_TASKS_FILE).items()}
 
 
+#: Entries of a task, and what is wanted of those that are plain texts.
+_ENTRIES = (
+    "source", "folder", "classes", "tables", "files", "dataset", "shares", "modality", "per_class",
+    "alone", "images", "pairs",
+)  # fmt: skip
+_OF_A_TABLE = ("file", "image", "label", "images", "suffix", "patient")
+
+
 def _task(task: dict[str, Any], where: str) -> dict[str, Any]:
     """A task whose numbers are numbers; its names stay as they are written.
 
     Raises:
-      UserError: one is no number.
+      UserError: an entry is of another shape than a task's; the message names it.
     """
-    try:
-        if "shares" in task:
-            task["shares"] = {split: float(share) for split, share in task["shares"].items()}
-        if "per_class" in task:
-            task["per_class"] = int(task["per_class"])
-        if "alone" in task:
-            task["alone"] = {"true": True, "false": False}[task["alone"].lower()]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{where}: `shares` is a mapping of splits to numbers, `per_class` a number and "
-            "`alone` true or false"
-        ) from error
-    return task
+
+    def need(fine: bool, what: str) -> None:
+        if not fine:
+            raise UserError(f"{where}: {what}")
+
+    def texts(value: Any, entry: str, wanted: Iterable[str] = ()) -> None:
+        need(
+            isinstance(value, dict)
+            and all(isinstance(part, str) for pair in value.items() for part in pair),
+            f"`{entry}` is a mapping of names to texts, not {_short(value)}",
+        )
+        for key in wanted:
+            need(bool(value.get(key)), f"`{entry}` has no `{key}`")
+
+    need(isinstance(task, dict), f"a task is a mapping, not {_short(task)}")
+    for key in task:
+        near = difflib.get_close_matches(str(key), _ENTRIES, n=1, cutoff=0.8)
+        need(key in _ENTRIES or not near, f"no entry `{key}`; did you mean `{near and near[0]}`?")
+    texts(task.get("classes"), "classes")
+    need(bool(task["classes"]) and "" not in task["classes"], "`classes` names no class")
+    for entry in ("source", "folder", "dataset", "modality"):
+        value = task.get(entry, "")
+        need(isinstance(value, str), f"`{entry}` is a text, not {_short(value)}")
+    parts = task.get("tables", task.get("files", {}))
+    need(
+        isinstance(parts, dict) and all(isinstance(part, str) for part in parts),
+        f"`tables` and `files` are mappings of splits, not {_short(parts)}",
+    )
+    need("dataset" in task or bool(parts), "it names no split")
+    for split in parts:
+        known = split == "" if "shares" in task else split_name(split) is not None
+        divided = ' or "" where `shares` divide it'
+        need(known, f"{split!r} is no split: {', '.join(SPLITS)}{divided}")
+    for split, table in task.get("tables", {}).items():
+        texts(table, f"tables: {split}", ("file", "image", "label"))
+        for key in table:
+            need(key in _OF_A_TABLE, f"`tables: {split}` has no `{key}` ({', '.join(_OF_A_TABLE)})")
+    for split, patterns in task.get("files", {}).items():
+        texts(patterns, f"files: {split}")
+        for label, pattern in patterns.items():
+            near = difflib.get_close_matches(label, task["classes"], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(task["classes"])
+            need(label in task["classes"], f"{label!r} is none of its classes ({known}){hint}")
+            need(bool(pattern), f"the pattern of {label!r} is empty")
+    if "files" not in task:
+        twice = [name for name, many in Counter(task["classes"].values()).items() if many > 1]
+        need(not twice, f"two classes are called {twice and twice[0]!r} by the source")
+    if "pairs" in task:
+        texts(task["pairs"], "pairs", ("file", "left", "right"))
+    return {**task, **_numbers(task, need)}
+
+
+def _numbers(task: Mapping[str, Any], need: Any) -> dict[str, Any]:
+    """The entries of a task that are no texts."""
+
+    def number(value: Any, entry: str, kind: type) -> Any:
+        try:
+            found = kind(value)
+        except (ValueError, TypeError):
+            found = math.nan
+        need(math.isfinite(found) and found >= 0, f"`{entry}` is a number, not {_short(value)}")
+        return found
+
+    found: dict[str, Any] = {}
+    if "shares" in task:
+        shares = task["shares"]
+        need(
+            isinstance(shares, dict) and set(shares) <= set(SPLITS),
+            f"`shares` is a mapping of {', '.join(SPLITS)} to numbers, not {_short(shares)}",
+        )
+        found["shares"] = {name: number(share, "shares", float) for name, share in shares.items()}
+        need(abs(sum(found["shares"].values()) - 1) < 1e-6, "`shares` do not sum to 1")
+    if "per_class" in task:
+        found["per_class"] = number(task["per_class"], "per_class", int)
+        need(found["per_class"] > 0, "`per_class` is 0")
+    if "alone" in task:
+        said = {"true": True, "false": False}.get(str(task["alone"]).lower())
+        need(said is not None, f"`alone` is true or false, not {_short(task['alone'])}")
+        found["alone"] = said
+    images = task.get("images", "any")
+    if isinstance(images, dict):
+        found["images"] = {
+            split_name(str(split)): number(value, "images", int) for split, value in images.items()
+        }
+    elif images != "any":
+        found["images"] = number(images, "images", int)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 _LOOKED_AT = 64
@@ -205,138 +280,23 @@ def _own_task(path: Path) -> dict[str, Any]:
             f"{path}: class {unnamed[0]!r} is {task['classes'][unnamed[0]]!r}: put the source's "
             "name for it in quotes"
         )
+    task = _task(task, str(path))
     modality = task.get("modality", "cfp")
     if modality not in MODALITIES:
         raise UserError(f"{path}: modality {modality!r}; there are {', '.join(MODALITIES)}")
-    return {"source": "its files", "folder": ".", **_task(task, str(path))}
-
-
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """TFDS's name of every split -> its folder."""
-    return {
-        split: child
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and (split := split_name(child.name)) is not None
-    }
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _folder_source(folder: Path, split: str) -> FileSource:
-    splits = _split_folders(folder)
-    wanted = split_name(split)
-    if wanted not in splits:
-        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
-    names = {
-        name: {child.name for child in child_folder.iterdir() if child.is_dir()}
-        for name, child_folder in splits.items()
-    }
-    reference = "train" if "train" in splits else wanted
-    classes = sorted(names[reference])
-    if len(classes) < 2:
-        raise UserError(
-            f"{splits[reference]} holds {len(classes)} class folders ({', '.join(classes)}); "
-            "a task needs at least two, each named after its class"
-        )
-    for name in sorted(names[wanted] - set(classes)):
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(
-            f"{splits[wanted] / name}: {name!r} is no class of {splits[reference]} "
-            f"(classes: {', '.join(classes)}){hint}"
-        )
-    files = []
-    for name in classes:
-        place = splits[wanted] / name
-        found = _pictures(place) if place.is_dir() else []
-        if place.is_dir() and not found:
-            raise UserError(
-                f"class folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)}); "
-                "fill it or remove the class"
-            )
-        files += [LabelledFile(path, name, str(path)) for path in found]
-    if len(files) < 2:
-        raise UserError(
-            f"{splits[wanted]} holds {len(files)} images; nothing can be measured on fewer than two"
-        )
-    return FileSource(folder.name, wanted, classes, files)
+    return {"source": "its files", "folder": ".", **task}
 
 
 def _described_source(
-    name: str, task: Mapping[str, Any], split: str, data_dir: Path
+    name: str,
+    task: Mapping[str, Any],
+    split: str,
+    data_dir: Path,
+    reading: Reading = AS_RELEASED,
 ) -> RecordSource:
-    classes: dict[str, str] = task["classes"]
-    wanted = split_name(split)
     if "dataset" in task:
-        return _from_dataset(name, task, wanted or split, data_dir)
-    if wanted is None:
-        raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
-    folder = data_dir / task["folder"]
-    if not folder.is_dir():
-        raise UserError(
-            f"task {name}: put {task['source']} into {folder} (or choose another --data_dir)"
-        )
-    read = _from_tables if "tables" in task else _from_patterns
-    files = read(name, task, folder)
-    if "shares" in task:
-        chosen = [f for f in files[""] if hashed_split(f.patient, task["shares"], 0) == wanted]
-    else:
-        chosen = files.get(wanted, [])
-    if not chosen:
-        official = task.get("shares") or files
-        raise UserError(f"task {name} has no split {split!r}; it has {', '.join(official)}")
-    return FileSource(name, wanted, tuple(classes), chosen, task.get("modality", "cfp"))
-
-
-def _from_tables(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, list[LabelledFile]]:
-    """Files and classes of tables: image name -> grade, a table for every split.
-
-    A class is what `classes` calls it, also where that is "None" or "NA"; rows without an image or
-    a grade are passed over.
-    """
-    classes = {grade: label for label, grade in task["classes"].items()}
-    files: dict[str, list[LabelledFile]] = {}
-    for split, described in task["tables"].items():
-        path = folder / described["file"]
-        problems = ProblemLog()
-        table = tables.read_csv(path, problems)
-        for problem in problems.problems:
-            raise UserError(f"task {name}: {path} row {problem.row}: {problem.what}")
-        tables.require_columns(table, (described["image"], described["label"]))
-        for line in table.rows:
-            image, grade = line.cells[described["image"]], line.cells[described["label"]]
-            known = same_name(grade, classes)
-            if is_empty(image) or (known is None and is_empty(grade)):
-                continue
-            if known is None:
-                raise UserError(
-                    f"task {name}: {path} row {line.row}: {grade!r} is none of {', '.join(classes)}"
-                )
-            picture = folder / described["images"] / f"{image}{described.get('suffix', '')}"
-            if not picture.is_file():
-                raise UserError(f"task {name}: {path} row {line.row}: {picture} does not exist")
-            labelled = LabelledFile(picture, classes[known], str(picture))
-            files.setdefault(split, []).append(labelled)
-    return files
-
-
-def _from_patterns(
-    name: str, task: Mapping[str, Any], folder: Path
-) -> dict[str, list[LabelledFile]]:
-    """Files of glob patterns, one list of patterns for every split and class."""
-    files: dict[str, list[LabelledFile]] = {}
-    for split, patterns in task["files"].items():
-        for label, pattern in patterns.items():
-            found = sorted(p for p in folder.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise UserError(
-                    f"task {name}: no image matches {folder / pattern} (class {label}); "
-                    f"the layout of {task['source']} is expected"
-                )
-            files.setdefault(split, []).extend(LabelledFile(p, label, str(p)) for p in found)
-    return files
+        return _from_dataset(name, task, split_name(split) or split, data_dir)
+    return release_source(name, task, split, data_dir, reading)
 
 
 def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path) -> RecordSource:
@@ -364,7 +324,8 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
                 rows.append(row)
     if not rows:
         raise UserError(f"task {name}: no image of {source.name}, split {split}, has one class")
-    return Selection(name, source, rows, classes)
+    said, facts = count(name, task, split, len(rows))
+    return Selection(name, source, rows, classes, Said((said,) if said else (), facts))
 
 
 def prompts_of(style: str, modality: str = "cfp") -> Prompts:

@@ -1,0 +1,471 @@
+"""Photographs on disk with one class each: folders of classes, and releases that a task describes.
+
+What counts as a photograph is `data.photographs`' matter, who its patient is `data.patients`'; here
+files get their classes and splits. Nothing outside the folder or release is read.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from retfm_jax.data import image_files, patients, photographs, tables
+from retfm_jax.data.cells import is_empty, same_name
+from retfm_jax.data.records import LANGUAGES, ImageRecord
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.splits import SPLITS, hashed_split, split_name
+from retfm_jax.data.validation import ProblemLog
+from retfm_jax.errors import Unusable, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How the files of a folder or release are read.
+
+    Attributes:
+      patient_regex: finds the patient in a file's name, see `patients.parse_regex`.
+      follow_links: reads what symbolic links inside a release lead to outside of it.
+    """
+
+    patient_regex: str | None = None
+    follow_links: bool = False
+
+
+#: Patients as the release tells them, nothing outside of it.
+AS_RELEASED = Reading()
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledFile:
+    """A photograph on disk with its class and the patient that it shows.
+
+    Attributes:
+      relative: its path below the folder or release, with forward slashes.
+      patient: the same wherever the release lies.
+    """
+
+    path: Path
+    relative: str
+    label: str
+    patient: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What is to be said of how a source was read.
+
+    Attributes:
+      sentences: for the user.
+      facts: the same as JSON values.
+      broken: files that are named as photographs and hold none.
+    """
+
+    sentences: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+
+
+NOTHING_SAID = Said()
+
+
+class FileSource(RecordSource):
+    """Photographs on disk with one class each, read when they are asked for."""
+
+    kind = "image"
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        classes: Sequence[str],
+        files: Sequence[LabelledFile],
+        modality: str = "cfp",
+        said: Said = NOTHING_SAID,
+        patients_known: bool = False,
+    ):
+        self.name, self.split, self.label_names = name, split, tuple(classes)
+        self._files, self.modality, self.said = tuple(files), modality, said
+        self.patients_known = patients_known
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        """The record; its image is empty where the file can no longer be read."""
+        file = self._files[index]
+        try:
+            image = image_files.read(file.path)
+        except Unusable:
+            image = b""
+        labels = np.zeros(len(self.label_names), np.int8)
+        labels[self.label_names.index(file.label)] = 1
+        return ImageRecord(
+            record_id=file.relative,
+            patient_id=file.patient,
+            image=image,
+            caption=dict.fromkeys(LANGUAGES, ""),
+            categories=(file.label,),
+            attributes=(self.modality,),
+            labels=labels,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        listing = "\n".join(
+            f"{file.relative}\t{file.label}\t{file.patient}" for file in self._files
+        )
+        digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+        return {"task": self.name, "split": self.split, "files": digest}
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """TFDS's name of every split -> its folder.
+
+    Raises:
+      UserError: two folders are called by the same split ("val" and "valid").
+    """
+    found: dict[str, Path] = {}
+    for child in photographs.folders(folder):
+        split = split_name(child.name)
+        if split in found:
+            raise UserError(f"{found[split]} and {child} both are the split {split}; keep one")
+        if split is not None:
+            found[split] = child
+    return found
+
+
+def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> FileSource:
+    """A split of a folder of class folders.
+
+    Raises:
+      UserError: it has no such split, too few classes or images, or an unknown or empty class.
+    """
+    splits = split_folders(folder)
+    wanted = split_name(split)
+    if wanted not in splits:
+        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
+    reference = "train" if "train" in splits else wanted
+    classes = [child.name for child in photographs.folders(splits[reference])]
+    if len(classes) < 2:
+        raise UserError(
+            f"{splits[reference]} holds {len(classes)} class folders ({', '.join(classes)}); "
+            "a task needs at least two, each named after its class"
+        )
+    place = splits[wanted]
+    files: list[LabelledFile] = []
+    passed_over = [photographs.beside(place, place.name)]
+    for child in photographs.folders(place):
+        label = _class_of(child, classes, splits[reference])
+        listing = photographs.find(child)
+        if not listing.photographs:
+            raise UserError(
+                f"class folder {child} holds no image; fill it or remove the class"
+                + _because(listing.passed_over)
+            )
+        below = f"{place.name}/{child.name}"
+        files += [
+            LabelledFile(path, f"{below}/{relative}", label)
+            for path, relative in zip(listing.paths(), listing.photographs, strict=True)
+        ]
+        passed_over.append(_below(below, listing.passed_over))
+    if len(files) < 2:
+        raise UserError(
+            f"{place} holds {len(files)} images; nothing can be measured on fewer than two"
+        )
+    everything = {
+        name: [f"{child.name}/{relative}" for relative in photographs.names(child)]
+        for name, child in splits.items()
+    }
+    told, told_by = patients.read_tables(folder)
+    who = patients.identify(
+        itertools.chain(*everything.values()),
+        regex=reading.patient_regex,
+        pairs=told,
+        pairs_from=told_by,
+    )
+    torn = patients.on_both_sides(
+        {name: [who.ids[each] for each in names] for name, names in everything.items()}
+        if who.known
+        else {}
+    )
+    return FileSource(
+        folder.name or folder.resolve().name,
+        wanted,
+        classes,
+        [dataclasses.replace(file, patient=who.ids[file.relative]) for file in files],
+        said=_said(photographs.merged(*passed_over), who, torn),
+        patients_known=who.known,
+    )
+
+
+def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
+    """The class that a folder's name means, spelt as the reference's folders are."""
+    name = folder.name
+    same = [each for each in classes if image_files.folded(each) == image_files.folded(name)]
+    if name in classes:
+        return name
+    if len(same) == 1:
+        return same[0]
+    near = difflib.get_close_matches(name, classes, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"{folder}: {name!r} is no class of {reference} (classes: {', '.join(classes)}){hint}"
+    )
+
+
+def _below(folder: str, passed_over: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {
+        reason: tuple(f"{folder}/{name}" for name in names) for reason, names in passed_over.items()
+    }
+
+
+def _because(passed_over: Mapping[str, Sequence[str]]) -> str:
+    said = photographs.sentence(passed_over)
+    return f" ({said})" if said else ""
+
+
+def _said(
+    passed_over: Mapping[str, Sequence[str]],
+    who: patients.Patients,
+    torn: str,
+    sentences: Sequence[str] = (),
+    **facts: Any,
+) -> Said:
+    over = photographs.sentence(passed_over)
+    return Said(
+        sentences=tuple(filter(None, [over, *sentences, torn, who.sentence])),
+        facts={
+            **facts,
+            "patients": who.sentence,
+            **({"patients_in_two_splits": torn} if torn else {}),
+            **({"passed_over": photographs.to_json(passed_over)} if over else {}),
+        },
+        broken=tuple(passed_over.get("broken", ())),
+    )
+
+
+def release_source(
+    name: str, task: Mapping[str, Any], split: str, data_dir: Path, reading: Reading = AS_RELEASED
+) -> FileSource:
+    """A split of a release that a task describes by tables or by patterns of file names.
+
+    Raises:
+      UserError: the release is not there, is not as the task says, or leaves its folder.
+    """
+    wanted = split_name(split)
+    if wanted is None:
+        raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
+    folder = _release(name, task, data_dir)
+    read = _from_tables if "tables" in task else _from_patterns
+    found = read(name, task, folder, reading)
+    names = [file.relative for files in found.files.values() for file in files]
+    told, told_by, missing = _pairs(name, task, folder, reading)
+    who = patients.identify(
+        names, given=found.given, regex=reading.patient_regex, pairs=told, pairs_from=told_by
+    )
+    files = {
+        part: [dataclasses.replace(file, patient=who.ids[file.relative]) for file in members]
+        for part, members in found.files.items()
+    }
+    torn = ""
+    if "shares" in task:
+        everyone = files.get("", [])
+        chosen = [f for f in everyone if hashed_split(f.patient, task["shares"], 0) == wanted]
+        here = len(everyone)
+    else:
+        chosen = files.get(wanted, [])
+        here = len(chosen)
+        if who.known:
+            torn = patients.on_both_sides(
+                {part: [file.patient for file in members] for part, members in files.items()}
+            )
+    if not chosen:
+        official = task.get("shares") or files
+        raise UserError(f"task {name} has no split {split!r}; it has {', '.join(official)}")
+    counted, facts = count(name, task, wanted, here)
+    return FileSource(
+        name,
+        wanted,
+        tuple(task["classes"]),
+        chosen,
+        task.get("modality", "cfp"),
+        _said(found.passed_over, who, torn, [counted, *found.sentences, missing], **facts),
+        who.known,
+    )
+
+
+def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[str, dict[str, Any]]:
+    """Compares how many images are here with how many the source publishes.
+
+    Returns:
+      a sentence where they are not as many, and the numbers as JSON values.
+    """
+    published = task.get("images")
+    where = ""
+    if isinstance(published, Mapping):
+        published, where = published.get(split), f" in {split}"
+    if not isinstance(published, int):
+        return "", {"images_here": here}
+    said = ""
+    if published != here:
+        said = (
+            f"task {name}: its source publishes {published} images{where}, {here} are here; "
+            "numbers do not compare with those on the whole release"
+        )
+    return said, {"images_published": published, "images_here": here}
+
+
+@dataclasses.dataclass
+class _Found:
+    """Files of a release by split, the patients that a column gives, and what is to be said."""
+
+    files: dict[str, list[LabelledFile]] = dataclasses.field(default_factory=dict)
+    given: dict[str, str] = dataclasses.field(default_factory=dict)
+    sentences: list[str] = dataclasses.field(default_factory=list)
+    passed_over: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+
+def _release(name: str, task: Mapping[str, Any], data_dir: Path) -> Path:
+    """The folder of a release."""
+    relative = task["folder"]
+    _require_below(f"task {name}: folder", relative, "give its parent as --data_dir")
+    try:
+        folder = image_files.locate(data_dir, relative, follow_links=True).path
+    except Unusable:
+        folder = data_dir / relative
+    if not folder.is_dir():
+        raise UserError(
+            f"task {name}: put {task['source']} into {folder} (or choose another --data_dir)"
+        )
+    return folder
+
+
+def _require_below(where: str, path: str, remedy: str) -> None:
+    """Refuses a path or pattern that leaves the folder that it starts from."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    if os.path.isabs(path) or parts[:1] == ("/",) or ".." in parts or ":" in (parts or ("",))[0]:
+        raise UserError(f"{where} {path!r} leads outside the release; {remedy}")
+
+
+_BELOW = "give a path below the task's folder"
+
+
+def _pairs(
+    name: str, task: Mapping[str, Any], folder: Path, reading: Reading
+) -> tuple[dict[str, str], str, str]:
+    """Patients by the release's table of pairs, which says it, and what is said where it misses."""
+    described = task.get("pairs")
+    if described is None:
+        return {}, "", ""
+    try:
+        path = image_files.locate(folder, described["file"], follow_links=reading.follow_links).path
+    except Unusable as error:
+        if error.kind != "missing_image":
+            raise
+        missing = f"{described['file']}, which pairs the eyes of patients, is not in the release"
+        return {}, "", missing
+    return patients.read_pairs(path, described["left"], described["right"]), described["file"], ""
+
+
+def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Reading) -> _Found:
+    """Files and classes of tables: image name -> grade, a table for every split.
+
+    A class is what `classes` calls it, also where that is "None" or "NA"; rows without an image or
+    a grade are passed over.
+    """
+    classes = {grade: label for label, grade in task["classes"].items()}
+    found, respelt, ungraded = _Found(), [], []
+    for split, described in task["tables"].items():
+        for key in ("file", "images"):
+            _require_below(f"task {name}: {key}", described.get(key, "."), _BELOW)
+        try:
+            path = image_files.locate(
+                folder, described["file"], follow_links=reading.follow_links
+            ).path
+        except Unusable as error:
+            raise UserError(f"task {name}: {error}") from error
+        table = _table(name, path)
+        tables.require_columns(table, (described["image"], described["label"]))
+        patient = described.get("patient")
+        tables.require_columns(table, (patient,) if patient else ())
+        for line in table.rows:
+            image, grade = line.cells[described["image"]], line.cells[described["label"]]
+            known = same_name(grade, classes)
+            if is_empty(image) or (known is None and is_empty(grade)):
+                if not is_empty(image):
+                    ungraded.append(image)
+                continue
+            where = f"task {name}: {path} row {line.row}"
+            if known is None:
+                raise UserError(f"{where}: {grade!r} is none of {', '.join(classes)}")
+            written = f"{image}{described.get('suffix', '')}"
+            if not os.path.isabs(written):
+                written = f"{described.get('images', '.')}/{written}"
+            try:
+                picture = image_files.locate(folder, written, follow_links=reading.follow_links)
+            except Unusable as error:
+                raise UserError(f"{where}: {error}") from error
+            if picture.spelt:
+                respelt.append((written, picture.spelt))
+            relative = picture.path.relative_to(_base(folder, picture.path)).as_posix()
+            if patient and not is_empty(line.cells[patient]):
+                found.given[relative] = line.cells[patient]
+            labelled = LabelledFile(picture.path, relative, classes[known])
+            found.files.setdefault(split_name(split) or "", []).append(labelled)
+    if ungraded:
+        found.sentences.append(
+            f"left out for they have no grade: {len(ungraded)} images ({', '.join(ungraded[:5])}"
+            + (", ...)" if len(ungraded) > 5 else ")")
+        )
+    found.sentences.append(image_files.respelt(respelt))
+    return found
+
+
+def _base(folder: Path, path: Path) -> str:
+    """The folder as the path of a file in it names it: with links, or without."""
+    absolute = os.path.abspath(folder)
+    return absolute if path.is_relative_to(absolute) else os.path.realpath(folder)
+
+
+def _table(name: str, path: Path) -> tables.Table:
+    problems = ProblemLog()
+    if path.suffix.lower() in (".xlsx", ".xlsm"):
+        return tables.read_xlsx(path)
+    table = tables.read_csv(path, problems)
+    for problem in problems.problems:
+        raise UserError(f"task {name}: {path} row {problem.row}: {problem.what}")
+    return table
+
+
+def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Reading) -> _Found:
+    """Files of glob patterns, one pattern for every split and class."""
+    matchers = {}
+    for split, patterns in task["files"].items():
+        for label, pattern in patterns.items():
+            _require_below(f"task {name}: pattern", pattern, _BELOW)
+            matchers[split, label] = photographs.matcher(pattern)
+    listing = photographs.find(
+        folder,
+        wanted=lambda relative: any(match(relative) for match in matchers.values()),
+        links_leave=reading.follow_links,
+    )
+    found = _Found(passed_over=listing.passed_over)
+    paths = dict(zip(listing.photographs, listing.paths(), strict=True))
+    for (split, label), match in matchers.items():
+        files = [LabelledFile(paths[each], each, label) for each in paths if match(each)]
+        if not files:
+            links = listing.passed_over.get("link")
+            raise UserError(
+                f"task {name}: no image matches {folder / task['files'][split][label]} (class "
+                f"{label}); the layout of {task['source']} is expected"
+                + _because(listing.passed_over)
+                + ("; --follow_links reads what links in the release lead to" if links else "")
+            )
+        found.files.setdefault(split_name(split) or "", []).extend(files)
+    return found
