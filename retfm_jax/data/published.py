@@ -8,8 +8,6 @@ pickled `(patient_id, text_id, text)`), the layout of Chinese-CLIP.
 
 import dataclasses
 import functools
-import io
-import pickle
 import pickletools
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,34 +15,30 @@ from typing import Any
 
 import lmdb
 
-from retfm_jax.data import splits, tables
+from retfm_jax.data import cells, lmdb_pages, splits, tables
 from retfm_jax.data.rows import Base64Slice, PatientRow, Unusable, by_language, decode_base64
 from retfm_jax.data.validation import Problem, ProblemLog
 from retfm_jax.errors import UserError
 
-#: The instructions of a pickle that build tuples of strings, bytes and integers, and no other.
-_PLAIN_OPCODES = frozenset(
+#: What a pickle of tuples of strings, bytes and integers is made of: the instructions that stand
+#: for a value, that make a tuple of values, that note a value, and that recall it.
+_VALUES = frozenset(
     {
-        "PROTO", "FRAME", "STOP", "MARK", "TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
-        "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET", "UNICODE",
-        "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES",
+        "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES",
         "BINBYTES8", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
     }
 )  # fmt: skip
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Finds no class at all, should an instruction ever slip through the list."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("persistent id")
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_NOTES = frozenset({"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"})
+_RECALLS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_MARK = object()
 
 
 def load_plain(data: bytes, name: str) -> tuple[str | bytes | int, ...]:
-    """Unpickles a tuple of strings, bytes and integers, and refuses everything else unexecuted.
+    """Reads a pickled tuple of strings, bytes and integers, and refuses everything else.
+
+    The pickle is read as a list of instructions of which none can do more than make such a tuple;
+    `pickle` itself is not used: a few bytes can make it take any amount of memory.
 
     Args:
       data: the pickle.
@@ -53,31 +47,75 @@ def load_plain(data: bytes, name: str) -> tuple[str | bytes | int, ...]:
     Raises:
       UserError: it holds anything else: it was not written by the published tool and may be
         meant to run code.
-      Unusable: it is cut short or not a pickle.
+      Unusable: it is cut short or not a pickle, or holds half characters or numbers without end.
     """
     try:
-        # Read as a list before anything runs: a pickle is a program.
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in _PLAIN_OPCODES:
-                detail = f" {argument!r}" if isinstance(argument, str) else ""
-                raise UserError(
-                    f"{name}: the pickle holds {opcode.name}{detail}, not only text in a tuple as "
-                    "the published tool writes it; it may be meant to run code and was not "
-                    "loaded. Do not use this LMDB unless you know who made it"
-                )
-        value = _PlainUnpickler(io.BytesIO(data)).load()
+        value = _value_of(data, name)
     except UserError:
         raise
-    except Exception as error:  # pickletools and pickle raise many kinds on damaged data
+    except Exception as error:  # pickletools raises many kinds on damaged data
         raise Unusable("unreadable_row", f"{name}: not a readable pickle ({error})") from error
     if not isinstance(value, tuple) or not all(isinstance(v, str | bytes | int) for v in value):
         raise UserError(f"{name}: the pickle is no tuple of text; the published tool writes tuples")
+    for part in value:
+        if isinstance(part, str) and not _is_text(part):
+            raise Unusable("unreadable_row", f"{name}: half of a character stands in a text")
+        if isinstance(part, int) and part.bit_length() > 64:
+            raise Unusable("unreadable_row", f"{name}: a number of {part.bit_length()} bits")
     return value
+
+
+def _value_of(data: bytes, name: str) -> Any:
+    stack: list[Any] = []
+    notes: dict[int, Any] = {}
+    for opcode, argument, _ in pickletools.genops(data):
+        kind = opcode.name
+        if kind in _VALUES:
+            stack.append(argument)
+        elif kind == "MARK":
+            stack.append(_MARK)
+        elif kind in _TUPLES or kind == "TUPLE":
+            start = len(stack) - _TUPLES[kind] if kind in _TUPLES else _last_mark(stack)
+            if start < 0 or len(stack) - start > _LONGEST_TUPLE:
+                raise ValueError("a tuple that the published tool does not write")
+            made = tuple(part for part in stack[start:] if part is not _MARK)
+            stack[start:] = [made]
+        elif kind in _NOTES:
+            notes[len(notes) if argument is None else argument] = stack[-1]
+        elif kind in _RECALLS:
+            stack.append(notes[argument])
+        elif kind == "STOP":
+            return stack.pop()
+        elif kind not in ("PROTO", "FRAME"):
+            detail = f" {argument!r}" if isinstance(argument, str) else ""
+            raise UserError(
+                f"{name}: the pickle holds {kind}{detail}, not only text in a tuple as the "
+                "published tool writes it; it may be meant to run code and was not loaded. Do not "
+                "use this LMDB unless you know who made it"
+            )
+    raise ValueError("it does not end")
+
+
+#: The published tool writes pairs and triples.
+_LONGEST_TUPLE = 16
+
+
+def _last_mark(stack: list[Any]) -> int:
+    return next(place for place in reversed(range(len(stack))) if stack[place] is _MARK)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=16)
 def _environment(folder: str) -> lmdb.Environment:
     # Opened once a process: LMDB forbids a second opening of the same files.
+    lmdb_pages.check(folder)
     try:
         return lmdb.open(folder, readonly=True, create=False, lock=False, readahead=False)
     except lmdb.Error as error:
@@ -86,7 +124,7 @@ def _environment(folder: str) -> lmdb.Environment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LmdbPicture:
-    """One eye of the pickled pair that an LMDB holds under a patient id."""
+    """One eye of the pickled pair that an LMDB holds under a patient id, as the key is written."""
 
     folder: str
     patient: str
@@ -155,8 +193,13 @@ def rows_of_tsv(images: Path, texts: Path, problems: ProblemLog) -> list[Patient
         if not isinstance(text, str) or not isinstance(patients, list):
             problems.unreadable(texts, line.row, "wants a text and a list of image_ids")
             continue
-        for patient in patients:
-            reports.add(str(patient), text, str(texts), line.row, problems)
+        try:
+            named = [cells.identifier(patient) for patient in patients]
+        except ValueError as error:
+            problems.unreadable(texts, line.row, f"image_ids: {error}")
+            continue
+        for patient in filter(None, named):
+            reports.add(patient, cells.text(text), str(texts), line.row, problems)
     split = splits.split_name(images.name.partition("_")[0])
     rows = []
     for number, patient, (left, right) in _tsv_lines(images, problems):
@@ -168,6 +211,10 @@ def rows_of_tsv(images: Path, texts: Path, problems: ProblemLog) -> list[Patient
         )
     reports.note_unused(str(texts), problems)
     return rows
+
+
+#: Words for "nothing" that are base64, too.
+_NOTHING = (b"none", b"null", b"nan", b"na", b"n/a")
 
 
 def _tsv_lines(
@@ -189,7 +236,7 @@ def _tsv_lines(
                 problems.unreadable(path, number, what)
                 continue
             try:
-                patient = fields[0].decode("utf-8").strip()
+                patient = cells.identifier(fields[0].decode("utf-8"))
             except UnicodeDecodeError:
                 problems.unreadable(path, number, "the patient id is not UTF-8")
                 continue
@@ -200,7 +247,8 @@ def _tsv_lines(
             place = start + len(fields[0]) + 1
             for eye, field in zip(("left", "right"), fields[1:], strict=True):
                 name = f"{patient} {eye}"
-                eyes.append(Base64Slice(str(path), place, len(field), name) if field else None)
+                there = field.strip() and field.strip().lower() not in _NOTHING
+                eyes.append(Base64Slice(str(path), place, len(field), name) if there else None)
                 place += len(field) + 1
             yield number, patient, tuple(eyes)
 
@@ -234,11 +282,16 @@ def _rows_of_split(folder: Path, problems: ProblemLog) -> list[PatientRow]:
         if len(pair) != 3 or not isinstance(pair[2], str):
             problems.unreadable(pairs, row, "is no (patient id, text id, text)")
             continue
-        reports.add(str(pair[0]), pair[2], pairs, row, problems)
+        patient = pair[0].decode("utf-8", "replace") if isinstance(pair[0], bytes) else pair[0]
+        reports.add(cells.identifier(patient), cells.text(pair[2]), pairs, row, problems)
     split = splits.split_name(folder.name)
     rows = []
-    for row, patient in enumerate(_patients(images), start=1):
-        left, right = (LmdbPicture(images, patient, eye) for eye in (0, 1))
+    for row, key in enumerate(_patients(images), start=1):
+        left, right = (LmdbPicture(images, key, eye) for eye in (0, 1))
+        patient = cells.identifier(key)
+        if not patient:
+            problems.unreadable(images, row, f"no patient id: {key!r} is an empty cell")
+            continue
         report = reports.take(patient)
         rows.append(
             PatientRow(patient, images, row, left=left, right=right, report=report, split=split)

@@ -84,7 +84,7 @@ def decode_base64(text: str | bytes, name: str) -> bytes:
       Unusable: a character or the length is not base64's.
     """
     if isinstance(text, str):
-        text = text.encode()
+        text = text.encode("utf-8", "replace")
     # The plain alphabet is taken as well: encoders differ in which one they write.
     altchars = None if b"+" in text or b"/" in text else b"-_"
     try:

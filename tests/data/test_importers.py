@@ -465,3 +465,36 @@ def test_the_verb_imports_and_says_what_it_left_out(clinic, tmp_path, capsys):
     args.overwrite, args.name = True, "Clinic 1"
     with pytest.raises(UserError, match="small letters"):
         importers.run_import(args)
+
+
+def test_an_lmdb_that_was_copied_by_half_is_said(tmp_path):
+    images, texts = write_published(tmp_path, count=40)
+    write_lmdb(tmp_path / "lmdb" / "train", images, texts)
+    for part in ("imgs", "pairs"):
+        file = tmp_path / "lmdb" / "train" / part / "data.mdb"
+        whole = file.read_bytes()
+        for size in (0, 100, 4096, 8192, len(whole) // 2, len(whole) - 4096 * 3):
+            file.write_bytes(whole[:size])
+            published._environment.cache_clear()
+            with pytest.raises(UserError, match=r"data.mdb is a damaged LMDB .*copied by half"):
+                published.rows_of_lmdb(tmp_path / "lmdb", ProblemLog())
+        file.write_bytes(whole)
+    published._environment.cache_clear()
+    assert len(published.rows_of_lmdb(tmp_path / "lmdb", ProblemLog())) == 40
+
+
+def test_words_for_nothing_are_no_eye_and_no_report(tmp_path):
+    images, texts = write_published(tmp_path, count=3)
+    with images.open("a", encoding="utf-8") as file:
+        file.write("\ufeff103\tNone\tnull\nnan\tAAAA\tAAAA\n")
+    with texts.open("a", encoding="utf-8") as file:
+        file.write('{"text_id": 9, "text": "nan", "image_ids": [103, null]}\n')
+        file.write('{"text_id": 9, "text": "x", "image_ids": [1.5]}\n')
+        file.write('{"text_id": 9, "text": "\\ud800", "image_ids": [100]}\n')
+    problems = ProblemLog()
+    rows = published.rows_of_tsv(images, texts, problems)
+    assert (rows[-1].record_id, rows[-1].left, rows[-1].right) == ("103", None, None)
+    assert not rows[-1].report
+    assert sorted((Path(p.file).name, p.row) for p in problems.problems) == [
+        ("train_imgs.tsv", 5), ("train_texts.jsonl", 5), ("train_texts.jsonl", 6)
+    ]  # fmt: skip
