@@ -21,7 +21,8 @@ _ENDS = frozenset({Cue.COMMA, Cue.CONTRAST, Cue.QUESTION, Cue.HEADING})
 _STATEMENT = frozenset(
     {
         Cue.NEGATION, Cue.NEGATED, Cue.ASSERTION, Cue.ASSERTED, Cue.DOUBT, Cue.QUESTION,
-        Cue.SIDE, Cue.ADVICE, Cue.ADVISED, Cue.HISTORY, Cue.NORMAL, Cue.NORMAL_PART, Cue.CUP,
+        Cue.SIDE, Cue.SIGN, Cue.ADVICE, Cue.ADVISED, Cue.HISTORY, Cue.FAMILY, Cue.NORMAL,
+        Cue.NORMAL_PART, Cue.CUP,
     }
 )  # fmt: skip
 _DENIALS = frozenset({Cue.NEGATED, Cue.NEGATION})
@@ -57,6 +58,7 @@ class Ahead:
         asserted in it and a name between any two commas.
       bare: by comma: up to the next comma stand only names and what joins them.
       all_bare: by comma: so it is up to the end of the list of segments.
+      plain: by comma: up to the next comma nothing is stated, only named.
       several: by comma: another comma follows before a "but".
       segment_end: by token: index of the comma or "but" that ends what follows it.
       last_side: index of the last side in the sentence, -1 without one.
@@ -73,12 +75,12 @@ class Ahead:
         self.governs, self.denied = [False] * count, [False] * count
         self.closed_by_or, self.bare = [False] * count, [False] * count
         self.all_bare, self.several = [False] * count, [False] * count
-        self.segment_end = [count] * count
+        self.segment_end, self.plain = [count] * count, [False] * count
         self.last_side = -1
         governs = denied = several = False
         # What the walk from here on finds, where the segment has a name before and where not.
         closed = closed_named = False
-        rest_bare = True
+        rest_bare = plain = True
         end = count  # index behind the segment that is walked through
         for index in range(count - 1, -1, -1):
             cue = tokens[index].cue
@@ -97,14 +99,15 @@ class Ahead:
                 bare = _is_bare(text, tokens, index, end)
                 self.bare[index], self.several[index] = bare, several
                 rest_bare = rest_bare and bare
+                self.plain[index], plain = plain, True
                 self.all_bare[index] = rest_bare
                 several, end = True, index
                 closed, closed_named = False, closed
             elif cue is Cue.CONTRAST:
                 closed = closed_named = several = False
-                rest_bare, end = True, index
+                rest_bare, plain, end = True, True, index
             elif cue in _STATEMENT:
-                closed = closed_named = False
+                closed = closed_named = plain = False
                 if cue is Cue.SIDE:
                     self.last_side = max(self.last_side, index)
 

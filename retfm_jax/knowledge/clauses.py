@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retfm_jax.knowledge.ahead import LISTED, NAMED, Ahead, words_left
-from retfm_jax.knowledge.cues import FUNDUS, Cue
+from retfm_jax.knowledge.cues import ABSENT, FUNDUS, PRESENT, UNCERTAIN, Cue
 from retfm_jax.knowledge.laterality import OPPOSITE, OTHER
 from retfm_jax.knowledge.lexicon import Lexicon, Token
 from retfm_jax.knowledge.vocabulary import Vocabulary
-
-PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
 
 #: Pseudo conditions that the labeler resolves.
 NORMALITY = "#normal"  # payload: the part that is normal, or the whole fundus
@@ -46,6 +44,7 @@ _STOP = re.compile(r"[;；!！。．•.\n)）①-⑳]")
 _NO_STOP = re.compile(
     r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]"
     r"|(?i:(?<=\bneg)\.\s*for\b|(?<=\b[lr])\.\s?(?:eye|fundus|e\b)|(?<=\b[lr]t)\.\s?\w"
+    r"|(?<=\b(?:poss|prob|susp))\.|(?<=\b(?:pmhx|pohx))\.|(?<=\bfhx)\.|(?<=\bhx)\.|(?<=\bvs)\."
     r"|(?<=\bo)\.\s?[dsu]\b|(?<=\bo\.[dsu])\.|(?<=\bo\.\s[dsu])\.|(?<=\b[lr]\.e)\.)"
 )
 # "2)" begins an item of a list, "(0.2)" does not.
@@ -153,6 +152,8 @@ class _Reading:
     negated_list = False  # a comma may continue the negation
     doubted = False
     skipped = False  # advice and history
+    family = False  # what is skipped is somebody else's, or stands behind a heading of history
+    signed_to = 0  # the mentions before this one have a sign of their own
     forgotten = False  # the next condition is history
     procedure: int | None = None  # mentions before a procedure of the segment
     side: str | None = None
@@ -221,8 +222,10 @@ class _Reading:
             and not self.gap(end, following.start)
         )
         self.cup = None
-        if self.skipped or self.forgotten or purpose:
-            self.forgotten = False
+        # "s/p PRP", "previous cataract surgery": what a treatment leaves is there to be seen.
+        past = self.forgotten and not _LEFT_BY_TREATMENT.issuperset(token.payload)
+        self.forgotten = False
+        if self.skipped or past or purpose:
             return
         if self.negated and len(self.mentions) > self.negated_since:
             # "不伴黄斑水肿的NPDR": the attribute is denied, not what it belongs to.
@@ -295,8 +298,69 @@ class _Reading:
         if self.text[token.start] not in "、/":
             self.closed = token.start
 
+    # ---- signs and values
+
+    def signed(self, index: int, token: Token) -> None:
+        """A sign behind what it speaks of, or right before it: "DR (-)", "(-) DR"."""
+        if self.mentions and self._is_value(index, token):
+            first = max(self.segment, self.signed_to, self.group, self.sided_since)
+            if token.payload != ABSENT:
+                first = len(self.mentions) - 1
+            self._state(min(first, len(self.mentions) - 1), token.payload)
+            return
+        following = self.after(index)
+        if following is None or self.gap(token.end, following.start):
+            return
+        if token.payload == UNCERTAIN:
+            self.doubted = True
+        elif token.payload == ABSENT and following.cue in NAMED:
+            self.negated = True
+            self._negate_from(len(self.mentions))
+            self.negation_segment = self.segment
+            self.negated_list = False
+
+    def _is_value(self, index: int, token: Token) -> bool:
+        """Whether a word stands right behind the last mention, or behind its colon."""
+        before = self.tokens[index - 1] if index else None
+        start = token.start
+        if before is not None and before.cue is Cue.COLON:
+            start = before.start if not self.gap(before.end, start) else start
+        return self.mentions[-1].end <= start and self.gap(self.mentions[-1].end, start) == ""
+
+    def _is_answer(self, index: int, token: Token) -> bool:
+        """Whether a word is all that is said of the key before: "DR: no", "糖网：无 青光眼：有"."""
+        if not self.mentions or index == 0 or self.tokens[index - 1].cue is not Cue.COLON:
+            return False
+        if self.tokens[index - 1].start < self.mentions[-1].end or not self._is_value(index, token):
+            return False
+        following, next_one = self.after(index), self.after(index + 1)
+        if following is None or following.cue in (Cue.COMMA, Cue.SIDE, Cue.HEADING, Cue.CONTRAST):
+            return True
+        return (
+            following.cue in NAMED
+            and next_one is not None
+            and next_one.cue is Cue.COLON
+            and not self.gap(following.end, next_one.start)
+        )
+
+    def _state(self, first: int, status: str) -> None:
+        """Gives the mentions from `first` on their status, and ends what is said of them."""
+        span = self.mentions[-1].start
+        while first and self.mentions[first].start == self.mentions[first - 1].start == span:
+            first -= 1  # one term of two conditions
+        for mention in self.mentions[first:]:
+            if mention.condition != NORMALITY:
+                mention.status = status
+        self.negated = self.doubted = False
+        self.group = self.denied_to = self.signed_to = len(self.mentions)
+
+    # ---- denial and doubt
+
     def negation(self, index: int, token: Token) -> None:
         self.doubted = False
+        if self._is_answer(index, token):
+            self._state(len(self.mentions) - 1, ABSENT)
+            return
         self.negation_start = token.start
         if self.governs(index) or self._opens(index):
             self.negated = True
@@ -312,6 +376,9 @@ class _Reading:
 
     def deny(self, index: int, token: Token) -> None:
         """What precedes is absent: "A, B and C not seen"."""
+        if self._is_answer(index, token):
+            self._state(len(self.mentions) - 1, ABSENT)
+            return
         first, following = self.segment, self.after(index)
         if first == len(self.mentions) and following is not None and following.cue in NAMED:
             self.negated = not self.gap(token.end, following.start)  # "resolved macular oedema"
@@ -349,12 +416,18 @@ class _Reading:
             # "cannot exclude" ends a negation, "no possible" does not.
             self.negated = self.negated and self.negated_since == len(self.mentions)
             self.doubted = not self.negated
+        elif self.group == len(self.mentions) and index and self.mentions:
+            if self.tokens[index - 1].cue is Cue.CONTRAST:
+                self.mentions[-1].status = UNCERTAIN  # "no glaucoma, but cannot be excluded"
         else:
             self.question_back()
 
     def question(self, index: int, token: Token) -> None:
         before = self.tokens[index - 1] if index else None
         following = self.after(index)
+        if self.negated and self.lower.startswith(_EXCLUSIONS, self.negation_start):
+            for mention in self.mentions[self.negated_since :]:
+                mention.status = UNCERTAIN  # "exclude glaucoma?"
         glued = before is not None and before.end == token.start
         ahead = following is not None and self.gap(token.end, following.start) == ""
         if not glued and ahead and (self.segment == len(self.mentions) or self.governs(index)):
@@ -370,6 +443,11 @@ class _Reading:
             if mention.status == PRESENT and not mention.condition.startswith("#"):
                 mention.status = UNCERTAIN
         self.questioned_to = len(self.mentions)
+
+    def versus(self, index: int, token: Token) -> None:
+        if self.governs(index):
+            self.question_back()
+            self.negated, self.doubted = False, True
 
     def assertion(self, index: int, token: Token) -> None:
         # "no evidence of ...": the negation still waits for its object.
@@ -389,12 +467,13 @@ class _Reading:
 
     def contrast(self, index: int, token: Token) -> None:
         self._new_segment(token.end)
-        self.negated = self.doubted = self.skipped = False
+        self.negated = self.doubted = self.skipped = self.family = False
 
     def comma(self, index: int, token: Token) -> None:
         following = self.after(index)
         if self.skipped and (following is None or following.cue not in _ADVICE_GOES_ON):
-            self.skipped = False
+            self.skipped = self.family and self.ahead.plain[index]
+            self.family = self.skipped
         if self.negated and not (self.negated_list and self._list_goes_on(index)):
             self.negated = False
         if self.doubted and not self.ahead.closed_by_or[index]:
@@ -471,6 +550,9 @@ class _Reading:
 
     def bare_side(self, index: int, token: Token) -> None:
         following = self.after(index)
+        if self._closes(index, token):
+            self.sided(index, token)  # "drusen, Lt", "出血（右）"
+            return
         if self._preposition(index) and _TRAILING.match(self.lower, token.end):
             self.sided(index, token)  # "macular oedema in the left"
         if following is None:
@@ -481,14 +563,24 @@ class _Reading:
         elif gap:
             return
         elif following.cue is Cue.NUMBER or (
-            token.end - token.start > len("rt") and following.cue in _BESIDE_A_SIDE
+            token.end - token.start > 1 and following.cue in _BESIDE_A_SIDE
         ):
             self._lead(token, token.payload, heading=False)
+
+    def _closes(self, index: int, token: Token) -> bool:
+        """Whether a bare side ends what it belongs to, after a comma or in brackets."""
+        if len(self.mentions) <= self.sided_since or self.leading:
+            return False
+        start, end = token.start, token.end
+        if start and self.text[start - 1] in "(（" and self.text[end : end + 1] in (")", "）"):
+            return self.gap(self.mentions[-1].end, start - 1) == ""
+        after_comma = index > 0 and self.tokens[index - 1].cue is Cue.COMMA and end - start > 1
+        return after_comma and _ALONE.match(self.lower, end) is not None
 
     def _lead(self, token: Token, side: str, heading: bool) -> None:
         waiting = self.negated and self.negated_since == len(self.mentions)
         if not waiting:
-            self.negated = self.doubted = self.skipped = False
+            self.negated = self.doubted = self.skipped = self.family = False
             self._new_segment(token.end)
         if self.cup is not None and not self.cup[1]:
             self.cup = None
@@ -513,7 +605,7 @@ class _Reading:
         """A heading such as "Impression:" speaks of the patient again."""
         self._new_segment(token.end)
         self.side = self.heading = None
-        self.leading = self.negated = self.doubted = self.skipped = False
+        self.leading = self.negated = self.doubted = self.skipped = self.family = False
         self.sided_since = len(self.mentions)
         self.resets = True
 
@@ -523,6 +615,10 @@ class _Reading:
         self.skipped = True
 
     def purpose(self, index: int, token: Token) -> None:
+        first = index == 0 or self.tokens[index - 1].cue in (Cue.COMMA, Cue.SIDE, Cue.COLON)
+        if first and not self.skipped and self.procedure is None and self.governs(index):
+            self.doubted = True  # "除外青光眼" without an examination that is to exclude it
+            return
         self.skipped = self.skipped or self.governs(index)
 
     def advised(self, index: int, token: Token) -> None:
@@ -537,9 +633,19 @@ class _Reading:
 
     def history(self, index: int, token: Token) -> None:
         following = self.after(index)
-        if self.governs(index) or (following is not None and following.cue is Cue.COLON):
+        if following is not None and following.cue is Cue.COLON:
+            self.skipped = self.family = True  # the whole list behind the heading
+        elif self.governs(index):
             self.skipped = True
         else:
+            self.past(index, token)
+
+    def of_family(self, index: int, token: Token) -> None:
+        following = self.after(index)
+        heads = following is not None and following.cue is Cue.COLON
+        if heads or self.text[token.end - 1] in ":：" or self.governs(index):
+            self.skipped = self.family = True
+        elif not self.skipped:
             self.past(index, token)
 
     def past(self, index: int, token: Token) -> None:
@@ -549,7 +655,7 @@ class _Reading:
     def forget_next(self, index: int, token: Token) -> None:
         following = self.after(index)
         if following is not None and not self.gap(token.end, following.start):
-            self.forgotten = following.cue is Cue.CONDITION
+            self.forgotten = following.cue in (Cue.CONDITION, Cue.GRADE, Cue.AMOUNT)
 
     def _clip(self) -> None:
         count = len(self.mentions)
@@ -557,6 +663,7 @@ class _Reading:
         self.denied_to = min(self.denied_to, count)
         self.questioned_to = min(self.questioned_to, count)
         self.compared_to = min(self.compared_to, count)
+        self.signed_to = min(self.signed_to, count)
         self.negated_since = min(self.negated_since, count)
         self.sided_since = min(self.sided_since, count)
 
@@ -687,6 +794,10 @@ def _nearest(places: Sequence[int], index: int) -> int:
     return min(around, key=lambda place: abs(place - index))
 
 
+#: What a treatment of the past leaves to be seen.
+_LEFT_BY_TREATMENT = frozenset({"laser_scars", "pseudophakia", "silicone_oil_eye"})
+#: Words of exclusion that a question mark turns into a doubt.
+_EXCLUSIONS = ("排除", "exclude")
 _WORSE = ("mild", "moderate", "severe")
 _ADVICE_GOES_ON = frozenset({Cue.PURPOSE, Cue.ADVICE, Cue.PROCEDURE, Cue.SERVICE})
 _BESIDE_A_SIDE = frozenset(
@@ -704,10 +815,12 @@ _RULES = {
     Cue.GRADE: _Reading.graded,
     Cue.STAGE: _Reading.staged,
     Cue.AMOUNT: _Reading.amount,
+    Cue.SIGN: _Reading.signed,
     Cue.NEGATION: _Reading.negation,
     Cue.NEGATED: _Reading.deny,
     Cue.DOUBT: _Reading.doubt,
     Cue.QUESTION: _Reading.question,
+    Cue.VERSUS: _Reading.versus,
     Cue.ASSERTION: _Reading.assertion,
     Cue.ASSERTED: _Reading.asserted,
     Cue.CONTRAST: _Reading.contrast,
@@ -723,6 +836,7 @@ _RULES = {
     Cue.PROCEDURE: _Reading.procedural,
     Cue.SERVICE: _Reading.procedural,
     Cue.HISTORY: _Reading.history,
+    Cue.FAMILY: _Reading.of_family,
     Cue.HISTORY_NEXT: _Reading.forget_next,
     Cue.HISTORY_LAST: _Reading.past,
     Cue.CUP: _Reading.cupped,

@@ -5,6 +5,7 @@ shorter one at the same place, so an exception ("cannot be ruled out") is an ent
 """
 
 import enum
+import itertools
 
 from retfm_jax.knowledge.laterality import (
     BARE,
@@ -25,10 +26,12 @@ class Cue(enum.IntEnum):
 
     CONDITION = enum.auto()
     ABBREVIATION = enum.auto()  # of a condition; counts in capitals only
+    SIGN = enum.auto()  # "(-)", "(+)" behind a finding
     NEGATION = enum.auto()  # of what follows; of what precedes where nothing follows
     NEGATED = enum.auto()  # of what precedes
     DOUBT = enum.auto()  # of what follows or precedes
     QUESTION = enum.auto()  # the mark
+    VERSUS = enum.auto()  # doubts what stands on both sides of it
     ASSERTION = enum.auto()  # ends a negation, before what it asserts
     ASSERTED = enum.auto()  # ends a negation, after what it asserts
     CONTRAST = enum.auto()
@@ -48,6 +51,7 @@ class Cue(enum.IntEnum):
     SERVICE = enum.auto()  # makes the condition before it a purpose: "cataract surgery"
     PURPOSE = enum.auto()  # goes on with an advice after a comma
     HISTORY = enum.auto()  # what follows was
+    FAMILY = enum.auto()  # what follows is somebody else's
     HISTORY_NEXT = enum.auto()  # the very next condition was
     HISTORY_LAST = enum.auto()  # what precedes was
     HEADING = enum.auto()  # "Impression:" ends what a side heading governs
@@ -61,10 +65,29 @@ class Cue(enum.IntEnum):
     IGNORED = enum.auto()
 
 
+PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
 DISC, MACULA, VESSELS, FUNDUS = "disc", "macula", "vessels", "fundus"
 
 CUES: dict[Cue, str] = {
     Cue.NEGATION: """
+        w/o | w/out | w / o | wo | neg for | neg. for | no e/o | no s/o | no evidence for |
+        no evidence | isn't | aren't | wasn't | weren't | doesn't | don't | didn't | hasn't |
+        haven't | hadn't | doesn't have | don't have | doesn't show | don't show | didn't show |
+        didn't see | don't see | can't see | cannot see | can not see | could not see |
+        couldn't see | cannot find | can't find | could not find | couldn't find | did not find |
+        did not see | was not | were not | has no | have no | had no | shows no | zero | ø | Ø |
+        nil | absent | clear of | fails to reveal | failed to show | failed to reveal |
+        failed to demonstrate | does not demonstrate | does not reveal | negatives |
+        pertinent negatives | no history of | no h/o | no hx of | no hx | no prior history of |
+        denies history of | denies any history of | denied history of | no previous |
+        no previous history of | no known | ruled out for | unlikely to be | is not likely |
+        not likely | no suspicion of | no suspicion for | no concern for | without evidence of |
+        without any | without signs of | without sign of | no visible | no apparent |
+        no discernible | no detectable | not any | by no means |
+        未患 | 不存在 | 不是 | 没看到 | 没有看到 | 没有发现 | 没有见到 | 没见到 | 暂无 | 暂未见 |
+        尚无 | 尚未见 | 并未见 | 并没有 | 未再见 | 未闻及 | 未触及 | 未扪及 | 未显见 | 未获 |
+        不具备 | 不属于 | 未出现明显 | 未发现明显 | 未见显著 | 无显著 | 无可见 | 毫无 | 均没有 |
+        均未发现 | 均未见明显 | 均无明显 | 皆无 | 皆未见 | 阴性体征 |
         no | not | nor | without | with no | free of | free from | negative for | absence of |
         lack of | lacks | no evidence of | no signs of | no sign of | no definite | no obvious |
         denies | denied | deny | does not show | do not show | did not show | does not have |
@@ -78,22 +101,46 @@ CUES: dict[Cue, str] = {
         无任何 | 没发现 | 均未见 | 均无 | 未见任何
     """,
     Cue.NEGATED: """
+
+        neg | neg. | negatives found | n't seen | not there | not apparent | not discernible |
+        not detectable | not appreciable | cannot be found | could not be found |
+        couldn't be found | couldn't be seen | can't be seen | can't be found | no longer seen |
+        no longer visible | no longer present | no more | is negative | are negative |
+        was negative | tested negative | false | is excluded | was excluded | were excluded |
+        are excluded | have been excluded | has been excluded | not likely | gone | 否 | 未见 |
+        阴 | 没有 | 已经排除 | 予排除 | 被排除 | 未发现 | 不存在 | 已排除 | 基本排除 | 不考虑 |
         not seen | not present | not detected | not visible | not observed | not found |
         not noted | not evident | not identified | absent | are absent | is absent | negative |
         has been ruled out | have been ruled out | was ruled out | were ruled out | is ruled out |
         are ruled out | excluded | resolved | has resolved | have resolved | has cleared |
         have cleared | disappeared | ( ) | none | nil | is unlikely | are unlikely |
-        regressed completely | not demonstrated | not appreciated | been excluded | cannot be seen |
-        can not be seen | could not be seen | cannot be detected | 阴性 | 已吸收 |
-        完全吸收 | 消退 | 已消退 | 消失 | 已消失 | 已除外 | 未查及 | 可排除 | 已愈 | 不明显 |
-        吸收完全
+        regressed completely | not demonstrated | not appreciated | been excluded |
+        cannot be seen | can not be seen | could not be seen | cannot be detected | 阴性 |
+        已吸收 | 完全吸收 | 消退 | 已消退 | 消失 | 已消失 | 已除外 | 未查及 | 可排除 | 已愈 |
+        不明显 | 吸收完全
     """,
     Cue.DOUBT: """
         suspected | suspect | suspects | suspicion of | suspicion for | suspicious |
         suspicious for | suspicious of | possible | possibly | possibility of | probable |
         probably | likely | questionable | query | presumed | presumably | may be | might be |
         may represent | may have | could be | could represent | could have | maybe | perhaps |
-        cannot exclude | can not exclude | cannot be excluded | can not be excluded |
+        cannot exclude | can not exclude | can't exclude | couldn't exclude | could not exclude |
+        can't rule out | couldn't rule out | could not rule out | can't be excluded |
+        can't be ruled out | couldn't be excluded | couldn't be ruled out | may not be excluded |
+        have not been excluded | have not been ruled out | has not been ruled out |
+        hasn't been ruled out | hasn't been excluded | haven't been excluded | not yet ruled out |
+        not yet excluded | does not exclude | does not rule out | doesn't exclude |
+        doesn't rule out | do not exclude | do not rule out | did not rule out | did not exclude |
+        unable to exclude | unable to rule out | not able to exclude | not able to rule out |
+        impossible to exclude | difficult to exclude | hard to exclude | not excluding |
+        not ruling out | ruling out | to r/o | cannot deny | can not deny | can't deny | poss |
+        poss. | prob | prob. | susp | susp. | ? of | s/o | concern for | concerning for |
+        concerns for | worrisome for | suspicious of | whether | whether or not | is unclear |
+        unclear | unclear if | unclear whether | not sure if | not sure whether | uncertain if |
+        uncertain whether | not clear if | not clear whether | unsure if | unsure | inconclusive |
+        indeterminate | not confirmed | unconfirmed | to be confirmed | working diagnosis |
+        provisional diagnosis | appears to be | appear to be | looks like | resembles |
+        potential | in question | cannot be excluded | can not be excluded |
         not excluded | cannot rule out | can not rule out | cannot be ruled out |
         can not be ruled out | not ruled out | could not be excluded | could not be ruled out |
         has not been excluded | not been ruled out | rule out | r/o | to be ruled out |
@@ -106,23 +153,34 @@ CUES: dict[Cue, str] = {
         待除外 | 待诊 | 待定 | 不除外 | 不能除外 | 不能排除 | 不排除 | 未排除 | 未除外 | 无法排除 |
         无法除外 | 不能完全排除 | 尚不能排除 | 尚不能除外 | 似见 | 似有 | 似可见 | 似乎 | 倾向 |
         拟诊 | 警惕 | 需排除 | 需除外 | 需与 | 性质待定 | 或许 | 也许 | 大概 | 似为 | 疑诊 |
-        不确定 | 不肯定
+        不确定 | 不肯定 | 是否 | 有无 | 有否 | 是否有 | 是否存在 | 能否 | 是不是 | 有没有 |
+        难以排除 | 难以除外 | 难以完全排除 | 不能完全除外 | 尚未排除 | 尚未除外 | 未能排除 |
+        未能除外 | 未完全排除 | 不能绝对排除 | 有待排除 | 有待除外 | 有待明确 | 有待确诊 | 未确诊 |
+        待确诊 | 待明确 | 待鉴别 | 待观察 | 需鉴别 | 需要排除 | 应排除 | 应除外 | 拟排除 | 拟除外 |
+        不否认 | 疑是 | 疑似有 | 怀疑有 | 可能有 | 可能是 | 可能存在 | 或为 | 貌似 | 好像 | 像是 |
+        可疑有 | 可疑为 | 高度怀疑 | 高度可疑 | 不完全除外 | 待除外诊断 | 尚不确定 | 似 | 待考
     """,
     Cue.QUESTION: "?",
     Cue.ASSERTION: """
-        there is | there are | there was | shows | show | showed | showing | shown | reveals |
-        reveal | revealed | with | has | have | had | presence of | demonstrates | presents with |
-        consistent with | indicating | indicates | indicative of | diagnosed with | diagnosis of |
-        associated with | accompanied by | due to | secondary to | because of | presenting |
-        remains | persistent | only | known | typical of | found | 可见 | 见 | 伴 | 伴有 | 有 |
-        见有 | 合并 | 提示 | 显示 | 诊断为 | 呈 | 仅见 | 仍见 | 仍可见 | 仍有 | 符合 | 发现 |
-        存在 | 另见 | 并见 | 查见 | 局部见 | 诊断
+
+        not without | no absence of | no lack of | not free of | not negative for | yes |
+        positive for | 不是没有 | 不是无 | 并非没有 | 并非无 | 并非未见 | 并非不存在 | 不无 |
+        非无 | 现有 | 现见 | 目前可见 | there is | there are | there was | shows | show | showed |
+        showing | shown | reveals | reveal | revealed | with | has | have | had | presence of |
+        demonstrates | presents with | consistent with | indicating | indicates | indicative of |
+        diagnosed with | diagnosis of | associated with | accompanied by | due to | secondary to |
+        because of | presenting | remains | persistent | only | known | typical of | found |
+        可见 | 见 | 伴 | 伴有 | 有 | 见有 | 合并 | 提示 | 显示 | 诊断为 | 呈 | 仅见 | 仍见 |
+        仍可见 | 仍有 | 符合 | 发现 | 存在 | 另见 | 并见 | 查见 | 局部见 | 诊断
     """,
     Cue.ASSERTED: """
+        not absent | is not absent | are not absent | not excluded by | positive | is positive |
+        are positive |
         present | is present | are present | seen | noted | visible | observed | detected |
         identified | is seen | are seen | evident | confirmed | was seen | were seen | 阳性 |
         明显可见
     """,
+    Cue.VERSUS: "vs | vs. | versus | v.s.",
     Cue.CONTRAST: """
         but | however | although | though | except | except for | apart from | aside from |
         other than | besides | whereas | while | yet | instead | nevertheless | despite | still |
@@ -132,7 +190,7 @@ CUES: dict[Cue, str] = {
     Cue.AND: "and | & | as well as | plus | 及 | 和 | 与 | 以及 | 并 | + | 、 | 亦",
     Cue.OR: "or | / | 或 | and/or | 或者 | 以及任何",
     Cue.COMMA: ",",
-    Cue.COLON: ":",
+    Cue.COLON: ": | =",
     Cue.PREPOSITION: """
         in | of | on | in the | of the | on the | within the | at | for the | affecting the |
         involving the
@@ -180,16 +238,35 @@ CUES: dict[Cue, str] = {
         以除外 | 明确 | 以便 | 明确有无 | 了解 | 排查
     """,
     Cue.HISTORY: """
-        history of | h/o | past history | past history of | family history | family history of |
+        history of | h/o | hx/o | pmhx | phx | pohx | pohx of | oculr hx | ocular history |
+        ocular history of | known history of | had | has had | past history | past history of |
         previous history of | previously | history | hx of | hx | medical history |
         prior history of | in the past | formerly | past medical history | presenting complaint |
         complains of | complaining of | clinical details | pmh | poh | past ocular history | 既往 |
-        既往史 | 既往有 | 曾 | 曾有 | 曾患 | 曾因 | 病史 | 家族史 | 以往 | 过去 | 既往曾 | 既往行 |
+        既往史 | 既往有 | 曾 | 曾有 | 曾患 | 曾因 | 病史 | 以往 | 过去 | 既往曾 | 既往行 |
         主诉 | 现病史
     """,
-    Cue.HISTORY_NEXT: "previous | prior | past | resolved previous | former",
+    Cue.FAMILY: """
+
+        family history | family history of | family history: | positive family history of |
+        strong family history of | fhx | fhx of | fh | fh of | f/h | f/h of | fam hx | fam hx of |
+        family hx | family hx of | fam history | family member | family members | mother |
+        father | brother | brothers | sister | sisters | sibling | siblings | maternal |
+        paternal | grandmother | grandfather | grandparent | grandparents | aunt | uncle |
+        cousin | parent | parents | relative | relatives | son | daughter | no family history of |
+        no fhx of | no fhx | no family history | denies family history of | 家族史 | 家族中 |
+        母亲 | 父亲 | 其母 | 其父 | 父母 | 兄弟 | 姐妹 | 兄妹 | 姐姐 | 哥哥 | 弟弟 | 妹妹 | 祖父 |
+        祖母 | 外祖母 | 外祖父 | 爷爷 | 奶奶 | 外公 | 外婆 | 家属 | 家人 | 亲属 | 儿子 | 女儿 |
+        其兄 | 其姐 | 其弟 | 其妹
+    """,
+    Cue.HISTORY_NEXT: """
+        previous | prior | past | resolved previous | former | s/p | sp | status post
+    """,
     Cue.HISTORY_LAST: """
-        years ago | year ago | months ago | 史 | 手术史 | 年前 | repaired | 病史多年
+
+        n/a | not assessed | 不详 | 未评估 | in the family | in family | runs in the family |
+        runs in family | in her family | in his family | years ago | year ago | months ago | 史 |
+        手术史 | 年前 | repaired | 病史多年
     """,
     Cue.HEADING: """
         impression: | impression : | imp: | imp : | diagnosis: | diagnosis : | dx: | dx : |
@@ -226,9 +303,15 @@ CUES: dict[Cue, str] = {
         no further | not changed | unchanged | no difference | not gradable | no image | no doubt |
         no view | no photograph | no treatment | no image available | not photographed |
         could not be imaged | normal tension | normal iop | normal intraocular pressure |
-        normal blood pressure | without treatment | no previous | no history of |
+        normal blood pressure | without treatment | non glaucomatous | no change in the |
         non contributory | with or without | not improved | not mydriatic | no mydriasis |
-        non mydriatic | 无变化 | 无明显变化 | 未见变化 | 未见明显变化 | 无改变 | 无法 | 无赤光 |
+        non mydriatic | 无变化 |
+
+
+
+
+        不仅 | 不但 | 不只 | 不仅有 | 不但有 |
+         未见变化 | 无改变 | 无法 | 无赤光 |
         无晶体 | 无晶状体 | 无灌注 | 无血管区 | 无灌注区 | 无创 | 无图像 | 无痛 | 部分吸收 |
         无好转 | 无进展 | 未见好转 | 无加重 | 未治疗 | 未拍摄 | 无法拍照 | 眼压正常 | 血压正常 |
         视力正常 | 正常眼压 | 无散瞳 | 免散瞳 | 非散瞳 | 非接触 | a/v | av ratio | va | bcva |
@@ -242,6 +325,15 @@ SIDES: dict[str, tuple[str, ...]] = {
     BOTH: tuple(both_eyes()),
     OTHER: OTHER_EYE,
 }
+_NOTHING = ("无", "未见", "没有", "未有")
+_CLEARLY = ("", "明显", "显著", "明确", "确切")
+_OTHERWISE = ("变化", "进展", "加重", "好转", "增多", "增加", "减少", "扩大", "改善", "恶化")
+#: Statements that nothing changed: they deny nothing that was there.
+UNCHANGED = (
+    *map("".join, itertools.product(_NOTHING, _CLEARLY, _OTHERWISE)),
+    *("无改变", "无明显改变", "无显著改变", "没有改变", "没有明显改变", "较前无改变"),
+)
+
 #: Sides whose letters are words too: they count in capitals only.
 SIDES_IN_CAPITALS: dict[str, tuple[str, ...]] = {
     LEFT: tuple(pair.left for pair in IN_CAPITALS),

@@ -66,8 +66,8 @@ BOTH_EYES = (
 )
 BOTH_IN_CAPITALS = ("be", "b/e", "bes")
 #: Between the sides of a pair they make both of it: "L>R", "OD and OS", "左眼重于右眼".
-_JOINTS = ("and", "&", "/", "+", ">", "<", "=", "≥", "≤", ">>", "<<")
-_JOINTS_ZH = ("及", "和", "与", ">", "<", "=", "重于", "轻于", "较", "比")
+_JOINTS = ("and", "or", "&", "/", "+", ">", "<", "=", "≥", "≤", ">>", "<<")
+_JOINTS_ZH = ("及", "和", "与", "或", ">", "<", "=", "重于", "轻于", "较", "比")
 _JOINED_ZH = (Pair("左", "右"), Pair("左眼", "右眼"))
 _JOINED = (
     *(Pair("left", "right"), Pair("left eye", "right eye"), Pair("os", "od"), Pair("l", "r")),

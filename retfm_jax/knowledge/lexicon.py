@@ -7,17 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from retfm_jax.knowledge.cues import (
+    ABSENT,
     ANATOMY,
     BARE_SIDES,
     CUES,
     GRADE_WORDS,
     NORMAL_PARTS,
+    PRESENT,
     SIDES,
     SIDES_IN_CAPITALS,
     STAGES,
+    UNCERTAIN,
+    UNCHANGED,
     Cue,
 )
 from retfm_jax.knowledge.normalise import SPELLINGS, fold, normalise
+from retfm_jax.knowledge.signs import (
+    ABSENT_MARK,
+    DENIAL_MARK,
+    MARKS,
+    PRESENT_MARK,
+    UNCERTAIN_MARK,
+    mark_signs,
+)
 from retfm_jax.knowledge.trie import trie_pattern
 from retfm_jax.knowledge.vocabulary import Vocabulary
 
@@ -51,6 +63,7 @@ _CHINESE_VARIANTS = (
 _ENGLISH_VARIANTS = (
     *((folded, spelling) for spelling, folded in SPELLINGS),
     ("optic disc", "optic nerve head"),
+    ("status post", "s/p"),
     ("age related", "age relate"),
     ("diabetic retinopathy", "dr"),
     ("diabetic retinopathy", "diabetes retinopathy"),
@@ -177,9 +190,11 @@ class Lexicon:
           sentence: as the report has it; abbreviations of two letters need its capitals.
         """
         words, tokens = self.words, []
-        for match in self.pattern.finditer(normalise(sentence)):
+        for match in self.pattern.finditer(normalise(mark_signs(sentence))):
             word = match.group()
             start, end = match.span()
+            if word[0] in MARKS:
+                word = word[0]
             entry = words.get(word) or words.get(word.replace(" ", "").replace("\n", ""))
             cue, payload = entry or (Cue.NUMBER, float(word.replace(",", ".")))
             if cue is Cue.ABBREVIATION or cue is Cue.SIDE_CAPITALS:
@@ -211,6 +226,7 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
             add((v for term in terms for v in _variants(term)), Cue.CONDITION, conditions)
     for cue, listed in CUES.items():
         add(_split(listed), cue)
+    add(UNCHANGED, Cue.IGNORED)
     for cue, sides in (
         (Cue.SIDE, SIDES),
         (Cue.SIDE_CAPITALS, SIDES_IN_CAPITALS),
@@ -234,6 +250,12 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
             add(_variants(term), Cue.CONDITION, (condition.id,))
     if "large_cup" in vocabulary:
         add(_enlarged_cups(), Cue.CONDITION, ("large_cup",))
+    words |= {
+        ABSENT_MARK: (Cue.SIGN, ABSENT),
+        PRESENT_MARK: (Cue.SIGN, PRESENT),
+        UNCERTAIN_MARK: (Cue.SIGN, UNCERTAIN),
+        DENIAL_MARK: (Cue.NEGATION, None),
+    }
     return Lexicon(words, _scanner(spelled))
 
 
@@ -244,6 +266,7 @@ def _scanner(words: Iterable[str]) -> re.Pattern[str]:
     first = "".join(sorted({re.escape(word[0]) for word in other}))
     return re.compile(
         r"(?<![\d.])(?:[01]?\.\d{1,2}|0,\d)(?!\d)"
+        rf"|{'|'.join(f'{mark}+' for mark in MARKS)}"
         rf"|(?<![a-z0-9])(?=[a-z0-9]){trie_pattern(latin)}"
         # The set spares most positions the walk through the alternatives.
         rf"|(?=[{first}]){trie_pattern(other)}"

@@ -7,6 +7,8 @@ same span of the original. Terms are *folded* to one spelling, so that two of th
 import re
 import unicodedata
 
+from retfm_jax.knowledge.signs import DASHES
+
 # Traditional characters of the ophthalmic vocabulary; a converter for the whole language would be
 # a dependency for forty characters.
 _TRADITIONAL = str.maketrans(
@@ -20,8 +22,8 @@ _WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _SAME_LENGTH = {
     **_WIDTH,
     **{ord(blank): " " for blank in "\u00a0\u2002\u2003\u2009\u200b\u202f\u3000\ufeff\t\r\v\f_"},
-    # Hyphens and dashes only join words.
-    **{ord(dash): " " for dash in "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"},
+    # Hyphens and dashes only join words; those that mean "not there" are `signs`.
+    **{ord(dash): " " for dash in DASHES},
     **{ord(quote): "'" for quote in "\u2018\u2019\u00b4`"},
     ord("。"): ".",
     ord("．"): ".",

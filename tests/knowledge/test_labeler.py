@@ -9,6 +9,8 @@ import yaml
 from retfm_jax.data_builders.synthetic_fundus.population import LABELS, POPULATIONS, draw_patient
 from retfm_jax.data_builders.synthetic_fundus.reports import write_reports
 from retfm_jax.knowledge.labeler import Labeler
+from retfm_jax.knowledge.labels import label_reports
+from retfm_jax.knowledge.signs import DASHES
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 SIDES = {"left": "L:", "right": "R:", "both": "B:", None: ""}
@@ -40,6 +42,55 @@ def test_sentences(labeler, language):
         if said(labeler.label(text)) != set(expected.split())
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("dash", DASHES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}({})",
+        "{} ({})",
+        "{}（{}）",
+        "{}（ {} ）",
+        "{}[{}]",
+        "{}【{}】",
+        "{}: {}",
+        "{}：{}",
+        "{} {}",
+        "{}{}",
+    ],
+)
+def test_every_minus_in_every_bracket_is_absence(labeler, dash, form):
+    """Input methods offer a dozen characters for a minus, and two widths of brackets."""
+    for term, condition in (("drusen", "drusen"), ("出血", "retinal_haemorrhage")):
+        for end in ("", ".", "。", ", cataract (+)", "，白内障（＋）"):
+            labels = labeler.label(f"OD: {form.format(term, dash)}{end}")
+            assert labels.absent == (condition,), labels
+            assert labels.right == (("cataract",) if "c" in end or "白" in end else ())
+
+
+@pytest.mark.parametrize("dash", DASHES)
+def test_a_dash_between_words_denies_nothing(labeler, dash):
+    for text in (
+        f"drusen {dash} moderate",
+        f"{dash} drusen",
+        f"OD {dash} drusen",
+        f"出血 {dash} 右眼",
+    ):
+        assert labeler.label(text).patient, text
+
+
+def test_what_is_denied_or_not_the_patient_s_is_no_label_of_the_loss(labeler):
+    """A condition of the array is one that the report affirms or suspects."""
+    ids = labeler.vocabulary.ids
+    for sentence, expected in [(text, said) for _, text, said in SENTENCES["en"] + SENTENCES["zh"]]:
+        row = label_reports([sentence], labeler=labeler)[0]
+        affirmed = {word[word.find(":") + 1 :].lstrip("?") for word in expected.split()}
+        affirmed = {c for c in affirmed if c in labeler.vocabulary}
+        implied = {a for c in affirmed for a in labeler.vocabulary.ancestors(c)}
+        suspects = {"glaucoma_suspect", "glaucoma"}
+        found = {ids[column] for column in row.nonzero()[0]}
+        assert found - affirmed - implied <= suspects, sentence
 
 
 def test_every_term_says_its_condition(labeler):
