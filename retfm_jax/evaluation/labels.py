@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from retfm_jax.console import say
+from retfm_jax.data import cells, columns
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.pictures import save
 from retfm_jax.files import atomic_write
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
+
+#: A hostile line must not be endless.
+_LONGEST_LINE = 1 << 24
 
 #: Texts that a row may hold.
 TEXT_KEYS = ("report", "left", "right")
@@ -35,6 +39,7 @@ class LabelCounts:
         self.vocabulary = vocabulary
         self.reports = 0
         self.unknown = 0
+        self.empty = 0
         self.present: collections.Counter[str] = collections.Counter()
         self.uncertain: collections.Counter[str] = collections.Counter()
         self.pairs: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -80,7 +85,8 @@ def run(args: argparse.Namespace) -> None:
     save(draw(counts), picture)
     say(
         f"{counts.reports} reports labelled, {counts.unknown} of them say nothing that the "
-        f"vocabulary knows; labels are in {out}, their frequencies in {picture}"
+        f"vocabulary knows ({counts.empty} are empty); labels are in {out}, their frequencies in "
+        f"{picture}"
     )
 
 
@@ -89,11 +95,14 @@ def _label(
 ) -> None:
     size = source.stat().st_size
     with tqdm(total=size, desc="labelling", unit="B", unit_scale=True) as progress:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             progress.update(len(line))
             if not line.strip():
                 continue
+            if len(line) == _LONGEST_LINE:
+                raise UserError(f"{source}, line {number}: more than {_LONGEST_LINE >> 20} MiB")
             texts = _texts(line, f"{source}, line {number}")
+            counts.empty += not any(texts.values())
             labels = labeler.label_sides(**texts)
             counts.add(labels)
             written.write(json.dumps(labels.to_dict(), ensure_ascii=False) + "\n")
@@ -102,39 +111,44 @@ def _label(
 
 
 def _texts(line: bytes, where: str) -> dict[str, str]:
-    """The texts of one row, absent ones left out."""
+    """The texts of one row, empty where it says so; absent ones left out."""
     try:
-        row: Any = json.loads(line.decode("utf-8-sig"))
+        row: Any = cells.parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error}); write one object a line") from error
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: expected an object with 'report', or 'left' and 'right'")
-    texts = {key: row[key] for key in TEXT_KEYS if row.get(key) is not None}
-    if not texts:
+    absent = [key for key in TEXT_KEYS if key not in row]
+    nothing = len(absent) == len(TEXT_KEYS)
+    # Beside one eye the other is meant; beside both, another text is no matter.
+    wanted = absent if nothing else [key for key in absent if key != "report"]
+    near = {key: columns.meant(key, wanted) for key in row if key not in TEXT_KEYS}
+    found = [f"{key!r} (did you mean {meant!r}?)" for key, meant in near.items() if meant]
+    if nothing or (found and "report" in absent):
         raise UserError(
-            f"{where}: none of {', '.join(map(repr, TEXT_KEYS))} is there; "
-            f"found {', '.join(map(repr, row)) or 'an empty object'}"
+            f"{where}: none of {', '.join(map(repr, wanted))} is there; "
+            f"found {', '.join(found or map(repr, row)) or 'an empty object'}"
         )
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise UserError(f"{where}: {key!r} must be text, not {text!r}")
-    return texts
+    for key in TEXT_KEYS:
+        if not isinstance(row.get(key), str | None):
+            raise UserError(f"{where}: {key!r} must be text, not {row[key]!r}")
+    return {key: cells.text(row[key]) for key in TEXT_KEYS if key in row}
 
 
 def draw(counts: LabelCounts) -> Figure:
     """Label frequencies as bars, and how often a label comes with another as a matrix."""
-    bars, cells = counts.most_common(_BARS), counts.most_common(_CELLS)
+    bars, pairs = counts.most_common(_BARS), counts.most_common(_CELLS)
     names = {c: counts.vocabulary[c].name["en"] for c in bars}
-    height = 1.6 + 0.24 * max(len(bars), len(cells), 4)
+    height = 1.6 + 0.24 * max(len(bars), len(pairs), 4)
     figure = Figure(figsize=(15, max(height, 6)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     figure.suptitle(
         f"{counts.reports} reports, {counts.unknown} without any known label", fontsize=11
     )
     _draw_bars(left, counts, bars, names)
-    _draw_matrix(right, counts, cells, names)
+    _draw_matrix(right, counts, pairs, names)
     return figure
 
 

@@ -51,6 +51,16 @@ def test_a_row_of_labels_for_a_row_of_texts(tmp_path, run_label, capsys):
     assert "3 reports labelled, 1 of them" in capsys.readouterr().out
 
 
+def test_reports_that_are_empty_cells_are_counted(tmp_path, run_label, capsys):
+    empty = [row(report=None), row(report="nan"), row(report="无"), row(left="-", right="N/A")]
+    source = write(tmp_path, row(report="drusen"), *empty, row(left="drusen", right=None, text="x"))
+    found = run_label(source, tmp_path / "out.jsonl")
+    assert [len(labels["patient"]) for labels in found] == [1, 0, 0, 0, 0, 1]
+    assert "6 reports labelled, 4 of them say nothing that the vocabulary knows (4 are empty)" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+
+
 def test_ones_own_vocabulary(tmp_path, run_label):
     own = tmp_path / "own.yaml"
     own.write_text("- id: blue_dot\n  name: {en: blue dot}\n", encoding="utf-8")
@@ -69,6 +79,14 @@ def test_ones_own_vocabulary(tmp_path, run_label):
         (b"{}", "an empty object"),
         (b'{"report": 3}', "'report' must be text, not 3"),
         (b'{"report": "\xff"}', "not UTF-8"),
+        (b'{"report": "mild \\ud800 NPDR"}', "half of a character"),
+        (b'{"report": "x", "y": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"report": "x", "report": "y"}', "'report' stands twice"),
+        (b'{"report": "x", "n": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"Report": "drusen"}', "found 'Report' .did you mean 'report'"),
+        (b'{"left": "drusen", "right_eye": "cataract"}', "'right_eye' .did you mean 'right'"),
+        (b'{"report": ["drusen"]}', "'report' must be text"),
+        (b'{"report": "' + b"x" * (1 << 24) + b'"}', "more than 16 MiB"),
     ],
 )
 def test_a_bad_row_is_named_and_nothing_is_written(tmp_path, run_label, line, message):
