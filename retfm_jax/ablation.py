@@ -15,10 +15,10 @@ from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_di
 from retfm_jax.console import Table, say
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
+from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import write_json
 from retfm_jax.model import load
 
@@ -140,7 +140,7 @@ def ablate(
         },
     }
     write_json(workdir / "ablation.json", document)
-    pictures.save(draw(spreads), workdir / "ablation.png")
+    save(draw(spreads), workdir / "ablation.png")
     title = f"{document['dataset']}, {split}: mean ± standard deviation of {len(seeds)} seeds"
     table(spreads, title).show()
     say(*(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")))
@@ -195,11 +195,11 @@ def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
     return columns
 
 
+@plain_style()
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
     metrics = _shown(spreads)
-    size = 1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     places = range(len(spreads))
     shared, names = _short(metrics)
@@ -212,7 +212,7 @@ def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
         panel.set_title(name, fontsize=9)
         panel.grid(axis="x", color="#d9dde2")
         panel.set_axisbelow(True)
-    panels[0].set_yticks(list(places), list(spreads))
+    panels[0].set_yticks(list(places), [words(name) for name in spreads])
     panels[0].set_ylim(len(spreads) - 0.5, -0.5)
     return figure
 

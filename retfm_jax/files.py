@@ -240,10 +240,13 @@ def _open_stream(path: pathlib.Path, mode: str) -> Iterator[IO]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically, with non-ASCII text left readable."""
+    """Writes `value` as indented JSON, atomically, with non-ASCII text left readable.
+
+    A lone surrogate, which UTF-8 cannot hold, stands as its JSON escape.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def read_json(path: PathLike) -> Any:

@@ -5,27 +5,23 @@ import collections
 import dataclasses
 import hashlib
 import json
-import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from retfm_jax.config import TextConfig
 from retfm_jax.console import Table, say
 from retfm_jax.data import images
+from retfm_jax.data.contact_sheet import write_contact_sheet
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.splits import SPLITS
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write, write_json
+from retfm_jax.files import PathLike, as_path, write_json
 
-#: Records on a contact sheet, evenly spaced through the split.
-_SHOWN = 24
 #: Token counts end here: BERT has no more positions, and a row of this length is kept per text.
 _LONGEST = 512
 #: How many ids of one fault a report names.
@@ -66,19 +62,19 @@ def run_check(args: argparse.Namespace) -> None:
     if report["broken"]:
         raise UserError(
             f"{report['dataset']}: {'; '.join(report['broken'])}; the ids are in "
-            f"{Path(args.out) / 'check.json'}"
+            f"{as_path(args.out) / 'check.json'}"
         )
 
 
 def check_dataset(
-    name_or_folder: str, data_dir: str, split: str | None, out: str | Path
+    name_or_folder: str, data_dir: str, split: str | None, out: PathLike
 ) -> dict[str, Any]:
     """Reads and decodes every record of a dataset.
 
     Args:
       name_or_folder, data_dir: see `sources.open_dataset`.
       split: the split to check, None for all.
-      out: folder of `check.json` and `<split>.png`.
+      out: folder of `check.json`, `<split>.png` and `<split>.html`.
 
     Returns:
       What `check.json` holds: "splits" (split -> numbers), "across_splits", "broken" (sentences).
@@ -94,8 +90,7 @@ def check_dataset(
         source = open_dataset(name_or_folder, name, data_dir)
         facts[name] = _facts(source)
         numbers[name] = _count(source, facts[name], tokenizer, limit)
-        file = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-        draw_contact_sheet(source, Path(out) / f"{file}.png")
+        write_contact_sheet(source, as_path(out))
     across = _across(facts)
     report = {
         "dataset": source.name,
@@ -105,7 +100,7 @@ def check_dataset(
         "across_splits": across,
         "broken": _broken(numbers, across),
     }
-    write_json(Path(out) / "check.json", report)
+    write_json(as_path(out) / "check.json", report)
     return report
 
 
@@ -322,90 +317,3 @@ def _print(report: dict[str, Any]) -> None:
         if found["count"]:
             example = json.dumps(found["first"][0], ensure_ascii=False)
             say(f"{found['count']} {what} in more than one split, such as {example}")
-
-
-def draw_contact_sheet(source: RecordSource, path: str | Path) -> None:
-    """Draws records of a split with their texts and labels, evenly spaced through it, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = np.unique(np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int))
-    columns = 4 if source.kind == "patient" else 6
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(16, 0.5 + (2.9 if source.kind == "patient" else 3.6) * rows), dpi=80)
-    FigureCanvasAgg(figure)
-    layout = "; right eye, left eye" if source.kind == "patient" else ""
-    figure.suptitle(
-        f"{source.name}, {source.split}: {len(shown)} of {len(source)} records{layout}",
-        x=0.01, y=0.998, ha="left", va="top", fontsize=12,
-    )  # fmt: skip
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    width = 62 if source.kind == "patient" else 40
-    for axes in grid:
-        axes.axis("off")
-    for axes, index in zip(grid, shown, strict=False):
-        record = source[int(index)]
-        axes.imshow(_tile(record))
-        text = record.report if isinstance(record, PatientRecord) else record.caption
-        # A record id may hold a dollar sign, which matplotlib would take for mathematics.
-        axes.set_title(record.record_id[:48], fontsize=9, loc="left", parse_math=False)
-        words, font = _legible(text)
-        lines = textwrap.wrap(words, width if font is None else width // 2, max_lines=4)
-        labels = ", ".join(_label_words(record, source.label_names)) or "-"
-        below = "\n".join([*lines, *textwrap.wrap(f"[{labels}]", width, max_lines=2)])
-        axes.text(
-            0, -0.03, below, transform=axes.transAxes, va="top", fontsize=7.5, parse_math=False,
-            **({"font": font} if font else {}),
-        )  # fmt: skip
-    figure.subplots_adjust(0.01, 0.06, 0.99, 0.96 if rows > 1 else 0.85, 0.05, 0.42)
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", facecolor="white")
-
-
-def _label_words(record: PatientRecord | ImageRecord, names: Sequence[str]) -> list[str]:
-    words = [names[index] for index in np.flatnonzero(record.labels > 0)]
-    return words or list(getattr(record, "categories", ()))
-
-
-def _tile(record: PatientRecord | ImageRecord) -> UInt8[np.ndarray, "side width 3"]:
-    if isinstance(record, ImageRecord):
-        return _thumbnail(record.image)
-    # The patient's right eye stands on the left, as facing the patient.
-    return np.concatenate([_thumbnail(record.right), _thumbnail(record.left)], axis=1)
-
-
-def _thumbnail(data: bytes, side: int = 224) -> UInt8[np.ndarray, "side side 3"]:
-    import cv2
-
-    tile = np.full((side, side, 3), 235, np.uint8)
-    try:
-        image = images.decode(data, "thumbnail") if data else None
-    except UserError:
-        image = None
-    if image is None:
-        text = "no image" if not data else "undecodable"
-        cv2.putText(tile, text, (40, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1)
-        return tile
-    scale = side / max(image.shape[:2])
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
-    tile[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return tile
-
-
-def _legible(texts: dict[str, str]) -> tuple[str, Any]:
-    """A record's text and the font it needs: English first, Chinese where a font can draw it."""
-    if texts.get("en") or not texts.get("zh"):
-        return texts.get("en", ""), None
-    font = _chinese_font()
-    return (texts["zh"], font) if font else ("(a Chinese text; no installed font draws it)", None)
-
-
-def _chinese_font() -> Any:
-    from matplotlib import font_manager
-
-    for entry in font_manager.fontManager.ttflist:
-        if ord("眼") in font_manager.get_font(entry.fname).get_charmap():
-            return font_manager.FontProperties(fname=entry.fname, size=7.5)
-    return None

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from retfm_jax.config import EvaluationConfig
@@ -30,7 +29,7 @@ from retfm_jax.evaluation.tasks import (
     unknown_classes,
 )
 from retfm_jax.evaluation.zero_shot import zero_shot
-from retfm_jax.files import atomic_write, write_json
+from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 
 #: Protocols that learn from cached embeddings of the training split.
 ON_EMBEDDINGS: dict[str, Callable[[Support], Predictor]] = {
@@ -138,7 +137,7 @@ def evaluate(
     dataset: str,
     data_dir: str,
     split: str,
-    out: str | Path,
+    out: PathLike,
     options: Options = Options(),
 ) -> dict[str, Any]:
     """Runs protocols and writes `out` (JSON), pictures (PNG) and an HTML page beside it.
@@ -158,7 +157,7 @@ def evaluate(
       UserError: a protocol is unknown or cannot run on this data.
     """
     check_protocols(protocols)
-    out = Path(out)
+    out = as_path(out)
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the numbers are written as JSON, name a .json file")
     evaluation: EvaluationConfig = model.config.evaluation

@@ -1,16 +1,13 @@
 """One self-contained HTML page of an evaluation: tables, curves and galleries in one file."""
 
-import base64
-import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 
-from retfm_jax.data.records import PatientRecord
+from retfm_jax import figures, markup
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.bootstrap import Estimate
 from retfm_jax.evaluation.pictures import readable
@@ -24,37 +21,6 @@ from retfm_jax.evaluation.report import (
 )
 from retfm_jax.evaluation.retrieval import RECALL_AT
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: #22262b;
-  max-width: 1400px; margin: 2.5rem auto; padding: 0 1.5rem; background: #fff; }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: 1.4rem;
-  border-top: 1px solid #d9dde2; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p.sub { color: #5a6470; margin: 0 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
-th, td { padding: .32rem .55rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 2px solid #22262b; font-weight: 600; }
-tbody td { border-bottom: 1px solid #e7eaee; vertical-align: top; }
-thead th { white-space: normal; vertical-align: bottom; }
-td small { display: block; color: #5a6470; font-size: .8em; line-height: 1.2; }
-img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
-.pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-.pair img { max-width: min(600px, 48%); }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem; }
-figure { margin: 0; font-size: .82rem; }
-figure .eyes { display: flex; gap: 4px; background: #000; border-radius: 4px; overflow: hidden; }
-figure .eyes img { width: 100%; min-width: 0; object-fit: contain; }
-figcaption small { color: #5a6470; display: block; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .88rem; }
-dt { color: #5a6470; } dd { margin: 0; }
-nav a { margin-right: 1.2rem; }
-a { color: #1f5fa8; }
-"""
-
 
 def page(results: Results, document: dict[str, Any]) -> str:
     """The page.
@@ -64,46 +30,25 @@ def page(results: Results, document: dict[str, Any]) -> str:
     """
     method = document["model"]["method"]
     parts = [
-        f"<h1>{_text(results.data)}</h1>",
-        f'<p class="sub">{_text(method)} · {document["data"]["records"]} records · '
+        f'<p class="sub">{markup.text(method)} · {document["data"]["records"]} records · '
         "95% intervals from a bootstrap by patient</p>",
     ]
     names = [section.title for section in results.sections]
     names += [f"retrieval, {LANGUAGE_NAMES[language]} reports" for language in results.retrievals]
     if len(names) > 1:
-        links = "".join(f'<a href="#s{i}">{_text(name)}</a>' for i, name in enumerate(names))
+        links = "".join(f'<a href="#s{i}">{markup.own(name)}</a>' for i, name in enumerate(names))
         parts.append(f"<nav>{links}</nav>")
     if results.sections:
         parts.append("<h3>Protocols</h3>" + _protocols(results.sections))
     if results.retrievals:
         parts.append("<h3>Retrieval</h3>" + _retrievals(results))
     for place, section in enumerate(results.sections):
-        parts.append(f'<h2 id="s{place}">{_text(section.title)}</h2>' + _section(section))
+        parts.append(f'<h2 id="s{place}">{markup.own(section.title)}</h2>' + _section(section))
     for number, language in enumerate(results.retrievals, start=len(results.sections)):
-        picture = _png(results.gallery(language), "retrieval gallery")
-        parts.append(f'<h2 id="s{number}">{_text(names[number])}</h2>{picture}')
+        heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
+        parts.append(heading + _gallery(results, language))
     parts.append("<h2>Settings</h2>" + _settings(document))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(results.data)}</title><style>{_STYLE}</style></head>\n"
-        f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
-    )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return markup.page(results.data, parts)
 
 
 def _protocols(sections: Sequence[Section]) -> str:
@@ -116,7 +61,7 @@ def _protocols(sections: Sequence[Section]) -> str:
         ]
         for section in sections
     ]
-    return _table(["protocol", *(title for _, title in columns), "samples"], rows)
+    return _rows(["protocol", *(title for _, title in columns), "samples"], rows)
 
 
 def _retrievals(results: Results) -> str:
@@ -125,7 +70,42 @@ def _retrievals(results: Results) -> str:
         for language, found in results.retrievals.items()
         for direction, recalls in found.recalls.items()
     ]
-    return _table(["query", *(f"recall at {k}" for k in RECALL_AT), "records"], rows)
+    return _rows(["query", *(f"recall at {k}" for k in RECALL_AT), "records"], rows)
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return markup.table(header, [[_cell(cell) for cell in row] for row in rows])
+
+
+def _gallery(results: Results, language: str) -> str:
+    """Photographs with the reports found for them, each in its own language and as text."""
+    split, retrieval = results.split, results.retrievals[language]
+    parts = [f'<p class="sub">{markup.text(pictures.recall_in_words(retrieval))}</p>']
+    for query in pictures.queries(split, retrieval):
+        answers = "".join(
+            f'<li><span class="{"right" if answer.right else "wrong"}">'
+            f"{'own' if answer.right else 'another'} {answer.similarity:.2f}</span> "
+            f"{markup.own(answer.text, 'report')}</li>"
+            for answer in query.answers
+        )
+        record = split.records[query.row]
+        parts.append(
+            f'<div class="query"><figure>{_eyes(record)}<figcaption>{markup.own(record.record_id)}'
+            f"<small>own report at rank {query.rank}</small></figcaption></figure>"
+            f"<ol>{answers}</ol></div>"
+        )
+    return "\n".join(parts)
+
+
+def _eyes(record: PatientRecord | ImageRecord, eye: str | None = None) -> str:
+    """The photographs of a record, or that of one eye."""
+    parts = []
+    for name, data in pictures.photographs(record):
+        if eye in (None, name):
+            found = pictures.shown(data, record.record_id)
+            words = isinstance(found, str)
+            parts.append(f"<span>{name} {found}</span>" if words else markup.photograph(found))
+    return f'<div class="eyes">{"".join(parts)}</div>'
 
 
 def _section(section: Section) -> str:
@@ -156,12 +136,15 @@ def _section(section: Section) -> str:
 def _classes(section: Section) -> str:
     classes = section.measured.metrics.classes
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
-    rows = [[readable(label), *(row.get(name) for name in names)] for label, row in classes.items()]
+    rows = [
+        [pictures.class_name(label), *(row.get(name) for name in names)]
+        for label, row in classes.items()
+    ]
     rows += [
-        [readable(label), why, *[""] * (len(names) - 1)]
+        [pictures.class_name(label), why, *[""] * (len(names) - 1)]
         for label, why in section.measured.metrics.left_out.items()
     ]
-    return _table(["class", *map(readable, names)], rows)
+    return _rows(["class", *map(readable, names)], rows)
 
 
 def _cell(value: Any) -> str:
@@ -173,15 +156,11 @@ def _cell(value: Any) -> str:
         return "–" if value["mean"] is None else f"{value['mean']:.3f}{spread}"
     if isinstance(value, Estimate):
         return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
-    return _text(value)
+    return markup.own(value)
 
 
 def _mistake(section: Section, mistake: Mistake) -> str:
     record = section.records[mistake.row]
-    shown = pictures.photographs(record)
-    if mistake.eye is not None:
-        shown = [(eye, data) for eye, data in shown if eye == mistake.eye]
-    images = "".join(_photograph(data, record.record_id) for _, data in shown if data)
     where = record.record_id
     if isinstance(record, PatientRecord):
         where += f", {mistake.eye} eye" if mistake.eye else ""
@@ -189,31 +168,19 @@ def _mistake(section: Section, mistake: Mistake) -> str:
         # The eye of a patient, or a file in its folder.
         where = "/".join(where.replace("\\", "/").split("/")[-2:])
     return (
-        f'<figure><div class="eyes">{images}</div><figcaption>{_text(mistake.text)}'
-        f"<small>{_text(where)}</small></figcaption></figure>"
+        f"<figure>{_eyes(record, mistake.eye)}<figcaption>{markup.own(mistake.text)}"
+        f"<small>{markup.own(where)}</small></figcaption></figure>"
     )
 
 
-def _photograph(data: bytes, name: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pictures.thumbnail(data, name)).save(buffer, "JPEG", quality=85)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="" src="data:image/jpeg;base64,{encoded}">'
-
-
 def _figure(figure: Figure, alt: str) -> str:
-    return _png(pictures.png(figure), alt)
-
-
-def _png(picture: bytes, alt: str) -> str:
-    encoded = base64.b64encode(picture).decode()
-    return f'<img class="figure" alt="{_text(alt)}" src="data:image/png;base64,{encoded}">'
+    return markup.figure(figures.png(figure), alt)
 
 
 def _settings(document: dict[str, Any]) -> str:
     entries = document["data"] | document["settings"]
     rows = "".join(
-        f"<dt>{_text(readable(name))}</dt><dd>{_text(_plain(value))}</dd>"
+        f"<dt>{markup.text(readable(name))}</dt><dd>{markup.own(_plain(value))}</dd>"
         for name, value in entries.items()
         if value not in (None, {}, [], ())
     )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from retfm_jax.console import say
 from retfm_jax.data import cells, columns
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.pictures import save
+from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import atomic_write
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
@@ -137,12 +137,13 @@ def _texts(line: bytes, where: str) -> dict[str, str]:
     return {key: cells.text(row[key]) for key in TEXT_KEYS if key in row}
 
 
+@plain_style()
 def draw(counts: LabelCounts) -> Figure:
     """Label frequencies as bars, and how often a label comes with another as a matrix."""
     bars, pairs = counts.most_common(_BARS), counts.most_common(_CELLS)
-    names = {c: counts.vocabulary[c].name["en"] for c in bars}
+    names = {c: words(counts.vocabulary[c].name["en"]) for c in bars}
     height = 1.6 + 0.24 * max(len(bars), len(pairs), 4)
-    figure = Figure(figsize=(15, max(height, 6)), layout="constrained")
+    figure = new_figure(15, max(height, 6))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     figure.suptitle(
         f"{counts.reports} reports, {counts.unknown} without any known label", fontsize=11

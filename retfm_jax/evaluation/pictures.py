@@ -1,28 +1,27 @@
 """ROC and PR curves, calibration, confusion matrix and galleries as matplotlib figures."""
 
-import functools
-import io
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 from sklearn import metrics as sk
 
+from retfm_jax import fonts
 from retfm_jax.data import images
+from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics import CALIBRATION_BINS, calibration_bins
 from retfm_jax.evaluation.predictions import Measured
 from retfm_jax.evaluation.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
-from retfm_jax.files import atomic_write
+from retfm_jax.figures import new_figure, plain_style, words, wrapped
+from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 _INK, _GRID, _ACCENT, _RIGHT, _WRONG = "#22262b", "#d9dde2", "#1f5fa8", "#1e7d46", "#b3382c"
 # Distinct in hue and lightness, so that neighbours in a legend are told apart in greyscale too.
@@ -33,12 +32,6 @@ _COLOURS = (
 _ACRONYMS = frozenset(
     "aca amd auroc brao brvo cnv crao crvo f1 irma npdr pdr rnfl rpe vkh".split()  # noqa: SIM905
 )
-#: Families that hold Chinese characters, as common systems name them.
-_CJK_FAMILIES = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
-    "PingFang SC", "Hiragino Sans GB", "Heiti SC", "Microsoft YaHei", "SimHei",
-    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans CJK JP",
-)  # fmt: skip
 
 
 class Answer(NamedTuple):
@@ -47,33 +40,6 @@ class Answer(NamedTuple):
     text: str
     similarity: float
     right: bool
-
-
-@functools.cache
-def cjk_family() -> str | None:
-    """An installed font family with Chinese characters, None where there is none."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return next((family for family in _CJK_FAMILIES if family in installed), None)
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG, atomically."""
-    with atomic_write(path, "wb") as file:
-        file.write(png(figure))
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, facecolor="white")
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _clean(axes: Axes, title: str, x: str, y: str) -> None:
@@ -90,26 +56,40 @@ def _clean(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def readable(name: str) -> str:
-    """The id of a class or a metric as words."""
-    words = name.split("_")
-    return " ".join(word.upper() if word in _ACRONYMS else word for word in words)
+    """The id of a condition or of a metric as words."""
+    return " ".join(part.upper() if part in _ACRONYMS else part for part in name.split("_"))
 
 
+def class_name(name: str) -> str:
+    """A class in words: a condition's id is read out, any other name is as somebody gave it."""
+    return readable(name) if name in load_vocabulary() else name
+
+
+def class_labels(names: Sequence[str]) -> list[str]:
+    """Classes as they are plotted: told apart by numbers where no font draws their names."""
+    labels = [words(class_name(name), 40) for name in names]
+    return [
+        f"class {place} {label}" if fonts.UNDRAWN in label or labels.count(label) > 1 else label
+        for place, label in enumerate(labels, 1)
+    ]
+
+
+@plain_style()
 def curves(levels: Mapping[str, Measured], title: str) -> Figure:
     """ROC and precision-recall curves of every class, a row of panels for each level.
 
     Args:
       levels: what was measured by the name of its level or protocol.
     """
-    figure = _figure(13, 0.5 + 4.2 * len(levels))
-    figure.suptitle(title, fontsize=13, x=0.01, ha="left", color=_INK)
+    figure = new_figure(13, 0.5 + 4.2 * len(levels))
+    figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
     grid = figure.subplots(len(levels), 2, squeeze=False)
     for (level, measured), (roc, pr) in zip(levels.items(), grid, strict=True):
         predictions, classes = measured.predictions, measured.metrics.classes
         overall = measured.overall
         _clean(
             roc,
-            f"{level}\nmacro AUROC {overall['auroc']}",
+            f"{words(level, 70)}\nmacro AUROC {overall['auroc']}",
             "1 − specificity",
             "sensitivity",
         )
@@ -122,6 +102,8 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
         roc.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
         ranked = [name for name in predictions.names if "auroc" in classes.get(name, {})]
         ranked.sort(key=lambda name: -classes[name]["auroc"].value)
+        labels = class_labels(predictions.names)
+        legends: dict[Axes, list[tuple[Line2D, str]]] = {roc: [], pr: []}
         for name in ranked:
             column = predictions.names.index(name)
             known = predictions.labels[:, column] >= 0
@@ -134,29 +116,37 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
                 "linestyle": "-" if column < len(_COLOURS) else "--",
             }
             false, true, _ = sk.roc_curve(truth, scores, drop_intermediate=True)
-            roc.plot(false, true, label=f"{readable(name)}  {row['auroc']}", **style)
+            (line,) = roc.plot(false, true, **style)
+            legends[roc].append((line, f"{labels[column]}  {row['auroc']}"))
             precision, recall, _ = sk.precision_recall_curve(truth, scores)
-            pr.step(
-                recall,
-                precision,
-                where="post",
-                label=f"{readable(name)}  {row['average_precision']} of {truth.mean():.2f}",
-                **style,
-            )
+            (line,) = pr.step(recall, precision, where="post", **style)
+            share = f"{row['average_precision']} of {truth.mean():.2f}"
+            legends[pr].append((line, f"{labels[column]}  {share}"))
         for axes in (roc, pr):
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-            if ranked:
-                axes.legend(
-                    fontsize=7.5,
-                    frameon=False,
-                    loc="upper left",
-                    bbox_to_anchor=(1.01, 1.0),
-                    labelspacing=0.6,
-                    handlelength=1.6,
-                )
+            _legend(axes, legends[axes])
     return figure
 
 
+def _legend(axes: Axes, entries: Sequence[tuple[Line2D, str]]) -> None:
+    if not entries:
+        return
+    # Matplotlib leaves out labels that begin with an underscore: each is written afterwards.
+    legend = axes.legend(
+        [line for line, _ in entries],
+        ["."] * len(entries),
+        fontsize=7.5,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        labelspacing=0.6,
+        handlelength=1.6,
+    )
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(label)
+
+
+@plain_style()
 def calibration(measured: Measured, title: str) -> Figure:
     """Accuracy against confidence in bins of equal width, with the number of samples below."""
     predictions = measured.predictions
@@ -165,7 +155,7 @@ def calibration(measured: Measured, title: str) -> Figure:
     right = (truth == predicted).astype(np.float64)
     confidence = predictions.scores.max(1)
     bins = calibration_bins(confidence)
-    figure = _figure(5.2, 5.6)
+    figure = new_figure(5.2, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _clean(upper, f"{title}, expected error {error}", "", "accuracy")
     _clean(lower, "", "confidence (probability of the predicted class)", "samples")
@@ -180,11 +170,12 @@ def calibration(measured: Measured, title: str) -> Figure:
     return figure
 
 
+@plain_style()
 def confusion_matrix(measured: Measured, title: str) -> Figure:
     """Counts by true (row) and predicted class, shaded by the share of the row."""
     confusion, names = measured.metrics.confusion, measured.predictions.names
     side = 2.4 + 0.62 * len(names)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
@@ -199,7 +190,7 @@ def confusion_matrix(measured: Measured, title: str) -> Figure:
             fontsize=9,
             color="white" if shares[row, column] > 0.55 else _INK,
         )
-    labels = [readable(name) for name in names]
+    labels = class_labels(names)
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_xlabel("predicted", fontsize=9, color=_INK)
@@ -213,11 +204,19 @@ def confusion_matrix(measured: Measured, title: str) -> Figure:
 
 def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w 3"]:
     """A photograph with its long side scaled to at most `size`."""
-    from PIL import Image
-
     picture = Image.fromarray(images.decode(data, name, min_side=size))
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)
+
+
+def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
+    """A photograph as a thumbnail, or what is said in its place."""
+    if not data:
+        return "no image"
+    try:
+        return thumbnail(data, name)
+    except ImageError:
+        return "cannot be decoded"
 
 
 def photographs(record: PatientRecord | ImageRecord) -> list[tuple[str, bytes]]:
@@ -227,80 +226,103 @@ def photographs(record: PatientRecord | ImageRecord) -> list[tuple[str, bytes]]:
     return [("right", record.right), ("left", record.left)]
 
 
-def retrieval_gallery(
-    split: EmbeddedSplit,
-    retrieval: Retrieval,
-    shown_reports: Sequence[str] | None = None,
-    rows: int = 6,
-    answers: int = 3,
-    seed: int = 0,
-) -> Figure:
-    """Random patients with the reports that the model finds for them.
+class Query(NamedTuple):
+    """A record of the gallery with the reports that the model finds for it.
+
+    Attributes:
+      row: of the record in its split.
+      rank: place of its own report among all.
+    """
+
+    row: int
+    rank: int
+    answers: tuple[Answer, ...]
+
+
+def queries(
+    split: EmbeddedSplit, retrieval: Retrieval, count: int = 6, answers: int = 3, seed: int = 0
+) -> list[Query]:
+    """Random records with the reports that the model finds for them, in the reports' language.
 
     Args:
-      shown_reports: texts to print in place of the retrieved reports, e.g. the same reports in a
-        language for which there is a font; None prints the retrieved ones.
-      rows: patients.
+      count: of records.
       answers: reports for each.
-      seed: of the choice of patients.
+      seed: of the choice.
     """
     view = split.views[split.main_view]
     gallery = view.texts[retrieval.language][retrieval.rows]
     reports = split.reports[retrieval.language]
-    shown_reports = reports if shown_reports is None else shown_reports
-    rows = min(rows, len(retrieval.rows))
-    chosen = np.random.default_rng(seed).choice(len(retrieval.rows), rows, replace=False)
-    pictures = len(photographs(split.records[int(retrieval.rows[0])]))
-    family = cjk_family() or "DejaVu Sans"
-    figure = _figure(3.2 * pictures / 1.6 + 8.2, 2.05 * rows + 0.7)
-    recall = retrieval.recalls[DIRECTIONS[0]]
-    found = ", ".join(f"{recall[f'recall_at_{k}'].value:.2f} at {k}" for k in RECALL_AT)
-    figure.suptitle(
-        f"Reports found by image ({retrieval.language}): recall {found} among "
-        f"{len(retrieval.rows)} records",
-        fontsize=12,
-        x=0.01,
-        ha="left",
-        color=_INK,
-    )
-    grid = figure.subplots(rows, pictures + 1, squeeze=False, width_ratios=[1] * pictures + [4.4])
-    for query, line in zip(sorted(chosen), grid, strict=True):
+    count = min(count, len(retrieval.rows))
+    drawn = np.random.default_rng(seed).choice(len(retrieval.rows), count, replace=False)
+    found = []
+    for query in sorted(map(int, drawn)):
         row = int(retrieval.rows[query])
-        record = split.records[row]
-        for axes, (eye, data) in zip(line, photographs(record), strict=False):
-            axes.axis("off")
-            if data:
-                axes.imshow(thumbnail(data, record.record_id))
-            else:
-                axes.text(0.5, 0.5, f"no {eye} image", ha="center", va="center", fontsize=9)
-            label = f"{record.record_id}  {eye}" if eye != "left" else eye
-            axes.set_title(label, fontsize=8, color=_INK, pad=2)
         image = view.images[row]
         best = best_answers(image, gallery, retrieval.groups, answers)
-        _write_answers(
-            line[-1],
-            [
-                Answer(
-                    shown_reports[int(retrieval.rows[answer])],
-                    float(gallery[answer] @ image),
-                    bool(retrieval.groups[answer] == retrieval.groups[query]),
-                )
-                for answer in best
-            ],
-            int(retrieval.ranks[DIRECTIONS[0]][query]),
-            family,
+        read = tuple(
+            Answer(
+                reports[int(retrieval.rows[answer])],
+                float(gallery[answer] @ image),
+                bool(retrieval.groups[answer] == retrieval.groups[query]),
+            )
+            for answer in best
         )
+        found.append(Query(row, int(retrieval.ranks[DIRECTIONS[0]][query]), read))
+    return found
+
+
+def recall_in_words(retrieval: Retrieval) -> str:
+    """What the heading of a gallery says."""
+    recall = retrieval.recalls[DIRECTIONS[0]]
+    found = ", ".join(f"{recall[f'recall_at_{k}'].value:.2f} at {k}" for k in RECALL_AT)
+    return (
+        f"Reports found by image ({retrieval.language}): recall {found} among "
+        f"{len(retrieval.rows)} records"
+    )
+
+
+@plain_style()
+def retrieval_gallery(
+    split: EmbeddedSplit, retrieval: Retrieval, chosen: Sequence[Query]
+) -> Figure:
+    """Photographs of records with the reports that the model finds for them.
+
+    Args:
+      chosen: see `queries`.
+    """
+    pictures = len(photographs(split.records[chosen[0].row]))
+    figure = new_figure(3.2 * pictures / 1.6 + 8.2, 2.05 * len(chosen) + 0.7)
+    figure.suptitle(recall_in_words(retrieval), fontsize=12, x=0.01, ha="left", color=_INK)
+    widths = [1] * pictures + [4.4]
+    grid = figure.subplots(len(chosen), pictures + 1, squeeze=False, width_ratios=widths)
+    for query, line in zip(chosen, grid, strict=True):
+        record = split.records[query.row]
+        for axes, (eye, data) in zip(line, photographs(record), strict=False):
+            axes.axis("off")
+            picture = shown(data, record.record_id)
+            if isinstance(picture, str):
+                axes.text(0.5, 0.5, f"{eye} {picture}", ha="center", va="center", fontsize=9)
+            else:
+                axes.imshow(picture)
+            label = f"{words(record.record_id, 30)}  {eye}" if eye != "left" else eye
+            axes.set_title(label, fontsize=8, color=_INK, pad=2)
+        _write_answers(line[-1], query)
     return figure
 
 
-def _write_answers(axes: Axes, answers: Sequence[Answer], rank: int, family: str) -> None:
+def _write_answers(axes: Axes, query: Query) -> None:
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(
-        f"own report at rank {rank}", fontsize=8, loc="left", color=_INK, pad=2, fontstyle="italic"
+        f"own report at rank {query.rank}",
+        fontsize=8,
+        loc="left",
+        color=_INK,
+        pad=2,
+        fontstyle="italic",
     )
-    height = 1 / len(answers)
-    for place, answer in enumerate(answers):
+    height = 1 / len(query.answers)
+    for place, answer in enumerate(query.answers):
         top = 1 - place * height
         colour = _RIGHT if answer.right else _WRONG
         axes.plot([0.004, 0.004], [top - 0.04, top - height + 0.05], color=colour, linewidth=3)
@@ -312,16 +334,12 @@ def _write_answers(axes: Axes, answers: Sequence[Answer], rank: int, family: str
             color=colour,
             va="top",
         )
-        wide = any(ord(character) > 0x2E80 for character in answer.text)
-        text = textwrap.shorten(answer.text, 140 if wide else 270, placeholder=" …")
-        wrapped = textwrap.wrap(text, 50 if wide else 100, break_long_words=wide)
         axes.text(
             0.16,
             top - 0.03,
-            "\n".join(wrapped[:3]),
+            "\n".join(wrapped(answer.text, 100, 3)),
             fontsize=8,
             color=_INK,
             va="top",
-            family=[family, "DejaVu Sans"],
             linespacing=1.25,
         )

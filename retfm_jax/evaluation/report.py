@@ -1,10 +1,8 @@
 """What an evaluation found, as tables on the console and as pictures."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +12,11 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.bootstrap import Estimate
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
-from retfm_jax.evaluation.pictures import readable
+from retfm_jax.evaluation.pictures import class_name, readable
 from retfm_jax.evaluation.predictions import Measured, Predictions
 from retfm_jax.evaluation.retrieval import RECALL_AT, Retrieval
-from retfm_jax.files import atomic_write
+from retfm_jax.figures import save
+from retfm_jax.files import Path
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 #: Columns of the table over protocols, as far as they are measured.
@@ -77,13 +76,6 @@ class Results:
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     split: EmbeddedSplit | None = None
 
-    @functools.lru_cache(maxsize=len(LANGUAGE_NAMES))  # noqa: B019
-    def gallery(self, language: str) -> bytes:
-        """The retrieval gallery as a PNG, drawn once for the file and the page."""
-        shown = printable_reports(self.split, language)
-        figure = pictures.retrieval_gallery(self.split, self.retrievals[language], shown)
-        return pictures.png(figure)
-
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
     """The overall metrics that any section has."""
@@ -131,7 +123,7 @@ def _class_table(results: Results) -> Table:
             row = section.measured.metrics.classes.get(name, {})
             value: Estimate | None = row.get("auroc")
             cells.append("–" if value is None else f"{value.value:.3f}")
-        table.row(readable(name), *cells)
+        table.row(class_name(name), *cells)
     return table
 
 
@@ -141,23 +133,12 @@ def draw(results: Results, out: Path) -> list[Path]:
     if results.sections:
         shown = {section.title: section.measured for section in results.sections[:_CURVES]}
         written.append(out.with_suffix(".png"))
-        pictures.save(pictures.curves(shown, results.data), written[-1])
-    for language in results.retrievals:
+        save(pictures.curves(shown, results.data), written[-1])
+    for language, retrieval in results.retrievals.items():
         written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
-        with atomic_write(written[-1], "wb") as file:
-            file.write(results.gallery(language))
+        shown = pictures.queries(results.split, retrieval)
+        save(pictures.retrieval_gallery(results.split, retrieval, shown), written[-1])
     return written
-
-
-def printable_reports(split: EmbeddedSplit, language: str) -> Sequence[str]:
-    """Reports for which there is a font: without one for Chinese, their English counterparts."""
-    if language != "zh" or pictures.cjk_family():
-        return split.reports[language]
-    texts = split.reports.get("en", ("",) * len(split.record_ids))
-    return [
-        text or f"(report of {record}; no font for Chinese is installed)"
-        for text, record in zip(texts, split.record_ids, strict=True)
-    ]
 
 
 class Mistake(NamedTuple):
@@ -186,8 +167,8 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
         return [
             Mistake(
                 *predictions.samples[place],
-                f"{readable(predictions.names[predicted[place]])} {confidence[place]:.2f}, "
-                f"is {readable(predictions.names[truth[place]])}",
+                f"{class_name(predictions.names[predicted[place]])} {confidence[place]:.2f}, "
+                f"is {class_name(predictions.names[truth[place]])}",
             )
             for place in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
         ]
@@ -206,7 +187,8 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
             (misses[0], "missed", len(order) + 1 - rank[misses[0]]),
         ):
             if 2 * depth <= len(order):
-                text = f"{verb}: {readable(name)}, score {rank[place]} of {len(order)} from the top"
+                score = f"score {rank[place]} of {len(order)} from the top"
+                text = f"{verb}: {class_name(name)}, {score}"
                 found.append((depth / len(order), Mistake(*predictions.samples[place], text)))
     found.sort(key=lambda pair: pair[0])
     return [mistake for _, mistake in found[:count]]

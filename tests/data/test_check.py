@@ -74,3 +74,22 @@ def test_one_split_alone_can_be_checked(data_dir, tmp_path):
     assert counted["missing_eyes"] == 1
     with pytest.raises(UserError, match="has no split 'tset'"):
         check.check_dataset("pairs", str(data_dir), "tset", tmp_path)
+
+
+def test_the_contact_sheet_has_a_page_with_every_text_in_its_own_language(
+    tmp_path, make_dataset, make_jpeg
+):
+    texts = [
+        {"zh": "左眼：玻璃膜疣。", "en": "Drusen $5_{ $ <script>."},
+        {"zh": "右眼未见异常。" * 60},
+        {"en": "x" * 500},
+    ]
+    rows = [patient(n, make_jpeg(n), None, report=text) for n, text in enumerate(texts)]
+    make_dataset(tmp_path, "clinic", {"train": rows})
+    check.check_dataset("clinic", str(tmp_path), None, tmp_path / "out")
+    page = (tmp_path / "out/train.html").read_text(encoding="utf-8")
+    long = ("右眼未见异常。" * 60, "x" * 500)
+    for text in ("左眼：玻璃膜疣。", "Drusen $5_{ $ &lt;script&gt;.", *long):
+        assert text in page
+    with Image.open(tmp_path / "out/train.png") as sheet:
+        assert sheet.width > 1000

@@ -1,6 +1,7 @@
 """`retfm evaluate` from a folder or a split to numbers, pictures and a page."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -190,3 +191,33 @@ def test_training_on_nothing_new_is_refused(class_folder, tmp_path):
             split="test",
             out=tmp_path / "o.json",
         )
+
+
+def test_names_of_any_kind_come_out_as_they_are(tmp_path):
+    plain = ["IOP $5_{ $", "正常", "[bold]", "a_b\\frac^", "x" * 200]
+    names = [*plain, "<script>", os.fsdecode(b"\xff")]
+    root = tmp_path / "my <set> $"
+    for split in ("train", "test"):
+        for place, name in enumerate(names):
+            (root / split / name).mkdir(parents=True)
+            for number in range(2):
+                data = photograph(CLASSES[place % 4], 10 * place + number + 500 * (split == "test"))
+                (root / split / name / f"{number} $.png").write_bytes(data)
+    out = tmp_path / "o.json"
+    evaluate(
+        ColourModel(sees=0.2),
+        protocols=("linear_probe",),
+        dataset=str(root),
+        data_dir="",
+        split="test",
+        out=out,
+        options=Options(languages=("en",), draws=3),
+    )
+    classes = json.loads(out.read_text())["linear_probe"]["all data"]["folds"][0]["classes"]
+    assert set(classes) == set(names)
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+    html = out.with_suffix(".html").read_text()
+    assert "<script" not in html
+    for name in ("&lt;script&gt;", *plain):
+        assert name in html
+    assert "my &lt;set&gt; $" in html

@@ -1,8 +1,11 @@
-"""The most confident mistakes, tables over folds, and text for which there is no font."""
+"""The most confident mistakes, tables over folds, and galleries in their own languages."""
+
+import dataclasses
 
 import numpy as np
 from colour_world import CLASSES, ColourModel, patient
 
+from retfm_jax import figures, fonts
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.embeddings import embed_split
 from retfm_jax.evaluation.html import page
@@ -13,8 +16,8 @@ from retfm_jax.evaluation.report import (
     Section,
     console_tables,
     mistakes,
-    printable_reports,
 )
+from retfm_jax.evaluation.retrieval import retrieve
 
 
 def predictions(labels, scores, exclusive):
@@ -73,9 +76,57 @@ def test_on_the_page_an_interval_stands_below_its_number():
     assert "<set>" not in text
 
 
-def test_chinese_reports_are_shown_in_english_where_there_is_no_font(monkeypatch):
-    split = embed_split(ColourModel(), [patient(0, "drusen", None)], CLASSES, progress=False)
-    monkeypatch.setattr(pictures, "cjk_family", lambda: None)
-    assert printable_reports(split, "zh") == list(split.reports["en"])
-    monkeypatch.setattr(pictures, "cjk_family", lambda: "Noto Sans CJK SC")
-    assert printable_reports(split, "zh") == split.reports["zh"]
+def chinese_patients():
+    """Three patients with reports in both languages, one of them full of markup."""
+    reports = ("左眼：玻璃膜疣。", "<script>alert(1)</script> $x_{1}$ 正常 & 😀", "右眼\n白内障。")
+    records = [
+        dataclasses.replace(
+            patient(number, "drusen", "cataract"), report={"en": f"English {number}", "zh": text}
+        )
+        for number, text in enumerate(reports)
+    ]
+    return embed_split(ColourModel(), records, CLASSES, progress=False)
+
+
+def test_the_page_shows_reports_as_text_in_their_own_language():
+    split = chinese_patients()
+    results = Results("clinic", retrievals={"zh": retrieve(split, "zh", draws=2)}, split=split)
+    document = {"model": {"method": "m"}, "data": {"records": 3}, "settings": {}}
+    text = page(results, document)
+    assert "左眼：玻璃膜疣。" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; $x_{1}$ 正常 &amp; 😀" in text
+    assert "<script" not in text
+    assert "English" not in text.replace("Chinese", "")
+    assert "no font" not in text
+
+
+def test_a_picture_says_once_that_no_font_draws_its_text(monkeypatch):
+    monkeypatch.setattr(fonts, "_drawn", lambda character: ord(character) < 0x2E80)
+    split = chinese_patients()
+    retrieval = retrieve(split, "zh", draws=2)
+    figure = pictures.retrieval_gallery(split, retrieval, pictures.queries(split, retrieval))
+    assert figures.png(figure)[1:4] == b"PNG"
+    assert "no font of this machine draws" in figure.get_supxlabel()
+    english = retrieve(split, "en", draws=2)
+    figure = pictures.retrieval_gallery(split, english, pictures.queries(split, english))
+    figures.png(figure)
+    assert figure.get_supxlabel() == ""
+
+
+def test_a_record_whose_photograph_is_damaged_stays_in_the_gallery():
+    records = [patient(number, "drusen", "cataract") for number in range(3)]
+    records[1] = dataclasses.replace(records[1], left=records[1].left[:-40])
+    split = embed_split(ColourModel(), records, CLASSES, progress=False)
+    results = Results("c", retrievals={"en": retrieve(split, "en", draws=2)}, split=split)
+    document = {"model": {"method": "m"}, "data": {"records": 3}, "settings": {}}
+    assert "left cannot be decoded" in page(results, document)
+
+
+def test_classes_that_no_font_draws_are_told_apart_by_numbers(monkeypatch):
+    monkeypatch.setattr(fonts, "_drawn", lambda character: ord(character) < 0x2E80)
+    assert pictures.class_labels(["正常", "mild_npdr", "my_class", "青光眼"]) == [
+        f"class 1 {fonts.UNDRAWN}",
+        "mild NPDR",
+        "my_class",
+        f"class 4 {fonts.UNDRAWN}",
+    ]
