@@ -266,10 +266,10 @@ def _scanner(words: Iterable[str]) -> re.Pattern[str]:
     first = "".join(sorted({re.escape(word[0]) for word in other}))
     return re.compile(
         r"(?<![\d.])(?:[01]?\.\d{1,2}|0,\d)(?!\d)"
-        rf"|{'|'.join(f'{mark}+' for mark in MARKS)}"
         rf"|(?<![a-z0-9])(?=[a-z0-9]){trie_pattern(latin)}"
         # The set spares most positions the walk through the alternatives.
         rf"|(?=[{first}]){trie_pattern(other)}"
+        rf"|([{''.join(MARKS)}])\1*"
     )
 
 

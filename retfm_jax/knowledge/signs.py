@@ -44,7 +44,12 @@ _LEADING_PLUS = re.compile(rf"(?:^|[\s,，;；]){_P}(?=[A-Za-z\u4e00-\u9fff])")
 _LEADING = re.compile(
     rf"(?:(?<=^)|(?<=[\s,，;；]))(?:(?P<present>{_P})|(?P<absent>{_D}))(?=[A-Za-z\u4e00-\u9fff])"
 )
-_CHARACTERS = re.compile(f"[{DASHES}+＋➕±阴阳√✓✔☑×✗✘✕(（\\[【〔［:：=＝]")
+# Most sentences have nothing of the kind, and one set of characters tells.
+_SUSPECT = re.compile(
+    rf"[{DASHES}+＋➕±(（\[【〔［:：=＝](?:(?<=[+＋➕±])|(?<={_D})(?:{_END}|\s?[vV][eE]\b|\s?[/／])"
+    rf"|(?<=[(（\[【〔［])\s*(?:{_D}|[1-4一阴阳NnYyTØøFPp0×✗✘✕√✓✔☑])"
+    rf"|(?<=[:：=＝])\s?(?:{_D}|[NFTY0](?![A-Za-z0-9.])|[Ff]alse|[Tt]rue|[Nn]eg|[Pp]os|[否是]))"
+)
 _MARK_OF = {
     "absent": ABSENT_MARK, "absent_in": ABSENT_MARK, "no": ABSENT_MARK, "denial": DENIAL_MARK,
     "present": PRESENT_MARK, "present_in": PRESENT_MARK, "yes": PRESENT_MARK,
@@ -58,7 +63,7 @@ def mark_signs(sentence: str) -> str:
     Args:
       sentence: as the report has it.
     """
-    if not _CHARACTERS.search(sentence):
+    if not _SUSPECT.search(sentence):
         return sentence
     marked = _SIGN.sub(_mark, sentence)
     if _GLUED_PLUS.search(sentence):

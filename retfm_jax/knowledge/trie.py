@@ -27,12 +27,28 @@ def trie_pattern(words: Iterable[str]) -> str:
 
 
 def _pattern(node: dict[str, dict], last: str) -> str:
-    alternatives = [
-        (r"[ \n]*" if character == " " else re.escape(character)) + _pattern(child, character)
+    branches = {
+        character: re.escape(character) + _pattern(child, character)
         for character, child in sorted(node.items())
-        if character
-    ]
+        if character not in ("", " ")
+    }
+    alternatives = _grouped(branches) if len(branches) > 2 * _GROUP else [*branches.values()]
+    if " " in node:
+        alternatives.insert(0, r"[ \n]*" + _pattern(node[" "], " "))
     if "" in node:
         # Longer words come first, so the end of this one is the last resort.
         alternatives.append(next((end for kind, end in _WORD_END if re.match(kind, last)), ""))
     return alternatives[0] if len(alternatives) == 1 else f"(?:{'|'.join(alternatives)})"
+
+
+#: Alternatives that one set of characters lets in: a branch tries its alternatives one by one.
+_GROUP = 8
+
+
+def _grouped(branches: dict[str, str]) -> list[str]:
+    characters = list(branches)
+    groups = [characters[i : i + _GROUP] for i in range(0, len(characters), _GROUP)]
+    return [
+        f"(?=[{''.join(map(re.escape, group))}])(?:{'|'.join(branches[c] for c in group)})"
+        for group in groups
+    ]
