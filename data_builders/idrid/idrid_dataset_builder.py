@@ -7,6 +7,7 @@ from pathlib import Path
 from etils import epath
 
 from retfm_jax.data import tables
+from retfm_jax.data.cells import same_name, text
 from retfm_jax.data.rows import FilePicture, ImageRow, Row, Unusable
 from retfm_jax.data.rows_builder import RowsBuilder
 from retfm_jax.errors import UserError
@@ -90,14 +91,14 @@ def _digest(row: ImageRow) -> str:
 
 
 def _row(cells: Mapping[str, str], path: Path, number: int, root: Path, split: str) -> ImageRow:
-    name = cells["Image name"]
+    name = text(cells["Image name"])
     if not name:
         raise ValueError("no image name")
     labels = []
     for column, conditions in _GRADES.items():
-        grade = cells[column]
-        if not (grade.isdecimal() and int(grade) < len(conditions)):
-            raise ValueError(f"{column} is {grade!r}, not 0 to {len(conditions) - 1}")
+        grade = same_name(cells[column], [str(number) for number in range(len(conditions))])
+        if grade is None:
+            raise ValueError(f"{column} is {cells[column]!r}, not 0 to {len(conditions) - 1}")
         labels.append(conditions[int(grade)])
     return ImageRow(
         record_id=f"{split}/{name}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from etils import epath
 
 from retfm_jax.data import tables
+from retfm_jax.data.cells import identifier, is_empty, same_name, text
 from retfm_jax.data.rows import FilePicture, PatientRow, Row, compose_report
 from retfm_jax.data.rows_builder import RowsBuilder
 from retfm_jax.errors import UserError
@@ -54,7 +55,7 @@ class Builder(RowsBuilder):
     def read_rows(self, source: Path) -> list[Row]:
         path = _find(source, _TABLES, "annotation table (full_df.csv)")
         if path.suffix == ".xlsx":
-            table = tables.read_xlsx(path)
+            table = tables.read_xlsx(path, self.problems)
         else:
             table = tables.read_csv(path, self.problems)
         tables.require_columns(table, _COLUMNS)
@@ -66,7 +67,8 @@ class Builder(RowsBuilder):
         for line in table.rows:
             try:
                 eyes = rows_of[line.cells["ID"]] if per_image else 2
-                row = _patient(line.cells, path, line.row, root, eyes)
+                said = {column: text(cell) for column, cell in line.cells.items()}
+                row = _patient(said, path, line.row, root, eyes)
             except ValueError as error:
                 self.problems.unreadable(path, line.row, str(error), line.cells["ID"])
                 continue
@@ -100,7 +102,8 @@ def _content(row: PatientRow) -> tuple:
 def _patient(
     cells: Mapping[str, str], path: Path, number: int, root: Path, eyes: int
 ) -> PatientRow:
-    if not cells["ID"]:
+    patient = identifier(cells["ID"])
+    if not patient:
         raise ValueError("no patient ID")
     said, pictures, there = {}, {}, []
     for eye in ("Left", "Right"):
@@ -124,7 +127,7 @@ def _patient(
     if all(bool(chinese[eye]) == bool(english[eye]) for eye in said):
         report |= compose_report(chinese["Left"], chinese["Right"])
     return PatientRow(
-        record_id=cells["ID"],
+        record_id=patient,
         file=str(path),
         row=number,
         left=pictures["Left"],
@@ -140,7 +143,7 @@ def _patient(
 
 def _keywords(text: str) -> tuple[str, ...]:
     words = (re.sub(r"\s+", " ", word).strip() for word in re.split("[,，;；]", text))
-    return tuple(dict.fromkeys(word for word in words if word))
+    return tuple(dict.fromkeys(word for word in words if not is_empty(word)))
 
 
 def _condition(word: str) -> Condition | None:
@@ -181,6 +184,7 @@ def _eye_labels(words: Sequence[str]) -> set[str]:
 
 def _is_present(cells: Mapping[str, str], label: str) -> bool:
     column = next(name for name in _LABEL_COLUMNS[label] if name in cells)
-    if cells[column] not in ("0", "1"):
+    value = same_name(cells[column], ("0", "1"))
+    if value is None:
         raise ValueError(f"column {column!r} is {cells[column]!r}, not 0 or 1")
-    return cells[column] == "1"
+    return value == "1"

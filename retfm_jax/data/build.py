@@ -132,7 +132,10 @@ def print_summary(folder: Path) -> None:
     say(f"{info.full_name}: {sizes} records", f"  in {folder}")
     if not (folder / SUMMARY_FILE).is_file():
         return
-    problems = read_json(folder / SUMMARY_FILE)["problems"]
+    summary = read_json(folder / SUMMARY_FILE)
+    for note in summary.get("notes", ()):
+        say(f"  {note}")
+    problems = summary["problems"]
     if not problems:
         say("  no problem in the source")
         return

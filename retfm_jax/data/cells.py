@@ -95,8 +95,34 @@ def text(value: Any) -> str:
 
 
 def identifier(value: Any) -> str:
-    """A cell as an id: `text` in the composed form of Unicode, so that equal ids are equal."""
-    return unicodedata.normalize("NFC", text(value))
+    """A cell as an id: `text` in the composed form of Unicode, so that equal ids are equal.
+
+    Raises:
+      ValueError: see `text`; or a spreadsheet has cut the number that the id was.
+    """
+    written = unicodedata.normalize("NFC", text(value))
+    if _CUT_SHORT.fullmatch(written):
+        raise ValueError(
+            f"{written!r} is a number that a spreadsheet cut short, other ids may have become the "
+            "same: export the column as text"
+        )
+    return written
+
+
+#: 1.2E+05 was 120,001 or 120,002; which of them, nobody knows.
+_CUT_SHORT = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+
+
+def alike(value: str) -> str:
+    """What ids and names have in common that may be meant alike.
+
+    Letter case, forms of Unicode, the number of blanks, zeros in front of a number and the `.0`
+    behind it do not count: spreadsheets and people change them.
+    """
+    plain = _folded(value)
+    if number := re.fullmatch(r"0*(\d+)(\.0*)?", plain):
+        return number[1]
+    return plain
 
 
 def same_name(value: Any, names: Collection[str]) -> str | None:
@@ -215,6 +241,11 @@ def knows_names(
 
 def _joined(name: str) -> list[str]:
     return [piece for piece in _JOIN.split(name) if piece]
+
+
+def is_plainly_divided(cell: str) -> bool:
+    """Whether a cell is a list by how it is written, whatever its names are."""
+    return cell.lstrip()[:1] in "[({" or _STRONG.search(cell) is not None
 
 
 def _entries(value: Any, column: str) -> list[Any] | None:

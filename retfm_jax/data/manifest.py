@@ -1,4 +1,4 @@
-"""Tables of a group's own: a CSV or JSON Lines manifest, a row a patient or a photograph.
+"""Tables of a group's own: a CSV, spreadsheet or JSON Lines manifest, a row a patient or a photograph.
 
 A row a patient:
 
@@ -27,6 +27,7 @@ are left alone, but one that is close to a column above that is missing (`right_
 is refused with the name that it should have.
 """  # noqa: E501
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ _ONE_IS_ENOUGH = (
     _ATTRIBUTES,
     ("labels", "categories"),
 )
+#: So many spellings of nothing are named.
+_NAMED = 5
 #: Whether a text is one name and no list of names.
 OneName = Callable[[str], bool]
 _IMAGE_COLUMNS = (
@@ -77,7 +80,7 @@ def read_manifest(
     """Reads a manifest; pictures are only pointed at, not opened.
 
     Args:
-      path: a .csv, .tsv, .jsonl or .ndjson file.
+      path: a .csv, .tsv, .xlsx, .jsonl or .ndjson file.
       root: the folder under which all its paths lie.
       problems: takes the rows that cannot be used.
       encoding: of the file.
@@ -94,8 +97,10 @@ def read_manifest(
         table = tables.read_jsonl(path, problems, encoding)
     elif suffix in (".csv", ".tsv"):
         table = tables.read_csv(path, problems, encoding)
+    elif suffix == ".xlsx":
+        table = tables.read_xlsx(path, problems)
     else:
-        raise UserError(f"{path}: a manifest is a .csv, .tsv or .jsonl file")
+        raise UserError(f"{path}: a manifest is a .csv, .tsv, .xlsx or .jsonl file")
     if not Path(root).is_dir():
         raise UserError(f"--images {root} is not a folder")
     if _is_of_images(table.columns):
@@ -109,6 +114,7 @@ def read_manifest(
     one_name = cells.knows_names(
         (line.cells.get(name) for line in table.rows for name in _LISTS), known=_in_vocabulary
     )
+    problems.notes += _notes(table, [name for name in columns if name in table.columns], one_name)
     rows: list[Row] = []
     for line in table.rows:
         try:
@@ -117,6 +123,49 @@ def read_manifest(
             record = str(line.cells.get(columns[0]) or "")
             problems.unreadable(path, line.row, str(error), record)
     return rows, [name for name in table.columns if name and name not in columns]
+
+
+def _notes(table: tables.Table, read: Sequence[str], one_name: OneName) -> list[str]:
+    """What was made of cells that a reader of the table might take for something else."""
+    empty: collections.Counter[str] = collections.Counter()
+    divided: collections.Counter[str] = collections.Counter()
+    example: dict[str, str] = {}
+    spelt: dict[str, dict[str, None]] = {}
+    for line in table.rows:
+        for column in read:
+            cell = line.cells.get(column)
+            if not isinstance(cell, str) or not cells.strip(cell):
+                continue
+            names = _names(cell, column, one_name) if column in _LISTS else None
+            if names is None and cells.is_empty(cell):
+                empty[f"{cells.strip(cell)!r} in {column}"] += 1
+            elif names:
+                for name in names:
+                    spelt.setdefault(cells.alike(name), {})[name] = None
+                if len(names) > 1 and not cells.is_plainly_divided(cell):
+                    divided[column] += 1
+                    example.setdefault(column, cell)
+    notes = []
+    if empty:
+        most = ", ".join(f"{count} x {what}" for what, count in empty.most_common(_NAMED))
+        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+        notes.append(f"read as empty cells: {most}{more}")
+    for column, count in divided.items():
+        notes.append(
+            f"{column}: {count} cells such as {example[column]!r} are read as several names, "
+            "because each of them stands elsewhere, too; a list keeps a name whole"
+        )
+    for names in spelt.values():
+        if len(names) > 1:
+            notes.append(f"taken for different names: {', '.join(map(repr, names))}")
+    return notes
+
+
+def _names(cell: str, column: str, one_name: OneName) -> tuple[str, ...] | None:
+    try:
+        return cells.names(cell, column, one_name)
+    except ValueError:
+        return ()  # a problem of its row
 
 
 def _is_of_images(columns: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from retfm_jax.data import manifest, tables
+from retfm_jax.data.columns import meant
 from retfm_jax.data.rows import ImageRow
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
@@ -37,11 +38,8 @@ def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[Ima
     paths = sorted(path for pattern in _TABLES for path in source.glob(pattern))
     rows: list[ImageRow] = []
     for path in paths:
-        try:
-            tables.require_columns(tables.read_csv(path, ProblemLog()), columns)
-        except UserError:
-            continue  # a table of something else, such as of a test set
-        rows += manifest.read_manifest(path, source, problems)[0]
+        if _belongs(path, columns, problems):
+            rows += manifest.read_manifest(path, source, problems)[0]
     if not rows:
         wanted = " and ".join(column.split("|")[0] for column in columns)
         raise UserError(
@@ -50,6 +48,26 @@ def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[Ima
         )
     root = _image_root(source, rows)
     return [manifest.under(root, row) for row in rows]
+
+
+def _belongs(path: Path, columns: Sequence[str], problems: ProblemLog) -> bool:
+    """Whether a table is one of a release, and not of something else such as a test set.
+
+    Raises:
+      UserError: it is one but for the spelling of its columns.
+    """
+    try:
+        table = tables.read_csv(path, ProblemLog())
+    except UserError as error:
+        problems.note("unreadable_table", path, 1, str(error), "table left out")
+        return False
+    missing = [name for name in columns if not set(name.split("|")) & set(table.columns)]
+    strange = [name for name in table.columns if name]
+    if missing and all(any(meant(s, name.split("|")) for s in strange) for name in missing):
+        tables.require_columns(table, columns)
+    if missing:
+        problems.notes.append(f"{path} is passed over: it has no column {' nor '.join(missing)}")
+    return not missing
 
 
 def modality(row: ImageRow) -> str | None:

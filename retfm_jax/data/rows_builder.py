@@ -160,6 +160,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "options": options,
             "records": {name: info.num_examples for name, info in self.info.splits.items()},
             "problems": self.problems.counts(),
+            "notes": self.problems.notes,
         }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retfm_jax.data import cells, columns, csv_rows, encodings
+from retfm_jax.data import cells, columns, csv_rows, encodings, spreadsheets
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, errors, is_remote, reason
@@ -130,16 +130,9 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
     delimiter, start = csv_rows.delimiter_of(text, preferred)
     found = csv_rows.records(text, delimiter, start)
     header = next(found, csv_rows.Record(1, []))
-    names = [unicodedata.normalize("NFC", cells.strip(name)) for name in header.cells]
-    while names and not names[-1]:
-        names.pop()  # spreadsheets leave trailing commas
     if not header.usable:
         raise UserError(f"{path} row {header.line}, the header: {header.fault}")
-    if not names:
-        raise UserError(f"{path} is empty; its first row must name the columns")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
+    names = _header(path, header.cells)
     rows: list[TableRow] = []
     for record in found:
         said = [cells.strip(cell) for cell in record.cells]
@@ -152,7 +145,7 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
         elif len(said) != len(names):
             what = f"{len(said)} cells where the header names {len(names)} columns"
             problems.unreadable(path, record.line, what, said[0])
-        elif said == names:
+        elif tuple(said) == names:
             problems.unreadable(path, record.line, "the header again", said[0])
         else:
             if record.fault:
@@ -160,32 +153,48 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
                     "stray_quote", path, record.line, record.fault, "kept as it stands", said[0]
                 )
             rows.append(TableRow(record.line, dict(zip(names, said, strict=True))))
-    return Table(path, tuple(names), rows)
+    return Table(path, names, rows)
 
 
-def read_xlsx(path: str | Path) -> Table:
-    """Reads the first sheet of a spreadsheet, every cell as text.
+def read_xlsx(path: PathLike, problems: ProblemLog) -> Table:
+    """Reads the first visible sheet of a spreadsheet, every cell as the text that it shows.
 
     Raises:
-      UserError: it cannot be read, or the reader of spreadsheets is not installed.
+      UserError: it cannot be read, its reader is not installed, no header, a column twice.
     """
-    import pandas as pd
-
-    path = Path(path)
+    path = as_path(path)
     try:
-        frame = pd.read_excel(path, engine="openpyxl", dtype=str, keep_default_na=False)
+        header, found = spreadsheets.read(path, problems)
     except ImportError as error:
         raise UserError(
             f"{path}: to read a spreadsheet `pip install openpyxl`, or save it as CSV"
         ) from error
-    except Exception as error:  # pandas passes on whatever the reader meets in a damaged file
-        raise UserError(f"{path} cannot be read as a spreadsheet: {error}") from error
-    columns = tuple(str(name).strip() for name in frame.columns)
-    rows = [
-        TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True)))
-        for number, cells in enumerate(frame.itertuples(index=False, name=None), start=2)
-    ]
-    return Table(path, columns, rows)
+    names = _header(path, header)
+    rows = []
+    for number, said in found:
+        if any(said[len(names) :]):
+            what = f"{len(said)} cells where the header names {len(names)} columns"
+            problems.unreadable(path, number, what, said[0])
+            continue
+        rows.append(TableRow(number, dict(zip(names, said, strict=False))))
+    return Table(path, names, rows)
+
+
+def _header(path: Path, cells_of_it: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns, those behind the last one left out.
+
+    Raises:
+      UserError: there is none, or one stands twice.
+    """
+    names = [unicodedata.normalize("NFC", cells.strip(name)) for name in cells_of_it]
+    while names and not names[-1]:
+        names.pop()  # spreadsheets leave trailing commas
+    if not names:
+        raise UserError(f"{path} is empty; its first row must name the columns")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
+    return tuple(names)
 
 
 def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None) -> Table:

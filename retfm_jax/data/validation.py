@@ -11,21 +11,25 @@ were found and listed):
 | duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
 | image_in_two_splits | the photograph is left out of training |
 | second_report | the first report stays |
+| unreadable_table | a table of a release is left out |
+| similar_id | ids that differ in letter case, zeros in front and the like stay two |
+| similar_file | files that differ in letter case, form of Unicode or `./` are read as written |
 | stray_quote | the cell is kept as it stands |
 """
 
 import collections
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from retfm_jax.data import cells, images, records
-from retfm_jax.data.rows import ImageRow, PatientRow, Picture, Row, Unusable
+from retfm_jax.data import cells, image_files, images, records
+from retfm_jax.data.rows import FilePicture, ImageRow, PatientRow, Picture, Row, Unusable
 from retfm_jax.errors import UserError
 from retfm_jax.files import atomic_write
 
@@ -60,6 +64,8 @@ class ProblemLog:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        #: What was made of the source that is no fault, but that its owner should know.
+        self.notes: list[str] = []
 
     def add(self, kind: str, row: Row, what: str, remedy: str) -> None:
         """Notes a problem of a row that could at least be read."""
@@ -104,7 +110,11 @@ def refusal(problems: ProblemLog, listed_in: str | Path) -> UserError:
 
 
 def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
-    """Keeps the first row of every record id; the others are problems."""
+    """Keeps the first row of every record id; the others are problems.
+
+    Ids and groups that differ only as `cells.alike` says are problems, too, and are kept: "00123"
+    and "123" may be one patient, who must not train and test.
+    """
     first: dict[str, Row] = {}
     for row in rows:
         known = first.setdefault(row.record_id, row)
@@ -114,7 +124,41 @@ def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
                 f"{row.record_id!r} stands in row {known.row} of {known.file} already",
                 "row left out",
             )  # fmt: skip
+    _note_similar(first.values(), problems)
     return list(first.values())
+
+
+def _note_similar(rows: Iterable[Row], problems: ProblemLog) -> None:
+    groups: dict[str, Row] = {}
+    files: dict[str, Row] = {}
+    for row in rows:
+        if row.group or isinstance(row, PatientRow):  # an image's own id is its file
+            groups.setdefault(row.group or row.record_id, row)
+        pictures = (row.image,) if isinstance(row, ImageRow) else (row.left, row.right)
+        for picture in pictures:
+            if isinstance(picture, FilePicture):
+                files.setdefault(picture.relative, row)
+    for written, known, row, first in _alike(groups, cells.alike):
+        what = f"{written!r} is nearly {known!r} in row {first.row} of {first.file}"
+        problems.add("similar_id", row, what, "taken for two")
+    for written, known, row, first in _alike(files, _path):
+        what = f"{written!r} is another way to write {known!r} in row {first.row} of {first.file}"
+        problems.add("similar_file", row, what, "read as it is written")
+
+
+def _alike(
+    named: Mapping[str, Row], form: Callable[[str], str]
+) -> Iterator[tuple[str, str, Row, Row]]:
+    """Names that become one by `form`: each with the first such name, and the rows of both."""
+    first: dict[str, tuple[str, Row]] = {}
+    for written, row in named.items():
+        known, where = first.setdefault(form(written), (written, row))
+        if known != written:
+            yield written, known, row, where
+
+
+def _path(name: str) -> str:
+    return image_files.folded(posixpath.normpath(name.replace("\\", "/")))
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

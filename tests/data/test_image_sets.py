@@ -1,6 +1,7 @@
 """Single photographs: IDRiD, MM-Retinal, FLAIR-style collections, a manifest of one's own."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from test_importers import bring, everything, photograph, problems_of, write_csv
 
 from retfm_jax.data import build
-from retfm_jax.data.rows_builder import BuildOptions, write_dataset
+from retfm_jax.data.rows_builder import SUMMARY_FILE, BuildOptions, write_dataset
 from retfm_jax.errors import UserError
 
 
@@ -162,3 +163,20 @@ def test_photographs_of_ones_own_come_in_by_a_manifest(tmp_path):
     (problem,) = problems_of(folder)
     assert (problem["kind"], problem["record"]) == ("empty_report", "a.jpg")
     assert problem["remedy"] == "kept for its labels"
+
+
+def test_tables_of_a_collection_that_are_passed_over_are_said(tmp_path):
+    source = tmp_path / "flair"
+    place(source, "ONE/a.jpg")
+    write_csv(source / "one.csv", [{"image": "ONE/a.jpg", "categories": "['normal']"}])
+    write_csv(source / "scores.csv", [{"image": "ONE/a.jpg", "score": "3"}])
+    (source / "spanish.csv").write_bytes("image,categories\nñ.jpg,leve\n".encode("cp1252"))
+    folder = prepare("flair", source, tmp_path / "data")
+    (problem,) = problems_of(folder)
+    assert (problem["kind"], Path(problem["file"]).name) == ("unreadable_table", "spanish.csv")
+    assert "is not utf-8" in problem["what"]
+    (note,) = json.loads((folder / SUMMARY_FILE).read_text())["notes"]
+    assert note.endswith("scores.csv is passed over: it has no column categories")
+    write_csv(source / "two.csv", [{"Image": "ONE/a.jpg", "Category": "['normal']"}])
+    with pytest.raises(UserError, match=r"two.csv has no column 'image' .*'Image'.*'Category'"):
+        prepare("flair", source, tmp_path / "other")

@@ -498,3 +498,73 @@ def test_words_for_nothing_are_no_eye_and_no_report(tmp_path):
     assert sorted((Path(p.file).name, p.row) for p in problems.problems) == [
         ("train_imgs.tsv", 5), ("train_texts.jsonl", 5), ("train_texts.jsonl", 6)
     ]  # fmt: skip
+
+
+def test_ids_and_files_that_are_nearly_the_same_are_said(clinic, tmp_path):
+    changes = {
+        "p1": {"patient_id": "00123"}, "p2": {"patient_id": "123"}, "p3": {"patient_id": "123.0"},
+        "p4": {"patient_id": "Jose\u0301"}, "p5": {"patient_id": "JOS\u00c9"},
+        "p6": {"patient_id": "P0"}, "p7": {"patient_id": "1.2E+05"}, "p8": {"patient_id": "NA"},
+        "p9": {"left": "./a0.jpg"}, "p10": {"left": "A1.jpg"},
+    }  # fmt: skip
+    folder = bring(write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data")
+    found = everything(folder)
+    # Nobody knows whether they are one: they stay two, and are said.
+    assert {"00123", "123", "123.0", "Jos\u00e9", "JOS\u00c9", "p0", "P0"} <= set(found)
+    said = Counter((problem["kind"], problem["row"]) for problem in problems_of(folder))
+    assert {row for kind, row in said if kind == "similar_id"} == {"4", "5", "7", "8"}
+    assert {row for kind, row in said if kind == "similar_file"} == {"11", "12"}
+    assert {row for kind, row in said if kind == "unreadable_row"} == {"9", "10"}
+
+
+def test_empty_cells_of_every_column_are_empty(clinic, tmp_path):
+    changes = {
+        "p1": {"left": "nan", "report": "N/A", "labels": "NaN", "group": "NULL", "split": "-"},
+        "p2": {"left": "None", "report": "无", "labels": "drusen", "group": "\u3000"},
+        "p3": {"right": "#N/A", "report": "drusen", "labels": "None"},
+    }
+    problems = ProblemLog()
+    table = write_csv(tmp_path / "m.csv", patients(**changes))
+    rows, _ = manifest.read_manifest(table, clinic, problems)
+    assert (rows[1].left, rows[1].report, rows[1].labels, rows[1].split) == (None, {}, None, None)
+    assert rows[1].group == rows[2].group == ""
+    assert (rows[2].left, rows[2].report, rows[2].labels) == (None, {}, ("drusen",))
+    assert (rows[3].right, rows[3].labels) == (None, None)
+    assert rows[4].labels == ()  # none: looked, nothing found
+    (note,) = problems.notes
+    assert note.startswith("read as empty cells: 1 x 'nan' in left")
+    assert note.endswith("and 4 more")
+
+
+def test_lists_of_labels_are_read_however_they_are_written(clinic, tmp_path):
+    spelt = [
+        "drusen;amd",
+        "drusen|amd",
+        "drusen, amd",
+        "drusen；amd",
+        "drusen、amd",
+        "drusen/amd",
+        "['drusen', 'amd']",
+        '["drusen", "amd"]',
+        "drusen",
+        "amd",
+        "AMD, dry",
+        "drusen+amd",
+    ]
+    changes = {f"p{number}": {"labels": labels} for number, labels in enumerate(spelt)}
+    problems = ProblemLog()
+    table = write_csv(tmp_path / "m.csv", patients(**changes))
+    rows, _ = manifest.read_manifest(table, clinic, problems)
+    assert [row.labels for row in rows] == [("drusen", "amd")] * 8 + [("drusen",), ("amd",)]
+    assert [(p.row, p.record) for p in problems.problems] == [(12, "p10"), (13, "p11")]
+    assert problems.notes == [
+        "labels: 2 cells such as 'drusen, amd' are read as several names, because each of them "
+        "stands elsewhere, too; a list keeps a name whole"
+    ]
+
+
+def test_the_list_of_problems_holds_no_formula(clinic, tmp_path):
+    changes = {"p1": {"patient_id": "=HYPERLINK(1)", "left": "gone.jpg"}}
+    folder = bring(write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data")
+    assert "=HYPERLINK(1)" in everything(folder)
+    assert the_problem(folder, "missing_image")["record"] == "'=HYPERLINK(1)"

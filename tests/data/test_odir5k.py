@@ -112,3 +112,24 @@ def test_a_spreadsheet_without_its_reader_says_what_to_install(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(UserError, match="pip install openpyxl"):
         prepare(source, tmp_path / "data")
+
+
+def test_the_original_spreadsheet_and_empty_cells_are_read(tmp_path):
+    import openpyxl
+
+    source = release(tmp_path / "odir", LONG, per_image=False)
+    with (source / "full_df.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append([float(cell) if cell in ("0", "1") else cell for cell in row])
+    book.active["F2"] = "nan"
+    book.active["D3"] = "#N/A"
+    (source / "full_df.csv").unlink()
+    book.save(source / "data.xlsx")
+    found = {name: record for name, (_, record) in
+             everything(prepare(source, tmp_path / "data")).items()}  # fmt: skip
+    assert set(found) == {"7", "12", "30"}
+    assert found["7"].report["en"] == "Right eye: normal fundus."
+    assert found["12"].left == b""
+    assert found["12"].labels.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
