@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32
 from tqdm import tqdm
 
 from retfm_jax.config import (
@@ -22,20 +21,23 @@ from retfm_jax.config import (
     load_config,
     to_dict,
 )
+from retfm_jax.data import image_files
+from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
-from retfm_jax.files import Path as AnyPath
-from retfm_jax.files import as_path
+from retfm_jax.files import Path, PathLike, as_path
+from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.knowledge.prompts import class_prompts
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 
-#: An image as users have it: a path, encoded bytes, or decoded RGB.
-Image = str | Path | bytes | UInt8[np.ndarray, "h w 3"]
+#: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
+#: grey, RGB or RGBA).
+Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 Embedding = Float[np.ndarray, "n d"]
 
 #: Samples of one call of the network; the last ones are padded, so that it compiles once.
@@ -79,39 +81,75 @@ class RetinalModel:
         Args:
           batch: images NHWC float32 normalised, ids int32, under the method's names
             (`image_left`, `image_right`, `tokens` for RET-CLIP, ...).
+
+        Raises:
+          UserError: an array is missing, unknown, or of the wrong shape, dtype or range.
         """
-        return self._call("features", self._arrays(batch))
+        return self._call("features", as_batch(self.method, batch))
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """The losses of a prepared batch by name, without dropout."""
-        return self._call("losses", self._arrays(batch))
+        """The losses of a prepared batch by name, without dropout.
 
-    def encode_images(self, images: Sequence[Image], *, progress: bool = False) -> Embedding:
+        Raises:
+          UserError: as for `features`.
+        """
+        return self._call("losses", as_batch(self.method, batch, losses=True))
+
+    def encode_images(
+        self, images: Image | Iterable[Image], *, progress: bool = False
+    ) -> Embedding:
         """Unit-norm float32 embeddings of photographs, comparable with `encode_texts`.
 
         Args:
-          images: paths, encoded bytes, or uint8 RGB arrays of any size.
+          images: one or many, of any size: paths, encoded bytes, PIL images, or arrays (uint8, or
+            float from 0 to 1; grey, RGB or RGBA).
           progress: shows a bar.
 
         Raises:
-          UserError: an image cannot be read.
+          UserError: there is none, or one cannot be read.
         """
-        images = tqdm(images, desc="embedding", unit="image", disable=not progress)
-        return self._chunked("images", self._image_row, enumerate(images), len(images))["image"]
+        images = as_images(images)
+        rows = tqdm(images, desc="embedding", unit="image", disable=not progress)
+        return self._chunked("images", self._image_row, enumerate(rows), len(images))["image"]
 
-    def image_features(self, images: Sequence[Image]) -> Embedding:
-        """What the image tower says of photographs before any projection; rows of any length."""
+    def image_features(self, images: Image | Iterable[Image]) -> Embedding:
+        """What the image tower says of photographs before any projection; rows of any length.
+
+        Raises:
+          UserError: as for `encode_images`.
+        """
+        images = as_images(images)
         rows = enumerate(images)
         return self._chunked("features of images", self._image_row, rows, len(images))["image"]
 
-    def encode_texts(self, texts: Sequence[str]) -> Embedding:
-        """Unit-norm float32 embeddings of reports or prompts."""
+    def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
+        """Unit-norm float32 embeddings of one or many reports or prompts.
+
+        Raises:
+          UserError: there is none, or one is missing, empty or no text.
+        """
+        texts = as_texts(texts)
         return self._chunked("texts", _text_row, self._tokens(texts), len(texts))["text"]
 
     def encode_patients(
-        self, left: Sequence[Image | None], right: Sequence[Image | None]
+        self, left: Iterable[Image | None], right: Iterable[Image | None]
     ) -> dict[str, Embedding]:
-        """`image_patient`, `image_left`, `image_right` of patients; None marks a missing eye."""
+        """`image_patient`, `image_left`, `image_right` of patients; None marks a missing eye.
+
+        The rows of patients without any eye are zeros.
+
+        Raises:
+          UserError: the network has no patient level, the lists are of different length, or an
+            image cannot be read.
+        """
+        self._require_patients()
+        left = as_images(left, what="left images", missing=True)
+        right = as_images(right, what="right images", missing=True)
+        if len(left) != len(right):
+            raise UserError(
+                f"{len(left)} left and {len(right)} right images: give one of each for a patient, "
+                "None for a missing eye"
+            )
         size = self.data_config.image.size
         nothing = np.zeros((size, size, 3), np.uint8)
 
@@ -127,40 +165,66 @@ class RetinalModel:
                 "has_right": np.bool_(second is not None),
             }
 
-        patients = enumerate(zip(left, right, strict=True))
-        return self._chunked("patients", row, patients, len(left))
+        patients = list(zip(left, right, strict=True))
+        seen = np.array([first is not None or second is not None for first, second in patients])
+        found = self._chunked("patients", row, enumerate(patients), len(left))
+        return {name: np.where(seen[:, None], rows, np.float32(0)) for name, rows in found.items()}
 
-    def encode_patient_texts(self, texts: Sequence[str]) -> dict[str, Embedding]:
-        """`text_patient`, `text_left`, `text_right` of reports or prompts."""
+    def encode_patient_texts(self, texts: str | Iterable[str]) -> dict[str, Embedding]:
+        """`text_patient`, `text_left`, `text_right` of reports or prompts.
+
+        Raises:
+          UserError: the network has no patient level, or as for `encode_texts`.
+        """
+        self._require_patients()
+        texts = as_texts(texts)
         return self._chunked("reports", _text_row, self._tokens(texts), len(texts))
+
+    def _require_patients(self) -> None:
+        if not self.trains_on_patients:
+            raise UserError(
+                f"a {self.method.name} network has no patient level: encode_images and "
+                "encode_texts are for single images"
+            )
 
     def zero_shot(
         self,
-        images: Sequence[Image],
-        classes: Sequence[str],
+        images: Image | Iterable[Image],
+        classes: Iterable[str] | Mapping[str, str | Iterable[str] | None],
         language: str = "en",
         modality: str = "cfp",
     ) -> Float[np.ndarray, "images classes"]:
         """Probabilities of classes that exclude each other.
 
         Args:
-          classes: condition ids of the vocabulary ("drusen"), or any text, taken as the prompt.
+          images: see `encode_images`.
+          classes: two or more condition ids or names of the vocabulary ("drusen"); or a mapping
+            from names to prompts of your own, a text or several ({"normal": None, "my finding":
+            "a photograph of my finding"}; None: the vocabulary's prompts).
           language: of the prompts of conditions, "en" or "zh".
           modality: "cfp", "ffa" or "oct": what the prompts call the images.
 
         Returns:
           rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
           of the class's prompts.
+
+        Raises:
+          UserError: a class is unknown (the message says what is close by) or stands there twice,
+            there are fewer than two, the language or the modality is unknown, or an image cannot
+            be read.
         """
+        given = as_classes(classes, language)
+        images = as_images(images)
         means = []
-        for name in classes:
-            embedded = self.encode_texts(class_prompts(name, language, modality=modality)).mean(0)
+        for name, own in given.items():
+            prompts = own or class_prompts(name, language, modality=modality)
+            embedded = self.encode_texts(prompts).mean(0)
             means.append(embedded / np.linalg.norm(embedded))
         logits = self.logit_scale * self.encode_images(images) @ np.stack(means).T
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: PathLike) -> None:
         """Writes a checkpoint folder that `retfm_jax.load` reads.
 
         Raises:
@@ -168,39 +232,46 @@ class RetinalModel:
         """
         from retfm_jax.runtime.checkpoints import save_network
 
+        path = _path(path)
         meta = {"config": to_dict(self.config)}
         save_network(path, self.params, self.state.batch_stats, meta)
-
-    def _arrays(self, batch: Mapping[str, Any]) -> Batch:
-        return {
-            name: jnp.asarray(np.asarray(value, np.int32) if _is_int64(value) else value)
-            for name, value in batch.items()
-        }
 
     def _image_row(self, image: tuple[int, Image]) -> dict[str, np.ndarray]:
         place, pixels = image
         return {"image": self._pixels(pixels, f"image {place}")}
 
     def _pixels(self, image: Image, name: str) -> np.ndarray:
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise UserError(
-                    f"{name}: an array must be uint8 (height, width, 3), not "
-                    f"{image.dtype} {image.shape}"
-                )
-            return fit(image, self.data_config.image)
-        if not isinstance(image, bytes):
+        if isinstance(image, str | os.PathLike):
             name = str(image)
-            try:
-                image = Path(image).read_bytes()
-            except OSError as error:
-                raise UserError(f"cannot read image {name}: {error.strerror or error}") from error
-        return fit(decode(image, name), self.data_config.image)
+            image = image_files.read(as_path(image))
+        if isinstance(image, bytes | bytearray | memoryview):
+            pixels = decode(bytes(image), name)
+        elif isinstance(image, PIL.Image.Image):
+            pixels = pil_to_rgb(image, name)
+        else:
+            pixels = array_to_rgb(as_array(image), name)
+        return fit(pixels, self.data_config.image)
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
         if self._tokenizer is None:
-            self._tokenizer = Tokenizer(self.data_config.text)
+            self._tokenizer = self._fitting_tokenizer()
         return self._tokenizer(texts)
+
+    def _fitting_tokenizer(self) -> Tokenizer:
+        """The tokenizer, where its ids and the length of its texts have a place in the network."""
+        tokenizer, text = Tokenizer(self.data_config.text), self.method.config.text
+        if tokenizer.vocab_size > text.vocab_size:
+            raise UserError(
+                f"the tokenizer {self.data_config.text.tokenizer} has {tokenizer.vocab_size} "
+                f"tokens, the network's table {text.vocab_size}: it is another tokenizer than the "
+                "network was trained with (config.data.text.tokenizer)"
+            )
+        if tokenizer.context_length > text.positions:
+            raise UserError(
+                f"texts are {tokenizer.context_length} tokens long (config.data.text."
+                f"context_length), the network's text tower has {text.positions} positions"
+            )
+        return tokenizer
 
     def _chunked(
         self,
@@ -210,8 +281,6 @@ class RetinalModel:
         count: int,
     ) -> dict[str, Embedding]:
         """Runs the network over what `row` makes of the items, in chunks of one size."""
-        if not count:
-            raise UserError(f"there are no {what} to embed")
         devices = jax.local_devices()
         devices = devices if count >= _CHUNK * len(devices) else devices[:1]
         size = _CHUNK * len(devices)
@@ -264,11 +333,7 @@ def _text_row(tokens: Int32[np.ndarray, " n"]) -> dict[str, np.ndarray]:
     return {"tokens": tokens}
 
 
-def _is_int64(value: Any) -> bool:
-    return getattr(value, "dtype", None) == np.int64
-
-
-def load(path: str | Path, method: str | None = None) -> RetinalModel:
+def load(path: PathLike, method: str | None = None) -> RetinalModel:
     """Reads a model from a workdir, a checkpoint folder, or a published weight file.
 
     Args:
@@ -299,9 +364,9 @@ def load(path: str | Path, method: str | None = None) -> RetinalModel:
     return from_torch(read_tensors(path), method, text_heads(path), where=str(path))
 
 
-def _path(path: Any) -> AnyPath:
+def _path(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
-        raise UserError(f"give the path of a workdir, a checkpoint or a weight file, not {path!r}")
+        raise UserError(f"give a path, of a workdir, a checkpoint or a weight file, not {path!r}")
     return as_path(path)
 
 
@@ -333,7 +398,7 @@ def from_torch(
         or text_num_heads < 1
     ):
         raise UserError(f"text_num_heads must be a whole number of heads, not {text_num_heads!r}")
-    if isinstance(state_dict, str | Path):
+    if isinstance(state_dict, str | os.PathLike):
         raise UserError(f"{state_dict} is a path: read it by retfm_jax.load(path, method=...)")
     if callable(getattr(state_dict, "state_dict", None)):
         raise UserError(f"{type(state_dict).__name__} is a module: give its .state_dict()")

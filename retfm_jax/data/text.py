@@ -1,20 +1,23 @@
 """Reports -> token ids."""
 
+import pathlib
 import re
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from retfm_jax.config import TextConfig
+from retfm_jax.console import printable
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, PathLike, as_path, errors, read_json
 
 #: The vocabulary of BERT-base-Chinese and RoBERTa-wwm-ext, which RET-CLIP and ViLReF were
 #: trained with.
 BUNDLED = "bert-base-chinese"
-_BUNDLED_FILE = Path(__file__).parent / "vocab" / "bert_chinese_vocab.txt"
+_BUNDLED_FILE = pathlib.Path(__file__).parent / "vocab" / "bert_chinese_vocab.txt"
 
 #: Token rows that are remembered: a report comes back every epoch, and many reports are equal.
 #: Some 15 MB at most.
@@ -24,7 +27,11 @@ _CACHE_ENTRIES = 1 << 14
 class Tokenizer:
     """A BERT tokenizer: [CLS], the text's tokens, [SEP], padded with 0.
 
-    Thread-safe. Reads local files only and never asks a hub.
+    Thread-safe. Reads local files only, never asks a hub, and runs no code of a tokenizer's folder.
+
+    Attributes:
+      context_length: ids in a row.
+      vocab_size: one more than the largest id that a text can have.
     """
 
     def __init__(self, config: TextConfig):
@@ -40,14 +47,26 @@ class Tokenizer:
         # quotes before tokenization.
         self._published_chinese = config.tokenizer == BUNDLED
         tokenizer = _load(config.tokenizer)
+        absent = [
+            name
+            for name, found in (
+                ("[CLS]", tokenizer.cls_token_id),
+                ("[SEP]", tokenizer.sep_token_id),
+                ("[PAD]", tokenizer.pad_token_id),
+                ("[UNK]", tokenizer.unk_token_id),
+            )
+            if found is None
+        ]
+        if absent:
+            raise UserError(
+                f"tokenizer {config.tokenizer} has no {', '.join(absent)}: it is not a BERT one"
+            )
         if tokenizer.pad_token_id != 0:
             raise UserError(
                 f"tokenizer {config.tokenizer}: the padding token must have id 0, which the text "
                 f"tower masks; it has {tokenizer.pad_token_id}"
             )
-        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-            raise UserError(f"tokenizer {config.tokenizer}: has no [CLS] or [SEP]: not a BERT one")
-        self.vocab_size = len(tokenizer)
+        self.vocab_size = _vocab_size(tokenizer)
         self._cls, self._sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         # The backend alone: transformers' wrapper sets truncation on shared state at every call
         # and is neither thread-safe nor fast.
@@ -85,6 +104,9 @@ class Tokenizer:
     def _encode(self, text: str) -> np.ndarray:
         if self._published_chinese:
             text = text.lower().replace("“", '"').replace("”", '"')
+        if not text.isascii():
+            # Halves of surrogate pairs are joined, lone ones become U+FFFD, which BERT leaves out.
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         ids = self._backend.encode(text, add_special_tokens=False).ids
         ids = ids[: self.context_length - 2]
         row = np.zeros(self.context_length, np.int32)
@@ -93,38 +115,121 @@ class Tokenizer:
         return row
 
 
-def _load(name: str):
-    from transformers import AutoTokenizer, BertTokenizer
+def vocabulary_size(config: TextConfig) -> int:
+    """How many rows an embedding needs for the ids of a tokenizer; cheap for a vocabulary file.
 
-    path = _BUNDLED_FILE if name == BUNDLED else Path(name).expanduser()
+    Raises:
+      UserError: see `Tokenizer`.
+    """
+    path = _find(config.tokenizer)
+    return _vocab_size(_load(config.tokenizer)) if _is_saved(path) else len(_read_vocabulary(path))
+
+
+def _vocab_size(tokenizer: Any) -> int:
+    backend = tokenizer.backend_tokenizer
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    added = backend.get_added_tokens_decoder()
+    # Special tokens are not looked for in texts: one that is added has no row to need.
+    ids = {
+        *backend.get_vocab(with_added_tokens=False).values(),
+        *(index for index, token in added.items() if not token.special),
+        *special,
+    }
+    return max(ids) + 1
+
+
+def _find(name: str) -> Path:
+    path = _BUNDLED_FILE if name == BUNDLED else as_path(name)
     if not path.exists():
         raise UserError(
             f"tokenizer {name!r}: no such file or folder; give {BUNDLED!r} (bundled), a vocab.txt, "
             "or a folder with the tokenizer's files (nothing is downloaded)"
         )
-    if path.is_dir() and any((path / file).is_file() for file in _FOLDER_FILES):
+    return path
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether it is a folder that transformers wrote."""
+    return path.is_dir() and any((path / file).is_file() for file in _FOLDER_FILES)
+
+
+def _load(name: str) -> Any:
+    from transformers import AutoTokenizer, BertTokenizer
+
+    path = _find(name)
+    if _is_saved(path):
+        _refuse_code(path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:  # transformers raises whatever its reader meets
-            raise UserError(f"tokenizer folder {path} cannot be read: {error}") from error
+            raise UserError(
+                f"tokenizer folder {path} cannot be read: {_first_line(error)}"
+            ) from error
         if not tokenizer.is_fast:
             raise UserError(f"tokenizer folder {path} holds no BERT tokenizer")
         return tokenizer
-    vocabulary = path / "vocab.txt" if path.is_dir() else path
-    try:
-        tokens = vocabulary.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"tokenizer vocabulary {vocabulary} cannot be read: {error}") from error
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
-    if missing:
-        raise UserError(f"{vocabulary} is no BERT vocabulary: it lacks {', '.join(missing)}")
+    tokens = _read_vocabulary(path)
     # A cased vocabulary has entries such as "The"; an uncased one has capitals in its special
     # tokens only. A vocabulary file alone does not say which it is.
     cased = any(re.fullmatch(r"[A-Z][a-z]+", token) for token in tokens)
-    return BertTokenizer(vocab=str(vocabulary), do_lower_case=not cased)
+    return BertTokenizer(vocab=tokens, do_lower_case=not cased)
 
 
-def save_tokenizer(config: TextConfig, folder: str | Path) -> None:
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return printable(text.splitlines()[0])[:300]
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuses a folder whose tokenizer is code of its own, which transformers would ask to run."""
+    for name in ("tokenizer_config.json", "config.json"):
+        if (folder / name).is_file():
+            read = read_json(folder / name)
+            if isinstance(read, Mapping) and read.get("auto_map"):
+                raise UserError(
+                    f"tokenizer folder {folder} is refused: {name} has an auto_map, which names "
+                    "code to be run, and no code of a tokenizer is run. Give its vocab.txt, or "
+                    "take out auto_map where the tokenizer is a BERT one"
+                )
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """The ids of a vocabulary file's tokens: one a line, the first is 0.
+
+    A byte order mark and the line ends of other systems are no part of a token.
+
+    Raises:
+      UserError: it cannot be read, is empty, names a token twice, or lacks one that BERT needs.
+    """
+    path = path / "vocab.txt" if path.is_dir() else path
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (*errors(), UnicodeDecodeError) as error:
+        raise UserError(f"tokenizer vocabulary {path} cannot be read: {error}") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise UserError(f"tokenizer vocabulary {path} is empty")
+    tokens: dict[str, int] = {}
+    twice = []
+    for index, token in enumerate(lines):
+        if tokens.setdefault(token, index) != index:
+            twice.append(f"{printable(token)!r} (lines {tokens[token] + 1} and {index + 1})")
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+    if missing:
+        raise UserError(f"{path} is no BERT vocabulary: it lacks {', '.join(missing)}")
+    if twice:
+        raise UserError(
+            f"{path} has {len(twice)} tokens twice, so that the ids of a text are not certain: "
+            f"{', '.join(twice[:5])}"
+        )
+    return tokens
+
+
+def save_tokenizer(config: TextConfig, folder: PathLike) -> None:
     """Writes a tokenizer into a folder as transformers' `AutoTokenizer` reads it.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 from golden_files import golden_path
 
 from retfm_jax.config import TextConfig
-from retfm_jax.data.text import Tokenizer
+from retfm_jax.data.text import Tokenizer, vocabulary_size
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import exchange_sides, names_side
 
@@ -73,6 +73,93 @@ def test_a_tokenizer_folder_is_read(tmp_path):
     original.save_pretrained(tmp_path / "saved")
     row = Tokenizer(TextConfig(tokenizer=str(tmp_path / "saved"), context_length=4)).row("Drusen")
     assert row.tolist() == [2, 6, 3, 0]
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_line_ends_and_byte_order_marks_are_no_part_of_tokens(tmp_path, before, end):
+    words = [*SPECIAL, "drusen", "left", "a\u2028b"]
+    lines = end.join(word.encode() for word in words) + end
+    (tmp_path / "vocab.txt").write_bytes(before + lines)
+    config = TextConfig(tokenizer=str(tmp_path / "vocab.txt"), context_length=5)
+    tokenizer = Tokenizer(config)
+    assert tokenizer.row("drusen left").tolist() == [2, 5, 6, 3, 0]
+    assert tokenizer.vocab_size == vocabulary_size(config) == len(words)
+
+
+def test_ids_end_where_the_vocabulary_ends(tmp_path):
+    """A special token that the vocabulary lacks is added behind it, and never comes up."""
+    from transformers import BertTokenizer
+
+    words = [word for word in SPECIAL if word != "[MASK]"] + ["drusen"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    plain = TextConfig(tokenizer=str(tmp_path / "vocab.txt"), context_length=9)
+    BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "saved")
+    saved = TextConfig(tokenizer=str(tmp_path / "saved"), context_length=9)
+    for config in (plain, saved):
+        tokenizer = Tokenizer(config)
+        assert tokenizer.vocab_size == vocabulary_size(config) == len(words)
+        assert tokenizer.row("[MASK] drusen [SEP]").max() < len(words)
+    assert vocabulary_size(TextConfig()) == 21128
+
+
+@pytest.mark.parametrize(
+    ("odd", "plain"),
+    [("dru\ud800sen", "drusen"), ("\ud83d\ude00", "\U0001f600"), ("dru\0sen", "drusen")],
+)
+def test_broken_characters_are_left_out(odd, plain):
+    tokenizer = Tokenizer(TextConfig(context_length=8))
+    assert tokenizer.row(odd).tolist() == tokenizer.row(plain).tolist()
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_code_of_a_tokenizer_is_refused_and_not_asked_for(tmp_path, monkeypatch, file):
+    def asked(*_):
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Evil"}')
+    config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (tmp_path / file).write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')")
+    with pytest.raises(UserError, match=f"refused: {file} has an auto_map"):
+        Tokenizer(TextConfig(tokenizer=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"vocab.txt": ""}, "is empty"),
+        ({"vocab.txt": "\n\n"}, "is empty"),
+        ({"vocab.txt": b"\xff\xfe\x00"}, "cannot be read"),
+        ({"vocab.txt": "\n".join([*SPECIAL, "a", "b", "a"])}, r"'a' \(lines 6 and 8\)"),
+        ({"vocab.txt": "\n".join(SPECIAL[:2])}, r"lacks \[CLS\], \[SEP\]"),
+        ({}, "cannot be read"),
+        ({"tokenizer.json": ""}, "cannot be read"),
+        ({"tokenizer.json": "{"}, "cannot be read"),
+        ({"tokenizer.json": '{"version": "1.0", "model": null}'}, "cannot be read"),
+        ({"tokenizer_config.json": "[1"}, "not valid JSON"),
+        ({"tokenizer_config.json": "[]", "tokenizer.json": "[]"}, "cannot be read"),
+        ({"tokenizer_config.json": '{"tokenizer_class": "Evil"}'}, "tokenizer"),
+    ],
+)
+def test_damaged_tokenizers_give_one_message(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message) as error:
+        Tokenizer(TextConfig(tokenizer=str(tmp_path)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Backend(WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"has no \[CLS\], \[SEP\], \[PAD\], \[UNK\]"):
+        Tokenizer(TextConfig(tokenizer=str(tmp_path)))
 
 
 def test_unusable_tokenizers_are_named(tmp_path):

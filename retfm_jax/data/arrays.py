@@ -1,0 +1,104 @@
+"""Images that are in memory already, arrays and PIL images, as RGB of 8 bits."""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from retfm_jax.data.images import MAX_PIXELS, ImageError, decode
+
+_CHANNELS = (1, 3, 4)
+
+
+def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """One image in an array as RGB.
+
+    Args:
+      array: (height, width) or (height, width, channels) with 1 (grey), 3 (RGB) or 4 channels
+        (RGBA); uint8, or float from 0 to 1. What is transparent becomes black, as around a fundus.
+      name: for messages.
+
+    Raises:
+      ImageError: another shape, dtype or range, with what was found.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in _CHANNELS:
+            hint = ": transpose(1, 2, 0) brings the channels last"
+        elif array.ndim == 3:
+            hint = ": several grey images are (n, height, width, 1)"
+        raise ImageError(
+            f"{name}: an array must be (height, width) or (height, width, 1, 3 or 4), not "
+            f"{array.shape}{hint}"
+        )
+    height, width = array.shape[:2]
+    if not height * width or height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: an array of {height} x {width} pixels; images have 1 to {MAX_PIXELS:,}"
+        )
+    pixels = _eight_bits(array, name)
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
+    if pixels.shape[2] == 4:
+        share = pixels[..., 3:].astype(np.float32) / 255
+        return np.rint(pixels[..., :3] * share).astype(np.uint8)
+    return pixels
+
+
+def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
+    wanted = "an array must be uint8 (0 to 255) or float from 0 to 1"
+    if array.dtype == np.uint8:
+        if array.max() == 1:
+            raise ImageError(
+                f"{name}: its values are 0 and 1 in uint8, which is black. {wanted}: floats are "
+                "converted by (x * 255).round().astype('uint8')"
+            )
+        return array
+    if array.dtype.kind in "iu":
+        low, high = array.min(), array.max()
+        hint = (
+            ": convert it by .astype('uint8')"
+            if low >= 0 and high <= 255
+            else ": deep images lose their depth by (x / largest), float from 0 to 1"
+        )
+        raise ImageError(f"{name}: {wanted}, not {array.dtype} from {low} to {high}{hint}")
+    if array.dtype.kind != "f":
+        raise ImageError(f"{name}: {wanted}, not {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite((low, high)).all():
+        raise ImageError(f"{name}: the array has values that are not finite (NaN or infinite)")
+    if low < 0 or high > 1:
+        hint = (
+            ": divide it by 255"
+            if low >= 0 and 1 < high <= 255 and high > 2
+            else ": it seems normalised; undo that by x * std + mean"
+            if low < 0 and high < 30
+            else ""
+        )
+        raise ImageError(f"{name}: {wanted}, not {array.dtype} from {low:g} to {high:g}{hint}")
+    return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+
+
+def pil_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """A PIL image as the file would be read that it comes from: turned upright, as RGB.
+
+    Raises:
+      ImageError: it cannot be read, or has no or too many pixels.
+    """
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width} x {image.height} pixels")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGB", "L"):
+            return np.array(image.convert("RGB"))
+        if image.mode in ("HSV", "LAB", "YCbCr", "RGBX", "La", "RGBa", "PA"):
+            image = image.convert("RGBA" if image.mode in ("La", "RGBa", "PA") else "RGB")
+        # Depth and transparency are a matter of `decode`.
+        buffer = io.BytesIO()
+        image.save(buffer, "TIFF")
+    except ImageError:
+        raise
+    except Exception as error:  # a file that is read only now, and whatever is wrong with it
+        raise ImageError(f"{name}: the image is truncated or damaged ({error})") from error
+    return decode(buffer.getvalue(), name)

@@ -1,0 +1,356 @@
+"""What users hand to a model, checked before anything is computed: images, texts, classes, batches.
+
+One thing is one thing: a string is one text or one path, never its letters, and an array with two
+or three axes is one image. Whatever is of the wrong type, shape, dtype or range is refused with
+what was found and what is wanted.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from retfm_jax.console import printable
+from retfm_jax.errors import UserError
+from retfm_jax.knowledge.normalise import fold
+from retfm_jax.knowledge.vocabulary import LANGUAGES, Vocabulary, load_vocabulary
+from retfm_jax.methods.method import Batch, Method
+
+_ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+_CLOSE = 0.7
+
+#: Arrays of a batch by the kind of sample: images, tokens, masks of tokens, one value a sample.
+_BATCHES: dict[str, dict[str, str]] = {
+    "patient": {
+        "image_left": "images",
+        "image_right": "images",
+        "tokens": "tokens",
+        "has_left": "flags",
+        "has_right": "flags",
+    },
+    "image": {"image": "images", "tokens": "tokens", "labels": "labels"},
+    "category": {
+        "image": "images",
+        "tokens": "tokens",
+        "attention_mask": "mask",
+        "category": "values",
+        "expert_image": "images",
+        "expert_tokens": "tokens",
+        "expert_attention_mask": "mask",
+    },
+}
+#: Normalised pixels stay within a few units; further out they are something else.
+_LARGEST_PIXEL = 30.0
+
+
+def _many(values: Any, what: str, example: str) -> list[Any]:
+    """The members of a sequence, a generator, a pandas column or an array."""
+    if isinstance(values, Mapping | set | frozenset):
+        raise UserError(f"give {what} as a list, {example}, not as a {type(values).__name__}")
+    if hasattr(values, "columns") and hasattr(values, "iloc"):
+        raise UserError(f"give one column of the table as {what}, table['name'], not the table")
+    if not isinstance(values, Iterable):
+        raise UserError(f"give {what} as a list, {example}, not as {_kind(values)}")
+    return list(values)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {printable(repr(value))[:60]}"
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """An array of NumPy, JAX or PyTorch as NumPy's; None of everything else."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype"):
+        return np.asarray(value)
+    return None
+
+
+def as_images(images: Any, *, what: str = "images", missing: bool = False) -> list[Any]:
+    """One image or many as a list of paths, bytes, PIL images and arrays.
+
+    Args:
+      images: a path, bytes, a PIL image, an array of one image (h, w), (h, w, c) or of several
+        (n, h, w, c), or a sequence of such images.
+      what: how messages call them.
+      missing: whether None may stand for an image that there is not.
+
+    Raises:
+      UserError: there is none, or one of them is no image.
+    """
+    if isinstance(images, _ONE_IMAGE):
+        return [images]
+    array = None if hasattr(images, "iloc") else as_array(images)
+    if array is not None and array.dtype.kind not in "OUST":
+        if array.ndim in (2, 3):
+            return [array]
+        if array.ndim != 4:
+            raise UserError(
+                f"{what}: an array of one image is (height, width) or (height, width, channels), "
+                f"of several (n, height, width, channels), not {array.shape}"
+            )
+        images = array
+    found = _many(images, what, '["left.jpg", "right.jpg"]')
+    if not found:
+        raise UserError(f"there are no {what} to embed")
+    for index, image in enumerate(found):
+        if missing and _is_missing(image):
+            found[index] = None
+        elif not isinstance(image, _ONE_IMAGE) and (
+            as_array(image) is None or as_array(image).dtype.kind in "OUST"
+        ):
+            raise UserError(
+                f"{what}: number {index} is {_kind(image)}, and no path, bytes, PIL image or array"
+            )
+    return found
+
+
+def as_texts(texts: Any, *, what: str = "texts") -> list[str]:
+    """One text or many as a list of strings.
+
+    Raises:
+      UserError: there is none, or one of them is missing, empty or no text.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if isinstance(texts, bytes | bytearray):
+        raise UserError(f"{what} are strings, not bytes: decode them, text.decode('utf-8')")
+    found = _many(texts, what, '["no diabetic retinopathy"]')
+    if not found:
+        raise UserError(f"there are no {what} to embed")
+    for index, text in enumerate(found):
+        if _is_missing(text) or not isinstance(text, str):
+            raise UserError(f"{what}: number {index} is {_kind(text)}, and no text")
+        if not text.strip():
+            raise UserError(f"{what}: number {index} is empty; leave out what has no text")
+    return [str(text) for text in found]
+
+
+def as_classes(
+    classes: Any, language: Any, vocabulary: Vocabulary | None = None
+) -> dict[str, tuple[str, ...] | None]:
+    """The classes of a zero-shot comparison: their names, and the prompts that are given for them.
+
+    Args:
+      classes: ids or names of conditions; or a mapping from names to prompts of one's own (a text
+        or several); None as prompts, or a condition in a list, means the vocabulary's.
+      language: of the vocabulary's prompts.
+      vocabulary: the bundled one where None.
+
+    Returns:
+      prompts by name; None where the vocabulary has them.
+
+    Raises:
+      UserError: fewer than two classes, one of them twice, an unknown one (with what is close by),
+        prompts that are no texts, or an unknown language.
+    """
+    if language not in LANGUAGES:
+        raise UserError(f"prompts exist in {' and '.join(LANGUAGES)}, not in {language!r}")
+    vocabulary = vocabulary or load_vocabulary()
+    if isinstance(classes, str):
+        raise UserError(
+            f"zero-shot compares classes with each other: give at least two, "
+            f'["normal", "{printable(classes)}"], not one string'
+        )
+    if isinstance(classes, Mapping):
+        given = dict(classes)
+    else:
+        names = _many(classes, "classes", '["normal", "drusen"]')
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"classes: {', '.join(map(repr, twice))} stand there twice")
+        given = dict.fromkeys(names)
+    found: dict[str, tuple[str, ...] | None] = {}
+    conditions: dict[str, str] = {}
+    for name, prompts in given.items():
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"classes: {_kind(name)} is no name of a class")
+        if prompts is not None:
+            found[str(name)] = tuple(as_texts(prompts, what=f"prompts of class {name!r}"))
+            continue
+        condition = vocabulary.find(name)
+        if condition is None:
+            raise UserError(_unknown(name, vocabulary))
+        other = conditions.setdefault(condition.id, name)
+        if other != name:
+            raise UserError(f"classes: {other!r} and {name!r} are the same condition")
+        found[str(name)] = None
+    if len(found) < 2:
+        raise UserError(
+            "zero-shot compares classes with each other: give at least two, such as "
+            f'"normal" beside {next(iter(found), "drusen")!r}'
+        )
+    return found
+
+
+def _unknown(name: str, vocabulary: Vocabulary) -> str:
+    terms = {
+        fold(term): term
+        for condition in vocabulary
+        for term in (condition.id, *condition.terms(), *condition.abbreviations)
+    }
+    close = difflib.get_close_matches(fold(name), terms, n=3, cutoff=_CLOSE)
+    meant = list(dict.fromkeys(vocabulary.find(terms[term]).id for term in close))
+    hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+    return (
+        f"class {name!r} is no condition of the vocabulary{hint}"
+        f"{'' if meant else '.'} A class of your own needs prompts: "
+        f"{{{name!r}: 'a fundus photograph with {name.replace('_', ' ')}'}}"
+    )
+
+
+def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
+    """A prepared batch as the network takes it, int64 as int32.
+
+    Args:
+      method: whose arrays they are.
+      batch: arrays by name, as `Method.encode` describes them.
+      losses: whether what only the losses need must be there.
+
+    Raises:
+      UserError: an array is missing, unknown, or of the wrong shape, dtype or range.
+    """
+    known = _BATCHES[method.sample_kind]
+    if not isinstance(batch, Mapping):
+        raise UserError(f"a batch is a mapping of arrays ({', '.join(known)}), not {_kind(batch)}")
+    for name in batch:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"batch: {method.name} knows no array {name!r}{meant} (known: {', '.join(known)})"
+            )
+    prefixes = [""]
+    if method.sample_kind == "category" and any(name.startswith("expert_") for name in batch):
+        prefixes.append("expert_")
+    required = [
+        prefix + name
+        for prefix in prefixes
+        for name in (
+            ("image_left", "image_right", "tokens")
+            if method.sample_kind == "patient"
+            else ("image", "tokens")
+        )
+    ]
+    if losses and method.sample_kind == "category":
+        required.append("category")
+    absent = [name for name in required if name not in batch]
+    if absent:
+        raise UserError(f"batch: {', '.join(absent)} missing; {method.name} needs "
+                        f"{', '.join(required)}")  # fmt: skip
+    arrays = {name: _as_jax(name, value) for name, value in batch.items()}
+    for prefix in prefixes:
+        stream = {
+            name: array
+            for name, array in arrays.items()
+            if name.startswith("expert_") == (prefix == "expert_")
+        }
+        for name, array in stream.items():
+            _check_array(method, name, known[name], array)
+        _check_rows(stream)
+        mask, tokens = stream.get(f"{prefix}attention_mask"), stream[f"{prefix}tokens"]
+        if mask is not None and mask.shape != tokens.shape:
+            raise UserError(
+                f"batch: {prefix}attention_mask {mask.shape} is not like {prefix}tokens "
+                f"{tokens.shape}"
+            )
+    return arrays
+
+
+def _as_jax(name: str, value: Any) -> jax.Array:
+    if isinstance(value, jax.Array):
+        return value
+    array = as_array(value)
+    try:
+        array = np.asarray(value) if array is None else array
+    except (TypeError, ValueError) as error:
+        raise UserError(f"batch: {name} is no array: {error}") from error
+    if array.dtype.kind not in "biuf" and array.dtype != jnp.bfloat16:
+        raise UserError(f"batch: {name} is no array of numbers, but of {array.dtype}")
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        if array.size and (array.max() > np.iinfo(np.int32).max or array.min() < -(2**31)):
+            raise UserError(f"batch: {name} has values from {array.min()} to {array.max()}")
+        array = array.astype(np.int32)
+    return jnp.asarray(array)
+
+
+def _check_rows(stream: Mapping[str, jax.Array]) -> None:
+    rows = {name: array.shape[0] for name, array in stream.items()}
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise UserError(f"batch: the arrays are of different numbers of samples: {listed}")
+    if 0 in rows.values():
+        raise UserError("batch: it holds no sample")
+
+
+def _check_array(method: Method, name: str, kind: str, array: jax.Array) -> None:
+    axes = {"images": 4, "tokens": 2, "mask": 2, "labels": 2}.get(kind, 1)
+    if array.ndim != axes:
+        raise UserError(f"batch: {name} must have {axes} axes, not the shape {array.shape}")
+    if kind == "images":
+        _check_images(method, name, array)
+    elif kind == "tokens":
+        _check_tokens(method, name, array)
+    elif kind in ("mask", "flags"):
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            raise UserError(f"batch: {name} is true or false, not {array.dtype}")
+    elif kind == "values" and not jnp.issubdtype(array.dtype, jnp.integer):
+        raise UserError(f"batch: {name} must be integers, not {array.dtype}")
+
+
+def _check_images(method: Method, name: str, array: jax.Array) -> None:
+    if array.shape[-1] != 3:
+        hint = ": transpose(0, 2, 3, 1) brings channels last" if array.shape[1] == 3 else ""
+        raise UserError(f"batch: {name} must be (n, height, width, 3), not {array.shape}{hint}")
+    size = method.image_size
+    if size is not None and array.shape[1:3] != (size, size):
+        raise UserError(
+            f"batch: {name} has images of {array.shape[1]} x {array.shape[2]} pixels, the network "
+            f"takes {size} x {size}"
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(
+            f"batch: {name} must be normalised float32, not {array.dtype}; encode_images takes "
+            "pixels as they are"
+        )
+    if isinstance(array, jax.core.Tracer) or not array.size:
+        return
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite((low, high)).all():
+        raise UserError(f"batch: {name} has values that are not finite (NaN or infinite)")
+    if max(-low, high) > _LARGEST_PIXEL:
+        raise UserError(
+            f"batch: {name} has values from {low:g} to {high:g} and is not normalised: "
+            "(pixels / 255 - mean) / std, with config.data.image's mean and std"
+        )
+
+
+def _check_tokens(method: Method, name: str, array: jax.Array) -> None:
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise UserError(f"batch: {name} must be integers, not {array.dtype}")
+    text = method.config.text
+    if not 1 <= array.shape[1] <= text.positions:
+        raise UserError(
+            f"batch: {name} has {array.shape[1]} tokens a text, the network's text tower has "
+            f"{text.positions} positions"
+        )
+    if isinstance(array, jax.core.Tracer) or not array.size:
+        return
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= text.vocab_size:
+        raise UserError(
+            f"batch: {name} has ids from {low} to {high}, the network's vocabulary ends at "
+            f"{text.vocab_size - 1}: they are of another tokenizer"
+        )
