@@ -29,12 +29,14 @@ class RecordSource(abc.ABC):
       split: its split, subsplits included ("train[:80%]").
       kind: what its records are.
       label_names: the classes of the records' label vectors.
+      ordered: the classes are grades, from the lowest on, as a task states of its own.
     """
 
     name: str
     split: str
     kind: Literal["patient", "image"]
     label_names: tuple[str, ...]
+    ordered: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:

@@ -15,26 +15,51 @@ from jaxtyping import Float
 #: Elements of one block of weights: bounds memory at 64 MiB whatever the number of draws.
 _BLOCK = 1 << 24
 
+#: Resampled values that differ by less differ by rounding alone.
+_ALIKE = 1e-6
+
 Weights = Float[np.ndarray, "samples draws"]
 
 
+#: What an interval of `estimates` is called.
+BOOTSTRAP = "percentiles of the bootstrap"
+
+
 class Estimate(NamedTuple):
-    """A value with its 95% bootstrap interval; NaN where it is not defined."""
+    """A value with its 95% interval.
+
+    Attributes:
+      value: NaN where it is not defined.
+      low, high: NaN where there is no interval.
+      interval: how it was found.
+      left_out: resamples in which the value is not defined, so that they do not count.
+    """
 
     value: float
     low: float
     high: float
+    interval: str = ""
+    left_out: int = 0
 
-    def to_json(self) -> dict[str, float | None]:
+    @property
+    def has_interval(self) -> bool:
+        return not math.isnan(self.low)
+
+    def to_json(self) -> dict[str, float | str | None]:
         """JSON has no NaN: an undefined number becomes null."""
-        return {
+        numbers = {
             name: None if math.isnan(number) else round(float(number), 6)
-            for name, number in self._asdict().items()
+            for name, number in zip(self._fields[:3], self[:3], strict=True)
         }
+        named = {"interval": self.interval} if self.has_interval and self.interval else {}
+        missing = {"resamples_left_out": self.left_out} if self.left_out else {}
+        return numbers | named | missing
 
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "–"
+        if not self.has_interval:
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
@@ -75,15 +100,17 @@ def estimates(
 ) -> list[Estimate]:
     """Percentile intervals for `values` from their resampled counterparts.
 
-    Draws in which a value is undefined (no positive was drawn) do not count for it.
+    Draws in which a value is undefined (no positive was drawn) do not count for it. Draws that are
+    all alike say nothing of what other patients would give: then there is no interval.
     """
     result = []
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
     for value, column in zip(values, resampled.T, strict=True):
-        column = column[~np.isnan(column)]
-        if math.isnan(value) or not len(column):
-            result.append(Estimate(float(value), math.nan, math.nan))
+        defined = column[~np.isnan(column)]
+        left_out = len(column) - len(defined)
+        if math.isnan(value) or not len(defined) or np.ptp(defined) < _ALIKE:
+            result.append(Estimate(float(value), math.nan, math.nan, left_out=left_out))
         else:
-            low, high = np.percentile(column, tails)
-            result.append(Estimate(float(value), float(low), float(high)))
+            low, high = np.percentile(defined, tails)
+            result.append(Estimate(float(value), float(low), float(high), BOOTSTRAP, left_out))
     return result

@@ -14,6 +14,7 @@ from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, Prompts, embed_split
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
 from retfm_jax.evaluation.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.grades import class_order
 from retfm_jax.evaluation.html import page
 from retfm_jax.evaluation.linear_probe import linear_probe
 from retfm_jax.evaluation.metrics import over_folds
@@ -172,7 +173,10 @@ def evaluate(
     source = open_task(dataset, split, data_dir)
     modality = modality_of(source)
     prompts = prompts_of(options.prompts, modality)
-    results = Results(f"{source.name}, {source.split}")
+    order = class_order(source.label_names, getattr(source, "ordered", False))
+    if order is not None and order.guessed:
+        say(f"taken for grades, in this order: {order} ({order.known_from})")
+    results = Results(f"{source.name}, {source.split}", order=order)
     numbers: dict[str, Any] = {}
     if {"zero_shot", "retrieval"} & set(protocols):
         results.split = embed_split(
@@ -193,6 +197,7 @@ def evaluate(
             "split": source.split,
             "records": len(source),
             "modality": modality,
+            "class_order": None if order is None else order.to_json(),
         },
         "settings": _settings(options, learning),
         **numbers,
@@ -217,7 +222,8 @@ def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
         "languages": list(options.languages),
         "prompts": options.prompts,
         "bootstrap_draws": options.draws,
-        "interval": "95%, percentiles of a bootstrap by patient",
+        "interval": "95%, percentiles of a bootstrap by patient; of proportions (accuracy, "
+        "sensitivity, specificity, recall at k) Clopper-Pearson; every number names its own",
         "seed": options.seed,
     }
     if learning:
@@ -245,7 +251,7 @@ def _zero_shot(
         found = zero_shot(model, split, language, prompts, skip)
         numbers[language] = {"classes_left_out": list(found.left_out), "levels": {}}
         for level, predictions in found.levels.items():
-            measured = predictions.measured(options.draws, options.seed)
+            measured = predictions.measured(options.draws, options.seed, results.order)
             title = f"zero-shot, {LANGUAGE_NAMES[language]}, {level}"
             results.sections.append(Section(title, measured, split.records))
             numbers[language]["levels"][level] = measured.to_json()
@@ -260,9 +266,7 @@ def _retrieval(results: Results, options: Options) -> dict[str, Any]:
             f"retrieval needs reports in {' or '.join(options.languages)}; the split has none"
         )
     for language in languages:
-        results.retrievals[language] = retrieve(
-            results.split, language, options.draws, options.seed
-        )
+        results.retrievals[language] = retrieve(results.split, language)
     return {language: found.to_json() for language, found in results.retrievals.items()}
 
 
@@ -300,7 +304,8 @@ def _supervised(
         for shots in options.shots:
             found = list(_folds(supervised, name, shots, options))
             measured = [
-                predictions.measured(options.draws, options.seed) for _, predictions in found
+                predictions.measured(options.draws, options.seed, results.order)
+                for _, predictions in found
             ]
             folds = over_folds([fold.overall for fold in measured]) if len(found) > 1 else None
             title = f"{_TITLES[name]}, {shots}"
@@ -362,7 +367,7 @@ def quick_metrics(
                         if name in overall:
                             metrics[f"{place}/{name}"] = overall[name].value
         if sum(map(bool, split.reports[language])) > 1:
-            found = retrieve(split, language, draws=1)
+            found = retrieve(split, language)
             for direction, recalls in found.recalls.items():
                 for name in ("recall_at_1", "recall_at_5"):
                     metrics[f"retrieval/{language}/{direction}/{name}"] = recalls[name].value

@@ -1,7 +1,7 @@
 """One self-contained HTML page of an evaluation: tables, curves and galleries in one file."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def page(results: Results, document: dict[str, Any]) -> str:
     method = document["model"]["method"]
     parts = [
         f'<p class="sub">{markup.text(method)} · {document["data"]["records"]} records · '
-        "95% intervals from a bootstrap by patient</p>",
+        "95% intervals by patient</p>",
     ]
     names = [section.title for section in results.sections]
     names += [f"retrieval, {LANGUAGE_NAMES[language]} reports" for language in results.retrievals]
@@ -70,7 +70,9 @@ def _retrievals(results: Results) -> str:
         for language, found in results.retrievals.items()
         for direction, recalls in found.recalls.items()
     ]
-    return _rows(["query", *(f"recall at {k}" for k in RECALL_AT), "records"], rows)
+    recalls = [row for found in results.retrievals.values() for row in found.recalls.values()]
+    header = ["query", *(f"recall at {k}" for k in RECALL_AT), "records"]
+    return _rows(header, rows) + _ways(pair for row in recalls for pair in row.items())
 
 
 def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -144,7 +146,26 @@ def _classes(section: Section) -> str:
         [pictures.class_name(label), why, *[""] * (len(names) - 1)]
         for label, why in section.measured.metrics.left_out.items()
     ]
-    return _rows(["class", *map(readable, names)], rows)
+    caveats = "".join(
+        f'<p class="note">{markup.own(caveat)}</p>' for caveat in section.measured.metrics.caveats
+    )
+    return _rows(["class", *map(readable, names)], rows) + _how(section) + caveats
+
+
+def _how(section: Section) -> str:
+    """Which metrics have which intervals."""
+    found = [section.measured.overall, *section.measured.metrics.classes.values()]
+    return _ways(pair for row in found for pair in row.items())
+
+
+def _ways(found: Iterable[tuple[str, Any]]) -> str:
+    by_way: dict[str, list[str]] = {}
+    for name, value in found:
+        if isinstance(value, Estimate) and value.has_interval:
+            names = by_way.setdefault(value.interval, [])
+            names += [readable(name)] if readable(name) not in names else []
+    said = "; ".join(f"{', '.join(names)}: {way}" for way, names in by_way.items())
+    return f'<p class="note">95% intervals. {markup.text(said)}.</p>' if said else ""
 
 
 def _cell(value: Any) -> str:
@@ -154,6 +175,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         spread = f"<small>± {value['spread'] or 0:.3f}</small>"
         return "–" if value["mean"] is None else f"{value['mean']:.3f}{spread}"
+    if isinstance(value, Estimate) and not value.has_interval:
+        return f"{value.value:.3f}"
     if isinstance(value, Estimate):
         return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
     return markup.own(value)

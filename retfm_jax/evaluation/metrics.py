@@ -5,6 +5,8 @@ weighted form here as well; tests hold it equal to scikit-learn with `sample_wei
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ import scipy.sparse
 from jaxtyping import Float, Int
 from sklearn import metrics as sk
 
+from retfm_jax.evaluation import intervals
 from retfm_jax.evaluation.bootstrap import Estimate, Weights, bootstrap, estimates
 
 Labels = Int[np.ndarray, " samples"]
@@ -22,6 +25,9 @@ Scores = Float[np.ndarray, " samples"]
 MultiHot = Int[np.ndarray, "samples classes"]
 Confusion = Float[np.ndarray, "*draws classes classes"]
 
+#: With fewer patients that have a class, or that do not, percentiles of the bootstrap of ranking
+#: metrics are too narrow.
+FEW = 10
 #: Bins of the expected calibration error.
 CALIBRATION_BINS = 15
 
@@ -82,11 +88,13 @@ class MultiLabelMetrics:
       classes: of every class that has both values: AUROC, average precision, counts.
       macro: unweighted means over these classes.
       left_out: the other classes with the reason.
+      caveats: what the intervals cannot say, in sentences.
     """
 
     classes: Mapping[str, Mapping[str, Any]]
     macro: Mapping[str, Estimate]
     left_out: Mapping[str, str]
+    caveats: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -100,6 +108,7 @@ class MultiLabelMetrics:
                 for name, row in self.classes.items()
             },
             "left_out": dict(self.left_out),
+            "caveats": list(self.caveats),
         }
 
 
@@ -153,17 +162,69 @@ def multi_label(
     values = np.array([(auroc(*column), average_precision(*column)) for column in columns])
     values = np.concatenate([values.mean(0), values.ravel()])
     result = estimates(values, bootstrap(groups, statistic, draws, seed))
+    patients = np.asarray(groups)
+    sides = [
+        _sides(truth, patients[known]) for (truth, _), known in zip(columns, rows, strict=True)
+    ]
+    areas = [_area(result[2 + 2 * place], *side) for place, side in enumerate(sides)]
     classes = {
         names[index]: {
-            "auroc": result[2 + 2 * place],
+            "auroc": areas[place],
             "average_precision": result[3 + 2 * place],
             **counts[names[index]],
         }
         for place, index in enumerate(used)
     }
-    return MultiLabelMetrics(
-        classes, {"auroc": result[0], "average_precision": result[1]}, left_out
-    )
+    macro = {"auroc": _mean(result[0], areas), "average_precision": result[1]}
+    ranked = [names[index] for index in used]
+    caveats = _caveats(ranked, sides, areas, macro, draws, patients)
+    return MultiLabelMetrics(classes, macro, left_out, caveats)
+
+
+def _sides(positive: Labels, groups: np.ndarray) -> tuple[int, int]:
+    """Patients with and patients without a class; one with both kinds of samples is in both."""
+    return tuple(len(np.unique(groups[positive == value])) for value in (1, 0))
+
+
+def _area(found: Estimate, with_it: int, without: int) -> Estimate:
+    """An AUROC with the interval that needs no resampling where the resamples do not vary."""
+    if found.has_interval or math.isnan(found.value):
+        return found
+    return intervals.area(found.value, with_it, without)._replace(left_out=found.left_out)
+
+
+def _mean(found: Estimate, parts: Sequence[Estimate]) -> Estimate:
+    """A mean over classes likewise."""
+    if found.has_interval or math.isnan(found.value) or not all(p.has_interval for p in parts):
+        return found
+    return intervals.mean(parts)
+
+
+def _caveats(
+    names: Sequence[str],
+    sides: Sequence[tuple[int, int]],
+    areas: Sequence[Estimate],
+    overall: Mapping[str, Estimate],
+    draws: int,
+    groups: np.ndarray,
+) -> tuple[str, ...]:
+    """What the intervals cannot say: of ranking metrics class by class, of the whole by metric."""
+    found = []
+    silent = [n for n, of in overall.items() if not (of.has_interval or math.isnan(of.value))]
+    if silent and draws > 1:
+        found.append(f"no interval of {', '.join(silent)}: all resamples gave the same value")
+    if len(np.unique(groups)) < 2:
+        found.append("all samples are of one patient: nothing can be said of other patients")
+    for name, (with_it, without), area in zip(names, sides, areas, strict=True):
+        if min(with_it, without) >= FEW and not area.left_out:
+            continue
+        lacked = f"; {area.left_out} of {draws} resamples lacked one side and do not count"
+        found.append(
+            f"{name}: {with_it} with it and {without} without (patients), at least {FEW} of each "
+            "are wanted: intervals of AUROC and average precision are rough"
+            + (lacked if area.left_out else "")
+        )
+    return tuple(found)
 
 
 def recalls(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
@@ -188,10 +249,27 @@ def f1_scores(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
         return 2 * right / (confusion.sum(-1) + confusion.sum(-2))
 
 
-def quadratic_kappa(confusion: Confusion) -> Float[np.ndarray, "*draws"]:
-    """Cohen's kappa with quadratic weights: 1 - sum(w O) / sum(w E), w_ij = (i - j)^2."""
-    steps = np.arange(confusion.shape[-1])
-    weight = (steps[:, None] - steps[None, :]) ** 2
+def cohen_kappa(confusion: Confusion) -> Float[np.ndarray, "*draws"]:
+    """Cohen's kappa, every disagreement as bad as any other; NaN where chance agrees fully."""
+    return _kappa(confusion, 1 - np.eye(confusion.shape[-1]))
+
+
+def quadratic_kappa(
+    confusion: Confusion, positions: Sequence[int] | None = None
+) -> Float[np.ndarray, "*draws"]:
+    """Cohen's kappa with quadratic weights, of classes that are grades: w_ij = (g_i - g_j)^2.
+
+    Args:
+      positions: the grade g of every class; None: the classes stand in the order of their grades.
+    """
+    steps = np.arange(confusion.shape[-1]) if positions is None else np.asarray(positions)
+    return _kappa(confusion, (steps[:, None] - steps[None, :]) ** 2)
+
+
+def _kappa(
+    confusion: Confusion, weight: Float[np.ndarray, "classes classes"]
+) -> Float[np.ndarray, "*draws"]:
+    """1 - sum(w O) / sum(w E), E what the margins would give by chance."""
     total = confusion.sum((-2, -1))
     expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -228,18 +306,20 @@ class SingleLabelMetrics:
     """How well probabilities name the one class of each sample.
 
     Attributes:
-      overall: aca (mean recall over classes), accuracy, macro f1, quadratic_kappa (the order of the
-        classes is that of the task), macro auroc and average_precision (one class against the
-        rest), expected_calibration_error.
+      overall: aca (mean recall over classes), accuracy, macro f1, kappa (unweighted), where the
+        classes are grades quadratic_kappa, macro auroc and average_precision (one class against
+        the rest), expected_calibration_error.
       classes: per class sensitivity, specificity, f1, auroc, average_precision and count.
       confusion: samples by true (row) and predicted (column) class.
       left_out: classes without a sample, which no mean includes.
+      caveats: what the intervals cannot say, in sentences.
     """
 
     overall: Mapping[str, Estimate]
     classes: Mapping[str, Mapping[str, Any]]
     confusion: Int[np.ndarray, "classes classes"]
     left_out: Mapping[str, str]
+    caveats: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -254,6 +334,7 @@ class SingleLabelMetrics:
             },
             "confusion": self.confusion.tolist(),
             "left_out": dict(self.left_out),
+            "caveats": list(self.caveats),
         }
 
 
@@ -264,14 +345,17 @@ def single_label(
     groups: Sequence[Any],
     draws: int = 1000,
     seed: int = 0,
+    positions: Sequence[int] | None = None,
 ) -> SingleLabelMetrics:
     """All metrics of a task with one class a sample, with intervals by patient.
 
     Args:
       labels: index of the true class.
       probabilities: rows sum to 1; the predicted class is the largest.
-      names: of the classes, in their order where they have one (grades).
+      names: of the classes.
       groups: each sample's patient.
+      positions: the grade of every class; None where the classes have no order, and then no
+        quadratic kappa.
     """
     classes = len(names)
     predicted = probabilities.argmax(1)
@@ -286,57 +370,74 @@ def single_label(
         (classes * classes, len(labels)),
     )
     ranked = present if len(present) > 1 else present[:0]
+    truths = [(labels == c).astype(np.int64) for c in ranked]
+    kappas = {"kappa": cohen_kappa}
+    if positions is not None:
+        kappas["quadratic_kappa"] = functools.partial(quadratic_kappa, positions=positions)
+    names_of = ("aca", "f1", *kappas, "expected_calibration_error")
 
     def of_confusion(confusion: Confusion) -> list[np.ndarray]:
-        per_class = [recalls(confusion), specificities(confusion), f1_scores(confusion)]
-        accuracy = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1) / confusion.sum((-2, -1))
+        """ACA, F1 and the kappas, then F1 of every class that is there."""
+        recall, f1 = recalls(confusion)[..., present], f1_scores(confusion)[..., present]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            aca, _, f1 = (np.nanmean(values[..., present], -1) for values in per_class)
-        kappa = quadratic_kappa(confusion)
-        return [aca, accuracy, f1, kappa, *(v[..., c] for v in per_class for c in present)]
+            means = [np.nanmean(values, -1) for values in (recall, f1)]
+        return [*means, *(kappa(confusion) for kappa in kappas.values()), *np.moveaxis(f1, -1, 0)]
 
     def statistic(weights: Weights) -> Float[np.ndarray, "draws values"]:
         confusion = (cells @ weights).T.reshape(-1, classes, classes)
-        ece = expected_calibration_error(right, confidence, weights)
+        columns = of_confusion(confusion)
+        columns.insert(len(names_of) - 1, expected_calibration_error(right, confidence, weights))
         pairs = [
-            weighted_ranking((labels == c).astype(np.int64), probabilities[:, c], weights)
-            for c in ranked
+            weighted_ranking(truth, probabilities[:, c], weights)
+            for truth, c in zip(truths, ranked, strict=True)
         ]
         ranking = np.reshape(pairs, (len(ranked), 2, weights.shape[1])).transpose(1, 0, 2)
-        return np.stack([*of_confusion(confusion), ece, *ranking[0], *ranking[1]], axis=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            macro = [np.nanmean(of, axis=0) for of in ranking] if len(ranked) else []
+        return np.stack([*columns, *ranking[0], *ranking[1], *macro], axis=1)
 
     confusion = sk.confusion_matrix(labels, predicted, labels=np.arange(classes))
     values = [float(value) for value in of_confusion(confusion.astype(np.float64))]
-    values.append(float(expected_calibration_error(right, confidence)[0]))
-    for metric in (auroc, average_precision):
-        values += [metric((labels == c).astype(np.int64), probabilities[:, c]) for c in ranked]
-    resampled = bootstrap(groups, statistic, draws, seed)
-    # The macro means of the ranking metrics follow from their columns.
-    areas = slice(len(values) - 2 * len(ranked), len(values) - len(ranked))
-    precisions = slice(len(values) - len(ranked), len(values))
-    for columns in (areas, precisions):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            mean = np.nanmean(resampled[:, columns], axis=1, keepdims=True)
-            values.append(float(np.mean(values[columns])) if len(ranked) else math.nan)
-        resampled = np.concatenate([resampled, mean], axis=1)
-    result = estimates(values, resampled)
-    count = len(present)
-    per_class = np.reshape(np.array(result[4 : 4 + 3 * count], dtype=object), (3, count, 3))
+    error = expected_calibration_error(right, confidence)
+    values.insert(len(names_of) - 1, float(error[0]))
+    by_class = [
+        [metric(truth, probabilities[:, c]) for truth, c in zip(truths, ranked, strict=True)]
+        for metric in (auroc, average_precision)
+    ]
+    values += [*by_class[0], *by_class[1], *(float(np.mean(of)) for of in by_class if of)]
+    result = iter(estimates(values, bootstrap(groups, statistic, draws, seed)))
+
+    def take(count: int) -> list[Estimate]:
+        return list(itertools.islice(result, count))
+
+    overall = dict(zip(names_of, take(len(names_of)), strict=True))
+    f1, areas, precisions = take(len(present)), take(len(ranked)), take(len(ranked))
+    undefined = Estimate(math.nan, math.nan, math.nan)
+    overall["auroc"], overall["average_precision"] = take(2) if len(ranked) else [undefined] * 2
+    patients = np.asarray(groups)
+    sides = [_sides(truth, patients) for truth in truths]
+    areas = [_area(area, *side) for area, side in zip(areas, sides, strict=True)]
     rows = {}
     for place, c in enumerate(present):
-        row: dict[str, Any] = {"samples": int((labels == c).sum())}
-        for kind, name in enumerate(("sensitivity", "specificity", "f1")):
-            row[name] = Estimate(*per_class[kind, place])
+        of_class = labels == c
+        row = {
+            "samples": int(of_class.sum()),
+            "sensitivity": intervals.proportion(predicted[of_class] == c, patients[of_class]),
+            "specificity": intervals.proportion(predicted[~of_class] != c, patients[~of_class]),
+            "f1": f1[place],
+        }
         if len(ranked):
-            row["auroc"] = result[areas][place]
-            row["average_precision"] = result[precisions][place]
+            row |= {"auroc": areas[place], "average_precision": precisions[place]}
         rows[names[c]] = row
-    overall = dict(zip(("aca", "accuracy", "f1", "quadratic_kappa"), result[:4], strict=True))
-    overall["auroc"], overall["average_precision"] = result[-2:]
-    overall["expected_calibration_error"] = result[4 + 3 * count]
-    return SingleLabelMetrics(overall, rows, confusion, left_out)
+    overall["accuracy"] = intervals.proportion(right == 1, patients)
+    overall["aca"] = _mean(overall["aca"], [row["sensitivity"] for row in rows.values()])
+    overall["auroc"] = _mean(overall["auroc"], areas)
+    order = ("aca", "accuracy", "f1", *kappas, "auroc", "average_precision")
+    overall = {name: overall[name] for name in (*order, "expected_calibration_error")}
+    caveats = _caveats([names[c] for c in ranked], sides, areas, overall, draws, patients)
+    return SingleLabelMetrics(overall, rows, confusion, left_out, caveats)
 
 
 def over_folds(folds: Sequence[Mapping[str, Estimate]]) -> dict[str, dict[str, float | None]]:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from retfm_jax.errors import UserError
 from retfm_jax.evaluation.bootstrap import Estimate
+from retfm_jax.evaluation.grades import Order
 from retfm_jax.evaluation.metrics import (
     MultiLabelMetrics,
     SingleLabelMetrics,
@@ -36,11 +38,26 @@ class Predictions:
     samples: tuple[tuple[int, str | None], ...]
     exclusive: bool
 
-    def measured(self, draws: int = 1000, seed: int = 0) -> "Measured":
-        """All metrics of the task's kind with intervals by patient."""
+    def measured(self, draws: int = 1000, seed: int = 0, order: Order | None = None) -> "Measured":
+        """All metrics of the task's kind with intervals by patient.
+
+        Args:
+          order: of the classes, where they are grades.
+
+        Raises:
+          UserError: a score is no finite number.
+        """
+        broken = np.flatnonzero(~np.isfinite(self.scores).all(1))
+        if len(broken):
+            raise UserError(
+                f"the scores of {len(broken)} of {len(self.scores)} samples are no finite numbers: "
+                "the network's weights hold NaN or infinity, or what was trained on them diverged"
+            )
         if self.exclusive:
             truth = self.labels.argmax(1)
-            found = single_label(truth, self.scores, self.names, self.patients, draws, seed)
+            positions = None if order is None else order.of(self.names)
+            arguments = (self.names, self.patients, draws, seed, positions)
+            found = single_label(truth, self.scores, *arguments)
         else:
             found = multi_label(self.labels, self.scores, self.names, self.patients, draws, seed)
         return Measured(self, found)

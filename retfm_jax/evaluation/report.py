@@ -12,6 +12,7 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.bootstrap import Estimate
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
+from retfm_jax.evaluation.grades import Order
 from retfm_jax.evaluation.pictures import class_name, readable
 from retfm_jax.evaluation.predictions import Measured, Predictions
 from retfm_jax.evaluation.retrieval import RECALL_AT, Retrieval
@@ -24,7 +25,8 @@ OVERALL = (
     ("aca", "ACA"),
     ("auroc", "macro AUROC"),
     ("average_precision", "macro AP"),
-    ("quadratic_kappa", "kappa"),
+    ("quadratic_kappa", "quadratic kappa"),
+    ("kappa", "kappa"),
     ("f1", "macro F1"),
     ("accuracy", "accuracy"),
     ("expected_calibration_error", "calibration error"),
@@ -69,12 +71,14 @@ class Results:
       data: dataset and split, in words.
       sections: classification.
       retrievals: by language, over `split`.
+      order: of the classes, where they are grades.
     """
 
     data: str
     sections: list[Section] = dataclasses.field(default_factory=list)
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     split: EmbeddedSplit | None = None
+    order: Order | None = None
 
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -93,7 +97,7 @@ def console_tables(results: Results) -> list[Table]:
         columns = measured_columns(results.sections)
         # A console is narrow: intervals of many metrics stand on the page and in the JSON file.
         interval = len(columns) <= 2
-        columns = columns[:4]
+        columns = columns[:5]
         shown = ", 95% intervals by patient" if interval else ""
         heads = [title.replace(" ", "\n") for _, title in columns]
         table = Table(f"{results.data}: overall{shown}", ["protocol", *heads])

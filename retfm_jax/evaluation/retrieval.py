@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.bootstrap import Estimate, Weights, bootstrap, estimates
+from retfm_jax.evaluation.bootstrap import Estimate
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, Embedding, same_report_groups
+from retfm_jax.evaluation.intervals import proportion
 
 RECALL_AT = (1, 5, 10)
 DIRECTIONS = ("image_to_report", "report_to_image")
@@ -97,7 +98,7 @@ class Retrieval:
       rows: the records' places in the split.
       groups: equal numbers for equal reports.
       ranks: by direction, of the first right answer to every query.
-      recalls: by direction and name ("recall_at_5"), with intervals by patient.
+      recalls: by direction and name ("recall_at_5"), with exact intervals.
       skipped: records without an image or without a report in this language.
     """
 
@@ -130,7 +131,7 @@ class Retrieval:
         }
 
 
-def retrieve(split: EmbeddedSplit, language: str, draws: int = 1000, seed: int = 0) -> Retrieval:
+def retrieve(split: EmbeddedSplit, language: str) -> Retrieval:
     """Looks up every report by its image and every image by its report.
 
     Patients are looked up at the patient level. Records whose reports read alike answer each
@@ -152,15 +153,10 @@ def retrieve(split: EmbeddedSplit, language: str, draws: int = 1000, seed: int =
     images, texts = view.images[usable], view.texts[language][usable]
     pairs = {"image_to_report": (images, texts), "report_to_image": (texts, images)}
     found = {direction: ranks(*pairs[direction], groups) for direction in DIRECTIONS}
-    hits = np.stack(
-        [found[direction] <= k for direction in DIRECTIONS for k in RECALL_AT], axis=1
-    ).astype(np.float32)
-
-    def statistic(weights: Weights) -> Float[np.ndarray, "draws values"]:
-        return weights.T @ hits / weights.sum(0)[:, None]
+    hits = np.stack([found[direction] <= k for direction in DIRECTIONS for k in RECALL_AT], axis=1)
 
     patients = [split.patient_ids[row] for row in usable]
-    values = estimates(hits.mean(0), bootstrap(patients, statistic, draws, seed))
+    values = [proportion(column, patients) for column in hits.T]
     names = [f"recall_at_{k}" for k in RECALL_AT]
     recalls = {
         direction: dict(zip(names, values[place * len(names) :][: len(names)], strict=True))

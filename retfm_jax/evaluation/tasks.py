@@ -143,7 +143,7 @@ def described_tasks() -> dict[str, Any]:
 #: Entries of a task, and what is wanted of those that are plain texts.
 _ENTRIES = (
     "source", "folder", "classes", "tables", "files", "dataset", "shares", "modality", "per_class",
-    "alone", "images", "pairs",
+    "alone", "images", "pairs", "ordered",
 )  # fmt: skip
 _OF_A_TABLE = ("file", "image", "label", "images", "suffix", "patient")
 
@@ -230,10 +230,11 @@ def _numbers(task: Mapping[str, Any], need: Any) -> dict[str, Any]:
     if "per_class" in task:
         found["per_class"] = number(task["per_class"], "per_class", int)
         need(found["per_class"] > 0, "`per_class` is 0")
-    if "alone" in task:
-        said = {"true": True, "false": False}.get(str(task["alone"]).lower())
-        need(said is not None, f"`alone` is true or false, not {_short(task['alone'])}")
-        found["alone"] = said
+    for entry in ("alone", "ordered"):
+        if entry in task:
+            said = {"true": True, "false": False}.get(str(task[entry]).lower())
+            need(said is not None, f"`{entry}` is true or false, not {_short(task[entry])}")
+            found[entry] = said
     images = task.get("images", "any")
     if isinstance(images, dict):
         found["images"] = {
@@ -295,8 +296,11 @@ def _described_source(
     reading: Reading = AS_RELEASED,
 ) -> RecordSource:
     if "dataset" in task:
-        return _from_dataset(name, task, split_name(split) or split, data_dir)
-    return release_source(name, task, split, data_dir, reading)
+        source = _from_dataset(name, task, split_name(split) or split, data_dir)
+    else:
+        source = release_source(name, task, split, data_dir, reading)
+    source.ordered = task.get("ordered", False)
+    return source
 
 
 def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path) -> RecordSource:

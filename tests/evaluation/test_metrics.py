@@ -86,11 +86,14 @@ def test_confusion_metrics_equal_scikit_learn():
     probabilities[np.arange(300), labels] += 0.3
     probabilities /= probabilities.sum(1, keepdims=True)
     predicted = probabilities.argmax(1)
-    result = metrics.single_label(labels, probabilities, list("abcd"), np.arange(300), draws=200)
+    result = metrics.single_label(
+        labels, probabilities, list("abcd"), np.arange(300), draws=200, positions=range(4)
+    )
     expected = {
         "aca": sk.balanced_accuracy_score(labels, predicted),
         "accuracy": sk.accuracy_score(labels, predicted),
         "f1": sk.f1_score(labels, predicted, average="macro"),
+        "kappa": sk.cohen_kappa_score(labels, predicted),
         "quadratic_kappa": sk.cohen_kappa_score(labels, predicted, weights="quadratic"),
         "auroc": sk.roc_auc_score(labels, probabilities, multi_class="ovr"),
         "average_precision": sk.average_precision_score(np.eye(4)[labels], probabilities),

@@ -71,7 +71,10 @@ def test_on_the_page_an_interval_stands_below_its_number():
         "settings": {},
     }
     text = page(Results("a <set>", [Section("probe", right, ())]), document)
-    assert "<td>1.000<small>1.000–1.000</small></td>" in text
+    # Two of two: the exact interval of Clopper and Pearson.
+    assert "<td>1.000<small>0.158–1.000</small></td>" in text
+    assert "1.000–1.000" not in text
+    assert "accuracy" in text.split("Clopper-Pearson")[0].rpartition("95% intervals.")[2]
     assert "a &lt;set&gt;" in text
     assert "<set>" not in text
 
@@ -90,7 +93,7 @@ def chinese_patients():
 
 def test_the_page_shows_reports_as_text_in_their_own_language():
     split = chinese_patients()
-    results = Results("clinic", retrievals={"zh": retrieve(split, "zh", draws=2)}, split=split)
+    results = Results("clinic", retrievals={"zh": retrieve(split, "zh")}, split=split)
     document = {"model": {"method": "m"}, "data": {"records": 3}, "settings": {}}
     text = page(results, document)
     assert "左眼：玻璃膜疣。" in text
@@ -103,11 +106,11 @@ def test_the_page_shows_reports_as_text_in_their_own_language():
 def test_a_picture_says_once_that_no_font_draws_its_text(monkeypatch):
     monkeypatch.setattr(fonts, "_drawn", lambda character: ord(character) < 0x2E80)
     split = chinese_patients()
-    retrieval = retrieve(split, "zh", draws=2)
+    retrieval = retrieve(split, "zh")
     figure = pictures.retrieval_gallery(split, retrieval, pictures.queries(split, retrieval))
     assert figures.png(figure)[1:4] == b"PNG"
     assert "no font of this machine draws" in figure.get_supxlabel()
-    english = retrieve(split, "en", draws=2)
+    english = retrieve(split, "en")
     figure = pictures.retrieval_gallery(split, english, pictures.queries(split, english))
     figures.png(figure)
     assert figure.get_supxlabel() == ""
@@ -117,7 +120,7 @@ def test_a_record_whose_photograph_is_damaged_stays_in_the_gallery():
     records = [patient(number, "drusen", "cataract") for number in range(3)]
     records[1] = dataclasses.replace(records[1], left=records[1].left[:-40])
     split = embed_split(ColourModel(), records, CLASSES, progress=False)
-    results = Results("c", retrievals={"en": retrieve(split, "en", draws=2)}, split=split)
+    results = Results("c", retrievals={"en": retrieve(split, "en")}, split=split)
     document = {"model": {"method": "m"}, "data": {"records": 3}, "settings": {}}
     assert "left cannot be decoded" in page(results, document)
 

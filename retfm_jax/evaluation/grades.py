@@ -1,0 +1,126 @@
+"""Whether the classes of a task are grades, in which order, and who says so."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from retfm_jax.knowledge.vocabulary import load_vocabulary
+
+#: Published scales, from the least to the most severe, as ids of the vocabulary.
+SCALES = {
+    "the International Clinical Diabetic Retinopathy scale": (
+        ("no_diabetic_retinopathy", "normal"),
+        ("mild_npdr",),
+        ("moderate_npdr",),
+        ("severe_npdr",),
+        ("pdr",),
+    ),
+    "the risk of macular oedema as in MESSIDOR and IDRiD": (
+        ("no_macular_oedema_risk",),
+        ("low_macular_oedema_risk",),
+        ("high_macular_oedema_risk",),
+    ),
+}
+
+_NUMBERED = re.compile(
+    r"(?:(?:grade|stage|level|dr|r|icdr|级别|等级|分级|分期)[\s_-]*)?(\d{1,2})(?:\s*[级期])?"
+)
+# No severity of its own: a mild one is mild.
+_UNSAID = re.compile(r"non[\s_-]*proliferative|非增殖[期性]?")
+_SEVERITY = (
+    ("no", "none", "normal", "healthy", "absent", "negative", "无", "正常"),
+    ("mild", "轻度"),
+    ("moderate", "中度"),
+    ("severe", "重度"),
+    ("proliferative", "proliferate", "pdr", "增殖期", "增殖性"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The order of classes that are grades.
+
+    Attributes:
+      positions: the grade of every class as a number; equal steps weigh alike.
+      known_from: what says that the classes are grades.
+      guessed: nobody stated it, their names look like it.
+    """
+
+    positions: Mapping[str, int]
+    known_from: str
+    guessed: bool
+
+    def of(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The positions of some of the classes."""
+        return tuple(self.positions[name] for name in names)
+
+    @property
+    def classes(self) -> list[str]:
+        """From the lowest grade on."""
+        return sorted(self.positions, key=self.positions.__getitem__)
+
+    def to_json(self) -> dict[str, object]:
+        """The classes in their order, and who says so."""
+        return {"classes": self.classes, "known_from": self.known_from, "guessed": self.guessed}
+
+    def __str__(self) -> str:
+        return ", ".join(self.classes)
+
+
+def class_order(names: Sequence[str], stated: bool = False) -> Order | None:
+    """The order of a task's classes; None where nothing speaks for one.
+
+    Of two classes there is no order to speak of: every kappa of them is the same.
+
+    Args:
+      names: of the classes; with `stated` from the lowest grade on.
+      stated: the task itself says that its classes are grades (`ordered: true`).
+    """
+    if len(names) < 3:
+        return None
+    if stated:
+        return Order({name: at for at, name in enumerate(names)}, "the task", guessed=False)
+    return _scale(names) or _numbers(names) or _words(names)
+
+
+def _scale(names: Sequence[str]) -> Order | None:
+    vocabulary = load_vocabulary()
+    found = {name: vocabulary.find(name) for name in names}
+    for scale, grades in SCALES.items():
+        place = {condition: at for at, grade in enumerate(grades) for condition in grade}
+        at = {n: place.get(condition.id) for n, condition in found.items() if condition}
+        if len(at) == len(names) and _differ(at.values()):
+            return Order(at, scale, guessed=False)
+    return None
+
+
+def _numbers(names: Sequence[str]) -> Order | None:
+    found = {name: _NUMBERED.fullmatch(name.strip().casefold()) for name in names}
+    at = {name: int(match[1]) for name, match in found.items() if match}
+    if len(at) < len(names) or not _differ(at.values()):
+        return None
+    return Order(at, "a guess: the names of the classes are numbers", guessed=True)
+
+
+def _words(names: Sequence[str]) -> Order | None:
+    at = {name: _severity(name) for name in names}
+    # Somebody who means grades names at least two of mild, moderate and severe.
+    if not _differ(at.values()) or len({1, 2, 3} & set(at.values())) < 2:
+        return None
+    return Order(at, "a guess: the names of the classes are degrees of severity", guessed=True)
+
+
+def _severity(name: str) -> int | None:
+    name = _UNSAID.sub(" ", name.casefold())
+    words = set(re.findall("[a-z]+", name))
+    found = [
+        at
+        for at, degrees in enumerate(_SEVERITY)
+        if any(d in words or (ord(d[0]) > 0x2E80 and d in name) for d in degrees)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _differ(found: Iterable[int | None]) -> bool:
+    positions = list(found)
+    return None not in positions and len(set(positions)) == len(positions)
