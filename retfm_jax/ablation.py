@@ -5,7 +5,6 @@ import dataclasses
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.figures import new_figure, plain_style, save, words
-from retfm_jax.files import write_json
+from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.model import load
 
 #: What the table shows, as far as it is measured; the JSON holds every metric.
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 def ablate(
     variants: Mapping[str, ExperimentConfig],
     seeds: Sequence[int],
-    workdir: str | Path,
+    workdir: PathLike,
     *,
     dataset: str | None = None,
     split: str = "test",
@@ -107,7 +106,7 @@ def ablate(
     Returns:
       metrics by variant and name, such as "zero_shot/en/eye/auroc".
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
     for style in prompts:
         if style not in PROMPT_STYLES:

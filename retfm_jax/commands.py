@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import say
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write, write_json
+from retfm_jax.files import Path, PathLike, as_path, atomic_write, files_below, write_json
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import write_tensors
 from retfm_jax.methods import get_method_class
@@ -31,7 +30,7 @@ def train(args: argparse.Namespace) -> None:
     run_training(config, args.workdir)
 
 
-def run_training(config: ExperimentConfig, workdir: str | Path) -> bool:
+def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     """Trains an experiment in a workdir, from its newest checkpoint or from the beginning.
 
     Returns:
@@ -45,7 +44,7 @@ def run_training(config: ExperimentConfig, workdir: str | Path) -> bool:
     # First: what is wrong with data or tokenizer is said before a large network is drawn.
     data = loop.TrainingData.of(config, method)
     weights = None
-    if not any((Path(workdir) / FOLDER).glob("[0-9]*")):
+    if not any((as_path(workdir) / FOLDER).glob("[0-9]*")):
         params, state = initial_network(config, method)
         weights = params, state.batch_stats
     state = loop.run(
@@ -72,10 +71,10 @@ def interval_evaluation(config: ExperimentConfig, method: Method) -> loop.Evalua
 
 def embed(args: argparse.Namespace) -> None:
     """`retfm embed`: paths and unit-norm embeddings of photographs."""
-    out = Path(args.out)
+    out = as_path(args.out)
     if out.suffix not in (".npz", ".parquet"):
         raise UserError(f"--out {out}: embeddings are written as .npz or .parquet")
-    paths = _image_paths(Path(args.images))
+    paths = _image_paths(as_path(args.images))
     embeddings = load(args.workdir).encode_images(paths, progress=True)
     names = [str(path) for path in paths]
     with atomic_write(out, "wb") as file:
@@ -93,7 +92,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 def _image_paths(source: Path) -> list[Path]:
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+        paths = [path for path in files_below(source) if path.suffix.lower() in _IMAGE_SUFFIXES]
     elif source.is_file():
         import pandas as pd
 
@@ -115,7 +114,7 @@ def import_weights(args: argparse.Namespace) -> None:
     """`retfm import`: a published weight file becomes a workdir."""
     from retfm_jax.interop.weights import read_tensors, text_heads
 
-    workdir = Path(args.workdir)
+    workdir = as_path(args.workdir)
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"--workdir {workdir} is not empty: give a new folder")
     get_method_class(args.method)  # before gigabytes are read
@@ -154,7 +153,7 @@ def quickstart(args: argparse.Namespace) -> None:
     from retfm_jax.evaluation import evaluate
 
     began = time.monotonic()
-    workdir = Path(args.workdir)
+    workdir = as_path(args.workdir)
     data_dir = workdir / "datasets"
     config = load_config("quickstart", [f"data.data_dir={data_dir}"])
     size = config.data.image.size

@@ -8,10 +8,10 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class
 
 #: Mean and standard deviation of CLIP's training images, RGB, values 0..1.
@@ -327,8 +327,6 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
 def _read(name_or_path: str) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
-        from retfm_jax.files import read_json
-
         return read_json(path)
     module = _import(path)
     if not hasattr(module, "get_config"):
@@ -337,11 +335,11 @@ def _read(name_or_path: str) -> dict[str, Any]:
 
 
 def _find(name_or_path: str) -> Path:
-    path = Path(name_or_path)
+    path = as_path(name_or_path)
     if path.suffix not in (".py", ".json"):
         from retfm_jax import configs
 
-        folder = Path(configs.__file__).parent
+        folder = as_path(configs.__file__).parent
         path = folder / f"{name_or_path}.py"
         if not path.is_file():
             names = sorted(file.stem for file in folder.glob("[a-z]*.py"))
@@ -354,9 +352,10 @@ def _find(name_or_path: str) -> Path:
 
 
 def _import(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with local_file(path) as local:
+        spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", local)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return module
 
 

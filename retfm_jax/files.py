@@ -276,12 +276,12 @@ def read_bytes(path: PathLike) -> bytes:
 
 @contextlib.contextmanager
 def local_file(path: PathLike) -> Iterator[pathlib.Path]:
-    """The file itself, or a copy of an object that stays until the block ends.
+    """The file or folder itself, or a copy of what a store has, that stays until the block ends.
 
     For readers that take only names of local files.
 
     Raises:
-      UserError: the object cannot be read.
+      UserError: an object cannot be read.
     """
     path = as_path(path)
     if not is_remote(path):
@@ -289,8 +289,11 @@ def local_file(path: PathLike) -> Iterator[pathlib.Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / path.name
-        with _explained("read", path), path.open("rb") as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
+        for file in files_below(path) if path.is_dir() else [path]:
+            local = copy / file.relative_to(path)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            with _explained("read", file), file.open("rb") as source, local.open("wb") as target:
+                shutil.copyfileobj(source, target)
         yield copy
 
 
@@ -438,7 +441,7 @@ def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterat
 
 def _refuse_existing(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: give a new folder")
+        raise UserError(f"{folder} is not empty: give a new folder")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -176,7 +175,7 @@ def run(args: argparse.Namespace) -> None:
         document["largest_batch"] = largest
         say(f"largest batch that fits: {largest:,}", style="bold")
     if args.out:
-        write_json(Path(args.out), document)
+        write_json(args.out, document)
         say(f"wrote {args.out}")
 
 

@@ -73,7 +73,7 @@ def test_a_folder_is_there_when_its_block_has_ended(folder):
         (made / "info.json").write_text("{}")
         assert not folder.exists()
     assert _names(folder) == ["info.json", "shards/0"]
-    with pytest.raises(UserError, match="already"), files.whole_folder(folder, last="info.json"):
+    with pytest.raises(UserError, match="not empty"), files.whole_folder(folder, last="info.json"):
         pass
 
 

@@ -24,12 +24,13 @@ from retfm_jax.benchmarks.timing import (
 )
 from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
 from retfm_jax.data import device
+from retfm_jax.data.datasets import is_built
 from retfm_jax.data.images import augmented, decode, least_side
 from retfm_jax.data.pipeline import TrainIterator, open_training, reading_threads, stack
 from retfm_jax.data.prefetch import device_batches
 from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import SampleMaker, choose_text
-from retfm_jax.data.sources import RecordSource, is_built
+from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError

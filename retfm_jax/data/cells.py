@@ -13,12 +13,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike, as_path, errors, reason
 
 #: Blanks of every width, and characters that show nothing at all.
 _BLANK = (
@@ -392,7 +392,7 @@ _AsWritten.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("(~|null|)
 _AsWritten.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
 
 
-def read_yaml(path: str | Path, what: str = "") -> Any:
+def read_yaml(path: PathLike, what: str = "") -> Any:
     """Reads a YAML file whose scalars are texts as written; an absent value or `null` is None.
 
     Args:
@@ -402,14 +402,15 @@ def read_yaml(path: str | Path, what: str = "") -> Any:
     Raises:
       UserError: it cannot be read, is no YAML, names a key twice, or is too deep or too large.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
-        if path.stat().st_size > _LARGEST_YAML:
-            raise UserError(f"{path} is larger than {_LARGEST_YAML >> 20} MiB: no file of ours is")
-        data = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_YAML + 1)
+    except errors() as error:
         named = f"{what} {path}".strip()
-        raise UserError(f"cannot read {named}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {named}: {reason(error)}") from error
+    if len(data) > _LARGEST_YAML:
+        raise UserError(f"{path} is larger than {_LARGEST_YAML >> 20} MiB: no file of ours is")
     try:
         loader = _AsWritten(data)
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
+from retfm_jax.console import say
 from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
 from retfm_jax.data.sources import (
     RecordSource,
@@ -375,6 +376,11 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
       UserError: names every entry that differs, with both values.
     """
     differences = list(_differences(saved, current, "data"))
+    if not differences and None in (*_contents(saved), *_contents(current)):
+        say(
+            "whether the records are those of the checkpoint is not known: a dataset or a "
+            "checkpoint of version 0.1 has no digest of them"
+        )
     if differences:
         raise UserError(
             "the checkpoint was trained with another data configuration; resume with the same "
@@ -382,9 +388,20 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
         )
 
 
+_CONTENTS = "contents"
+
+
+def _contents(identity: dict[str, Any]) -> list[Any]:
+    """The digests of the records of all sources; None where there is none."""
+    sources = (identity.get(name) for name in ("source", "expert"))
+    return [source.get(_CONTENTS) for source in sources if source]
+
+
 def _differences(saved: Any, current: Any, where: str) -> Iterator[str]:
     if isinstance(saved, dict) and isinstance(current, dict):
         for name in sorted({*saved, *current}):
+            if name == _CONTENTS and None in (saved.get(name), current.get(name)):
+                continue  # nobody knows
             yield from _differences(saved.get(name), current.get(name), f"{where}.{name}")
     elif saved != current:
         yield f"{where}: {saved!r} in the checkpoint, {current!r} now"

@@ -1,24 +1,31 @@
 """Built datasets as random-access sources of records."""
 
 import abc
+import bisect
+import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
+from retfm_jax.data.datasets import find, open_builder, stored_digests
 from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, PathLike, reason
 from retfm_jax.knowledge.laterality import names_side
 
 Record = PatientRecord | ImageRecord
 
 _SIDES = ("left", "right")
 _SCANNED_AT_ONCE = 256
+
+
+class DamagedRecord(UserError):
+    """A record of a dataset cannot be read; the others can. Its message names the file."""
 
 
 class RecordSource(abc.ABC):
@@ -69,6 +76,9 @@ class _TfdsSource(RecordSource):
                 f"it has {', '.join(sorted(info.splits)) or 'none'}"
             ) from error
         self._folder, self._size, self._opened = str(folder), size, None
+        parts = info.splits[split].file_instructions
+        self._files = [str(part.filename) for part in parts]
+        self._ends = list(itertools.accumulate(part.take for part in parts))
         self.name, self.split = info.name, split
         self.kind = "patient" if "left" in info.features else "image"
         self.label_names = tuple(info.features["labels"]["present"].feature.names)
@@ -80,6 +90,9 @@ class _TfdsSource(RecordSource):
             "shards": shards,
             "bytes": sum(part.num_bytes for part in info.splits.values()),
             "labels": list(self.label_names),
+            # Of contents, not of names and sizes: a dataset that was built anew is another one.
+            # None where version 0.1 built it.
+            "contents": _digests_of(split, stored_digests(folder)),
         }
 
     @property
@@ -90,17 +103,33 @@ class _TfdsSource(RecordSource):
         return self._size
 
     def __getitem__(self, index: int) -> Record:
+        index = int(index)
         if self._opened is None:
             self._opened = self._open()
-        return parse_record(self._opened[int(index)], len(self.label_names))
+        try:
+            return parse_record(self._opened[index], len(self.label_names))
+        except Exception as error:  # the reader is C++: damage is a bare RuntimeError
+            shard = self._files[bisect.bisect_right(self._ends, index)]
+            raise DamagedRecord(
+                f"{shard}: record {index} of split {self.split} cannot be read "
+                f"({reason(error)}): the file was changed or damaged after it was written. Copy it "
+                "anew, or build the dataset anew"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_opened": None}
 
     def _open(self) -> Sequence[Any]:
-        return tfds.builder_from_directory(self._folder).as_data_source(
+        return open_builder(self._folder).as_data_source(
             split=self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
+
+
+def _digests_of(split: str, digests: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Those of the splits that a slice such as "train[:80%]+validation" is made of."""
+    if digests is None:
+        return None
+    return {name: digests[name] for name in re.findall(r"[a-z_]\w*", split) if name in digests}
 
 
 class _Subset(RecordSource):
@@ -143,7 +172,7 @@ class _Eyes(RecordSource):
         return {**self._source.identity, "eyes": self._require, "kept": len(self)}
 
 
-def open_dataset(name_or_folder: str, split: str, data_dir: str) -> RecordSource:
+def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordSource:
     """Opens a split of a built dataset.
 
     Args:
@@ -156,52 +185,14 @@ def open_dataset(name_or_folder: str, split: str, data_dir: str) -> RecordSource
       UserError: the dataset is not built, several configurations are, or it was not written by
         this project's builders; or it has no such split.
     """
-    folder = _find(name_or_folder, data_dir)
-    try:
-        builder = tfds.builder_from_directory(folder)
-    except Exception as error:  # TFDS raises whatever its readers meet in a damaged folder
-        raise UserError(f"the dataset in {folder} cannot be read: {error}") from error
+    folder = find(name_or_folder, data_dir)
+    builder = open_builder(folder)
     if "record_id" not in builder.info.features or "labels" not in builder.info.features:
         raise UserError(
             f"the dataset in {folder} holds neither patients nor single images as this project "
             "stores them; build it with `retfm data build` or `retfm data import`"
         )
     return _TfdsSource(folder, builder, split)
-
-
-def is_built(name_or_folder: str, data_dir: str) -> bool:
-    """Whether a dataset of that name is there, in any configuration and version."""
-    folders = Path(name_or_folder).expanduser(), Path(data_dir) / name_or_folder
-    return any(next(folder.glob(f"**/{_INFO}"), None) is not None for folder in folders)
-
-
-_INFO = "dataset_info.json"
-
-
-def _find(name_or_folder: str, data_dir: str) -> Path:
-    for folder in (Path(name_or_folder).expanduser(), Path(data_dir) / name_or_folder):
-        if (folder / _INFO).is_file():
-            return folder
-        found = sorted(
-            path.parent for path in (*folder.glob(f"*/{_INFO}"), *folder.glob(f"*/*/{_INFO}"))
-        )
-        if not found:
-            continue
-        parents = {path.parent for path in found}
-        if len(parents) > 1:
-            names = ", ".join(sorted(str(path.relative_to(folder.parent)) for path in parents))
-            raise UserError(
-                f"{name_or_folder} is built in several configurations: name one of {names}"
-            )
-        return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
-    built = sorted(
-        {path.relative_to(data_dir).parts[0] for path in Path(data_dir).glob(f"*/**/{_INFO}")}
-    )
-    raise UserError(
-        f"dataset {name_or_folder!r} is not built in {data_dir}/ "
-        f"(built there: {', '.join(built) or 'none'}); "
-        f"run `retfm data build {name_or_folder}` or `retfm data import`, or give its folder"
-    )
 
 
 def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageRecord:

@@ -12,7 +12,7 @@ from jaxtyping import Int32
 from retfm_jax.config import TextConfig
 from retfm_jax.console import printable
 from retfm_jax.errors import UserError
-from retfm_jax.files import Path, PathLike, as_path, errors, read_json
+from retfm_jax.files import Path, PathLike, as_path, errors, local_file, read_json
 
 #: The vocabulary of BERT-base-Chinese and RoBERTa-wwm-ext, which RET-CLIP and ViLReF were
 #: trained with.
@@ -154,9 +154,13 @@ def _is_saved(path: Path) -> bool:
 
 
 def _load(name: str) -> Any:
+    with local_file(_find(name)) as path:
+        return _read(path)
+
+
+def _read(path: Path) -> Any:
     from transformers import AutoTokenizer, BertTokenizer
 
-    path = _find(name)
     if _is_saved(path):
         _refuse_code(path)
         try:

@@ -2,10 +2,11 @@
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from retfm_jax.console import say
 from retfm_jax.data import cells, columns
 from retfm_jax.errors import UserError
 from retfm_jax.figures import new_figure, plain_style, save, words
-from retfm_jax.files import atomic_write
+from retfm_jax.files import Path, as_path, atomic_write, is_stream, local_file, reason
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 
@@ -72,28 +73,33 @@ def run(args: argparse.Namespace) -> None:
       UserError: a file cannot be read or written, or a row cannot be used; the message names the
         file and the line, and nothing is written.
     """
-    source, out = Path(args.input), Path(args.out)
-    picture = out.with_suffix(".png")
+    source, out = as_path(args.input), as_path(args.out)
+    # A device, such as standard output, has no place for a picture beside it.
+    picture = None if is_stream(out) else out.with_suffix(".png")
+    if out in (source, picture):
+        raise UserError(f"--out {out} would replace the reports, or be replaced by its picture")
     labeler = Labeler(load_vocabulary(args.vocabulary, extend=args.extend))
     counts = LabelCounts(labeler.vocabulary)
-    try:
-        file = open(source, "rb")  # noqa: SIM115 - the error of opening is the user's, of reading not
-    except OSError as error:
-        raise UserError(f"cannot read {source}: {error.strerror or error}") from error
-    with file, atomic_write(out) as written:
-        _label(file, source, written, labeler, counts)
-    save(draw(counts), picture)
+    with contextlib.ExitStack() as stack:
+        local = stack.enter_context(local_file(source))
+        try:
+            file = stack.enter_context(local.open("rb"))
+        except OSError as error:
+            raise UserError(f"cannot read {source}: {reason(error)}") from error
+        _label(file, source, stack.enter_context(atomic_write(out)), labeler, counts)
+    if picture is not None:
+        save(draw(counts), picture)
     say(
         f"{counts.reports} reports labelled, {counts.unknown} of them say nothing that the "
-        f"vocabulary knows ({counts.empty} are empty); labels are in {out}, their frequencies in "
-        f"{picture}"
+        f"vocabulary knows ({counts.empty} are empty); labels are in {out}"
+        + (f", their frequencies in {picture}" if picture else "")
     )
 
 
 def _label(
     file: IO[bytes], source: Path, written: IO[str], labeler: Labeler, counts: LabelCounts
 ) -> None:
-    size = source.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     with tqdm(total=size, desc="labelling", unit="B", unit_scale=True) as progress:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             progress.update(len(line))

@@ -1,14 +1,11 @@
 """ViLReF networks as folders that `transformers.ChineseCLIPModel.from_pretrained` opens."""
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.text import save_tokenizer
 from retfm_jax.errors import UserError
-from retfm_jax.files import write_json
+from retfm_jax.files import PathLike, whole_folder, write_json
 from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.interop.weights import write_tensors
@@ -18,7 +15,7 @@ from retfm_jax.models.vit import ViTConfig
 
 
 def write_chinese_clip(
-    folder: str | Path, method: Method, params: Params, state: MethodState, data: DataConfig
+    folder: PathLike, method: Method, params: Params, state: MethodState, data: DataConfig
 ) -> None:
     """Writes configuration, weights, tokenizer and image preprocessing of a ViLReF network.
 
@@ -30,7 +27,6 @@ def write_chinese_clip(
       UserError: another method, an image tower or a preprocessing that transformers' Chinese-CLIP
         does not have, or a folder that is not empty.
     """
-    folder = Path(folder)
     if not isinstance(method, Vilref):
         raise UserError(
             f"a {method.name} network has heads that Chinese-CLIP does not have: "
@@ -46,21 +42,12 @@ def write_chinese_clip(
             f"transformers' Chinese-CLIP squashes images, this network was trained with "
             f"config.data.image.resize={data.image.resize}: export it --to vilref"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder} is not empty: give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Made beside its place and moved there whole.
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with whole_folder(folder, last="config.json") as made:
         tensors = to_state_dict(method, params, state)
         write_json(made / "config.json", _config(method.config, float(tensors["logit_scale"])))
         write_json(made / "preprocessor_config.json", _preprocessing(data))
         write_tensors(made / "model.safetensors", to_chinese_clip(tensors))
         save_tokenizer(data.text, made)
-        made.chmod(0o755)
-        made.replace(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _config(config: VilrefConfig, log_scale: float) -> dict[str, Any]:

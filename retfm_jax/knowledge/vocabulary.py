@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from retfm_jax.data.cells import read_yaml
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.knowledge.normalise import fold
 
 #: Languages of names, synonyms and signs.
@@ -17,7 +18,7 @@ LANGUAGES = ("en", "zh")
 KINDS = ("disease", "finding", "state")
 GRADES = ("mild", "moderate", "severe")
 
-_BUNDLED = Path(__file__).with_name("conditions.yaml")
+_BUNDLED = as_path(__file__).with_name("conditions.yaml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Vocabulary:
 
 
 def load_vocabulary(
-    path: str | Path | None = None, extend: str | Path | Sequence[str | Path] | None = None
+    path: PathLike | None = None, extend: PathLike | Sequence[PathLike] | None = None
 ) -> Vocabulary:
     """Reads and checks a vocabulary.
 
@@ -137,10 +138,10 @@ def load_vocabulary(
     Raises:
       UserError: a file cannot be read, or an entry is wrong; the message names file and entry.
     """
-    extensions = [extend] if isinstance(extend, str | Path) else list(extend or ())
+    extensions = [extend] if isinstance(extend, str | os.PathLike) else list(extend or ())
     if path is None and not extensions:
         return _bundled()
-    return _load(Path(path or _BUNDLED), [Path(file) for file in extensions])
+    return _load(as_path(path or _BUNDLED), [as_path(file) for file in extensions])
 
 
 @functools.cache

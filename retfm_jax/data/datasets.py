@@ -1,0 +1,212 @@
+"""Folders of built datasets: how they are found, written as a whole, and what says they are sound.
+
+A dataset lies in `<data_dir>/<name>[/<configuration>]/<version>`, on a disk or in a store. Beside
+what TFDS writes stands `contents.json`: a digest of the records of every split, in their order.
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from retfm_jax import files
+from retfm_jax.data.threads import cores, in_threads
+from retfm_jax.errors import UserError
+
+#: Written last: a folder without it holds no dataset.
+INFO = "dataset_info.json"
+CONTENTS = "contents.json"
+
+_FEATURES = "features.json"
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+#: In the folder under way, where TFDS puts a dataset of any name and configuration.
+_TFDS = ".tfds"
+_READ_AT_ONCE = 64
+
+
+def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
+    """The folder of a built dataset; without a version the newest is taken.
+
+    Args:
+      name_or_folder: "name", "name/config", "name/config/1.0.0", or the dataset's folder.
+      data_dir: where named datasets are.
+
+    Raises:
+      UserError: it is not built, or in several configurations.
+    """
+    for folder in _places(name_or_folder, data_dir):
+        found = _versions(folder)
+        if not found:
+            continue
+        parents = {path.parent for path in found}
+        if len(parents) > 1:
+            names = ", ".join(sorted(str(path.relative_to(folder.parent)) for path in parents))
+            raise UserError(
+                f"{name_or_folder} is built in several configurations: name one of {names}"
+            )
+        return max(found, key=_version)
+    built = sorted({path.relative_to(files.as_path(data_dir)).parts[0] for path in below(data_dir)})
+    raise UserError(
+        f"dataset {name_or_folder!r} is not built in {data_dir}/ "
+        f"(built there: {', '.join(built) or 'none'}); "
+        f"run `retfm data build {name_or_folder}` or `retfm data import`, or give its folder"
+    )
+
+
+def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
+    """Whether a dataset of that name is there, in any configuration and version."""
+    return any(_versions(folder) for folder in _places(name_or_folder, data_dir))
+
+
+def below(data_dir: files.PathLike) -> list[files.Path]:
+    """The folders of all datasets that are built in a data folder."""
+    folder = files.as_path(data_dir)
+    return sorted(path for child in _folders(folder) for path in _versions(child))
+
+
+def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
+    given = files.as_path(name_or_folder)
+    return [given] if files.is_remote(given) else [given, files.as_path(data_dir) / given]
+
+
+def _versions(folder: files.Path) -> list[files.Path]:
+    """A dataset's folder itself, or the versions in it or in its configurations.
+
+    What a build that was killed left has no version for a name.
+    """
+    if (folder / INFO).is_file():
+        return [folder]
+    found = []
+    for child in _folders(folder):
+        children = [child] if _VERSION.fullmatch(child.name) else _folders(child)
+        found += [
+            path for path in children if _VERSION.fullmatch(path.name) and (path / INFO).is_file()
+        ]
+    return found
+
+
+def _folders(folder: files.Path) -> list[files.Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()]
+
+
+def _version(folder: files.Path) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", folder.name)]
+
+
+def open_builder(folder: files.PathLike) -> Any:
+    """TFDS's reader of a dataset's folder; nothing that the folder names is imported.
+
+    Raises:
+      UserError: it cannot be read, or is not made of TFDS's own features.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = files.as_path(folder)
+    _check_features(folder)
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS raises whatever its readers meet in a damaged folder
+        raise UserError(f"the dataset in {folder} cannot be read: {files.reason(error)}") from error
+
+
+def _check_features(folder: files.Path) -> None:
+    # TFDS imports the module of every class that the file names, from the working folder, too.
+    path = folder / _FEATURES
+    if not path.is_file():
+        raise UserError(f"the dataset in {folder} cannot be read: it has no {_FEATURES}")
+    for name in _class_names(files.read_json(path)):
+        if not _OWN_CLASS.fullmatch(name):
+            raise UserError(
+                f"{path} names the class {name!r}, which is none of TFDS's: reading this dataset "
+                "would run code of others. Build it anew with `retfm data build` or "
+                "`retfm data import`"
+            )
+
+
+_OWN_CLASS = re.compile(r"tensorflow_datasets\.core\.features(\.\w+)+")
+#: Keys under which a feature names its class, in TFDS's formats of all times.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if key in _CLASS_KEYS and isinstance(child, str):
+                yield child
+            elif key in ("json", "content") and isinstance(child, str):
+                try:
+                    yield from _class_names(json.loads(child))
+                except (ValueError, RecursionError):
+                    yield child
+            else:
+                yield from _class_names(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _class_names(child)
+
+
+def write(
+    folder: files.PathLike, build: Callable[[pathlib.Path], pathlib.Path], overwrite: bool
+) -> files.Path:
+    """Writes a dataset as a whole; a dataset that was there stays until the new one is complete.
+
+    Args:
+      folder: of the version.
+      build: called with an empty folder on a local disk, in which it lets TFDS make the dataset;
+        returns where it lies.
+      overwrite: replace a dataset that is there.
+
+    Raises:
+      UserError: a dataset is there, or it cannot be written.
+    """
+    folder = files.as_path(folder)
+    with files.whole_folder(folder, last=INFO, overwrite=overwrite) as made:
+        root = made / _TFDS
+        root.mkdir()
+        for path in build(root).iterdir():
+            path.rename(made / path.name)
+        shutil.rmtree(root)
+        files.write_json(made / CONTENTS, {"digests": digests(made)})
+    return folder
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of the records of every split of a dataset on a local disk, in their order.
+
+    A record counts by what it holds: TFDS writes its entries in an order that chance decides.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    def of_part(part: tuple[str, int, int]) -> bytes:
+        path, start, end = part
+        reader = ArrayRecordReader(path)
+        entries = map(tf_example_pb2.Example.FromString, reader.read(start, end))
+        found = [hashlib.sha256(e.SerializeToString(deterministic=True)).digest() for e in entries]
+        reader.close()
+        return b"".join(found)
+
+    found = {}
+    for name, info in sorted(open_builder(folder).info.splits.items()):
+        parts = [
+            (str(path), start, min(start + _READ_AT_ONCE, size))
+            for path, size in zip(info.filepaths, info.shard_lengths, strict=True)
+            for start in range(0, size, _READ_AT_ONCE)
+        ]
+        digest = hashlib.sha256()
+        with in_threads(of_part, parts, threads=cores(), ahead=2 * cores()) as done:
+            for part in done:
+                digest.update(part)
+        found[name] = digest.hexdigest()
+    return found
+
+
+def stored_digests(folder: files.Path) -> dict[str, str] | None:
+    """What was stored when the dataset was built; None for one that version 0.1 built."""
+    path = folder / CONTENTS
+    return dict(files.read_json(path)["digests"]) if path.is_file() else None
