@@ -7,6 +7,7 @@ import numpy as np
 
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Condition, Vocabulary, load_vocabulary
+from retfm_jax.knowledge.wording import SLOT, ReportWording
 
 _EYES = {
     "en": {None: "both eyes", "left": "left eye", "right": "right eye"},
@@ -137,11 +138,34 @@ def class_prompts(
     eye: str | None = None,
     vocabulary: Vocabulary | None = None,
     modality: str = "cfp",
+    wording: ReportWording | None = None,
 ) -> tuple[str, ...]:
-    """The texts that stand for a class at zero-shot time, in the style of reports.
+    """The texts that stand for a class at zero-shot time: see `weighted_prompts`."""
+    prompts = weighted_prompts(condition_id, language, eye, vocabulary, modality, wording)
+    return tuple(prompt.text for prompt in prompts)
 
-    Their embeddings are averaged. A class that the vocabulary does not know is spoken of by its
-    own name.
+
+class WeightedPrompt(NamedTuple):
+    """A text that stands for a class, and its share of the class's embedding."""
+
+    text: str
+    weight: float
+
+
+def weighted_prompts(
+    condition_id: str,
+    language: str,
+    eye: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    modality: str = "cfp",
+    wording: ReportWording | None = None,
+) -> tuple[WeightedPrompt, ...]:
+    """The texts that stand for a class at zero-shot time, and their weights, which sum to 1.
+
+    Where it is known how the training reports speak, these are the terms that affirm the class or
+    a case of it, by their frequency, in the reports' own sentences. Otherwise, and for classes
+    that those reports never speak of, they are templates in the style of reports, with equal
+    weights. A class that the vocabulary does not know is spoken of by its own name.
 
     Args:
       condition_id: an id (or a name) of the vocabulary, or any class name.
@@ -149,6 +173,7 @@ def class_prompts(
       eye: "left" or "right" for the text of one eye, None for the patient's.
       vocabulary: the bundled one where None.
       modality: of the images, one of `MODALITIES`, or "mixed".
+      wording: of the reports that the network was trained with.
 
     Raises:
       UserError: the language, the eye or the modality is unknown.
@@ -156,7 +181,17 @@ def class_prompts(
     words = _wording(modality, language)._asdict()
     if eye not in _EYES[language]:
         raise UserError(f"eye must be 'left', 'right' or None, not {eye!r}")
-    condition = (vocabulary or load_vocabulary()).find(condition_id)
+    vocabulary = vocabulary or load_vocabulary()
+    condition = vocabulary.find(condition_id)
+    if condition is not None and wording is not None:
+        forms = wording.class_forms(condition.id, language, vocabulary)
+        frames = wording.sentences(language, eye)
+        if forms and frames:
+            return tuple(
+                WeightedPrompt(frame.text.replace(SLOT, form.text), frame.weight * form.weight)
+                for form in forms
+                for frame in frames
+            )
     name = condition.name[language] if condition else _plain_name(condition_id)
     kind = condition.kind if condition else "finding"
     if condition is not None and condition.id == "normal":
@@ -167,7 +202,8 @@ def class_prompts(
         templates = _PATIENT_TEMPLATES[language, kind] + templates
     side = _EYES[language][eye]
     words |= {"eye": side, "Eye": _sentence_case(side), "name": name, "Name": _sentence_case(name)}
-    return tuple(template.format_map(words) for template in templates)
+    weight = 1 / len(templates)
+    return tuple(WeightedPrompt(text.format_map(words), weight) for text in templates)
 
 
 def descriptions(condition: Condition, language: str, vocabulary: Vocabulary) -> tuple[str, ...]:

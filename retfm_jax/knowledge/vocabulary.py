@@ -105,6 +105,18 @@ class Vocabulary:
         """The conditions whose parent is `condition_id`."""
         return tuple(c.id for c in self if c.parent == condition_id)
 
+    def descendants(self, condition_id: str) -> tuple[str, ...]:
+        """Every condition that is a case of `condition_id`, itself left out."""
+        return self._descendants.get(condition_id, ())
+
+    @functools.cached_property
+    def _descendants(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for condition in self:
+            for ancestor in self.ancestors(condition.id):
+                found[ancestor] = (*found.get(ancestor, ()), condition.id)
+        return found
+
     def findings_of(self, condition_id: str) -> tuple[str, ...]:
         """The findings that are typical signs of `condition_id`."""
         return tuple(c.id for c in self if condition_id in c.sign_of)
