@@ -21,11 +21,16 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, errors, reason
 
 #: Blanks of every width, and characters that show nothing at all.
-_BLANK = (
-    r"\s\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u2800\u3164\ufeff\uffa0"
-)
-_ENDS = re.compile(rf"^[{_BLANK}]+|[{_BLANK}]+$")
+_BLANK = "".join(
+    chr(code)
+    for first, last in (
+        (0x09, 0x0D), (0x1C, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0xAD, 0xAD), (0x34F, 0x34F),
+        (0x115F, 0x1160), (0x1680, 0x1680), (0x17B4, 0x17B5), (0x180E, 0x180E), (0x2000, 0x200F),
+        (0x2028, 0x202F), (0x205F, 0x206F), (0x2800, 0x2800), (0x3000, 0x3000), (0x3164, 0x3164),
+        (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
 
 #: How programs and people write that there is nothing, in lower case.
 _EMPTY = frozenset(
@@ -58,7 +63,7 @@ NOTHING_FOUND = "none"
 
 def strip(text: str) -> str:
     """The text without blanks and invisible characters at its ends."""
-    return _ENDS.sub("", text)
+    return text.strip(_BLANK)
 
 
 def is_empty(value: Any) -> bool:
@@ -365,8 +370,9 @@ def _check_characters(written: str) -> None:
         raise ValueError(f"half of a character (\\u{ord(half):x}) stands in a text") from error
 
 
-#: Larger YAML files, or such that their aliases make larger ones, are no vocabularies or tasks.
-_LARGEST_YAML = 1 << 24
+#: YAML files that are larger, deeper, or that their aliases make larger are none of ours.
+_LARGEST_YAML = 1 << 22
+_DEEPEST_YAML = 64
 _MOST_NODES = 1_000_000
 
 
@@ -412,6 +418,9 @@ def read_yaml(path: PathLike, what: str = "") -> Any:
     if len(data) > _LARGEST_YAML:
         raise UserError(f"{path} is larger than {_LARGEST_YAML >> 20} MiB: no file of ours is")
     try:
+        # PyYAML takes the square of the depth, and more, to find out.
+        if _depth(data) > _DEEPEST_YAML:
+            raise RecursionError
         loader = _AsWritten(data)
         try:
             node = loader.get_single_node()
@@ -428,6 +437,16 @@ def read_yaml(path: PathLike, what: str = "") -> Any:
         raise UserError(f"{path} is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is none, tags of others
         raise UserError(f"{path} is not valid YAML: {error}") from error
+
+
+def _depth(data: bytes) -> int:
+    """How many brackets are open at once, or how many entries of lists begin on one line."""
+    depth = deepest = 0
+    for bracket in re.findall(rb"[\[\]{}]", data):
+        depth = max(depth + (1 if bracket in b"[{" else -1), 0)
+        deepest = max(deepest, depth)
+    begun = re.findall(rb"^[ ]*(?:[-?:] +)*", data, re.MULTILINE)
+    return max(deepest, *(len(line.split()) for line in begun))
 
 
 def _nodes(node: yaml.Node, counted: dict[int, int]) -> int:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from retfm_jax.data import tables
+from retfm_jax.data import cells, tables
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
@@ -250,7 +250,8 @@ def read_pairs(path: str | Path, left: str = "left", right: str = "right") -> di
         raise UserError(f"{path} row {first.row}: {first.what}")
     patients: dict[str, str] = {}
     for row in table.rows:
-        eyes = [identity(str(row.cells[column])) for column in (left, right) if row.cells[column]]
+        named = (cells.text(row.cells[column]) for column in (left, right))
+        eyes = [identity(eye) for eye in named if eye]
         if not eyes:
             continue
         # An eye that an earlier row names belongs to that patient.
@@ -279,8 +280,14 @@ def read_tables(folder: Path) -> tuple[dict[str, str], str]:
         image = next((names[name] for name in _IMAGE_COLUMNS if name in names), None)
         patient = next((names[name] for name in _PATIENT_COLUMNS if name in names), None)
         if image and patient:
-            cells = [(identity(str(row.cells[image])), row.cells[patient]) for row in table.rows]
-            found = {name: str(who) for name, who in cells if who}
+            found = {}
+            for row in table.rows:
+                try:
+                    name, who = cells.text(row.cells[image]), cells.identifier(row.cells[patient])
+                except ValueError as error:
+                    raise UserError(f"{path} row {row.row}: {error}") from error
+                if name and who:
+                    found[identity(name)] = who
             return {
                 posixpath.splitext(name)[0]: who for name, who in found.items()
             } | found, path.name

@@ -435,9 +435,8 @@ def _base(folder: Path, path: Path) -> str:
 
 def _table(name: str, path: Path) -> tables.Table:
     problems = ProblemLog()
-    if path.suffix.lower() in (".xlsx", ".xlsm"):
-        return tables.read_xlsx(path)
-    table = tables.read_csv(path, problems)
+    spreadsheet = path.suffix.lower() in (".xlsx", ".xlsm")
+    table = (tables.read_xlsx if spreadsheet else tables.read_csv)(path, problems)
     for problem in problems.problems:
         raise UserError(f"task {name}: {path} row {problem.row}: {problem.what}")
     return table

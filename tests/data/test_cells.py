@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,14 @@ def test_nothing_is_written_in_many_ways(cell):
 def test_what_says_something_stays(cell):
     assert not cells.is_empty(cell)
     assert cells.text(cell) == cell
+
+
+def test_blanks_take_no_time_wherever_they_stand():
+    began = time.monotonic()
+    assert len(cells.text("a" + " \u3000" * 500_000 + "b" + "\u200b" * 500_000)) == 1_000_002
+    assert time.monotonic() - began < 2
+    assert not [chr(code) for code in range(0x110000)
+                if chr(code).isspace() and cells.strip(chr(code))]  # fmt: skip
 
 
 def test_nobody_looked_is_not_nothing_found():
@@ -159,6 +168,11 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "aliases"),
         ("a: &a [*a]\n", "aliases"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("{" * 900, "nested too deeply"),
+        ("- " * 5000 + "a", "nested too deeply"),
+        ("? " * 5000 + "a", "nested too deeply"),
+        ("\n".join(" " * depth + "a:" for depth in range(900)), "nested too deeply"),
+        ("# " + "x" * (1 << 22), "larger than 4 MiB"),
         ("a: 1\nb: 2\na: 3\n", "'a' stands twice"),
         ('a: "\\ud800"\n', "half of a character"),
         ("!!python/object/apply:os.getcwd []\n", "not valid YAML"),
