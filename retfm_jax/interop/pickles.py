@@ -580,9 +580,13 @@ def _values(
     for each in chosen.values():
         if isinstance(each, Stored):
             needed[each.storage.key] = max(needed.get(each.storage.key, 0), _extent(each))
-    if sum(needed.values()) > file_size:
-        raise DamagedPickle(f"its storages have {sum(needed.values()):,} bytes")
-    data = {key: storage(key, nbytes) for key, nbytes in needed.items()}
+    data: dict[str, bytes] = {}
+    total = 0
+    for key, nbytes in needed.items():
+        data[key] = storage(key, nbytes)
+        total += len(data[key])
+        if total > file_size:
+            raise DamagedPickle("its storages have more bytes than the file")
     values = {}
     for name, each in chosen.items():
         if isinstance(each, Stored):

@@ -178,13 +178,13 @@ def _read_file(path: Path, shown: str) -> dict[str, Any]:
     stranger = None if headed else _stranger(first)
     if stranger:
         raise UserError(f"{shown} {stranger}")
+    if first.startswith((b"PK\x03\x04", b"\x80")) and not headed:
+        return pickles.read(path, lambda value: state_dict_of(value, shown), shown)
     if headed or path.suffix == ".safetensors":
         return _read_safetensors(path, shown)
-    if not first.startswith((b"PK\x03\x04", b"\x80")):
-        raise UserError(
-            f"{shown} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
-        )
-    return pickles.read(path, lambda value: state_dict_of(value, shown), shown)
+    raise UserError(
+        f"{shown} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
+    )
 
 
 def _stranger(first: bytes) -> str | None:
