@@ -30,7 +30,7 @@ from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
-from retfm_jax.knowledge.prompts import class_prompts
+from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
@@ -206,23 +206,24 @@ class RetinalModel:
 
         Returns:
           rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
-          of the class's prompts.
+          of the class's prompts, the same as `retfm evaluate --task zero_shot` asks with.
 
         Raises:
           UserError: a class is unknown (the message says what is close by) or stands there twice,
             there are fewer than two, the language or the modality is unknown, or an image cannot
             be read.
         """
+        from retfm_jax.evaluation import zero_shot
+
         given = as_classes(classes, language)
         images = as_images(images)
-        means = []
-        for name, own in given.items():
-            prompts = own or class_prompts(name, language, modality=modality)
-            embedded = self.encode_texts(prompts).mean(0)
-            means.append(embedded / np.linalg.norm(embedded))
-        logits = self.logit_scale * self.encode_images(images) @ np.stack(means).T
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return weights / weights.sum(axis=1, keepdims=True)
+        theirs = zero_shot.model_prompts(self, modality=modality)
+
+        def prompts(name: str, language: str, eye: str | None) -> Sequence[str | WeightedPrompt]:
+            return given[name] or theirs(name, language, eye)
+
+        embedded = self.encode_images(images)
+        return zero_shot.class_probabilities(self, embedded, tuple(given), language, prompts)
 
     def save(self, path: PathLike) -> None:
         """Writes a checkpoint folder that `retfm_jax.load` reads.

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.prompts import WeightedPrompt
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
@@ -21,8 +22,9 @@ _log = logging.getLogger(__name__)
 #: Damaged images that a warning names.
 _NAMED = 8
 
-#: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts.
-Prompts = Callable[[str, str, str | None], Sequence[str]]
+#: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts, which
+#: count alike, or texts with weights.
+Prompts = Callable[[str, str, str | None], Sequence[str | WeightedPrompt]]
 
 EYES = ("left", "right")
 
@@ -163,6 +165,7 @@ def embed_split(
                 images = {"image": _images(model, batch, damaged)}
                 labels.setdefault("image", []).append(np.stack([r.labels for r in batch]))
             for view, rows in images.items():
+                check_finite(rows, [record.record_id for record in batch], "the image of")
                 parts.setdefault(view, []).append(np.asarray(rows))
                 seen.setdefault(view, []).append(np.linalg.norm(rows, axis=-1) > 0)
             for language in languages:
@@ -299,6 +302,13 @@ def encode_texts(
     return dict.fromkeys(views, rows)
 
 
+def weighted(prompts: Sequence[str | WeightedPrompt]) -> tuple[WeightedPrompt, ...]:
+    """Prompts with weights that sum to 1."""
+    given = [p if isinstance(p, WeightedPrompt) else WeightedPrompt(p, 1.0) for p in prompts]
+    total = sum(prompt.weight for prompt in given)
+    return tuple(WeightedPrompt(prompt.text, prompt.weight / total) for prompt in given)
+
+
 def class_embeddings(
     model: ImageTextModel,
     names: Sequence[str],
@@ -306,26 +316,47 @@ def class_embeddings(
     prompts: Prompts,
     views: Sequence[str],
 ) -> dict[str, Embedding]:
-    """One unit row for every class and view: the mean of the class's prompt embeddings.
+    """One unit row for every class and view: the weighted mean of the class's prompt embeddings.
 
     Averaging over templates, synonyms and descriptions is KeepFIT's "domain knowledge". The views
     "left" and "right" ask for prompts that name the eye.
+
+    Raises:
+      UserError: a text has no finite embedding.
     """
     result = {}
     for view in views:
-        texts = [list(prompts(name, language, view if view in EYES else None)) for name in names]
-        flat = [text for group in texts for text in group]
-        distinct = sorted(set(flat))
+        eye = view if view in EYES else None
+        groups = [weighted(prompts(name, language, eye)) for name in names]
+        distinct = sorted({prompt.text for group in groups for prompt in group})
         rows = np.concatenate(
             [
                 encode_texts(model, distinct[start : start + 64], [view])[view]
                 for start in range(0, len(distinct), 64)
             ]
         )
+        check_finite(rows, distinct, "the text")
         place = {text: index for index, text in enumerate(distinct)}
-        means = [rows[[place[text] for text in group]].mean(0) for group in texts]
-        result[view] = unit(np.stack(means))
+        means = [
+            np.average(
+                rows[[place[prompt.text] for prompt in group]],
+                axis=0,
+                weights=[prompt.weight for prompt in group],
+            )
+            for group in groups
+        ]
+        result[view] = unit(np.stack(means)).astype(np.float32)
     return result
+
+
+def check_finite(rows: Float[np.ndarray, "n d"], names: Sequence[str], what: str) -> None:
+    """Raises a `UserError` that names the first row with a NaN or an infinite number."""
+    broken = np.flatnonzero(~np.isfinite(rows).all(-1))
+    if len(broken):
+        raise UserError(
+            f"the network's embedding of {what} {names[broken[0]]!r} is no finite number (and of "
+            f"{len(broken) - 1} more): its weights hold NaN or infinity, or the text or image does"
+        )
 
 
 def same_report_groups(texts: Sequence[str]) -> np.ndarray:

@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from retfm_jax.config import EvaluationConfig
+from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
+from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, Prompts, embed_split
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
@@ -26,11 +27,11 @@ from retfm_jax.evaluation.tasks import (
     PROMPT_STYLES,
     modality_of,
     open_task,
-    prompts_of,
     unknown_classes,
 )
-from retfm_jax.evaluation.zero_shot import zero_shot
+from retfm_jax.evaluation.zero_shot import check_classes, model_prompts, own_style, zero_shot
 from retfm_jax.files import PathLike, as_path, atomic_write, write_json
+from retfm_jax.knowledge.labels import shared_labeler
 
 #: Protocols that learn from cached embeddings of the training split.
 ON_EMBEDDINGS: dict[str, Callable[[Support], Predictor]] = {
@@ -92,12 +93,14 @@ def run(args: argparse.Namespace) -> None:
     """
     from retfm_jax.model import load
 
-    check_protocols(args.task.split(","))
+    protocols = args.task.split(",")
+    check_protocols(protocols)
+    shots = parse_shots(args.shots)
     model = load(args.workdir)
     config = model.data_config
     evaluate(
         model,
-        protocols=args.task.split(","),
+        protocols=protocols,
         dataset=args.dataset or config.dataset,
         data_dir=args.data_dir or config.data_dir,
         split=args.split,
@@ -108,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
             draws=args.draws,
             seed=args.seed,
             train_split=args.train_split,
-            shots=parse_shots(args.shots),
+            shots=shots,
             folds=args.folds,
             fit_augmentations=args.fit_augmentations,
             test_augmentations=args.test_augmentations,
@@ -123,12 +126,31 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_protocols(names: Sequence[str]) -> None:
-    """Raises a `UserError` for a name that is no protocol."""
+    """Raises a `UserError` for a name that is no protocol, or one that stands twice."""
+    if not names:
+        raise UserError(f"no protocol is named: give some of {', '.join(PROTOCOLS)}")
     for name in names:
         if name not in PROTOCOLS:
             near = difflib.get_close_matches(name, PROTOCOLS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"--task {name}: no such protocol ({', '.join(PROTOCOLS)}){hint}")
+    if len(set(names)) < len(names):
+        raise UserError(f"--task {','.join(names)}: a protocol stands twice")
+
+
+def _decided(options: Options, model: Any) -> Options:
+    """The options with everything decided that the model decides, and every value in its range."""
+    config: EvaluationConfig = model.config.evaluation
+    options = dataclasses.replace(
+        options,
+        languages=config.languages if options.languages is None else options.languages,
+        prompts=options.prompts or own_style(model),
+        draws=config.bootstrap if options.draws is None else options.draws,
+    )
+    requirements.check_name("--prompts", options.prompts, PROMPT_STYLES)
+    requirements.check_languages(options.languages)
+    requirements.check_numbers(options)
+    return options
 
 
 def evaluate(
@@ -158,25 +180,27 @@ def evaluate(
       UserError: a protocol is unknown or cannot run on this data.
     """
     check_protocols(protocols)
+    requirements.check_out(out)
     out = as_path(out)
-    if out.suffix != ".json":
-        raise UserError(f"--out {out}: the numbers are written as JSON, name a .json file")
     evaluation: EvaluationConfig = model.config.evaluation
-    options = dataclasses.replace(
-        options,
-        languages=options.languages or evaluation.languages,
-        prompts=options.prompts or _own_prompts(model),
-        draws=options.draws or evaluation.bootstrap,
-    )
-    if options.prompts not in PROMPT_STYLES:
-        raise UserError(f"--prompts {options.prompts}: give one of {', '.join(PROMPT_STYLES)}")
+    options = _decided(options, model)
     source = open_task(dataset, split, data_dir)
+    requirements.check_records(source)
+    learning = [name for name in protocols if name in SUPERVISED]
+    train = open_task(dataset, options.train_split, data_dir) if learning else None
+    source, train, labels_from = _labelled(model, protocols, source, train)
     modality = modality_of(source)
-    prompts = prompts_of(options.prompts, modality)
+    prompts = model_prompts(model, options.prompts, modality)
     order = class_order(source.label_names, getattr(source, "ordered", False))
     if order is not None and order.guessed:
         say(f"taken for grades, in this order: {order} ({order.known_from})")
     results = Results(f"{source.name}, {source.split}", order=order)
+    # What is missing is said before anything is embedded.
+    if "zero_shot" in protocols:
+        check_classes(source.label_names, unknown_classes(source.label_names))
+    if "retrieval" in protocols:
+        requirements.check_reports(source, options.languages)
+    supervised = _prepared(model, train, source, prompts, options) if learning else None
     numbers: dict[str, Any] = {}
     if {"zero_shot", "retrieval"} & set(protocols):
         results.split = embed_split(
@@ -186,10 +210,8 @@ def evaluate(
         numbers["zero_shot"] = _zero_shot(model, results, prompts, options)
     if "retrieval" in protocols:
         numbers["retrieval"] = _retrieval(results, options)
-    learning = [name for name in protocols if name in SUPERVISED]
-    if learning:
-        train = open_task(dataset, options.train_split, data_dir)
-        numbers |= _supervised(model, train, source, learning, prompts, results, options)
+    if supervised is not None:
+        numbers |= _supervised(supervised, learning, results, options)
     document = {
         "model": {"method": model.method.name},
         "data": {
@@ -197,9 +219,10 @@ def evaluate(
             "split": source.split,
             "records": len(source),
             "modality": modality,
+            "labels_from": labels_from,
             "class_order": None if order is None else order.to_json(),
         },
-        "settings": _settings(options, learning),
+        "settings": _settings(options, _words(model, options.prompts), learning),
         **numbers,
     }
     write_json(out, document)
@@ -212,15 +235,48 @@ def evaluate(
     return document
 
 
-def _own_prompts(model: ImageTextModel) -> str:
-    """The style of text that a model was trained with: of categories or of reports."""
-    return "knowledge" if model.method.sample_kind == "category" else "report"
+def _labelled(
+    model: Any, protocols: Sequence[str], source: RecordSource, train: RecordSource | None
+) -> tuple[RecordSource, RecordSource | None, str]:
+    """The splits with labels, those of their reports where they have none, and whose these are."""
+    if set(protocols) == {"retrieval"} or requirements.is_labelled(source):
+        return source, train, "the dataset"
+    say(report_labels.SAID)
+    data: DataConfig = model.data_config
+    labeler = shared_labeler(data.vocabulary, data.extend)
+    splits = [source] if train is None else [source, train]
+    found = report_labels.label_by_reports(splits, labeler)
+    return found[0], None if train is None else found[1], "the reports, read by the labeler"
 
 
-def _settings(options: Options, learning: Sequence[str]) -> dict[str, Any]:
+def _prepared(
+    model: Any, train: RecordSource, test: RecordSource, prompts: Prompts, options: Options
+) -> Supervised:
+    """What the protocols that learn share; it is there only where every fold can be drawn."""
+    supervised = Supervised(
+        model,
+        train,
+        test,
+        prompts,
+        options.languages[0],
+        options.seed,
+        model.config.evaluation.batch_size,
+    )
+    for shots in options.shots:
+        supervised.check(shots, options.folds)
+    return supervised
+
+
+def _words(model: Any, style: str) -> str:
+    learned = style == "report" and getattr(model, "wording", None) is not None
+    return "those of the training reports" if learned else "templates"
+
+
+def _settings(options: Options, words: str, learning: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "languages": list(options.languages),
         "prompts": options.prompts,
+        "prompt_words": words,
         "bootstrap_draws": options.draws,
         "interval": "95%, percentiles of a bootstrap by patient; of proportions (accuracy, "
         "sensitivity, specificity, recall at k) Clopper-Pearson; every number names its own",
@@ -249,7 +305,11 @@ def _zero_shot(
     numbers = {}
     for language in options.languages:
         found = zero_shot(model, split, language, prompts, skip)
-        numbers[language] = {"classes_left_out": list(found.left_out), "levels": {}}
+        numbers[language] = {
+            "classes_left_out": list(found.left_out),
+            "prompts": found.prompts,
+            "levels": {},
+        }
         for level, predictions in found.levels.items():
             measured = predictions.measured(options.draws, options.seed, results.order)
             title = f"zero-shot, {LANGUAGE_NAMES[language]}, {level}"
@@ -271,23 +331,8 @@ def _retrieval(results: Results, options: Options) -> dict[str, Any]:
 
 
 def _supervised(
-    model: Any,
-    train: RecordSource,
-    test: RecordSource,
-    protocols: Sequence[str],
-    prompts: Prompts,
-    results: Results,
-    options: Options,
+    supervised: Supervised, protocols: Sequence[str], results: Results, options: Options
 ) -> dict[str, Any]:
-    supervised = Supervised(
-        model,
-        train,
-        test,
-        prompts,
-        options.languages[0],
-        options.seed,
-        model.config.evaluation.batch_size,
-    )
     numbers: dict[str, Any] = {
         "training_images": supervised.training_images,
         "dropped_from_training": supervised.dropped,
@@ -358,8 +403,9 @@ def quick_metrics(
     metrics = {}
     for language in config.languages:
         if labelled and len(skip) < len(split.label_names):
-            for style in prompts or (_own_prompts(model),):
-                found = zero_shot(model, split, language, prompts_of(style, modality), skip)
+            for style in prompts or (own_style(model),):
+                asked = model_prompts(model, style, modality)
+                found = zero_shot(model, split, language, asked, skip)
                 for level, predictions in found.levels.items():
                     overall = predictions.measured(draws=1).overall
                     place = f"zero_shot/{language}/{level}" + f"/{style}" * bool(prompts)

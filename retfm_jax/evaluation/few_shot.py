@@ -79,6 +79,8 @@ def parse_shots(text: str) -> tuple[Shots, ...]:
             shots.append(Shots(per_class=int(match[1])))
         else:
             raise UserError(f"--shots {entry!r}: give images per class, a percentage, or all")
+    if len(set(shots)) < len(shots):
+        raise UserError(f"--shots {text}: one stands twice")
     return tuple(shots)
 
 

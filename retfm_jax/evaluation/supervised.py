@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from retfm_jax.data.sources import RecordSource, as_images
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import Prompts, class_embeddings
+from retfm_jax.evaluation.embeddings import Prompts, check_finite, class_embeddings
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, draw, embed_augmented
 from retfm_jax.evaluation.fine_tune import FineTuneConfig, FineTuning
 from retfm_jax.evaluation.predictions import Predictions, is_exclusive
@@ -173,7 +173,9 @@ class Supervised:
         parts = []
         for start in tqdm(starts, "embedding", unit="batch"):
             rows = images.rows[start : start + self._batch_size]
-            parts.append(encode([images.source[row].image for row in rows]))
+            records = [images.source[row] for row in rows]
+            parts.append(encode([record.image for record in records]))
+            check_finite(parts[-1], [record.record_id for record in records], "the image of")
         return np.concatenate(parts)
 
     @functools.cached_property
@@ -189,6 +191,20 @@ class Supervised:
         for fold in range(1 if shots.whole else count):
             seed = self._seed + fold
             yield seed, draw(shots, self._train.labels, self._train.patients, self.names, seed)
+
+    def check(self, shots: Shots, count: int) -> None:
+        """Draws the supports of all folds, which takes no time, before anything is embedded.
+
+        Raises:
+          UserError: a class has too few patients, or a support shows one class only.
+        """
+        for _, rows in self.folds(shots, count):
+            labels = self._train.labels[rows]
+            if self.exclusive and len(np.unique(labels.argmax(1))) < 2:
+                raise UserError(
+                    f"the {len(rows)} images to learn from ({shots}) are all of class "
+                    f"{self.names[labels[0].argmax()]!r}; two classes are needed"
+                )
 
     def on_embeddings(
         self,

@@ -34,8 +34,10 @@ from retfm_jax.knowledge.prompts import (
     class_prompts,
     joint_modality,
     knowledge_prompts,
+    weighted_prompts,
 )
 from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.knowledge.wording import ReportWording
 
 PROMPT_STYLES = ("report", "name", "knowledge")
 
@@ -333,7 +335,7 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
     return Selection(name, source, rows, classes, Said((said,) if said else (), facts))
 
 
-def prompts_of(style: str, modality: str = "cfp") -> Prompts:
+def prompts_of(style: str, modality: str = "cfp", wording: ReportWording | None = None) -> Prompts:
     """The prompts of a class.
 
     Args:
@@ -341,9 +343,12 @@ def prompts_of(style: str, modality: str = "cfp") -> Prompts:
         KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
         description of the class.
       modality: of the images; it decides what the prompts call them.
+      wording: of the reports that the network was trained with; "report" then speaks in them.
     """
     if style == "report":
-        return functools.partial(class_prompts, modality=modality)
+        if wording is None:
+            return functools.partial(class_prompts, modality=modality)
+        return functools.partial(weighted_prompts, modality=modality, wording=wording)
 
     def prompts(name: str, language: str, eye: str | None) -> Sequence[str]:
         texts = knowledge_prompts(name, language, modality=modality)

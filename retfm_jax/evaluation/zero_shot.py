@@ -14,8 +14,11 @@ from retfm_jax.evaluation.embeddings import (
     ImageTextModel,
     Prompts,
     class_embeddings,
+    weighted,
 )
 from retfm_jax.evaluation.predictions import Predictions, is_exclusive, softmax
+from retfm_jax.evaluation.tasks import prompts_of
+from retfm_jax.knowledge.prompts import WeightedPrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +29,58 @@ class ZeroShot:
       levels: "patient" and "eye" for patients, "image" for single images; a level without any
         label is absent.
       left_out: classes that were skipped.
+      prompts: view of the images -> class -> what was asked -> its weight.
     """
 
     language: str
     levels: Mapping[str, Predictions]
     left_out: tuple[str, ...]
+    prompts: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def own_style(model: ImageTextModel) -> str:
+    """The style of prompts that a model was trained with: of categories or of reports."""
+    return "knowledge" if model.method.sample_kind == "category" else "report"
+
+
+def model_prompts(
+    model: ImageTextModel, style: str | None = None, modality: str = "cfp"
+) -> Prompts:
+    """The prompts that a model is asked with: in its own style and, of reports, in their words.
+
+    Args:
+      style: see `tasks.prompts_of`; None: as the model was trained.
+      modality: of the images.
+    """
+    return prompts_of(style or own_style(model), modality, getattr(model, "wording", None))
+
+
+def class_probabilities(
+    model: ImageTextModel,
+    images: Embedding,
+    names: Sequence[str],
+    language: str,
+    prompts: Prompts,
+) -> Float[np.ndarray, "n classes"]:
+    """Probabilities of classes that exclude each other, of single images.
+
+    Args:
+      images: unit-norm rows of `encode_images`.
+
+    Returns:
+      the softmax over classes of scale * cosine with the class's embedding.
+    """
+    classes = class_embeddings(model, names, language, prompts, ("image",))["image"]
+    return softmax(model.logit_scale * images @ classes.T)
+
+
+def check_classes(names: Sequence[str], skip: Sequence[str]) -> None:
+    """Raises a `UserError` where no class is left that anybody could ask for in words."""
+    if not set(names) - set(skip):
+        raise UserError(
+            f"no label of the dataset is known (labels: {', '.join(names) or 'none'}); "
+            "zero-shot needs classes that are named after conditions of the vocabulary"
+        )
 
 
 def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarray, "classes d"]:
@@ -74,11 +124,7 @@ def zero_shot(
     columns = [index for index, name in enumerate(split.label_names) if name not in skip]
     names = tuple(split.label_names[index] for index in columns)
     left_out = tuple(name for name in split.label_names if name not in names)
-    if not names:
-        raise UserError(
-            f"no label of the dataset is known (labels: {', '.join(split.label_names) or 'none'}); "
-            "zero-shot needs classes that are named after conditions of the vocabulary"
-        )
+    check_classes(split.label_names, skip)
     classes = class_embeddings(model, names, language, prompts, tuple(split.views))
     levels = {}
     groups = {"patient": ("patient",), "eye": EYES} if "patient" in split.views else {}
@@ -88,7 +134,18 @@ def zero_shot(
             levels[level] = predictions
     if not levels:
         raise UserError("no sample of the split has a label to compare zero-shot scores with")
-    return ZeroShot(language, levels, left_out)
+    asked = {}
+    for view in split.views:
+        eye = view if view in EYES else None
+        asked[view] = {name: _asked(prompts(name, language, eye)) for name in names}
+    return ZeroShot(language, levels, left_out, asked)
+
+
+def _asked(prompts: Sequence[str | WeightedPrompt]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for prompt in weighted(prompts):
+        found[prompt.text] = found.get(prompt.text, 0.0) + round(prompt.weight, 6)
+    return found
 
 
 def _level(

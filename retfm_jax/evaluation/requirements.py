@@ -1,0 +1,133 @@
+"""What an evaluation needs, looked at before the first image is embedded."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike, as_path, is_remote
+
+#: More would take hours or more memory than there is, and says no more.
+_MOST_DRAWS, _MOST_FOLDS, _MOST_COPIES = 1_000_000, 1000, 1000
+#: Seeds of folds are counted on from the first; generators take 32 bits.
+_MOST_SEED = 2**32 - 1 - _MOST_FOLDS
+
+
+def check_name(option: str, name: str, known: Sequence[str]) -> None:
+    """Raises a `UserError` for a name that is none of those known, with the nearest."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{option} {name}: give one of {', '.join(known)}{hint}")
+
+
+def check_languages(languages: Sequence[str]) -> None:
+    """Raises a `UserError` where there are no prompts in a language, or one stands twice."""
+    for language in languages:
+        check_name("--language", language, LANGUAGES)
+    if len(set(languages)) < len(languages):
+        raise UserError(f"--language {', '.join(languages)}: one stands twice")
+
+
+def check_numbers(options: Any) -> None:
+    """Raises a `UserError` for a number out of its range.
+
+    Args:
+      options: an `evaluate.Options` whose `draws` are decided.
+    """
+    tuning = options.fine_tune
+    for option, value, least, most in (
+        ("draws", options.draws, 1, _MOST_DRAWS),
+        ("seed", options.seed, 0, _MOST_SEED),
+        ("folds", options.folds, 1, _MOST_FOLDS),
+        ("fit_augmentations", options.fit_augmentations, 0, _MOST_COPIES),
+        ("test_augmentations", options.test_augmentations, 0, _MOST_COPIES),
+        ("epochs", tuning.epochs, 1, 1_000_000),
+        ("batch_size", tuning.batch_size, 1, 1_000_000),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(f"--{option} {value}: give a whole number from {least} to {most}")
+    for option, value in (
+        ("backbone_learning_rate", tuning.backbone_learning_rate),
+        ("head_learning_rate", tuning.head_learning_rate),
+        ("weight_decay", tuning.weight_decay),
+    ):
+        if not (math.isfinite(value) and 0 <= value <= 1000):
+            raise UserError(f"--{option} {value}: give a number from 0 to 1000, such as 0.001")
+    if not tuning.backbone_learning_rate and not tuning.head_learning_rate:
+        raise UserError("both learning rates of fine_tune are 0: nothing would be learnt")
+
+
+def check_out(out: PathLike) -> None:
+    """Raises a `UserError` where results could not be written beside `out`."""
+    path = as_path(out)
+    if path.suffix != ".json":
+        raise UserError(f"--out {path}: the numbers are written as JSON, name a .json file")
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a .json file")
+    if is_remote(path):
+        return
+    import tempfile
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_records(source: RecordSource) -> None:
+    """Raises a `UserError` for a split without any record."""
+    if not len(source):
+        raise UserError(
+            f"{source.name}, split {source.split}, holds no record; choose another split"
+        )
+
+
+def is_labelled(source: RecordSource) -> bool:
+    """Whether any record has a label for itself or for an eye; reads until it finds one."""
+    return any(_known(record) for record in _records(source))
+
+
+def check_reports(source: RecordSource, languages: Sequence[str]) -> None:
+    """Raises a `UserError` where no language has two records with an image and a report."""
+    wanted = dict.fromkeys(languages, 2)
+    for record in _records(source):
+        for language, text in texts(record).items():
+            if language in wanted and text.strip() and has_image(record):
+                wanted[language] -= 1
+        if min(wanted.values()) <= 0:
+            return
+    raise UserError(
+        f"retrieval needs reports in {' or '.join(languages)}: at least two records with an image "
+        f"and a report, and {source.name}, split {source.split}, has "
+        + ", ".join(f"{2 - left or 'none'} in {language}" for language, left in wanted.items())
+    )
+
+
+def texts(record: PatientRecord | ImageRecord) -> dict[str, str]:
+    """The report or caption of a record by language."""
+    return record.report if isinstance(record, PatientRecord) else record.caption
+
+
+def has_image(record: PatientRecord | ImageRecord) -> bool:
+    """Whether there is anything to see."""
+    if isinstance(record, PatientRecord):
+        return bool(record.left or record.right)
+    return bool(record.image)
+
+
+def _records(source: RecordSource) -> Iterable[PatientRecord | ImageRecord]:
+    return (source[index] for index in range(len(source)))
+
+
+def _known(record: PatientRecord | ImageRecord) -> bool:
+    if isinstance(record, PatientRecord):
+        labels = (record.labels, record.left_labels, record.right_labels)
+    else:
+        labels = (record.labels,)
+    return any((of >= 0).any() for of in labels)
