@@ -13,13 +13,14 @@ from retfm_jax.commands import run_training
 from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
 from retfm_jax.console import Table, say
 from retfm_jax.data.sources import RecordSource, open_dataset
-from retfm_jax.errors import UserError
+from retfm_jax.errors import Stopped, UserError
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.model import load
+from retfm_jax.runtime.lock import hold
 
 #: What the table shows, as far as it is measured; the JSON holds every metric.
 _SHOWN = ("aca", "auroc")
@@ -55,8 +56,9 @@ def run(args: argparse.Namespace) -> None:
     """`retfm ablate`.
 
     Raises:
-      UserError: the config has no such variants, the seeds are no numbers, or see
-        `commands.run_training`.
+      Stopped: a signal ended a run before its last step.
+      UserError: the config has no such variants, the seeds are no numbers, another ablation writes
+        the workdir, or see `commands.run_training`.
     """
     variants = load_variants(args.config)
     if args.variants:
@@ -68,17 +70,19 @@ def run(args: argparse.Namespace) -> None:
                 f"(it has {', '.join(variants)})"
             )
         variants = {name: variants[name] for name in names}
-    ablate(
-        {
-            name: load_config(args.config, [*args.overrides, *overrides])
-            for name, overrides in variants.items()
-        },
-        _seeds(args.seeds),
-        args.workdir,
-        dataset=args.dataset,
-        split=args.split,
-        prompts=args.prompts.split(",") if args.prompts else (),
-    )
+    configs = {
+        name: load_config(args.config, [*args.overrides, *overrides])
+        for name, overrides in variants.items()
+    }
+    with hold(args.workdir):
+        ablate(
+            configs,
+            _seeds(args.seeds),
+            args.workdir,
+            dataset=args.dataset,
+            split=args.split,
+            prompts=args.prompts.split(",") if args.prompts else (),
+        )
 
 
 def ablate(
@@ -150,7 +154,7 @@ def _measured(
     config: ExperimentConfig, folder: Path, source: RecordSource, prompts: Sequence[str]
 ) -> dict[str, float]:
     if not run_training(config, folder):
-        raise UserError(f"stopped in {folder}; the same command goes on from there")
+        raise Stopped(f"stopped in {folder}; the same command goes on from there")
     return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
 
 

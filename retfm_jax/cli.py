@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-      0, or 1 where the user's input cannot be used (the message is on stderr). Wrong usage exits
-      with 2.
+      0, or 1 where the user's input cannot be used (the message is on stderr), or 75 where a signal
+      stopped a run that the same command goes on with. Wrong usage exits with 2.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [text[len("--config.") :] for text in arguments if text.startswith("--config.")]
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         getattr(importlib.import_module(module), function)(args)
     except UserError as error:
         say(f"retfm {args.verb}: {error}", error=True)
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         say(f"retfm {args.verb}: interrupted", error=True)
         return 130
@@ -98,6 +98,10 @@ def _training(verbs) -> None:
         "train",
         "retfm_jax.commands:train",
         "train; goes on by itself where the workdir has a checkpoint",
+    )
+    train.epilog = (
+        "Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGHUP and saved, so that the "
+        "same command goes on; 1 an error, whose message names the remedy."
     )
     _config(train)
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and config go there")

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import say
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.errors import UserError
+from retfm_jax.errors import Stopped, UserError
 from retfm_jax.files import Path, PathLike, as_path, atomic_write, files_below, write_json
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import write_tensors
@@ -20,14 +21,36 @@ from retfm_jax.model import RetinalModel, from_torch, load, to_torch
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER, save_network
 from retfm_jax.runtime.compilation import keep_programs
+from retfm_jax.runtime.lock import hold
 from retfm_jax.training import loop
 
 
 def train(args: argparse.Namespace) -> None:
-    """`retfm train`."""
+    """`retfm train`.
+
+    Raises:
+      Stopped: a signal ended it before its last step.
+      UserError: see `run_training`.
+    """
     config = load_config(args.config, args.overrides)
     distributed.start()
-    run_training(config, args.workdir)
+    train_to_the_end(config, args.workdir)
+    if jax.process_index() == 0:
+        say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")
+
+
+def train_to_the_end(config: ExperimentConfig, workdir: PathLike) -> None:
+    """`run_training`, for callers whose next step wants a trained network.
+
+    Raises:
+      Stopped: a signal ended it before its last step.
+      UserError: see `run_training`.
+    """
+    if not run_training(config, workdir):
+        raise Stopped(
+            f"stopped in {workdir} before its last step; the same command goes on from there "
+            f"(exit status {Stopped.exit_status}, where 0 would mean finished)"
+        )
 
 
 def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
@@ -43,10 +66,11 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     method = get_method_class(config.method)(config.model)
     # First: what is wrong with data or tokenizer is said before a large network is drawn.
     data = loop.TrainingData.of(config, method)
-    weights = None
-    if not any((as_path(workdir) / FOLDER).glob("[0-9]*")):
+
+    def weights() -> tuple[Params, dict[str, Any]]:
         params, state = initial_network(config, method)
-        weights = params, state.batch_stats
+        return params, state.batch_stats
+
     state = loop.run(
         config, workdir, method, data, weights=weights, evaluate=interval_evaluation(config, method)
     )
@@ -147,7 +171,12 @@ def export(args: argparse.Namespace) -> None:
 
 
 def quickstart(args: argparse.Namespace) -> None:
-    """`retfm quickstart`: from nothing to a trained, evaluated and exported RET-CLIP."""
+    """`retfm quickstart`: from nothing to a trained, evaluated and exported RET-CLIP.
+
+    Raises:
+      Stopped: a signal ended its training.
+      UserError: another process writes the workdir, or see `run_training`.
+    """
     from retfm_jax.data.rows_builder import quiet_tfds
     from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_builder as drawn
     from retfm_jax.evaluation import evaluate
@@ -156,27 +185,28 @@ def quickstart(args: argparse.Namespace) -> None:
     workdir = as_path(args.workdir)
     data_dir = workdir / "datasets"
     config = load_config("quickstart", [f"data.data_dir={data_dir}"])
-    size = config.data.image.size
-    _say(began, f"drawing patients with two eyes at {size} px")
-    with quiet_tfds(bars=True):
-        drawn.build(data_dir, patients=3000, image_size=size)
-    _say(began, "training a small RET-CLIP on their reports, English and Chinese")
-    run_training(config, workdir)
-    _say(began, "evaluating it on patients that it has not seen")
-    out = workdir / "evaluation.json"
-    evaluate.evaluate(
-        load(workdir),
-        protocols=("zero_shot", "retrieval"),
-        dataset=config.data.dataset,
-        data_dir=str(data_dir),
-        split="test",
-        out=out,
-    )
-    weights = workdir / "retclip.safetensors"
-    write_tensors(weights, to_torch(load(workdir)))
-    _say(began, "done")
-    say(f"picture  {out.with_suffix('.png')}", f"page     {out.with_suffix('.html')}")
-    say(f"numbers  {out}", f"weights  {weights}")
+    with hold(workdir):
+        size = config.data.image.size
+        _say(began, f"drawing patients with two eyes at {size} px")
+        with quiet_tfds(bars=True):
+            drawn.build(data_dir, patients=3000, image_size=size)
+        _say(began, "training a small RET-CLIP on their reports, English and Chinese")
+        train_to_the_end(config, workdir)
+        _say(began, "evaluating it on patients that it has not seen")
+        out = workdir / "evaluation.json"
+        evaluate.evaluate(
+            load(workdir),
+            protocols=("zero_shot", "retrieval"),
+            dataset=config.data.dataset,
+            data_dir=str(data_dir),
+            split="test",
+            out=out,
+        )
+        weights = workdir / "retclip.safetensors"
+        write_tensors(weights, to_torch(load(workdir)))
+        _say(began, "done")
+        say(f"picture  {out.with_suffix('.png')}", f"page     {out.with_suffix('.html')}")
+        say(f"numbers  {out}", f"weights  {weights}")
 
 
 def _say(began: float, what: str) -> None:

@@ -19,3 +19,15 @@ class Unusable(UserError):
     def __init__(self, kind: str, message: str):
         super().__init__(message)
         self.kind = kind
+
+    #: With which the command line ends.
+    exit_status = 1
+
+
+class Stopped(UserError):
+    """A signal ended a run before its last step; its state is saved, and the same command goes on.
+
+    The exit status tells schedulers so: EX_TEMPFAIL of sysexits.h, "try again".
+    """
+
+    exit_status = 75

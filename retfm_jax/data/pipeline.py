@@ -27,6 +27,7 @@ from retfm_jax.data.sources import (
 )
 from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
+from retfm_jax.runtime.workers import end_with_parent, remove_abandoned_memory
 
 _log = logging.getLogger(__name__)
 
@@ -246,6 +247,7 @@ def _read(
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+    remove_abandoned_memory()
     threads = max(1, min(threads, config.prefetch))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     stacked = samples.batch(positions.rows, batch_fn=stack).to_iter_dataset(options)
@@ -254,7 +256,8 @@ def _read(
             grain.MultiprocessingOptions(
                 num_workers=config.workers,
                 per_worker_buffer_size=max(1, config.prefetch // config.workers),
-            )
+            ),
+            worker_init_fn=end_with_parent,
         )
     )
 

@@ -1,23 +1,34 @@
-"""Checkpoints of a run: atomic, a few kept, readable on any mesh, and honest about damage.
+"""Checkpoints of a run: whole and verified or not there, a few kept, readable on any mesh.
 
 A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
 
     network    params and batch_stats: all that inference needs
-    training   what only training needs: step, optimiser state, momentum copies, queues, key
+    training   what only training needs: step, optimizer state, momentum copies, queues, key
     data       JSON: where the data iterator stood, and the fingerprint of its configuration
-    meta       JSON: the experiment and the versions that wrote it, and the arrays' checksums
+    meta       JSON: the experiment and the versions that wrote it, checksums of the arrays, and a
+               seal over both JSON items
+
+It takes that name when everything in it is on the disk, and loses it before anything in it is
+removed. What cannot be used is renamed and stays: `damaged-<step>`, `nonfinite-<step>`.
 """
 
 import contextlib
 import dataclasses
+import enum
+import functools
+import hashlib
+import json
 import logging
+import os
+import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Bool, UInt32
 
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
@@ -29,6 +40,24 @@ from retfm_jax.trees import refuse_nonfinite
 FOLDER = "checkpoints"
 #: Orbax's last object of a checkpoint in a store.
 _COMMITTED = "commit_success.txt"
+
+#: Seconds to wait before reading again what could not be read.
+_PAUSES = (1.0, 2.0, 4.0)
+#: Where removed checkpoints lie until their files are gone.
+_REMOVED = ".removed"
+
+
+class _Problem(enum.Enum):
+    """Why a checkpoint is not taken; the value is the name under which it is set aside."""
+
+    DAMAGED = "damaged"
+    NOT_FINITE = "nonfinite"
+    #: Nothing is known of what stands in it: it stays.
+    UNREADABLE = ""
+
+
+class _NotFinite(ValueError):
+    """The arrays are those that were written, and of no use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +80,36 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one workdir; every process of a run makes one and calls it alike.
 
-    Writing happens in the background: an error of it is raised by the next call.
+    Writing happens in the background: an error of it is raised by the next call. A context manager:
+    whatever ends the block, what was begun is written first.
     """
 
     def __init__(self, workdir: PathLike, keep: int = 3):
-        """Opens the checkpoints of `workdir`, of which the newest `keep` stay."""
+        """Opens the checkpoints of `workdir`, of which the newest `keep` stay.
+
+        Raises:
+          UserError: the folder cannot be read or written.
+        """
         _quiet()
         self.folder = absolute(workdir) / FOLDER
-        self._manager = _manager(self.folder, keep)
+        try:
+            self._manager = _manager(self.folder, keep)
+        except errors() as error:
+            raise UserError(f"cannot open {self.folder}: {_reason(error)}") from error
         self._writing: int | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        # Others of the run may be gone, and a second signal is an order.
+        lost = issubclass(kind, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+        if not lost and not issubclass(kind, KeyboardInterrupt):
+            with contextlib.suppress(UserError):  # what ended the block is the news
+                self.wait()
 
     @property
     def steps(self) -> list[int]:
@@ -82,6 +132,9 @@ class Checkpoints:
     ) -> None:
         """Begins to write a checkpoint; does nothing where the step has one.
 
+        Args:
+          data: with "next_batch", the position in the data, which is `step`.
+
         Raises:
           UserError: this one or the one before could not be written; others are intact.
         """
@@ -89,11 +142,13 @@ class Checkpoints:
         if step in self.steps:
             return
         self._writing = step
+        data = dict(data)
+        meta = {**meta, "checksums": [checksum(network), checksum(training)]}
         args = ocp.args.Composite(
             network=ocp.args.StandardSave(network),
             training=ocp.args.StandardSave(_without_empty(training)),
-            data=ocp.args.JsonSave(dict(data)),
-            meta=ocp.args.JsonSave({**meta, "checksums": [checksum(network), checksum(training)]}),
+            data=ocp.args.JsonSave(data),
+            meta=ocp.args.JsonSave({**meta, "seal": _seal(data, meta)}),
         )
         self._guarded(lambda: self._manager.save(step, args=args))
 
@@ -105,6 +160,7 @@ class Checkpoints:
         """
         self._guarded(self._manager.wait_until_finished)
         self._writing = None
+        _empty(self.folder / _REMOVED)
 
     def check(self) -> None:
         """Raises what went wrong in the background, without waiting.
@@ -147,95 +203,192 @@ class Checkpoints:
         network: Any,
         training: Any,
         check: Callable[[dict[str, Any], dict[str, Any]], None],
+        former: Callable[[str], str] = lambda name: name,
     ) -> Restored | None:
         """Reads the newest checkpoint that is whole, onto the shardings of the given shapes.
 
-        A damaged one is moved aside as `damaged-<step>`, said on stderr, and the one before it is
-        taken.
+        One that is damaged, or whose arrays are not finite, is renamed, said on stderr, and the one
+        before it is taken. What cannot be read is asked for again for some seconds; it may be
+        whole, and stays as it is.
 
         Args:
           network, training: pytrees of `jax.ShapeDtypeStruct` with shardings, of any mesh.
           check: called with the items `data` and `meta` before any array is read; raises
             `UserError` where this run must not go on from them.
+          former: the name that an array of `training` has in checkpoints of an earlier version.
 
         Returns:
-          None where there is no checkpoint.
+          None where there is no checkpoint with finite arrays.
 
         Raises:
-          UserError: the run does not fit the checkpoint, or all checkpoints are damaged.
+          UserError: the run does not fit the checkpoint, a checkpoint cannot be read now, or all
+            checkpoints are damaged.
         """
-        damaged: dict[int, str] = {}
+        aside: dict[int, tuple[_Problem, str]] = {}
         for step in reversed(self.steps):
-            restored, problem = None, None
-            try:
-                restored = self._read(step, network, training, check)
-            except UserError:
-                raise
-            except Exception as error:  # tensorstore raises bare ones, too
-                problem = _reason(error)
-            # What one process cannot read, none uses.
-            if not distributed.any_process(problem is not None):
-                self._set_aside(damaged)
+            restored, problem, reason = self._read_patiently(step, network, training, check, former)
+            if problem is None:
+                self._set_aside(aside)
                 return restored
-            damaged[step] = problem or "another process cannot read it"
-        if damaged:
-            problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
+            if problem is _Problem.UNREADABLE:
+                raise self._unreadable(step, reason)
+            aside[step] = problem, reason
+        if any(problem is _Problem.DAMAGED for problem, _ in aside.values()):
+            problems = "; ".join(f"{step}: {reason}" for step, (_, reason) in aside.items())
             raise UserError(
                 f"none of the checkpoints under {self.folder} can be read ({problems}). Where the "
                 "files are lost, start anew in another workdir"
             )
+        self._set_aside(aside)
         return None
 
-    def _read(self, step, network, training, check) -> Restored:
+    def _read_patiently(
+        self, step, network, training, check, former
+    ) -> tuple[Restored | None, _Problem | None, str]:
+        """Reads a checkpoint, several times where that may help; every process finds the same."""
+        for pause in (*_PAUSES, None):
+            restored, problem, reason = None, None, "another process cannot read it"
+            try:
+                restored = self._read(step, network, training, check, former)
+            except UserError:
+                raise
+            except Exception as error:  # tensorstore raises bare ones, too
+                problem, reason = _problem(error), _reason(error)
+            # What one process cannot use, none uses.
+            problem = next(
+                (
+                    kind
+                    for kind in (_Problem.UNREADABLE, _Problem.DAMAGED, _Problem.NOT_FINITE)
+                    if distributed.any_process(problem is kind)
+                ),
+                None,
+            )
+            if problem is not _Problem.UNREADABLE or pause is None:
+                return restored, problem, reason
+            path = self.folder / str(step)
+            say(f"cannot read {path} ({reason}); trying again in {pause:.0f} s", error=True)
+            time.sleep(pause)
+        raise AssertionError("the last pause returns")
+
+    def _unreadable(self, step: int, reason: str) -> UserError:
+        before = [other for other in self.steps if other < step]
+        rest = f"from {self.folder / str(before[-1])}" if before else "at its beginning"
+        return UserError(
+            f"the checkpoint {self.folder / str(step)} cannot be read: {reason}. It may well be "
+            "whole, and nothing was changed: run the same command again when its disk answers. "
+            f"Where it never will, move that folder away, and the run goes on {rest}"
+        )
+
+    def _read(self, step, network, training, check, former) -> Restored:
+        path = self.folder / str(step)
         meta = self._item(step, "meta", ocp.args.JsonRestore())
         if meta.get("network_only"):
             raise UserError(
-                f"{self.folder / str(step)} holds weights without a run to go on with: give them "
+                f"{path} holds weights without a run to go on with: give them "
                 "as config.init.weights and take another workdir"
             )
         data = self._item(step, "data", ocp.args.JsonRestore())
+        if data["next_batch"] != step:
+            raise ValueError(f"its position in the data is {data['next_batch']!r}")
+        # Checkpoints of version 0.1 have no seal.
+        if meta.pop("seal", None) not in (None, _seal(data, meta)):
+            raise ValueError("its description is not the one that was written")
         check(data, meta)
         stored = self._manager.item_metadata(step)
-        for name, wanted in (("network", network), ("training", training)):
+        parts = []
+        for name, wanted, names in (
+            ("network", network, str),
+            ("training", training, former),
+        ):
             if stored[name] is None:
                 raise ValueError(f"its {name} item is missing")
-            tree = _without_empty(wanted)
-            _check_shapes(self.folder / str(step), name, stored[name].tree, tree)
-        network = self._item(step, "network", ocp.args.StandardRestore(network))
-        stored = self._item(step, "training", ocp.args.StandardRestore(_without_empty(training)))
-        training = jax.tree.map(
-            lambda wanted, leaf: (
-                jnp.zeros(wanted.shape, wanted.dtype, device=wanted.sharding)
-                if leaf is None
-                else leaf
-            ),
-            training,
-            stored,
-        )
+            parts.append(self._arrays(step, name, stored[name].tree, wanted, names))
+        network, training = parts
         if [checksum(network), checksum(training)] != meta["checksums"]:
             raise ValueError("its arrays are not those that were written")
+        unusable = not_finite(network, norms=True) + not_finite(training)
+        if unusable:
+            raise _NotFinite(f"{unusable[0]} is not finite")
         return Restored(step, network, training, data, meta)
+
+    def _arrays(self, step: int, item: str, stored: Any, wanted: Any, former) -> Any:
+        """An item in the structure of `wanted`, whatever containers it was stored in."""
+        shapes = _by_name(_without_empty(wanted))
+        there = _by_name(stored).keys()
+        if there != shapes.keys() and there == {former(name) for name in shapes}:
+            shapes = {former(name): leaf for name, leaf in shapes.items()}
+        else:
+            former = str
+        _check_shapes(self.folder / str(step), item, stored, shapes)
+        target = jax.tree_util.tree_map_with_path(lambda path, _: shapes[path_string(path)], stored)
+        found = _by_name(self._item(step, item, ocp.args.StandardRestore(target)))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                found[former(path_string(path))]
+                if leaf.size
+                else jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+            ),
+            wanted,
+        )
 
     def _item(self, step: int, name: str, args: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
 
-    def _set_aside(self, damaged: Mapping[int, str]) -> None:
-        """Renames damaged checkpoints, so that the run can save those steps again."""
-        for step, problem in damaged.items():
+    def set_aside(self, step: int, reason: str) -> Path | None:
+        """Renames a checkpoint that the run must not go on from, so that the one before is taken.
+
+        Returns:
+          its new name; None where the step has no checkpoint.
+        """
+        if step not in self.steps:
+            return None
+        return self._set_aside({step: (_Problem.NOT_FINITE, reason)})
+
+    def _set_aside(self, problems: Mapping[int, tuple[_Problem, str]]) -> Path | None:
+        """Renames checkpoints, so that the run can save those steps again."""
+        aside = None
+        for step, (problem, reason) in problems.items():
             path = self.folder / str(step)
-            say(f"warning: checkpoint {path} is damaged ({problem})", error=True)
+            aside = self.folder / f"{problem.value}-{step}"
             if jax.process_index() == 0:
-                aside = self.folder / f"damaged-{step}"
+                what = "is damaged" if problem is _Problem.DAMAGED else "is of no use"
+                say(f"warning: checkpoint {path} {what} ({reason}); now {aside.name}", error=True)
                 remove(aside)
                 rename(path, aside)
-        if damaged:
-            distributed.barrier("damaged checkpoints set aside")
+        if problems:
+            distributed.barrier(f"checkpoints set aside: {sorted(problems)}")
             self._manager.reload()
+        return aside
 
 
 def _quiet() -> None:
     # Orbax reports its progress on the root logger; errors are raised, not only logged.
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class _Durable(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A folder that takes its name when the disk has what it holds: a power cut leaves no husk."""
+
+    async def finalize(self) -> None:
+        for folder, _, names in os.walk(self.get()):
+            for name in names:
+                _sync(os.path.join(folder, name))
+            _sync_folder(folder)
+        await super().finalize()
+        _sync_folder(self.get_final().parent)
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: str | os.PathLike[str]) -> None:
+    with contextlib.suppress(OSError):  # some network disks know it of files alone
+        _sync(path)
 
 
 def _half_written(folder: Path) -> list[Path]:
@@ -257,14 +410,17 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
     if jax.process_index() == 0:
-        # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
         for half_written in _half_written(folder):
             with contextlib.suppress(*errors()):
                 remove(half_written)
+    _empty(folder / _REMOVED)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
+        temporary_path_class=None if is_remote(folder) else _Durable,
+        todelete_subdir=None if is_remote(folder) else _REMOVED,
     )
     # Named handlers: without them the shapes of a stored item cannot be asked for.
     handlers = {
@@ -274,6 +430,12 @@ def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
         "meta": ocp.JsonCheckpointHandler(),
     }
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _empty(folder: Path) -> None:
+    if jax.process_index() == 0:
+        with contextlib.suppress(*errors()):
+            remove(folder)
 
 
 def _without_empty(tree: Any) -> Any:
@@ -308,14 +470,67 @@ def checksum(tree: Any) -> int:
     return int(_sum_of_bits(tree))
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+@functools.partial(jax.jit, static_argnames="norms")
+def _finite(tree: Any, norms: bool) -> list[Bool[Array, ""]]:
+    return [
+        jnp.isfinite(jnp.sum(jnp.square(leaf.astype(jnp.float32))))
+        if norms
+        else jnp.all(jnp.isfinite(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+
+
+def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
+    """Names of arrays that hold NaN or infinities.
+
+    Args:
+      norms: of arrays, too, whose norm float32 cannot compute. Parameters of that size are behind
+        an update that went wrong, and make no loss that is finite.
+    """
+    names = [
+        name for name, leaf in _by_name(tree).items() if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    found = jax.device_get(_finite(tree, norms))
+    return [name for name, finite in zip(names, found, strict=True) if not finite]
+
+
+def _seal(data: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """A fingerprint of both JSON items, which notices a changed digit."""
+    return hashlib.sha256(json.dumps([data, meta], sort_keys=True).encode()).hexdigest()
+
+
+#: How tensorstore begins to speak of what went wrong outside of the files.
+_PASSING = re.compile(
+    r"(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|PERMISSION_DENIED|"
+    r"UNAUTHENTICATED|RESOURCE_EXHAUSTED|INTERNAL)\b"
+)
+
+
+def _problem(error: BaseException) -> _Problem:
+    """Tells what is wrong with a checkpoint from what is wrong with the way to it."""
+    if isinstance(error, _NotFinite):
+        return _Problem.NOT_FINITE
+    missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    while error is not None:
+        outside = (*errors(), MemoryError)
+        if isinstance(error, outside) and not isinstance(error, missing):
+            return _Problem.UNREADABLE
+        if _PASSING.match(str(error).strip()):
+            return _Problem.UNREADABLE
+        error = error.__cause__ or error.__context__
+    return _Problem.DAMAGED
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_string(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {path_string(path): leaf for path, leaf in leaves}
 
 
-def _check_shapes(path: Path, item: str, stored: Any, wanted: Any) -> None:
-    """Tells a checkpoint of another network or optimiser from a damaged one."""
-    stored, wanted = _shapes(stored), _shapes(wanted)
+def _check_shapes(path: Path, item: str, stored: Any, wanted: Mapping[str, Any]) -> None:
+    """Tells a checkpoint of another network or optimizer from a damaged one."""
+    stored = {name: tuple(leaf.shape) for name, leaf in _by_name(stored).items()}
+    wanted = {name: tuple(leaf.shape) for name, leaf in wanted.items()}
     differences = [
         f"{name}: {stored.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"
         for name in sorted(stored.keys() | wanted.keys())

@@ -2,12 +2,24 @@
 
 import signal
 import types
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+#: From schedulers and clouds, from a keyboard, from a terminal that is closed.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class _CutShort(BaseException):
+    """Raised where the signal comes, inside of `StopSignal.cut_short`."""
 
 
 class StopSignal:
-    """Turns the first SIGTERM or SIGINT into a flag; a second one ends the process as usual.
+    """Turns the first SIGTERM, SIGINT or SIGHUP into a flag; a second one acts as usual.
 
-    A context manager; handlers of before come back at its end.
+    A SIGHUP that is ignored stays ignored: so runs under `nohup` outlive their terminal. A context
+    manager; handlers of before come back at its end.
 
     Attributes:
       received: name of the signal, None as long as none came.
@@ -16,18 +28,36 @@ class StopSignal:
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, object] = {}
+        self._cutting = False
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
+        for number in SIGNALS:
+            before = signal.getsignal(number)
+            if number == signal.SIGHUP and before == signal.SIG_IGN:
+                continue
+            self._before[number] = before
+            signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def cut_short(self, action: Callable[[], Result]) -> Result | None:
+        """The result of `action`, which ends at once when a signal comes; then None."""
+        try:
+            try:
+                self._cutting = True
+                return action() if self.received is None else None
+            finally:
+                self._cutting = False
+        except _CutShort:
+            return None
+
     def _handle(self, number: int, _: types.FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self._restore()
+        if self._cutting:
+            raise _CutShort
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

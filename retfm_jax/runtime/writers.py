@@ -1,10 +1,16 @@
 """Metrics on disk: one JSON line a step, and TensorBoard events."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
 
@@ -19,6 +25,9 @@ class MetricWriter:
 
     In an object store, where nothing can be appended, both are copied as a whole: once a minute,
     and whenever `flush` is called.
+
+    Both files are written where `write` is called, and what goes wrong is raised there: a thread
+    that meets a full disk dies in silence, and whoever hands it the next event waits for ever.
     """
 
     def __init__(self, workdir: PathLike, step: int):
@@ -30,25 +39,35 @@ class MetricWriter:
         self._name = as_path(workdir) / _METRICS
         self._mirror = Mirror(workdir, fetch=[_METRICS])
         self._path = self._mirror.local / _METRICS
-        self._truncate(step)
+        #: Steps up to `step` whose evaluation stands in the file.
+        self.evaluated: set[int] = set()
         try:
+            self._truncate(step)
             self._file = self._path.open("a", encoding="utf-8")
+            # A name of its own: the library's changes once a second, and it empties what is there.
+            self._events = EventsWriter(str(self._path.with_name("events")), f".{time.time_ns()}")
+            if step:
+                purge = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+                self._event(purge)
+            self._events.flush()
         except OSError as error:
             raise self._unwritable(error) from error
-        self._events = SummaryWriter(str(self._mirror.local), purge_step=step + 1 if step else None)
 
     def _truncate(self, step: int) -> None:
         if not self._path.is_file():
             return
-        kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError:
-                continue  # The line that was being written when the run was killed.
-        with atomic_write(self._path) as file:
-            file.writelines(line + "\n" for line in kept)
+        kept, damaged = [], 0
+        for line, values in _lines(self._path.read_bytes()):
+            if values is None:
+                damaged += 1
+            elif values["step"] <= step:
+                kept.append(line)
+                if any(name.startswith("eval/") for name in values):
+                    self.evaluated.add(values["step"])
+        if damaged:
+            say(f"{self._name}: damaged lines are left out ({damaged})", error=True)
+        with atomic_write(self._path, "wb") as file:
+            file.writelines(line + b"\n" for line in kept)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of a step.
@@ -60,7 +79,8 @@ class MetricWriter:
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._file.flush()
             for name, value in metrics.items():
-                self._events.add_scalar(name, value, step)
+                self._event(Event(step=step, summary=scalar(name, value)))
+            self._events.flush()
         except OSError as error:
             raise self._unwritable(error) from error
         self._mirror.copy_if_due()
@@ -73,11 +93,29 @@ class MetricWriter:
         """
         self._mirror.copy()
 
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write_event(event)
+
     def close(self) -> None:
-        """Closes both files."""
-        self._file.close()
-        self._events.close()
+        """Closes both files; all that was written is in them already."""
+        for file in (self._file, self._events):
+            with contextlib.suppress(OSError):
+                file.close()
         self._mirror.close()
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"cannot write {self._name}: {error.strerror or error}")
+
+
+def _lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """The lines that say something, and what; None where a power cut or a kill damaged it."""
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.decode("utf-8"))
+            whole = isinstance(values, dict) and type(values.get("step")) is int
+        except (ValueError, RecursionError):
+            whole = False
+        yield line, values if whole else None

@@ -1,6 +1,5 @@
 """The course of a run: save, then take a batch, then step, then log."""
 
-import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -13,31 +12,34 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
-from tqdm import tqdm
 
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime import distributed, flops
 from retfm_jax.runtime.checkpoints import Checkpoints
+from retfm_jax.runtime.lock import Lock, hold
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
 from retfm_jax.runtime.signals import StopSignal
-from retfm_jax.runtime.writers import MetricWriter
-from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
+from retfm_jax.training.log import Log, resume_point
+from retfm_jax.training.optimizers import (
+    Partition,
+    learning_rate_schedule,
+    make_optimizer,
+    name_beside_clipping,
+)
 from retfm_jax.training.padding import cut_padding
 from retfm_jax.training.state import TrainState, abstract_state, create_state
 from retfm_jax.training.step import Prepare, make_train_step
 
-#: Steps by which the host reads metrics late, so that the devices never wait for it.
-LAG = 2
-#: Record ids of a bad batch that its message names; all of them go to a file.
-NAMED_RECORDS = 16
-
 #: Called with parameters and method state; the numbers that it returns go to the metrics.
 Evaluate = Callable[[Params, MethodState], Mapping[str, float]]
+
+#: Called where there is no checkpoint: parameters and batch statistics to begin with.
+Weights = Callable[[], tuple[Params, dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +53,14 @@ class TrainingData:
       prepare: preprocessing on the device, under the step's jit.
       identity: JSON values that fix what the batches hold.
       steps_per_epoch: batches in one pass over the training split.
+      records: how many there are, for people; None where nobody knows.
     """
 
     open: Callable[[int, Mesh], Generator[Any, None, None]]
     prepare: Prepare
     identity: dict[str, Any]
     steps_per_epoch: int
+    records: int | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, method: Method) -> "TrainingData":
@@ -95,6 +99,7 @@ class TrainingData:
             ),
             identity=iterator.identity,
             steps_per_epoch=iterator.batches_per_epoch,
+            records=len(source),
         )
 
 
@@ -102,7 +107,7 @@ def train(
     config: ExperimentConfig,
     workdir: PathLike,
     *,
-    weights: tuple[Params, dict[str, Any]] | None = None,
+    weights: Weights | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainState:
     """Runs an experiment on its training split; see `run`."""
@@ -117,40 +122,58 @@ def run(
     method: Method,
     data: TrainingData,
     *,
-    weights: tuple[Params, dict[str, Any]] | None = None,
+    weights: Weights | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint of the workdir, or from the beginning, to the last step.
 
-    Stopped at any moment and started again, a run ends with the same bits. SIGTERM and SIGINT save
-    a checkpoint and return. The workdir holds `config.json`, `metrics.jsonl`, TensorBoard events
-    and `checkpoints/`.
+    Stopped at any moment and started again, a run ends with the same bits. SIGTERM, SIGINT and
+    SIGHUP save a checkpoint and return. The workdir holds `config.json`, `metrics.jsonl`,
+    TensorBoard events and `checkpoints/`, and belongs to one run at a time.
 
     Args:
-      weights: parameters and batch statistics to begin with where there is no checkpoint; None
-        draws them at random.
-      evaluate: called every `config.train.evaluate_every` steps and at the end, on every process.
+      weights: what to begin with where there is no checkpoint; None draws it at random.
+      evaluate: called every `config.train.evaluate_every` steps and at the end, on every process,
+        after the state was saved where that is due. A signal cuts it short; a run that resumes
+        makes up for it.
 
     Returns:
       the state after the last step made.
 
     Raises:
-      UserError: the loss is not finite, the disk is full, or the workdir's checkpoints belong to
-        other data or to another network.
+      UserError: the loss is not finite, the disk is full, another run writes the workdir, or its
+        checkpoints belong to other data or to another network.
     """
     workdir = as_path(workdir)
-    checkpoints = Checkpoints(workdir, config.train.keep)
-    with distributed.watch(lambda: _resume_point(checkpoints)), _explained(checkpoints):
-        return _run(config, workdir, checkpoints, method, data, weights, evaluate)
+    with _only_run(workdir) as lock:
+        checkpoints = Checkpoints(workdir, config.train.keep)
+        with distributed.watch(lambda: resume_point(checkpoints)), _explained(checkpoints):
+            return _run(config, workdir, checkpoints, lock, method, data, weights, evaluate)
+
+
+@contextlib.contextmanager
+def _only_run(workdir: Path) -> Iterator[Lock | None]:
+    """Holds the workdir: process 0 for all processes of the run."""
+    with contextlib.ExitStack() as stack:
+        lock, refusal = None, None
+        if jax.process_index() == 0:
+            try:
+                lock = stack.enter_context(hold(workdir))
+            except UserError as error:
+                refusal = error
+        if distributed.any_process(refusal is not None):
+            raise refusal or UserError(f"process 0 of this run cannot have {workdir}: see there")
+        yield lock
 
 
 def _run(
     config: ExperimentConfig,
     workdir: Path,
     checkpoints: Checkpoints,
+    lock: Lock | None,
     method: Method,
     data: TrainingData,
-    weights: tuple[Params, dict[str, Any]] | None,
+    weights: Weights | None,
     evaluate: Evaluate | None,
 ) -> TrainState:
     train = config.train
@@ -176,9 +199,11 @@ def _run(
         abstract.network(),
         abstract.training(),
         lambda stored, meta: _check_resume(config, data, workdir, stored["identity"], meta),
+        name_beside_clipping,
     )
     if restored is None:
-        state = create_state(method, optimizer, partition, mesh, train.seed, weights)
+        begin_with = None if weights is None else weights()
+        state = create_state(method, optimizer, partition, mesh, train.seed, begin_with)
         step = 0
     else:
         state = TrainState.from_parts(restored.network, restored.training)
@@ -187,29 +212,47 @@ def _run(
     meta = {"config": to_dict(config), "versions": _versions()}
     if jax.process_index() == 0:
         write_json(workdir / "config.json", meta["config"])
-    log = _Log(config, workdir, checkpoints, step, total, _peak_flops(config, mesh))
-    if restored is not None:
-        log.say(f"resuming from {checkpoints.folder / str(step)}")
     profiler = Profiler(workdir, train.profile)
     saved = step
 
-    def save() -> None:
-        nonlocal saved
-        log.drain()  # A state is saved only after its loss was looked at.
-        position = {"next_batch": step, "identity": data.identity}
-        checkpoints.save(step, state.network(), state.training(), position, meta)
-        saved = step
+    def due(every: int) -> bool:
+        return bool(every) and step > 0 and (step % every == 0 or step == total)
 
     with (
         StopSignal() as signal,
-        log,
+        Log(train, workdir, checkpoints, step, total, _peak_flops(config, mesh)) as log,
+        checkpoints,
         contextlib.closing(profiler),
         contextlib.closing(_batches(config, method, data, step, mesh)) as batches,
     ):
+        log.say(*_header(config, workdir, data, mesh, abstract, partition, step, total))
+        if restored is not None:
+            log.say(
+                f"resuming from {checkpoints.folder / str(step)}",
+                *_changes(restored.meta["config"], meta["config"]),
+            )
+        evaluated = step if log.evaluated(step) else None
+        if step < total:
+            log.begin()
         while True:
             stopping = log.stop_agreed(signal)
-            if step > saved and (stopping or step == total or step % train.checkpoint_every == 0):
-                save()
+            evaluating = evaluate is not None and due(train.evaluate_every) and evaluated != step
+            # Before an evaluation as well, where no signal can cut that short.
+            saving = stopping or due(train.checkpoint_every)
+            saving |= evaluating and jax.process_count() > 1
+            if step > saved and saving:
+                log.drain()  # A state is saved only after its loss was looked at,
+                log.check_state(step, state)  # and itself.
+                if lock is not None:
+                    lock.check()
+                position = {"next_batch": step, "identity": data.identity}
+                checkpoints.save(step, state.network(), state.training(), position, meta)
+                saved = step
+            if evaluating and not stopping:
+                log.drain()
+                evaluated = step
+                _evaluate(evaluate, step, state, signal, log)
+                continue
             if stopping or step >= total:
                 break
             batch = next(batches)
@@ -218,20 +261,66 @@ def _run(
             profiler.before_step(step, state)
             state, metrics = train_step(state, batch.arrays, _stop_flags(signal, mesh))
             step += 1
-            log.add(step, metrics, batch.record_ids, work(batch.arrays))
-            due = train.evaluate_every and (step % train.evaluate_every == 0 or step == total)
-            if due and evaluate is not None:
-                log.drain()
-                log.evaluation(step, evaluate(state.params, state.method_state))
+            log.add(step, metrics, batch.arrays, batch.record_ids, work(batch.arrays))
             checkpoints.check()
-        checkpoints.close()
     if step < total:
         log.say(
             f"stopped by {signal.received or 'a signal to another process'} after step {step} of "
             f"{total}; saved in {checkpoints.folder / str(saved)}. The same command goes on from "
             "there"
         )
+    else:
+        log.say(f"finished after step {step} of {total}; saved in {checkpoints.latest}")
     return state
+
+
+def _evaluate(
+    evaluate: Evaluate, step: int, state: TrainState, signal: StopSignal, log: Log
+) -> None:
+    """Evaluates a state, to the end unless a signal comes."""
+    log.say(f"evaluating after step {step}")
+    began = time.perf_counter()
+
+    def measure() -> Mapping[str, float]:
+        return evaluate(state.params, state.method_state)
+
+    # Several processes cannot leave an evaluation one by one.
+    metrics = measure() if jax.process_count() > 1 else signal.cut_short(measure)
+    if metrics is not None:
+        log.evaluation(step, metrics, time.perf_counter() - began)
+
+
+def _header(
+    config: ExperimentConfig,
+    workdir: Path,
+    data: TrainingData,
+    mesh: Mesh,
+    abstract: TrainState,
+    partition: Partition,
+    step: int,
+    total: int,
+) -> list[str]:
+    """What is about to happen, for people."""
+    train = config.train
+
+    def count(tree: Params) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    trained = count(partition.split(abstract.params)[0])
+    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    device = mesh.devices.flat[0].device_kind
+    hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    records = "" if data.records is None else f"{data.records:,} records, "
+    parts = f", encoded in {train.microbatches} parts" if train.microbatches > 1 else ""
+    return [
+        f"training {config.method}",
+        f"  devices     {mesh.size} x {device} ({axes}{hosts})",
+        f"  parameters  {count(abstract.params):,}, of which {trained:,} are trained",
+        f"  data        {config.data.dataset}, {config.data.train_split}: {records}"
+        f"{data.steps_per_epoch:,} batches of {train.batch_size}{parts} an epoch",
+        f"  steps       {step:,} of {total:,} done; a checkpoint every {train.checkpoint_every:,}",
+        f"  workdir     {workdir}: checkpoints, metrics.jsonl, TensorBoard events",
+    ]
 
 
 def _batches(
@@ -294,6 +383,24 @@ def _check_resume(
     check_identity(identity, data.identity)
 
 
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Says which entries differ from those of the checkpoint and change how the run goes on."""
+    lines = []
+    for where, remark in (
+        ("optimizer", ""),
+        ("train.steps", " (the learning rate follows it)"),
+        ("train.epochs", " (the learning rate follows it)"),
+        ("train.horizon_epochs", " (the learning rate follows it)"),
+        ("init", " (without effect: the run has begun)"),
+    ):
+        old, new = before, now
+        for key in where.split("."):
+            old, new = old.get(key), new.get(key)
+        differences = _differences(old, new, f"config.{where}")
+        lines += [f"  {part}{remark}" for part in differences.split("; ") if part]
+    return lines
+
+
 def _differences(before: Any, now: Any, where: str) -> str:
     """Names the entries in which two nested dicts differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -329,144 +436,6 @@ def _explained(checkpoints: Checkpoints) -> Iterator[None]:
         if jax.process_count() > 1:
             raise UserError(
                 "the processes of this run lost each other: one of them ended or its host does "
-                f"not answer. Start all of them again; {_resume_point(checkpoints)}"
+                f"not answer. Start all of them again; {resume_point(checkpoints)}"
             ) from error
         raise
-
-
-def _resume_point(checkpoints: Checkpoints) -> str:
-    latest = checkpoints.latest
-    return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
-
-
-class _Log:
-    """Reads metrics a few steps late, looks whether they are finite, shows and writes them.
-
-    Every process reads them all and so comes to the same conclusions at the same step; process 0
-    shows and writes.
-    """
-
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        workdir: Path,
-        checkpoints: Checkpoints,
-        step: int,
-        total: int,
-        peak_flops: float | None,
-    ):
-        self._train = config.train
-        self._workdir = workdir
-        self._checkpoints = checkpoints
-        self._total = total
-        self._peak_flops = peak_flops
-        self._pending: collections.deque[tuple[int, Metrics, list[str], int]] = collections.deque()
-        self._stop = False
-        # Time since, and steps read since, the clock was set: None while the step compiles.
-        self._since: float | None = None
-        self._steps = 0
-        self._work = 0
-        chief = jax.process_index() == 0
-        self._writer = MetricWriter(workdir, step) if chief else None
-        self._bar = tqdm(
-            total=total,
-            initial=step,
-            desc="training",
-            unit="step",
-            dynamic_ncols=True,
-            disable=not chief,
-        )
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
-        if self._writer is not None:
-            self._bar.write(text)
-
-    def add(self, step: int, metrics: Metrics, record_ids: list[str], work: int) -> None:
-        """Takes the metrics of a step, which the devices may still be computing.
-
-        Args:
-          work: the step's model FLOPs.
-
-        Raises:
-          UserError: the loss of a step a little before was not finite.
-        """
-        self._pending.append((step, metrics, record_ids, work))
-        while len(self._pending) > LAG:
-            self._read()
-
-    def drain(self) -> None:
-        """Reads and writes everything that is pending.
-
-        Raises:
-          UserError: a loss was not finite, or the metrics cannot be written.
-        """
-        while self._pending:
-            self._read()
-        if self._writer is not None:
-            self._writer.flush()
-
-    def stop_agreed(self, signal: StopSignal) -> bool:
-        """Whether to stop before the next step: the same answer on every process."""
-        # A lone process need not wait until its flag comes back through the metrics.
-        return self._stop if jax.process_count() > 1 else signal.received is not None
-
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes what an evaluation found; its time does not count as training."""
-        if self._writer is not None:
-            self._writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
-        self._since = None
-
-    def _read(self) -> None:
-        step, metrics, record_ids, work = self._pending.popleft()
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        self._stop |= values.pop("stop") > 0
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(values[name]):
-                raise self._not_finite(step, name, values[name], record_ids)
-        now = time.perf_counter()
-        if self._since is None:
-            self._since, self._steps, self._work = now, 0, 0
-        else:
-            self._steps += 1
-            self._work += work
-        self._bar.update()
-        if step % self._train.log_every == 0 or step == self._total:
-            if self._steps:
-                seconds = now - self._since
-                values["samples_per_second"] = self._steps * self._train.batch_size / seconds
-                if self._work:
-                    values["model_flops_per_second"] = self._work / seconds
-                if self._work and self._peak_flops is not None:
-                    values["mfu"] = self._work / seconds / self._peak_flops
-                self._since, self._steps, self._work = now, 0, 0
-            self._bar.set_postfix(
-                loss=f"{values['loss']:.4f}",
-                samples_s=f"{values.get('samples_per_second', math.nan):.1f}",
-                refresh=False,
-            )
-            if self._writer is not None:
-                self._writer.write(step, values)
-
-    def _not_finite(self, step: int, name: str, value: float, record_ids: list[str]) -> UserError:
-        with contextlib.suppress(UserError):
-            self._checkpoints.wait()  # One that is being written is good, and named below.
-        several = jax.process_count() > 1
-        suffix = f"_process_{jax.process_index()}" if several else ""
-        path = self._workdir / f"nonfinite_step_{step}{suffix}.json"
-        write_json(path, {"step": step, name: str(value), "record_ids": record_ids})
-        named = ", ".join(record_ids[:NAMED_RECORDS])
-        more = "" if len(record_ids) <= NAMED_RECORDS else f" and {len(record_ids)} in all"
-        return UserError(
-            f"step {step}: the {name} is {value}. Records of its batch: {named}{more} (all in "
-            f"{path}); {_resume_point(self._checkpoints)}. Look at those records, lower "
-            "config.optimizer.learning_rate or set config.optimizer.clip_norm, and start again"
-        )

@@ -113,11 +113,36 @@ def make_optimizer(
     p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so.
     """
     mask = None if config.decay == "all" else lambda params: decay_mask(method, params)
-    parts = [
+    adamw = optax.chain(
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.scale_by_learning_rate(schedule),
-    ]
-    if config.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(*parts)
+    )
+    return adamw if config.clip_norm is None else _clipped(adamw, config.clip_norm)
+
+
+def _clipped(
+    optimizer: optax.GradientTransformation, largest: float
+) -> optax.GradientTransformation:
+    """Clips the gradients' global norm before an optimizer, whose state stays as it is.
+
+    So a run can be resumed with clipping, or without.
+    """
+    clip = optax.clip_by_global_norm(largest)
+
+    def update(gradients, state, params=None):
+        gradients, _ = clip.update(gradients, clip.init(params), params)
+        return optimizer.update(gradients, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def name_beside_clipping(name: str) -> str:
+    """What version 0.1 called an array of the state where `clip_norm` was set.
+
+    Clipping had an empty state of its own there, before the others: "opt_state/0/mu/kernel" was
+    "opt_state/1/mu/kernel".
+    """
+    parent, _, rest = name.partition("/")
+    number, _, rest = rest.partition("/")
+    return f"opt_state/{int(number) + 1}/{rest}" if parent == "opt_state" else name

@@ -1,6 +1,7 @@
 """Checkpoints come back whole on any mesh, or are said to be damaged and the one before is used."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from retfm_jax.config import MeshConfig
 from retfm_jax.errors import UserError
+from retfm_jax.runtime import checkpoints
 from retfm_jax.runtime.checkpoints import (
     Checkpoints,
     checksum,
@@ -126,8 +128,46 @@ def _flip_a_bit(checkpoint):
     file.write_bytes(bytes(content))
 
 
+def _empty_files(checkpoint):
+    """What a power cut makes of files that were not on the disk yet."""
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def _another_position(checkpoint):
+    file = checkpoint / "data" / "metadata"
+    file.write_text(file.read_text().replace("2", "3"))
+
+
+def _another_description(checkpoint):
+    file = checkpoint / "meta" / "metadata"
+    file.write_text(file.read_text().replace("toy", "tax"))
+
+
+def _no_object(checkpoint):
+    (checkpoint / "meta" / "metadata").write_text("[]")
+
+
+def _half_deleted(checkpoint):
+    for item in ("data", "meta", "network"):
+        shutil.rmtree(checkpoint / item)
+
+
 @pytest.mark.parametrize(
-    "damage", [_cut_short, _lose_a_file, _lose_an_item, _lose_the_position, _flip_a_bit]
+    "damage",
+    [
+        _cut_short,
+        _lose_a_file,
+        _lose_an_item,
+        _lose_the_position,
+        _flip_a_bit,
+        _empty_files,
+        _another_position,
+        _another_description,
+        _no_object,
+        _half_deleted,
+    ],
 )
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(tmp_path, capsys, two, damage):
     _save(tmp_path, two)
@@ -147,6 +187,125 @@ def test_only_damaged_checkpoints_are_no_fresh_start(tmp_path, two):
     with pytest.raises(UserError, match=r"none of the checkpoints under .*can be read \(1: "):
         _restore(tmp_path, two)
     assert os.listdir(tmp_path / "checkpoints") == ["1"]
+
+
+def _failing(monkeypatch, times, error):
+    """Reading fails so often, as that of a disk that is away for a moment."""
+    read, left = Checkpoints._item, [times]
+
+    def item(self, *arguments):
+        if left[0] > 0:
+            left[0] -= 1
+            raise error
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_item", item)
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: None)
+
+
+PASSING = {
+    "a disk": OSError(errno.EIO, "Input/output error"),
+    "a network disk": OSError(errno.ESTALE, "Stale file handle"),
+    "a server": TimeoutError("timed out"),
+    "tensorstore": ValueError("UNKNOWN: Error opening zarr driver: Failed to read 115 bytes"),
+    "a store": ValueError("UNAVAILABLE: the service is overloaded"),
+    "rights": PermissionError(errno.EACCES, "Permission denied"),
+    "memory": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
+def test_an_error_that_passes_is_no_damage(tmp_path, capsys, two, monkeypatch, error):
+    _save(tmp_path, two)
+    _failing(monkeypatch, 2, error)
+    _assert_is(_restore(tmp_path, two), 2, two)
+    assert "trying again" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+
+
+def test_an_error_that_stays_refuses_and_renames_nothing(tmp_path, two, monkeypatch):
+    _save(tmp_path, two)
+    with monkeypatch.context() as patch:
+        _failing(patch, 1000, PASSING["a disk"])
+        with pytest.raises(UserError) as raised:
+            _restore(tmp_path, two)
+    message = str(raised.value)
+    assert f"{tmp_path / 'checkpoints' / '2'} cannot be read: [Errno 5]" in message
+    assert f"the run goes on from {tmp_path / 'checkpoints' / '1'}" in message
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+    _assert_is(_restore(tmp_path, two), 2, two)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_state_that_makes_no_finite_loss_is_not_gone_on_from(tmp_path, capsys, two, value):
+    """1e30 is a number, but no norm of such parameters is."""
+    _save(tmp_path, two, steps=(1,))
+    network, training = _trees(two)
+    network["params"]["kernel"] = network["params"]["kernel"].at[3, 4].set(value)
+    with Checkpoints(tmp_path) as saving:
+        saving.save(2, network, training, {"next_batch": 2}, META)
+    _assert_is(_restore(tmp_path, two), 1, two)
+    assert "params/kernel is not finite" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "nonfinite-2"]
+
+
+def test_where_only_such_states_are_left_the_run_begins_anew(tmp_path, capsys, two):
+    network, training = _trees(two, factor=np.float32(np.nan))
+    with Checkpoints(tmp_path) as saving:
+        saving.save(2, network, training, {"next_batch": 2}, META)
+    assert _restore(tmp_path, two) is None
+    assert os.listdir(tmp_path / "checkpoints") == ["nonfinite-2"]
+    assert "is not finite" in capsys.readouterr().err
+
+
+def test_what_was_begun_is_written_whatever_ends_the_run(tmp_path, two):
+    def fails():
+        with Checkpoints(tmp_path) as saving:
+            saving.save(1, *_trees(two), {"next_batch": 1}, META)
+            raise OSError("the data went away")
+
+    with pytest.raises(OSError, match="the data went away"):
+        fails()
+    _assert_is(_restore(tmp_path, two), 1, two)
+
+
+def test_half_written_and_half_removed_ones_are_not_there(tmp_path, two):
+    _save(tmp_path, two, steps=(1,))
+    folder = tmp_path / "checkpoints"
+    for left in ("2.orbax-checkpoint-tmp", "7.orbax-checkpoint-tmp-1700000", ".removed/5"):
+        shutil.copytree(folder / "1", folder / left)
+    with Checkpoints(tmp_path) as opened:
+        assert opened.steps == [1]
+    assert os.listdir(folder) == ["1"]
+    (folder / "3.orbax-checkpoint-tmp").mkdir()
+    assert find_checkpoint(tmp_path) == folder / "1"
+
+
+def test_containers_may_change_where_the_arrays_are_the_same(tmp_path, two):
+    """An optimizer whose mask is gone has one wrapper less, and no other arrays."""
+    network, training = _trees(two)
+    wrapped = training | {"opt_state": (training["opt_state"], {"mask": ()})}
+    with Checkpoints(tmp_path) as saving:
+        saving.save(1, network, wrapped, {"next_batch": 1}, META)
+    with Checkpoints(tmp_path) as opened:
+        restored = opened.restore(
+            *_abstract((network, training)),
+            lambda data, meta: None,
+            lambda name: name.replace("opt_state/0/", "opt_state/0/0/"),
+        )
+    assert jax.tree.structure(restored.training) == jax.tree.structure(training)
+    np.testing.assert_array_equal(
+        restored.training["opt_state"][0]["mu"]["kernel"], training["opt_state"][0]["mu"]["kernel"]
+    )
+
+
+def test_checkpoints_of_version_0_1_have_no_seal(tmp_path, two):
+    _save(tmp_path, two)
+    file = tmp_path / "checkpoints" / "2" / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    del meta["seal"]
+    file.write_text(json.dumps(meta))
+    _assert_is(_restore(tmp_path, two), 2, two)
 
 
 def test_arrays_of_another_shape_are_no_damage(tmp_path, two):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -29,3 +30,36 @@ def test_the_second_interrupt_interrupts():
                 os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_closed_terminal_is_a_wish_to_stop_unless_it_is_to_be_outlived():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received == "SIGHUP"
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_cuts_work_short():
+    def work():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(100)
+
+    with StopSignal() as stop:
+        assert stop.cut_short(lambda: 7) == 7
+        assert stop.cut_short(work) is None
+        assert stop.received == "SIGTERM"
+        assert stop.cut_short(lambda: 7) is None  # it came before
+
+
+def test_work_that_fails_is_not_cut_short():
+    with StopSignal() as stop, pytest.raises(KeyError):
+        stop.cut_short(lambda: {}["missing"])

@@ -111,7 +111,7 @@ def test_workdir_holds_what_is_promised(tmp_path, monkeypatch):
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, number):
     data = toy_data(signals={3: number.name})
     config = toy_config(8, every=100)
@@ -145,6 +145,166 @@ def test_a_state_behind_a_bad_loss_is_never_saved(tmp_path):
     with pytest.raises(UserError, match="step 5: the loss"):
         toy_run(tmp_path, toy_config(20, every=5), bad=4)
     assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_parameters_that_make_no_finite_loss_are_set_aside_and_the_advice_works(tmp_path):
+    """Numbers whose norm still is one, but whose products are none: only the next loss tells."""
+    with pytest.raises(UserError) as raised:
+        toy_run(tmp_path, toy_config(20, every=1, learning_rate=1e18))
+    message = str(raised.value)
+    assert message.startswith("step 2: the ")
+    assert f"kept in {tmp_path / 'checkpoints' / 'nonfinite-1'}" in message
+    assert "there is no checkpoint yet" in message
+    toy_run(tmp_path, toy_config(3, every=1))
+    assert {"1", "2", "3", "nonfinite-1"} == set(os.listdir(tmp_path / "checkpoints"))
+    assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_bad_record_right_after_a_checkpoint_costs_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"step 6: the loss.*checkpoints/5\. "):
+        toy_run(tmp_path, toy_config(20, every=5), bad=5)
+    assert os.listdir(tmp_path / "checkpoints") == ["5"]
+
+
+def test_an_optimizer_may_change_on_resume_and_that_is_said(tmp_path, capsys):
+    toy_run(tmp_path, toy_config(2))
+    capsys.readouterr()
+    toy_run(tmp_path, toy_config(3, clip_norm=0.5, decay="all", learning_rate=0.1))
+    said = capsys.readouterr().out
+    assert "config.optimizer.clip_norm was None and is 0.5" in said
+    assert "config.optimizer.decay was 'published' and is 'all'" in said
+    assert "config.optimizer.learning_rate was 0.01 and is 0.1" in said
+    assert "config.train.steps was 2 and is 3" in said
+    assert _lines(tmp_path)[-1]["step"] == 3
+    toy_run(tmp_path, toy_config(4, learning_rate=0.1))
+    assert _lines(tmp_path)[-1]["step"] == 4
+
+
+def test_data_that_fail_after_a_save_cost_no_checkpoint(tmp_path):
+    data = toy_data()
+
+    def failing(start, mesh):
+        for batch in data.open(start, mesh):
+            if batch.index == 3:
+                raise OSError("the data went away")
+            yield batch
+
+    config = toy_config(8, every=3)
+    with pytest.raises(OSError, match="the data went away"):
+        loop.run(config, tmp_path, Toy(config.model), dataclasses.replace(data, open=failing))
+    assert os.listdir(tmp_path / "checkpoints") == ["3"]
+
+
+def _evaluating(steps, every, checkpoint_every):
+    config = toy_config(steps, every=checkpoint_every)
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, evaluate_every=every)
+    )
+
+
+def test_a_signal_ends_an_evaluation_and_the_next_start_makes_up_for_it(tmp_path):
+    """Nothing is lost with it, whether a checkpoint was due or not."""
+    config = _evaluating(4, every=2, checkpoint_every=100)
+
+    def interrupted(params, state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(100)
+
+    began = time.monotonic()
+    state = toy_run(tmp_path, config, evaluate=interrupted)
+    assert time.monotonic() - began < 90
+    assert state.step == 2
+    assert os.listdir(tmp_path / "checkpoints") == ["2"]
+    evaluated = []
+
+    def evaluate(params, state):
+        evaluated.append(float(params["logit_scale"]))
+        return {"auroc": 0.5}
+
+    toy_run(tmp_path, config, evaluate=evaluate)
+    assert [line["step"] for line in _lines(tmp_path) if "eval/auroc" in line] == [2, 4]
+    toy_run(tmp_path, config, evaluate=evaluate)
+    assert len(evaluated) == 2
+
+
+def test_a_state_is_saved_before_it_is_evaluated(tmp_path):
+    def evaluate(params, state):
+        raise KeyError("the evaluation fails")
+
+    with pytest.raises(KeyError, match="the evaluation fails"):
+        toy_run(tmp_path, _evaluating(4, every=2, checkpoint_every=2), evaluate=evaluate)
+    assert os.listdir(tmp_path / "checkpoints") == ["2"]
+
+
+def test_weights_to_begin_with_are_asked_for_where_there_is_no_checkpoint(tmp_path):
+    """Leftovers of a checkpoint that a kill cut short are none."""
+    config = toy_config(1)
+    method = Toy(config.model)
+    asked = []
+
+    def weights():
+        asked.append(True)
+        params, state = method.init(jax.random.key(7))
+        return params, state.batch_stats
+
+    (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+    for _ in range(2):
+        loop.run(config, tmp_path, method, toy_data(), weights=weights)
+    assert len(asked) == 1
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_the_first_one_goes_on(tmp_path):
+    data = toy_data()
+    config = toy_config(2)
+
+    def opened(start, mesh):
+        second = _start(tmp_path)
+        output, _ = second.communicate(timeout=300)
+        assert second.returncode == 1
+        assert f"is in use: process {os.getpid()} on {socket.gethostname()}" in output
+        yield from data.open(start, mesh)
+
+    loop.run(config, tmp_path, Toy(config.model), dataclasses.replace(data, open=opened))
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+def test_a_log_has_plain_lines_of_what_happens(tmp_path, capsys):
+    config = _evaluating(6, every=3, checkpoint_every=3)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every=2))
+    toy_run(tmp_path, config, evaluate=lambda params, state: {"auroc": 0.5})
+    said = capsys.readouterr()
+    out, err = said.out.splitlines(), said.err.splitlines()
+    assert [line.split("  ")[0] for line in err] == ["step 2/6", "step 4/6", "step 6/6"]
+    assert all("loss" in line for line in err)
+    assert not any(set("\r\x1b█▏") & set(line) for line in out + err)
+    for part in (
+        "devices     1 x cpu",
+        "parameters  20,356, of which 20,353 are trained",
+        "10 batches of 16",
+        f"workdir     {tmp_path}",
+        "compiling",
+        "evaluation after step 3",
+        "  auroc  0.5000",
+        f"finished after step 6 of 6; saved in {tmp_path / 'checkpoints' / '6'}",
+    ):
+        assert part in said.out
+
+
+def test_a_screen_that_is_gone_ends_no_run(tmp_path, monkeypatch):
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert toy_run(tmp_path, toy_config(2)).step == 2
 
 
 def test_other_data_and_other_networks_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from retfm_jax.training.optimizers import (
     decay_mask,
     learning_rate_schedule,
     make_optimizer,
+    name_beside_clipping,
 )
 
 METHOD = Toy(ToyConfig(width=8))
@@ -112,3 +113,17 @@ def test_frozen_names_what_exists():
     everything = ("visual", "text", "logit_scale")
     with pytest.raises(UserError, match="nothing to train"):
         Partition.of(METHOD, toy_config(1, frozen=everything).optimizer, PARAMS)
+
+
+def test_clipping_changes_nothing_in_the_state():
+    """So a run that came to a loss that is not finite goes on with it."""
+    plain, clipped = (
+        make_optimizer(toy_config(1, clip_norm=norm).optimizer, METHOD, lambda step: 1.0).init(
+            PARAMS
+        )
+        for norm in (None, 1.0)
+    )
+    assert jax.tree.structure(plain) == jax.tree.structure(clipped)
+    assert name_beside_clipping("opt_state/0/mu/kernel") == "opt_state/1/mu/kernel"
+    assert name_beside_clipping("opt_state/2/count") == "opt_state/3/count"
+    assert name_beside_clipping("carry/momentum/text/0/1") == "carry/momentum/text/0/1"

@@ -1,0 +1,43 @@
+"""Processes that work for this one: they end with it, and so does the memory that they share."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import threading
+from multiprocessing import shared_memory
+from pathlib import Path
+
+#: Where Linux shows shared memory; its names begin with the process that they belong to.
+_SHARED = Path("/dev/shm")
+_NAME = re.compile(r"r(\d+)_[0-9a-f]+")
+
+
+def end_with_parent(*_: object) -> None:
+    """To be called first in a worker process: it ends when the process that began it ends.
+
+    However that one ends, by kill -9 as well, and whatever the worker is waiting for.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    # Names that tell whose memory it is, should all processes be killed at once. Macs have no
+    # room for them, and no place where they could be looked up.
+    if _SHARED.is_dir():
+        shared_memory._SHM_NAME_PREFIX = f"/r{parent.pid}_"
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def remove_abandoned_memory() -> None:
+    """Frees shared memory of workers whose parent is gone, which nobody can reach any more."""
+    if not _SHARED.is_dir():
+        return
+    for path in _SHARED.glob("r*_*"):
+        match = _NAME.fullmatch(path.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            path.unlink(missing_ok=True)
