@@ -423,7 +423,8 @@ def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterat
     """A local folder to fill, whose files make `folder` only when the block succeeds.
 
     On a local disk the folder takes its name at the end. In a store `last` is uploaded behind all
-    other files and makes them a whole.
+    other files and makes them a whole; where other files change that have the names of old ones,
+    `last` is not there for as long as that takes.
 
     Args:
       folder: the final name; the folder that holds it is made where it is missing.
@@ -485,13 +486,28 @@ def _store_folder(folder: epath.Path, last: str, overwrite: bool) -> Iterator[pa
         made = pathlib.Path(name)
         yield made
         new = {path.relative_to(made).as_posix() for path in files_below(made)}
-        if overwrite:
-            (folder / last).unlink(missing_ok=True)
-        for relative in sorted(new, key=lambda relative: (relative == last, relative)):
+        old = {path.relative_to(folder).as_posix() for path in files_below(folder)}
+        # What has a name of its own hurts nobody: an upload that fails leaves the old ones whole.
+        for relative in sorted(new - old - {last}):
             upload(made / relative, folder / relative)
-        for path in files_below(folder) if overwrite else ():
-            if path.relative_to(folder).as_posix() not in new:
-                path.unlink()
+        changed = [
+            relative
+            for relative in sorted(new & old - {last})
+            if not _is_same(made / relative, folder / relative)
+        ]
+        if changed and last in old:
+            (folder / last).unlink()
+        for relative in [*changed, last]:
+            upload(made / relative, folder / relative)
+        for relative in old - new:
+            (folder / relative).unlink()
+
+
+def _is_same(path: pathlib.Path, target: epath.Path) -> bool:
+    """Whether a small file is already there; large ones are not compared."""
+    size = path.stat().st_size
+    small = size < 1 << 20 and target.stat().length == size
+    return small and target.read_bytes() == path.read_bytes()
 
 
 _REPLACED = ".replaced"

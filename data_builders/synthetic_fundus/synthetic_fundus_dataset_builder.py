@@ -13,6 +13,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from retfm_jax import files
+from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.data.threads import cores
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
@@ -153,12 +155,12 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
 
 
 def build(
-    data_dir: str | Path,
+    data_dir: files.PathLike,
     *,
     patients: int = 2000,
     processes: int | None = None,
     **settings: Any,
-) -> Path:
+) -> files.Path:
     """Builds a dataset, or finds it already built.
 
     Args:
@@ -176,6 +178,13 @@ def build(
     config = SyntheticFundusConfig(
         **{"train": patients - 2 * held_out, "validation": held_out, "test": held_out} | settings
     )
-    builder = Builder(data_dir=str(data_dir), config=config, processes=processes)
-    builder.download_and_prepare()
-    return Path(builder.data_dir)
+    folder = files.as_path(data_dir) / Builder.name / config.name / str(Builder.VERSION)
+    if (folder / datasets.INFO).is_file():
+        return folder
+
+    def write(root: Path) -> Path:
+        builder = Builder(data_dir=str(root), config=config, processes=processes)
+        builder.download_and_prepare()
+        return Path(builder.data_dir)
+
+    return datasets.write(folder, write, overwrite=False)

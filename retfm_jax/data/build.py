@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from retfm_jax.console import Table, say
-from retfm_jax.data import splits
+from retfm_jax.data import datasets, splits
 from retfm_jax.data.cluster import BeamSettings
 from retfm_jax.data.rows_builder import (
     PROBLEMS_FILE,
@@ -20,6 +20,7 @@ from retfm_jax.data.rows_builder import (
     write_dataset,
 )
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path as AnyPath
 from retfm_jax.files import read_json
 
 _BUILDERS = "retfm_jax.data_builders"
@@ -123,11 +124,9 @@ def _refuse(args: argparse.Namespace, options: tuple[str, ...]) -> None:
             raise UserError(f"--{option} means nothing to the builder {args.name}")
 
 
-def print_summary(folder: Path) -> None:
+def print_summary(folder: AnyPath) -> None:
     """Says what lies in a dataset's folder, and how much of its source was in order."""
-    import tensorflow_datasets as tfds
-
-    info = tfds.builder_from_directory(folder).info
+    info = datasets.open_builder(folder).info
     sizes = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
     say(f"{info.full_name}: {sizes} records", f"  in {folder}")
     if not (folder / SUMMARY_FILE).is_file():
@@ -155,18 +154,18 @@ def run_list(args: argparse.Namespace) -> None:
         verb = "import" if name == _IMPORTER else name
         builders.row(verb, readme.read_text(encoding="utf-8").partition("\n")[0])
     builders.show()
-    built = sorted(Path(args.data_dir).glob("**/dataset_info.json"))
+    built = datasets.below(args.data_dir)
     if not built:
         say("", f"no dataset in {args.data_dir}")
         return
     columns = ("name", "version", "records", "folder")
-    datasets = Table(f"datasets in {args.data_dir}", columns, columns)
-    for path in built:
-        info = read_json(path)
+    table = Table(f"datasets in {args.data_dir}", columns, columns)
+    for folder in built:
+        info = read_json(folder / datasets.INFO)
         sizes = ", ".join(
             f"{split['name']} {sum(map(int, split.get('shardLengths', [])))}"
             for split in info.get("splits", [])
         )
         name = "/".join(filter(None, (info["name"], info.get("configName"))))
-        datasets.row(name, info["version"], sizes, path.parent)
-    datasets.show()
+        table.row(name, info["version"], sizes, folder)
+    table.show()

@@ -171,8 +171,28 @@ def write(
         for path in build(root).iterdir():
             path.rename(made / path.name)
         shutil.rmtree(root)
-        files.write_json(made / CONTENTS, {"digests": digests(made)})
+        found = digests(made)
+        files.write_json(made / CONTENTS, {"digests": found})
+        if files.is_remote(folder):
+            _name_by_contents(made, found)
     return folder
+
+
+def _name_by_contents(folder: pathlib.Path, found: Mapping[str, str]) -> None:
+    """Gives shards names that those of no other contents have.
+
+    A store has no renaming of folders: the shards of two builds lie side by side in one, until
+    `dataset_info.json` names the new ones.
+    """
+    stamp = hashlib.sha256("".join(found.values()).encode()).hexdigest()[:12]
+    shards = {name: info.filepaths for name, info in open_builder(folder).info.splits.items()}
+    document = files.read_json(folder / INFO)
+    for split in document["splits"]:
+        split["filepathTemplate"] = f"{{DATASET}}-{stamp}-{{SPLIT}}.{{FILEFORMAT}}-{{SHARD_X_OF_Y}}"
+    files.write_json(folder / INFO, document)
+    for name, info in open_builder(folder).info.splits.items():
+        for old, new in zip(shards[name], info.filepaths, strict=True):
+            pathlib.Path(old).rename(new)
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

@@ -7,7 +7,9 @@ import errno
 import functools
 import io
 import itertools
+import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from retfm_jax.data import cluster, records, splits, validation
+from retfm_jax import files
+from retfm_jax.data import cluster, datasets, records, splits, validation
 from retfm_jax.data.rows import Row
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
@@ -70,6 +73,21 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._progress = tqdm(disable=True)
         self._on_cluster = False
         super().__init__(file_format="array_record", **kwargs)
+
+    def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
+        root, folder = super()._build_data_dir(given_data_dir)
+        self.root, self.folder = files.as_path(root), files.as_path(folder)
+        # TFDS takes what it finds in its folder, label names too, for what is to be written there.
+        return root, os.path.join(tempfile.gettempdir(), f"retfm-{uuid.uuid4().hex}")
+
+    def write_into(self, root: Path, config: tfds.download.DownloadConfig) -> Path:
+        """Writes the dataset below an empty folder on a local disk; returns where it lies."""
+        self._data_dir_root = str(root)
+        self._data_dir = str(root / "dataset" / "version")
+        # TFDS wants a folder for downloads even where there are none.
+        with quiet_tfds(bars=False), tempfile.TemporaryDirectory() as downloads:
+            self.download_and_prepare(download_dir=downloads, download_config=config)
+        return Path(self._data_dir)
 
     @abc.abstractmethod
     def label_names(self) -> Sequence[str]:
@@ -144,7 +162,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self.problems.extend(cluster.collect_problems(self.data_path, "_problems_*"))
         if self.options.on_error == "refuse" and self.problems.problems:
             # Outside the folder, which TFDS removes now.
-            listed_in = Path(self._data_dir_root) / f"{self.name}-{PROBLEMS_FILE}"
+            listed_in = self.root / f"{self.name}-{PROBLEMS_FILE}"
             self.problems.write(listed_in)
             raise validation.refusal(self.problems, listed_in)
         folder = Path(self.data_dir)
@@ -165,17 +183,17 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def write_dataset(
-    builder: tfds.core.GeneratorBasedBuilder,
+    builder: RowsBuilder,
     source: str | Path | None,
     overwrite: bool,
     beam: cluster.BeamSettings | None = None,
-) -> Path:
+) -> files.Path:
     """Builds a dataset, all of it or nothing.
 
     Args:
       builder: a bundled builder, or one made by an importer.
       source: the folder of the downloaded release, None where the builder needs none.
-      overwrite: delete a dataset of that name and version first.
+      overwrite: replace a dataset of that name and version, which stays until all went well.
       beam: where Apache Beam does the work instead of this machine's threads.
 
     Returns:
@@ -185,40 +203,38 @@ def write_dataset(
       UserError: the dataset is there already, the source is not, the disk is full, or whatever
         the builder found.
     """
-    folder = Path(builder.data_dir)
-    if folder.exists() and not overwrite:
+    folder = builder.folder
+    if (folder / datasets.INFO).exists() and not overwrite:
         raise UserError(
             f"{folder} is there already; --overwrite builds it anew, --data_dir puts it elsewhere"
         )
+    if beam and files.is_remote(folder):
+        raise UserError(
+            f"--data_dir {builder.root}: a cluster writes its part of a dataset into a folder that "
+            "all its machines see; give one on a shared disk, and copy the dataset"
+        )
     if source is not None and not Path(source).is_dir():
         raise UserError(f"--source {source} is not a folder")
-    mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
-    if not overwrite:
-        mode = tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
     config = tfds.download.DownloadConfig(
         manual_dir=source,
-        download_mode=mode,
         try_download_gcs=False,
         beam_runner=beam.runner if beam else None,
         beam_options=beam.pipeline_options() if beam else None,
     )
-    try:
-        # TFDS wants a folder for downloads even where there are none.
-        with quiet_tfds(bars=False), tempfile.TemporaryDirectory() as downloads:
-            builder.download_and_prepare(download_dir=downloads, download_config=config)
-    except UserError:
-        raise
-    except (OSError, RuntimeError) as error:
-        # The writer of array records is C++ and says it in a RuntimeError.
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise UserError(
-                f"the disk of {folder} is full; nothing was written. Free some space, give "
-                "another --data_dir or a smaller --image_size"
-            ) from error
-        if isinstance(error, PermissionError):
-            raise UserError(f"cannot write {folder}: {error.strerror}") from error
-        raise
-    return folder
+
+    def build(root: Path) -> Path:
+        try:
+            return builder.write_into(root, config)
+        except (OSError, RuntimeError) as error:
+            # The writer of array records is C++ and says it in a RuntimeError.
+            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+                raise UserError(
+                    f"the disk of {folder} is full; nothing was written. Free some space, give "
+                    "another --data_dir or a smaller --image_size"
+                ) from error
+            raise
+
+    return datasets.write(folder, build, overwrite)
 
 
 @contextlib.contextmanager
