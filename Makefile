@@ -1,17 +1,22 @@
-# Two commands: `make quickstart` and `make test`. Both need Python >= 3.11 and nothing else.
-PYTHON ?= python3
+# Two commands: `make quickstart` and `make test`. Both need Python >= 3.11 and nothing else: the
+# first of these that is new enough, or the one that `make PYTHON=...` names.
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo $$name && break; done)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test
+.PHONY: quickstart test venv
 
-quickstart:
-	$(PYTHON) -m venv $(VENV)
+quickstart: venv
 	$(PIP) install --quiet --constraint constraints.txt .
 	$(VENV)/bin/retfm quickstart
 
-test:
-	$(PYTHON) -m venv $(VENV)
+test: venv
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest -n 2
+
+venv:
+	$(if $(PYTHON),,$(error Python >= 3.11 is not on PATH: make PYTHON=/path/to/python3.11))
+	$(PYTHON) -m venv $(VENV)
