@@ -2,7 +2,7 @@
 
 A path is a `pathlib.Path`, or an `epath.Path` where it begins with `gs://`; both have the same
 methods, except that stores have no links, no recursion in `glob` and no appending. Object stores
-are reached through gcsfs (the extra `retfm-jax[gcs]`).
+are reached through gcsfs (the extra `gcs`).
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from etils import epath
 
+from retfm_jax import extras
 from retfm_jax.errors import UserError
 
 # One way into a store, whether TensorFlow happens to be installed or not.
@@ -80,7 +81,7 @@ def _reach_stores(path: str) -> None:
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         os.environ.setdefault("NO_GCE_CHECK", "true")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{path}: object stores want `pip install 'retfm-jax[gcs]'`")
+        raise UserError(f"{path}: object stores want `{extras.install('gcs')}`")
     import fsspec.config
 
     # Other processes write, too: a listing is asked for, never remembered.

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from retfm_jax import extras
 from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing, take_turns, timed
 from retfm_jax.config import ExperimentConfig, MeshConfig, to_dict
 from retfm_jax.data import device
@@ -260,7 +261,7 @@ def check_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise UserError("this comparison needs PyTorch: pip install 'retfm-jax[torch]'") from error
+        raise UserError(f"this comparison needs PyTorch: {extras.install('torch')}") from error
 
 
 def torch_arguments(trainer: Trainer, folder: str | Path, steps: int) -> dict[str, Any]:

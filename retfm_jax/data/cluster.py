@@ -1,7 +1,7 @@
 """Preparing rows with Apache Beam, for sources that are too large for one machine.
 
 TFDS runs the pipeline and writes its shards; the machines of the cluster must see the source and
-the dataset's folder under the same paths. Apache Beam is the extra `retfm-jax[beam]`.
+the dataset's folder under the same paths. Apache Beam is the extra `beam`.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from retfm_jax import extras
 from retfm_jax.data import validation
 from retfm_jax.data.rows import Row
 from retfm_jax.errors import UserError
@@ -49,7 +50,7 @@ def _require_beam() -> None:
         import apache_beam  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "--beam_runner wants Apache Beam: `pip install 'retfm-jax[beam]'`"
+            f"--beam_runner wants Apache Beam: `{extras.install('beam')}`"
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
+from retfm_jax import extras
 from retfm_jax.errors import UserError
 from retfm_jax.runtime import chips
 from retfm_jax.runtime.chips import Chip
@@ -90,7 +91,7 @@ def _slice(name: str, chip: Chip, shape: tuple[int, ...]) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"{name} needs the TPU's compiler, which runs without a TPU, on Linux: "
-            "pip install 'retfm-jax[plan]'"
+            f"{extras.install('plan')}"
         )
     jax.config.update("jax_platforms", "cpu")
     # Away from a TPU libtpu would ask the cloud for what it is, and wait for an answer.

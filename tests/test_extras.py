@@ -1,0 +1,44 @@
+"""What is optional can be installed by what messages and README say."""
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from retfm_jax import extras
+
+_ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("torch", r"pip install 'torch>=[\d.]+'"),
+        ("plan", r"pip install 'jax\[tpu\]'"),
+        ("beam", r"pip install 'apache-beam>=[\d.]+'"),
+    ],
+)
+def test_the_command_names_what_the_extra_asks_for(extra, command):
+    assert re.fullmatch(command, extras.install(extra))
+
+
+def test_a_checkout_that_is_not_installed_still_says_how(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    assert extras.install("torch").startswith("pip install '.[torch]'")
+
+
+def test_an_extra_that_came_after_the_installation_still_says_how(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["jax>=0.10"])
+    assert extras.install("gcs").startswith("pip install '.[gcs]'")
+
+
+def test_nothing_sends_people_to_an_index_that_does_not_have_the_package():
+    readers = [_ROOT / "README.md", *_ROOT.glob("colab/*.ipynb"), *_ROOT.glob("retfm_jax/**/*.py")]
+    for path in readers:
+        for command in re.findall(r"pip install[^\n`]*", path.read_text(encoding="utf-8")):
+            assert not re.search(r"retfm[-_]jax(\[[\w,]+\])?['\" ]*$", command), (path, command)
+    assert len(readers) > 50
