@@ -8,11 +8,31 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class
+from retfm_jax.ranges import (
+    Count,
+    Filled,
+    Increasing,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    PositiveShare,
+    Range,
+    RangeError,
+    Rate,
+    Section,
+    Seed,
+    Share,
+    hints,
+)
+
+#: Devices along an axis of the mesh; -1 for those that are left.
+_Axis = Annotated[int, Range(low=1, also=(-1,))]
 
 #: Mean and standard deviation of CLIP's training images, RGB, values 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -20,7 +40,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(Section):
     """How a photograph becomes the network's input.
 
     Attributes:
@@ -30,14 +50,14 @@ class ImageConfig:
       mean, std: of the channels R, G, B, for values 0..1.
     """
 
-    size: int = 224
+    size: Positive = 224
     resize: Literal["squash", "pad"] = "squash"
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    mean: tuple[Share, Share, Share] = CLIP_MEAN
+    std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
+class TextConfig(Section):
     """How a report becomes token ids.
 
     Attributes:
@@ -45,12 +65,12 @@ class TextConfig:
       context_length: tokens with [CLS] and [SEP]; longer reports are cut, shorter ones padded.
     """
 
-    tokenizer: str = "bert-base-chinese"
-    context_length: int = 100
+    tokenizer: Name = "bert-base-chinese"
+    context_length: Annotated[int, Range(low=3)] = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Section):
     """Random changes to training images; every range of 0 switches its change off.
 
     Attributes:
@@ -65,30 +85,30 @@ class AugmentConfig:
       affine_probability, affine_degrees, affine_scale: random rotation and scaling.
     """
 
-    crop_area: tuple[float, float] = (0.9, 1.0)
+    crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)
     flip: Literal["exchange", "independent", "none"] = "exchange"
-    flip_probability: float = 0.5
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    hue: float = 0.2
-    colour_probability: float = 1.0
-    erasing_probability: float = 0.1
-    affine_probability: float = 0.0
-    affine_degrees: float = 5.0
-    affine_scale: tuple[float, float] = (0.9, 1.0)
+    flip_probability: Share = 0.5
+    brightness: NonNegative = 0.2
+    contrast: NonNegative = 0.2
+    saturation: NonNegative = 0.2
+    hue: Annotated[float, Range(low=0, high=0.5)] = 0.2
+    colour_probability: Share = 1.0
+    erasing_probability: Share = 0.1
+    affine_probability: Share = 0.0
+    affine_degrees: Annotated[float, Range(low=0, high=180)] = 5.0
+    affine_scale: Annotated[tuple[PositiveFloat, PositiveFloat], Increasing()] = (0.9, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpertConfig:
+class ExpertConfig(Section):
     """The second stream of KeepFIT: expert image-text pairs, drawn with replacement."""
 
-    dataset: str
-    split: str = "train"
+    dataset: Name
+    split: Name = "train"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """Which records are read and how.
 
     Attributes:
@@ -108,10 +128,10 @@ class DataConfig:
       prefetch: batches that are made ready ahead of the step.
     """
 
-    dataset: str = "synthetic_fundus"
-    data_dir: str = "datasets"
-    train_split: str = "train"
-    eval_split: str = "validation"
+    dataset: Name = "synthetic_fundus"
+    data_dir: Name = "datasets"
+    train_split: Name = "train"
+    eval_split: Name = "validation"
     language: Literal["en", "zh", "mixed"] = "zh"
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
@@ -121,13 +141,13 @@ class DataConfig:
     expert: ExpertConfig | None = None
     banned_categories: tuple[str, ...] = ()
     balance_sets: bool = False
-    workers: int = 0
-    threads: int | None = None
-    prefetch: int = 4
+    workers: Count = 0
+    threads: Positive | None = None
+    prefetch: Positive = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """AdamW with linear warm-up and half a cosine to zero.
 
     Attributes:
@@ -138,35 +158,35 @@ class OptimizerConfig:
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
 
-    learning_rate: float = 3e-5
-    warmup_steps: int = 50
-    weight_decay: float = 1e-3
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-6
+    learning_rate: PositiveFloat = 3e-5
+    warmup_steps: Count = 50
+    weight_decay: NonNegative = 1e-3
+    b1: Rate = 0.9
+    b2: Rate = 0.98
+    eps: PositiveFloat = 1e-6
     decay: Literal["published", "all"] = "published"
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     frozen: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Section):
     """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left."""
 
-    data: int = -1
-    fsdp: int = 1
+    data: _Axis = -1
+    fsdp: _Axis = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class ProfileConfig:
+class ProfileConfig(Section):
     """A trace window: `steps` steps from `first_step` on; 0 steps trace nothing."""
 
-    first_step: int = 10
-    steps: int = 0
+    first_step: Count = 10
+    steps: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """The course of a run.
 
     Attributes:
@@ -180,22 +200,22 @@ class TrainConfig:
       keep: how many checkpoints stay.
     """
 
-    batch_size: int = 256
-    epochs: float = 10.0
-    steps: int | None = None
-    horizon_epochs: float | None = None
-    seed: int = 0
-    microbatches: int = 1
-    text_multiple: int | None = 32
-    log_every: int = 10
-    evaluate_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 3
+    batch_size: Positive = 256
+    epochs: PositiveFloat = 10.0
+    steps: Positive | None = None
+    horizon_epochs: PositiveFloat | None = None
+    seed: Seed = 0
+    microbatches: Positive = 1
+    text_multiple: Positive | None = 32
+    log_every: Positive = 10
+    evaluate_every: Count = 1000
+    checkpoint_every: Positive = 1000
+    keep: Positive = 3
     profile: ProfileConfig = ProfileConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Section):
     """Evaluation during training and the defaults of `retfm evaluate`.
 
     Attributes:
@@ -204,13 +224,13 @@ class EvaluationConfig:
       bootstrap: resamples behind a confidence interval.
     """
 
-    batch_size: int = 256
-    languages: tuple[str, ...] = ("en", "zh")
-    bootstrap: int = 1000
+    batch_size: Positive = 256
+    languages: Annotated[tuple[Literal["en", "zh"], ...], Filled()] = ("en", "zh")
+    bootstrap: Positive = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class InitConfig:
+class InitConfig(Section):
     """Where weights come from before the first step; None draws them at random.
 
     Attributes:
@@ -225,7 +245,7 @@ class InitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Section):
     """One experiment, whole."""
 
     method: str
@@ -377,8 +397,8 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
 def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be a section with entries, not {values!r}")
-    hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    types_of = hints(cls)
+    known = list(types_of)
     for key in values:
         if key not in known:
             hint = difflib.get_close_matches(str(key), known, n=1)
@@ -386,10 +406,12 @@ def _build(cls: type, values: Any, where: str) -> Any:
             meant = f"; did you mean {where}.{hint[0]}?" if hint else listed
             raise UserError(f"unknown key {where}.{key}{meant}")
     arguments = {
-        key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()
+        key: _convert(types_of[key], value, f"{where}.{key}") for key, value in values.items()
     }
     try:
         return cls(**arguments)
+    except RangeError as error:
+        raise UserError(f"{where}.{error}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -399,6 +421,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _convert(options[0], value, where)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in options:
             return None
@@ -444,16 +468,11 @@ def _build_one_of(sections: Sequence[type], value: Any, where: str) -> Any:
 
 def _check(config: ExperimentConfig) -> None:
     train = config.train
-    for name in ("batch_size", "microbatches", "log_every", "checkpoint_every", "keep"):
-        if getattr(train, name) < 1:
-            raise UserError(f"config.train.{name} must be at least 1")
     if train.batch_size % train.microbatches:
         raise UserError(
             f"config.train.batch_size {train.batch_size} does not divide into "
             f"config.train.microbatches {train.microbatches}"
         )
-    if train.text_multiple is not None and train.text_multiple < 1:
-        raise UserError("config.train.text_multiple must be at least 1, or null to cut nothing")
     check_norm_batch(config.model, train.batch_size, train.microbatches)
     if [config.mesh.data, config.mesh.fsdp].count(-1) > 1:
         raise UserError("config.mesh: only one of data and fsdp can be -1")

@@ -19,6 +19,7 @@ from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Met
 from retfm_jax.methods.towers import prefixed, relative, text_names, unit
 from retfm_jax.models import bert, resnet
 from retfm_jax.models.layers import Linear, majority, split
+from retfm_jax.ranges import NonNegative, Positive, Rate, Section
 
 #: Initial and largest log-temperature.
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
@@ -31,7 +32,7 @@ _IMAGE, _TEXT = "vision_model.", "text_model."
 
 
 @dataclasses.dataclass(frozen=True)
-class KeepfitConfig:
+class KeepfitConfig(Section):
     """Sizes of the network and parts of the objective; the defaults are the published ones.
 
     The paper's ablations: revision only (`expert_weight=0`), mixed training only
@@ -57,28 +58,25 @@ class KeepfitConfig:
     text: bert.BertConfig = dataclasses.field(
         default_factory=lambda: bert.BertConfig(vocab_size=28996)
     )
-    embed_dim: int = 512
+    embed_dim: Positive = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     pooling: Literal["all", "text"] = "all"
     attention: bool = True
-    attention_heads: int = 2
-    attention_dropout: float = 0.5
+    attention_heads: Positive = 2
+    attention_dropout: Rate = 0.5
     attention_over: SoftmaxOver = "heads"
-    expert_weight: float = 1.0
-    revision_weight: float = 100.0
-    loss_block: int | None = None
+    expert_weight: NonNegative = 1.0
+    revision_weight: NonNegative = 100.0
+    loss_block: Positive | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.text.layers < 2:
             raise ValueError("text.layers must be at least 2: a text is a mean over three states")
         if self.embed_dim % self.attention_heads:
             raise ValueError(
                 f"embed_dim {self.embed_dim} does not divide into {self.attention_heads} heads"
             )
-        if not 0 <= self.attention_dropout < 1:
-            raise ValueError(f"attention_dropout must be in [0, 1), not {self.attention_dropout}")
-        if min(self.expert_weight, self.revision_weight) < 0:
-            raise ValueError("expert_weight and revision_weight must not be negative")
         if self.revision_weight and not self.attention:
             raise ValueError("revision_weight needs attention=true; 0 goes without it")
 

@@ -23,6 +23,7 @@ from retfm_jax.methods.towers import (
 )
 from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import Linear, majority, split
+from retfm_jax.ranges import Positive, PositiveFloat, Section
 
 #: Largest log-temperature.
 MAX_LOG_SCALE = math.log(100)
@@ -33,7 +34,7 @@ _FEATURE_MAPPING = {"patient": "global", "left": "left", "right": "right"}
 
 
 @dataclasses.dataclass(frozen=True)
-class RetClipConfig:
+class RetClipConfig(Section):
     """Sizes of the network; the defaults are the published ViT-B/16 + RoBERTa-wwm-ext-base.
 
     Attributes:
@@ -47,10 +48,10 @@ class RetClipConfig:
 
     image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
     text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
-    embed_dim: int = 512
+    embed_dim: Positive = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
-    loss_block: int | None = None
-    initial_scale: float = 90.0
+    loss_block: Positive | None = None
+    initial_scale: PositiveFloat = 90.0
 
 
 class TextHead(nnx.Module):

@@ -26,6 +26,7 @@ from retfm_jax.methods.towers import (
 )
 from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import majority, split
+from retfm_jax.ranges import Count, NonNegative, Positive, Section, Share
 
 #: Initial and largest log-temperature.
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
@@ -33,7 +34,7 @@ MAX_LOG_SCALE = math.log(100)
 
 
 @dataclasses.dataclass(frozen=True)
-class VilrefConfig:
+class VilrefConfig(Section):
     """Sizes of the network and parts of the objective; the defaults are the published ViT-B/16.
 
     Queue length, momentum and gamma were not published. The paper's ablation is: InfoNCE
@@ -57,23 +58,15 @@ class VilrefConfig:
 
     image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
     text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
-    embed_dim: int = 512
+    embed_dim: Positive = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     use_labels: bool = True
-    num_labels: int = 0
-    gamma: float = 1.0
+    num_labels: Count = 0
+    gamma: NonNegative = 1.0
     calibrated: bool = True
-    queue_size: int = 4096
-    momentum: float = 0.995
-    loss_block: int | None = None
-
-    def __post_init__(self):
-        if self.gamma < 0:
-            raise ValueError(f"gamma must not be negative, not {self.gamma}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must be in [0, 1], not {self.momentum}")
-        if self.queue_size < 0:
-            raise ValueError(f"queue_size must not be negative, not {self.queue_size}")
+    queue_size: Count = 4096
+    momentum: Share = 0.995
+    loss_block: Positive | None = None
 
 
 class VilrefNetwork(nnx.Module):

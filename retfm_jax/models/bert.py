@@ -21,6 +21,7 @@ from retfm_jax.models.layers import (
     split,
     stack_layers,
 )
+from retfm_jax.ranges import Positive, Rate, Section
 
 _LAYER = (
     ("attention.self.query", "query"),
@@ -59,7 +60,7 @@ NAMES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Section):
     """Sizes of the tower; the defaults are RoBERTa-wwm-ext-base-chinese.
 
     Attributes:
@@ -69,17 +70,18 @@ class BertConfig:
       remat: what the backward pass computes again to save memory.
     """
 
-    vocab_size: int = 21128
-    width: int = 768
-    layers: int = 12
-    heads: int | None = None
-    mlp_width: int = 3072
-    positions: int = 512
-    types: int = 2
-    dropout: float = 0.1
+    vocab_size: Positive = 21128
+    width: Positive = 768
+    layers: Positive = 12
+    heads: Positive | None = None
+    mlp_width: Positive = 3072
+    positions: Positive = 512
+    types: Positive = 2
+    dropout: Rate = 0.1
     remat: Remat = "none"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} does not divide into {self.num_heads} heads")
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from retfm_jax.models.layers import Linear, attention, count_layers, majority
+from retfm_jax.ranges import Positive, Section
 
 Names = tuple[tuple[str, str, str], ...]
 
@@ -26,7 +27,7 @@ _STAGES = (1, 2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(Section):
     """Sizes of torchvision's network, which takes images of any size; the defaults are ResNet-50.
 
     Attributes:
@@ -37,17 +38,9 @@ class ResNetConfig:
         microbatches needs it, because a part cannot know the statistics of the others.
     """
 
-    stages: tuple[int, int, int, int] = (3, 4, 6, 3)
-    width: int = 64
-    norm_batch: int | None = None
-
-    def __post_init__(self):
-        if len(self.stages) != len(_STAGES) or min(self.stages) < 1:
-            raise ValueError(f"stages must be four positive numbers, not {self.stages}")
-        if self.width < 1:
-            raise ValueError(f"width must be positive, not {self.width}")
-        if self.norm_batch is not None and self.norm_batch < 1:
-            raise ValueError(f"norm_batch must be positive, not {self.norm_batch}")
+    stages: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)
+    width: Positive = 64
+    norm_batch: Positive | None = None
 
     @property
     def features(self) -> int:
@@ -63,7 +56,7 @@ class ClipResNetConfig(ResNetConfig):
       image_size: height and width of the images, for which attention pooling learns positions.
     """
 
-    image_size: int = 224
+    image_size: Positive = 224
 
     def __post_init__(self):
         super().__post_init__()

@@ -21,6 +21,7 @@ from retfm_jax.models.layers import (
     split,
     stack_layers,
 )
+from retfm_jax.ranges import Positive, Rate, Section
 
 #: Rows of (published name, our path, transform), relative to the tower.
 NAMES = (
@@ -48,7 +49,7 @@ NAMES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(Section):
     """Sizes of the tower; the defaults are ViT-B/16 at 224 px.
 
     Attributes:
@@ -57,23 +58,22 @@ class ViTConfig:
       remat: what the backward pass computes again to save memory.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int | None = None
-    patch_dropout: float = 0.0
+    image_size: Positive = 224
+    patch_size: Positive = 16
+    width: Positive = 768
+    layers: Positive = 12
+    heads: Positive | None = None
+    patch_dropout: Rate = 0.0
     remat: Remat = "none"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
             )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} does not divide into {self.num_heads} heads")
-        if not 0 <= self.patch_dropout < 1:
-            raise ValueError(f"patch_dropout must be in [0, 1), not {self.patch_dropout}")
 
     @property
     def num_heads(self) -> int:

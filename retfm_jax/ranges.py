@@ -1,0 +1,121 @@
+"""What values an entry of a configuration can have: written beside its type, checked when made.
+
+`crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)`
+"""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from typing import Annotated, Any
+
+from retfm_jax.errors import UserError
+
+#: Larger whole numbers are slips of the hand, and overflow where arrays count in 32 bits.
+_LARGEST = 2**31 - 1
+
+
+class RangeError(UserError, ValueError):
+    """A value outside of what its entry can have; the message begins with the entry's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, without the end that `above` or `below` gives instead."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    also: tuple[float, ...] = ()
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with a value; None where nothing is."""
+        inside = self.low <= value <= self.high and self.above < value < self.below
+        return None if inside or value in self.also else f"must be {self}, not {value!r}"
+
+    def __str__(self) -> str:
+        ends = [
+            (self.low, -math.inf, "at least"),
+            (self.above, -math.inf, "greater than"),
+            (self.high, _LARGEST, "at most"),
+            (self.below, math.inf, "less than"),
+        ]
+        parts = [f"{words} {end:g}" for end, open_end, words in ends if abs(end) < abs(open_end)]
+        return " or ".join([" and ".join(parts), *(f"{value:g}" for value in self.also)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Increasing:
+    """A pair of which the first is not larger than the second."""
+
+    def problem(self, value: tuple[float, float]) -> str | None:
+        return None if value[0] <= value[1] else f"must be {self}, not {list(value)}"
+
+    def __str__(self) -> str:
+        return "the smaller one first"
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """A text or a list that is not empty, and names nothing twice."""
+
+    def problem(self, value: str | tuple[Any, ...]) -> str | None:
+        if not value or (isinstance(value, str) and not value.strip()):
+            return "must not be empty"
+        twice = not isinstance(value, str) and len(set(value)) < len(value)
+        return f"names something twice: {list(value)}" if twice else None
+
+    def __str__(self) -> str:
+        return "not empty"
+
+
+#: Kinds of numbers that most entries are.
+Positive = Annotated[int, Range(low=1, high=_LARGEST)]
+Count = Annotated[int, Range(low=0, high=_LARGEST)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(low=0)]
+Share = Annotated[float, Range(low=0, high=1)]
+PositiveShare = Annotated[float, Range(above=0, high=1)]
+#: Of dropout and moving averages: all of it would leave nothing.
+Rate = Annotated[float, Range(low=0, below=1)]
+#: What both JAX and Grain take.
+Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
+Name = Annotated[str, Filled()]
+
+
+class Section:
+    """Base of the sections of a configuration: frozen dataclasses.
+
+    Raises:
+      RangeError: an entry is outside of what its type is annotated with.
+    """
+
+    def __post_init__(self):
+        for name, hint in hints(type(self)).items():
+            problem = _problem(hint, getattr(self, name))
+            if problem:
+                raise RangeError(f"{name} {problem}")
+
+
+@functools.cache
+def hints(section: type) -> dict[str, Any]:
+    """The types of a section's entries, with their ranges."""
+    found = typing.get_type_hints(section, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(section)}
+
+
+def _problem(hint: Any, value: Any) -> str | None:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or not options:
+        return None
+    if origin is Annotated:
+        inner, *rules = options
+        problems = (rule.problem(value) for rule in rules)
+        return next(filter(None, problems), None) or _problem(inner, value)
+    if origin in (types.UnionType, typing.Union):
+        return next(filter(None, (_problem(option, value) for option in options)), None)
+    if origin is tuple:
+        return next(filter(None, (_problem(options[0], item) for item in value)), None)
+    return None
