@@ -21,6 +21,7 @@ from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.model import load
 from retfm_jax.runtime.lock import hold
+from retfm_jax.training.requirements import check_splits, check_vocabularies
 
 #: What the table shows, as far as it is measured; the JSON holds every metric.
 _SHOWN = ("aca", "auroc")
@@ -116,6 +117,9 @@ def ablate(
         if style not in PROMPT_STYLES:
             raise UserError(f"--prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
     # Opened first: a misspelt split is said before hours of training.
+    for config in variants.values():
+        check_splits(config)
+        check_vocabularies(config)
     sources = {
         name: open_task(dataset, split, config.data.data_dir)
         if dataset

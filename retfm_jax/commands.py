@@ -22,7 +22,8 @@ from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER, save_network
 from retfm_jax.runtime.compilation import keep_programs
 from retfm_jax.runtime.lock import hold
-from retfm_jax.training import loop
+from retfm_jax.runtime.mesh import check_batch_size
+from retfm_jax.training import loop, requirements
 
 
 def train(args: argparse.Namespace) -> None:
@@ -65,6 +66,9 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     keep_programs()
     method = get_method_class(config.method)(config.model)
     # First: what is wrong with data or tokenizer is said before a large network is drawn.
+    requirements.check_splits(config)
+    mesh = loop.make_mesh(config.mesh)
+    check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
     data = loop.TrainingData.of(config, method)
 
     def weights() -> tuple[Params, dict[str, Any]]:

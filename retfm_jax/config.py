@@ -14,7 +14,10 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Path, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class
 from retfm_jax.ranges import (
+    LARGEST,
     Count,
+    Few,
+    FewOrNone,
     Filled,
     Increasing,
     Name,
@@ -32,7 +35,7 @@ from retfm_jax.ranges import (
 )
 
 #: Devices along an axis of the mesh; -1 for those that are left.
-_Axis = Annotated[int, Range(low=1, also=(-1,))]
+_Axis = Annotated[int, Range(low=1, high=LARGEST, also=(-1,))]
 
 #: Mean and standard deviation of CLIP's training images, RGB, values 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -50,7 +53,7 @@ class ImageConfig(Section):
       mean, std: of the channels R, G, B, for values 0..1.
     """
 
-    size: Positive = 224
+    size: Annotated[int, Range(low=1, high=16384)] = 224
     resize: Literal["squash", "pad"] = "squash"
     mean: tuple[Share, Share, Share] = CLIP_MEAN
     std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
@@ -66,7 +69,7 @@ class TextConfig(Section):
     """
 
     tokenizer: Name = "bert-base-chinese"
-    context_length: Annotated[int, Range(low=3)] = 100
+    context_length: Annotated[int, Range(low=3, high=LARGEST)] = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +144,9 @@ class DataConfig(Section):
     expert: ExpertConfig | None = None
     banned_categories: tuple[str, ...] = ()
     balance_sets: bool = False
-    workers: Count = 0
-    threads: Positive | None = None
-    prefetch: Positive = 4
+    workers: FewOrNone = 0
+    threads: Few | None = None
+    prefetch: Few = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -474,5 +477,30 @@ def _check(config: ExperimentConfig) -> None:
             f"config.train.microbatches {train.microbatches}"
         )
     check_norm_batch(config.model, train.batch_size, train.microbatches)
+    _check_sizes(config)
+    profile = train.profile
+    if profile.steps and train.steps is not None and profile.first_step >= train.steps:
+        raise UserError(
+            f"config.train.profile.first_step {profile.first_step} is not before the last of "
+            f"config.train.steps {train.steps}: nothing would be traced"
+        )
     if [config.mesh.data, config.mesh.fsdp].count(-1) > 1:
         raise UserError("config.mesh: only one of data and fsdp can be -1")
+
+
+def _check_sizes(config: ExperimentConfig) -> None:
+    """Checks that what the data hands over has the sizes that the network takes."""
+    image, text = getattr(config.model, "image", None), getattr(config.model, "text", None)
+    size, tower = config.data.image.size, getattr(image, "image_size", None)
+    if tower is not None and size != tower:
+        raise UserError(
+            f"config.data.image.size {size} is not config.model.image.image_size {tower}: the "
+            "image tower takes images of one size, set both alike"
+        )
+    length, positions = config.data.text.context_length, getattr(text, "positions", None)
+    if positions is not None and length > positions:
+        raise UserError(
+            f"config.data.text.context_length {length} is longer than the text tower's "
+            f"config.model.text.positions {positions}: lower it, or raise the positions of a "
+            "network that is trained from its beginning"
+        )

@@ -25,7 +25,7 @@ from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit
-from retfm_jax.data.text import Tokenizer
+from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
@@ -255,24 +255,8 @@ class RetinalModel:
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
         if self._tokenizer is None:
-            self._tokenizer = self._fitting_tokenizer()
+            self._tokenizer = fitting_tokenizer(self.data_config.text, self.method.config.text)
         return self._tokenizer(texts)
-
-    def _fitting_tokenizer(self) -> Tokenizer:
-        """The tokenizer, where its ids and the length of its texts have a place in the network."""
-        tokenizer, text = Tokenizer(self.data_config.text), self.method.config.text
-        if tokenizer.vocab_size > text.vocab_size:
-            raise UserError(
-                f"the tokenizer {self.data_config.text.tokenizer} has {tokenizer.vocab_size} "
-                f"tokens, the network's table {text.vocab_size}: it is another tokenizer than the "
-                "network was trained with (config.data.text.tokenizer)"
-            )
-        if tokenizer.context_length > text.positions:
-            raise UserError(
-                f"texts are {tokenizer.context_length} tokens long (config.data.text."
-                f"context_length), the network's text tower has {text.positions} positions"
-            )
-        return tokenizer
 
     def _chunked(
         self,
@@ -420,7 +404,10 @@ def from_torch(
     image = published.data.image
     if built.image_size is not None:
         image = dataclasses.replace(image, size=built.image_size)
-    data = dataclasses.replace(published.data, image=image)
+    text = published.data.text
+    positions = built.config.text.positions
+    text = dataclasses.replace(text, context_length=min(text.context_length, positions))
+    data = dataclasses.replace(published.data, image=image, text=text)
     config = dataclasses.replace(published, model=built.config, data=data)
     return RetinalModel(built, params, state, config)
 

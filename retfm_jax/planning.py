@@ -30,6 +30,7 @@ from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, 
 from retfm_jax.runtime.programs import Collective, Program, Work
 from retfm_jax.runtime.topologies import Topology, open_topology
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
+from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.state import TrainState, abstract_state
 from retfm_jax.training.step import make_train_step
 
@@ -165,6 +166,7 @@ def run(args: argparse.Namespace) -> None:
       UserError: no such topology or config, a batch that does not divide, no compiler.
     """
     config = load_config(args.config, args.overrides)
+    check_vocabularies(config, present=True)
     topology = open_topology(args.topology)
     say(f"compiling for {topology.name}", error=True)
     planned = plan(config, topology)
@@ -259,7 +261,8 @@ def abstract_batch(config: ExperimentConfig, mesh: Mesh) -> Batch:
         return {**eyes, "tokens": tokens, "has_left": present, "has_right": present}
     batch = {"image": image, "tokens": tokens}
     if kind == "image":
-        return batch | {"labels": _sharded(mesh, (rows, len(load_vocabulary())), jnp.float32)}
+        labels = config.model.num_labels or len(load_vocabulary())
+        return batch | {"labels": _sharded(mesh, (rows, labels), jnp.float32)}
     batch["category"] = _sharded(mesh, (rows,), jnp.int32)
     if data.expert is not None:
         batch |= {"expert_image": image, "expert_tokens": tokens}

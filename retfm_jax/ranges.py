@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from retfm_jax.errors import UserError
 
 #: Larger whole numbers are slips of the hand, and overflow where arrays count in 32 bits.
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
 
 
 class RangeError(UserError, ValueError):
@@ -33,16 +33,16 @@ class Range:
     def problem(self, value: float) -> str | None:
         """What is wrong with a value; None where nothing is."""
         inside = self.low <= value <= self.high and self.above < value < self.below
-        return None if inside or value in self.also else f"must be {self}, not {value!r}"
+        if inside or value in self.also:
+            return None
+        if value > self.high and self.high >= LARGEST:
+            return f"must be at most {self.high}, not {value!r}"
+        return f"must be {self}, not {value!r}"
 
     def __str__(self) -> str:
-        ends = [
-            (self.low, -math.inf, "at least"),
-            (self.above, -math.inf, "greater than"),
-            (self.high, _LARGEST, "at most"),
-            (self.below, math.inf, "less than"),
-        ]
-        parts = [f"{words} {end:g}" for end, open_end, words in ends if abs(end) < abs(open_end)]
+        ends = {"at least": self.low, "greater than": self.above}
+        ends |= {"at most": self.high, "less than": self.below}
+        parts = [f"{words} {end:g}" for words, end in ends.items() if abs(end) < LARGEST]
         return " or ".join([" and ".join(parts), *(f"{value:g}" for value in self.also)])
 
 
@@ -72,14 +72,17 @@ class Filled:
 
 
 #: Kinds of numbers that most entries are.
-Positive = Annotated[int, Range(low=1, high=_LARGEST)]
-Count = Annotated[int, Range(low=0, high=_LARGEST)]
+Positive = Annotated[int, Range(low=1, high=LARGEST)]
+Count = Annotated[int, Range(low=0, high=LARGEST)]
 PositiveFloat = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(low=0)]
 Share = Annotated[float, Range(low=0, high=1)]
 PositiveShare = Annotated[float, Range(above=0, high=1)]
 #: Of dropout and moving averages: all of it would leave nothing.
 Rate = Annotated[float, Range(low=0, below=1)]
+#: Threads, processes, batches ahead: more would take the machine down.
+FewOrNone = Annotated[int, Range(low=0, high=1024)]
+Few = Annotated[int, Range(low=1, high=1024)]
 #: What both JAX and Grain take.
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Name = Annotated[str, Filled()]
@@ -117,5 +120,7 @@ def _problem(hint: Any, value: Any) -> str | None:
     if origin in (types.UnionType, typing.Union):
         return next(filter(None, (_problem(option, value) for option in options)), None)
     if origin is tuple:
+        if options[-1] is not Ellipsis and len(value) != len(options):
+            return f"needs {len(options)} values, not {len(value)}"
         return next(filter(None, (_problem(options[0], item) for item in value)), None)
     return None

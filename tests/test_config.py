@@ -2,11 +2,21 @@
 
 import dataclasses
 import json
+import math
+import re
 
 import pytest
 
-from retfm_jax.config import ExperimentConfig, from_dict, load_config, load_variants, to_dict
+from retfm_jax.config import (
+    ExperimentConfig,
+    MeshConfig,
+    from_dict,
+    load_config,
+    load_variants,
+    to_dict,
+)
 from retfm_jax.errors import UserError
+from retfm_jax.ranges import hints
 
 
 def test_every_bundled_config_survives_json():
@@ -54,6 +64,67 @@ def test_overrides_reach_their_entries():
 def test_bad_overrides_are_named(override, message):
     with pytest.raises(UserError, match=message):
         load_config("quickstart", [override])
+
+
+def _numbers(section, where):
+    """Every entry of a configuration that is a number or holds numbers: path, type, value."""
+    for name, hint in hints(type(section)).items():
+        value, path = getattr(section, name), f"{where}{name}"
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{path}.")
+        elif re.search(r"\b(int|float)\b", str(hint)):
+            yield path, hint, value
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "retclip_vit_b16", "vilref_rn50", "keepfit_resnet50"]
+)
+def test_every_number_of_every_section_has_a_range(name):
+    config = load_config(name)
+    found = list(_numbers(config, ""))
+    assert len(found) > 50
+    for path, hint, value in found:
+        for wild in (-7, 2**70 if "int" in str(hint) else math.nan):
+            given = [wild] * len(value) if isinstance(value, tuple) else wild
+            with pytest.raises(UserError, match=rf"config\.{path}"):
+                load_config(name, [f"{path}={json.dumps(given)}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=0", r"config\.train\.batch_size must be at least 1, not 0"),
+        ("train.keep=0", r"config\.train\.keep must be at least 1, not 0"),
+        ("train.seed=4294967296", r"config\.train\.seed must be at most 4294967295"),
+        ("train.steps=3000000000", r"config\.train\.steps must be at most 2147483647"),
+        ("optimizer.clip_norm=0", r"config\.optimizer\.clip_norm must be greater than 0, not 0\.0"),
+        ("optimizer.b2=1", r"config\.optimizer\.b2 must be at least 0 and less than 1, not 1\.0"),
+        ("data.augment.crop_area=[1.0, 0.5]", r"crop_area must be the smaller one first"),
+        ("data.augment.crop_area=[0, 1]", r"crop_area must be greater than 0 and at most 1, not 0"),
+        ("data.image.std=[0, 1, 1]", r"config\.data\.image\.std must be greater than 0"),
+        ("mesh.data=0", r"config\.mesh\.data must be at least 1 or -1, not 0"),
+        ("evaluation.languages=[]", r"config\.evaluation\.languages must not be empty"),
+        ('evaluation.languages=["fr"]', r"languages must be one of 'en', 'zh', not 'fr'"),
+        ('evaluation.languages=["en", "en"]', r"languages names something twice"),
+        ("data.dataset=", r"config\.data\.dataset must not be empty"),
+        ("model.image.stages=[1, 1]", r"stages needs 4 values, not 2"),
+        ("model.text.heads=3", r"width 64 does not divide into 3 heads"),
+        ("data.image.size=48", r"data\.image\.size 48 is not .*image_size 64"),
+        ("model.image.image_size=96", r"data\.image\.size 64 is not .*image_size 96"),
+        ("data.text.context_length=129", r"context_length 129 is longer than .*positions 128"),
+        ("model.text.positions=40", r"context_length 64 is longer than .*positions 40"),
+        ('train.profile={"steps": 2, "first_step": 490}', r"first_step 490 .*steps 490"),
+    ],
+)
+def test_values_that_make_no_sense_are_named_with_their_entry(override, message):
+    with pytest.raises(UserError, match=message):
+        load_config("quickstart", [override])
+
+
+def test_ranges_hold_where_sections_are_made_by_hand():
+    with pytest.raises(UserError, match="seed must be at least 0, not -1"):
+        dataclasses.replace(load_config("quickstart").train, seed=-1)
+    assert MeshConfig(data=-1, fsdp=4).data == -1
 
 
 def test_misspelt_config_name_gets_a_suggestion():

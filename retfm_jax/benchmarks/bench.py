@@ -127,8 +127,10 @@ def run(args: argparse.Namespace) -> None:
 
     from retfm_jax.config import load_config, to_dict
     from retfm_jax.runtime import distributed
+    from retfm_jax.training.requirements import check_vocabularies
 
     config = load_config(args.config, args.overrides)
+    check_vocabularies(config, present=True)
     distributed.start()
     report = Report(about() | {"config": to_dict(config), "rounds": args.rounds})
     if {"data", "embedding"} & {*parts}:

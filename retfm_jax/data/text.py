@@ -41,8 +41,6 @@ class Tokenizer:
           UserError: no such file or folder, no vocabulary in it, or one that does not fit BERT.
         """
         self.context_length = config.context_length
-        if self.context_length < 2:
-            raise UserError("config.data.text.context_length must be at least 2: [CLS] and [SEP]")
         # The published pipelines of the Chinese models lower-case the text and straighten curly
         # quotes before tokenization.
         self._published_chinese = config.tokenizer == BUNDLED
@@ -113,6 +111,44 @@ class Tokenizer:
         row[: len(ids) + 2] = [self._cls, *ids, self._sep]
         row.flags.writeable = False
         return row
+
+
+def fitting_tokenizer(config: TextConfig, network: Any) -> Tokenizer:
+    """A tokenizer of which the network embeds every token.
+
+    Args:
+      network: sizes of the text tower, `vocab_size` and `positions`.
+
+    Raises:
+      UserError: see `Tokenizer` and `check_tokenizer`.
+    """
+    tokenizer = Tokenizer(config)
+    _check_fit(config, tokenizer.vocab_size, network)
+    return tokenizer
+
+
+def check_tokenizer(config: TextConfig, network: Any) -> None:
+    """Checks a tokenizer against a text tower; cheap for a vocabulary file.
+
+    Raises:
+      UserError: it has ids beyond the tower's table, which JAX would read as its last row without a
+        word; its texts are longer than the tower's positions; or see `Tokenizer`.
+    """
+    _check_fit(config, vocabulary_size(config), network)
+
+
+def _check_fit(config: TextConfig, words: int, network: Any) -> None:
+    if words > network.vocab_size:
+        raise UserError(
+            f"the tokenizer {config.tokenizer} has {words} tokens, the network's table "
+            f"{network.vocab_size} (config.model.text.vocab_size): it is another tokenizer than "
+            "the network's (config.data.text.tokenizer)"
+        )
+    if config.context_length > network.positions:
+        raise UserError(
+            f"texts are {config.context_length} tokens long (config.data.text.context_length), the "
+            f"network's text tower has {network.positions} positions (config.model.text.positions)"
+        )
 
 
 def vocabulary_size(config: TextConfig) -> int:

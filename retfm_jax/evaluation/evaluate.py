@@ -9,6 +9,7 @@ from typing import Any
 from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.text import check_tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
     shots = parse_shots(args.shots)
     model = load(args.workdir)
     config = model.data_config
+    check_tokenizer(config.text, model.method.config.text)  # said before hours of images
     evaluate(
         model,
         protocols=protocols,

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from retfm_jax.methods.towers import (
 )
 from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import Linear, majority, split
-from retfm_jax.ranges import Positive, PositiveFloat, Section
+from retfm_jax.ranges import Positive, Range, Section
 
 #: Largest log-temperature.
 MAX_LOG_SCALE = math.log(100)
@@ -51,7 +51,7 @@ class RetClipConfig(Section):
     embed_dim: Positive = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     loss_block: Positive | None = None
-    initial_scale: PositiveFloat = 90.0
+    initial_scale: Annotated[float, Range(above=0, high=100)] = 90.0
 
 
 class TextHead(nnx.Module):

@@ -32,6 +32,7 @@ from retfm_jax.training.optimizers import (
     name_beside_clipping,
 )
 from retfm_jax.training.padding import cut_padding
+from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.state import TrainState, abstract_state, create_state
 from retfm_jax.training.step import Prepare, make_train_step
 
@@ -73,6 +74,7 @@ class TrainingData:
         from retfm_jax.data.pipeline import TrainIterator, open_training
         from retfm_jax.data.prefetch import device_batches
 
+        check_vocabularies(config)
         source, expert = open_training(config.data, method.sample_kind)
         iterator = TrainIterator(
             source,

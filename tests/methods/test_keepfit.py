@@ -209,8 +209,11 @@ def test_without_expert_pairs_the_remedy_is_named(golden, network, encoded):
     [
         ({"attention": False}, "revision_weight needs attention"),
         ({"attention_heads": 3}, "does not divide into 3 heads"),
-        ({"attention_dropout": 1.0}, r"must be in \[0, 1\)"),
-        ({"expert_weight": -1.0}, "must not be negative"),
+        (
+            {"attention_dropout": 1.0},
+            "attention_dropout must be at least 0 and less than 1",
+        ),
+        ({"expert_weight": -1.0}, "expert_weight must be at least 0, not -1.0"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

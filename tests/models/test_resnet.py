@@ -307,7 +307,8 @@ def test_clip_sizes_are_read_off_the_published_shapes(config):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stages": (1, 0, 1, 1)}, "four positive numbers"),
+        ({"stages": (1, 0, 1, 1)}, "stages must be at least 1, not 0"),
+        ({"stages": (1, 1, 1)}, "stages needs 4 values, not 3"),
         ({"image_size": 200}, "multiple of 32"),
         ({"width": 7}, "must be even"),
     ],

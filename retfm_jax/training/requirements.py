@@ -1,0 +1,77 @@
+"""What a run needs beside its configuration, looked at before a network is made.
+
+A run of hours ends at its first evaluation where the evaluation split is missing; a vocabulary that
+is larger than the network's table trains to nonsense without a word.
+"""
+
+from typing import Any
+
+from retfm_jax.config import ExperimentConfig
+from retfm_jax.errors import UserError
+from retfm_jax.files import as_path
+
+
+def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> None:
+    """Checks that the network has a row for every token, and a column for every condition.
+
+    Args:
+      present: passes where a file is not on this machine, as plans of other machines do.
+
+    Raises:
+      UserError: it has not, with both numbers; or a vocabulary cannot be read.
+    """
+    from retfm_jax.data.text import BUNDLED, check_tokenizer
+
+    data = config.data
+    files = [data.text.tokenizer] * (data.text.tokenizer != BUNDLED)
+    files += [*data.extend, *([data.vocabulary] if data.vocabulary else [])]
+    if present and not all(as_path(file).exists() for file in files):
+        return
+    check_tokenizer(data.text, config.model.text)
+    wanted = _labels(config.model)
+    if wanted is None:
+        return
+    from retfm_jax.knowledge.vocabulary import load_vocabulary
+
+    there = len(load_vocabulary(data.vocabulary, extend=data.extend))
+    if wanted != there:
+        raise UserError(
+            f"config.model.num_labels is {wanted}, but the vocabulary that reports are searched "
+            f"for has {there} conditions (config.data.vocabulary, config.data.extend): set it to "
+            f"{there}, or config.model.use_labels=false to train without labels"
+        )
+
+
+def _labels(model: Any) -> int | None:
+    """The length of the label vectors that a network takes; None where it takes none."""
+    return getattr(model, "num_labels", None) if getattr(model, "use_labels", False) else None
+
+
+def check_splits(config: ExperimentConfig) -> None:
+    """Checks that every split that a run will open is there.
+
+    Raises:
+      UserError: a dataset is not built or has no such split.
+    """
+    from retfm_jax.data.sources import open_dataset
+
+    data = config.data
+    open_dataset(data.dataset, data.train_split, data.data_dir)
+    if data.expert is not None:
+        open_dataset(data.expert.dataset, data.expert.split, data.data_dir)
+    if not config.train.evaluate_every:
+        return
+    try:
+        source = open_dataset(data.dataset, data.eval_split, data.data_dir)
+        empty = not len(source)
+    except UserError as error:
+        raise UserError(
+            f"config.data.eval_split {data.eval_split}, which is evaluated every "
+            f"{config.train.evaluate_every} steps: {error}. Name another split, or set "
+            "config.train.evaluate_every=0 to train without"
+        ) from error
+    if empty:
+        raise UserError(
+            f"config.data.eval_split {data.eval_split} of {data.dataset} is empty: name another, "
+            "or set config.train.evaluate_every=0"
+        )
