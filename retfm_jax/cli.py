@@ -5,9 +5,15 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
+from retfm_jax.ranges import LARGEST, Range
+
+#: What numbers of options can be, as in a configuration.
+_POSITIVE, _COUNT = Range(low=1, high=LARGEST), Range(low=0, high=LARGEST)
+_SEED, _RATE = Range(low=0, high=2**32 - 1), Range(low=0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [text[len("--config.") :] for text in arguments if text.startswith("--config.")]
     arguments = [text for text in arguments if not text.startswith("--config.")]
     parser = make_parser()
-    args = parser.parse_args(arguments)
+    try:
+        args = parser.parse_args(arguments)
+    except UserError as error:
+        say(f"retfm {arguments[0]}: {error}", error=True)
+        return 1
     if overrides and not hasattr(args, "config"):
         parser.error(f"--config.{overrides[0]}: `retfm {args.verb}` takes no config")
     args.overrides = overrides
@@ -34,6 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f"retfm {args.verb}: {error}", error=True)
         return error.exit_status
+    except BrokenPipeError:
+        # Whoever read the output has had enough of it: `retfm configs quickstart | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # A disk that is full or read-only, a folder that is someone else's.
+        where = f": {error.filename}" if error.filename else ""
+        say(f"retfm {args.verb}: {error.strerror}{where}", error=True)
+        return 1
     except KeyboardInterrupt:
         say(f"retfm {args.verb}: interrupted", error=True)
         return 130
@@ -43,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; `args.run` names the function, as `module:function`."""
     parser = argparse.ArgumentParser(
-        prog="retfm", description="Retinal vision-language foundation models in JAX."
+        prog="retfm",
+        description="Retinal vision-language foundation models in JAX.",
+        epilog="`retfm configs` lists configs and their entries, `retfm tasks` protocols and "
+        "published tasks, `retfm data list` dataset builders and built datasets.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -70,18 +94,41 @@ def _verb(verbs, name: str, run: str, text: str) -> argparse.ArgumentParser:
         name,
         help=text,
         description=text,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         argument_default=None,
     )
     parser.set_defaults(run=run)
     return parser
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says a default where there is one: not of what must be given, nor of switches."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False) or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _number(parser, option: str, rule: Range, kind: type = int, **more: Any) -> None:
+    """An option that takes a number of a range."""
+
+    def convert(text: str) -> int | float:
+        value = kind(text)
+        if problem := rule.problem(value):
+            raise UserError(f"{option} {problem}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse names it where the text is no number
+    parser.add_argument(option, type=convert, **more)
+
+
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        help="bundled name or path of a config; --config.a.b=VALUE overrides an entry",
+        help="bundled name or path of a config (`retfm configs` lists them and their entries); "
+        "--config.a.b=VALUE overrides an entry",
     )
 
 
@@ -139,6 +186,15 @@ def _training(verbs) -> None:
         "--largest_batch", action="store_true", help="search it; takes several compilations"
     )
 
+    configs = _verb(
+        verbs,
+        "configs",
+        "retfm_jax.listing:run_configs",
+        "list the bundled configs, or the entries of one with their types and meanings",
+    )
+    configs.add_argument("name", nargs="?", help="bundled name or path of a config")
+    configs.set_defaults(config=None)
+
 
 def _evaluation(verbs) -> None:
     evaluate = _verb(
@@ -164,25 +220,31 @@ def _evaluation(verbs) -> None:
     evaluate.add_argument("--language", action="append", help="en or zh; may be given twice")
     evaluate.add_argument("--out", required=True, help="JSON file; pictures and a page beside it")
     evaluate.add_argument("--prompts", help="report, name or knowledge (by method if not given)")
-    evaluate.add_argument("--draws", type=int, help="of the bootstrap (the config's if not given)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    _number(evaluate, "--draws", _POSITIVE, help="of the bootstrap (the config's if not given)")
+    _number(evaluate, "--seed", _SEED, default=0, help="of everything that is drawn")
     learning = evaluate.add_argument_group("protocols that learn")
     learning.add_argument("--train_split", default="train", help="what they learn from")
     learning.add_argument(
         "--shots", default="all", help="images per class, shares, or all: 1,5,10%%,all"
     )
-    learning.add_argument("--folds", type=int, default=5, help="draws of the shots")
-    learning.add_argument(
-        "--fit_augmentations", type=int, default=0, help="augmented copies to learn from"
+    _number(learning, "--folds", _POSITIVE, default=5, help="draws of the shots")
+    _number(
+        learning, "--fit_augmentations", _COUNT, default=0, help="augmented copies to learn from"
     )
-    learning.add_argument(
-        "--test_augmentations", type=int, default=0, help="augmented copies to average over"
+    _number(
+        learning, "--test_augmentations", _COUNT, default=0, help="augmented copies to average over"
     )
     tuning = evaluate.add_argument_group("fine_tune")
-    tuning.add_argument("--backbone_learning_rate", type=float, default=2e-6, help="image tower")
-    tuning.add_argument("--head_learning_rate", type=float, default=1e-3, help="linear head")
-    tuning.add_argument("--epochs", type=int, default=50, help="passes over the images")
-    tuning.add_argument("--batch_size", type=int, default=16, help="images a step")
+    _number(tuning, "--backbone_learning_rate", _RATE, float, default=2e-6, help="image tower")
+    _number(tuning, "--head_learning_rate", _RATE, float, default=1e-3, help="linear head")
+    _number(tuning, "--epochs", _POSITIVE, default=50, help="passes over the images")
+    _number(tuning, "--batch_size", _POSITIVE, default=16, help="images a step")
+    _verb(
+        verbs,
+        "tasks",
+        "retfm_jax.listing:run_tasks",
+        "list the protocols and the published tasks that `retfm evaluate` knows",
+    )
     embed = _verb(
         verbs, "embed", "retfm_jax.commands:embed", "embed photographs of a folder or a CSV"
     )
@@ -205,7 +267,7 @@ def _interop(verbs) -> None:
     bring.add_argument("weights", help=".pt, .pth or .safetensors file")
     bring.add_argument("--method", required=True, help="retclip, vilref or keepfit")
     bring.add_argument("--workdir", required=True, help="new folder to write")
-    bring.add_argument("--text_num_heads", type=int, help="where heads are not 64 wide")
+    _number(bring, "--text_num_heads", _POSITIVE, help="where heads are not 64 wide")
     export = _verb(
         verbs, "export", "retfm_jax.commands:export", "write weights for the published code"
     )
@@ -234,7 +296,7 @@ def _data(verbs) -> None:
     build.add_argument("name", help="`retfm data list` names them")
     _data_dir(build)
     build.add_argument("--source", help="folder of the files as they were downloaded")
-    build.add_argument("--patients", type=int, help="synthetic_fundus: how many to draw")
+    _number(build, "--patients", _POSITIVE, help="synthetic_fundus: how many to draw")
     build.add_argument("--population", help="synthetic_fundus: which population to draw")
     _storing(build)
     bring = _verb(
@@ -279,7 +341,7 @@ def _bench(verbs) -> None:
     )
     _config(bench)
     bench.add_argument("--out", help="JSON file for every timing")
-    bench.add_argument("--rounds", type=int, default=5, help="timed runs of everything")
+    _number(bench, "--rounds", _POSITIVE, default=5, help="timed runs of everything")
     bench.add_argument(
         "--against",
         action="append",
@@ -289,8 +351,12 @@ def _bench(verbs) -> None:
     bench.add_argument(
         "--microbatches", type=int, help="step: gradient caching in so many parts against one"
     )
-    bench.add_argument(
-        "--patients", type=int, default=256, help="data, embedding: how many to draw if need be"
+    _number(
+        bench,
+        "--patients",
+        _POSITIVE,
+        default=256,
+        help="data, embedding: how many to draw if need be",
     )
     bench.add_argument("--folder", help="checkpoint: an existing folder on the disk to measure")
 
@@ -300,11 +366,11 @@ def _data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _storing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image_size", type=int, help="store at this size; 0 keeps originals")
+    _number(parser, "--image_size", _COUNT, help="store at this size; 0 keeps originals")
     parser.add_argument("--on_error", choices=("skip", "refuse"), help="what faulty records do")
     parser.add_argument("--shares", help="train,validation,test shares of patients: 0.8,0.1,0.1")
-    parser.add_argument("--seed", type=int, help="of drawing and of splits")
-    parser.add_argument("--workers", type=int, help="how many work in parallel")
+    _number(parser, "--seed", _SEED, help="of drawing and of splits")
+    _number(parser, "--workers", _POSITIVE, help="how many work in parallel")
     parser.add_argument("--overwrite", action="store_true", help="replace a built dataset")
     parser.add_argument("--beam_runner", help="Apache Beam runner of a cluster that does the work")
     parser.add_argument("--beam_options", help="of that runner: name=value,name=value")

@@ -1,13 +1,15 @@
 """The schema of an experiment: frozen dataclasses, validation, JSON in and out."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import json
 import math
+import traceback
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from retfm_jax.errors import UserError
@@ -104,7 +106,12 @@ class AugmentConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig(Section):
-    """The second stream of KeepFIT: expert image-text pairs, drawn with replacement."""
+    """The second stream of KeepFIT: expert image-text pairs, drawn with replacement.
+
+    Attributes:
+      dataset: name or folder, as that of the first stream.
+      split: of it.
+    """
 
     dataset: Name
     split: Name = "train"
@@ -154,7 +161,11 @@ class OptimizerConfig(Section):
     """AdamW with linear warm-up and half a cosine to zero.
 
     Attributes:
+      learning_rate: the largest one, after the warm-up.
       warmup_steps: steps of linear warm-up, `learning_rate * (step + 1) / warmup_steps`.
+      weight_decay: of AdamW, times the learning rate.
+      b1, b2: decay of AdamW's first and second moment.
+      eps: added to the root of the second moment.
       decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
         "all" decays everything.
       clip_norm: largest global gradient norm, None for no clipping.
@@ -174,7 +185,12 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Section):
-    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left."""
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left.
+
+    Attributes:
+      data: devices that share the batch.
+      fsdp: devices that share the parameters, and the batch too.
+    """
 
     data: _Axis = -1
     fsdp: _Axis = 1
@@ -182,7 +198,12 @@ class MeshConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ProfileConfig(Section):
-    """A trace window: `steps` steps from `first_step` on; 0 steps trace nothing."""
+    """A trace window.
+
+    Attributes:
+      first_step: the first step that is traced.
+      steps: how many are traced; 0 traces nothing.
+    """
 
     first_step: Count = 10
     steps: Count = 0
@@ -195,7 +216,9 @@ class TrainConfig(Section):
     Attributes:
       batch_size: samples of a step over all devices of all hosts.
       epochs: passes over the training split; `steps` wins where it is given.
+      steps: steps of the whole run; None for as many as `epochs` need.
       horizon_epochs: length of the learning-rate schedule where it is not that of the run.
+      seed: of weights, of the order of the data and of everything random.
       microbatches: parts in which a batch is encoded (gradient caching; the result is the same).
       text_multiple: padding behind the longest text of a batch, in tokens up to a multiple of this,
         is not computed where it takes no part in any embedding; None keeps the context length.
@@ -249,7 +272,11 @@ class InitConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig(Section):
-    """One experiment, whole."""
+    """One experiment, whole.
+
+    Attributes:
+      method: retclip, vilref or keepfit.
+    """
 
     method: str
     model: Any
@@ -325,6 +352,20 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> ExperimentC
     return from_dict(values)
 
 
+def bundled_configs() -> list[str]:
+    """Names of the experiments that come with this package."""
+    from retfm_jax import configs
+
+    return sorted(file.stem for file in as_path(configs.__file__).parent.glob("[a-z]*.py"))
+
+
+def summary(name_or_path: str) -> str:
+    """What a Python config says of itself in its first line; as in `load_config`."""
+    path = _find(name_or_path)
+    about = None if path.suffix == ".json" else _import(path).__doc__
+    return (about or "").strip().partition("\n")[0]
+
+
 def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
     """The variants that a config compares in its `get_variants()`, as overrides by name.
 
@@ -350,11 +391,31 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
 def _read(name_or_path: str) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
-        return read_json(path)
-    module = _import(path)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no get_config()")
-    return module.get_config().to_dict()
+        values = read_json(path)
+    else:
+        module = _import(path)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path} has no get_config()")
+        with _naming(path):
+            values = module.get_config()
+        values = values.to_dict() if hasattr(values, "to_dict") else values
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} must hold a mapping of entries, not {type(values).__name__}")
+    return dict(values)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the config file in which Python fails, and the line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if path.name in frame.filename]
+        line = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"{path}{line}: {type(error).__name__}: {error}") from error
 
 
 def _find(name_or_path: str) -> Path:
@@ -362,10 +423,9 @@ def _find(name_or_path: str) -> Path:
     if path.suffix not in (".py", ".json"):
         from retfm_jax import configs
 
-        folder = as_path(configs.__file__).parent
-        path = folder / f"{name_or_path}.py"
+        path = as_path(configs.__file__).parent / f"{name_or_path}.py"
         if not path.is_file():
-            names = sorted(file.stem for file in folder.glob("[a-z]*.py"))
+            names = bundled_configs()
             hint = difflib.get_close_matches(name_or_path, names, n=1)
             meant = f"; did you mean {hint[0]!r}?" if hint else ""
             raise UserError(f"no config {name_or_path!r}{meant} (bundled: {', '.join(names)})")
@@ -378,7 +438,8 @@ def _import(path: Path) -> types.ModuleType:
     with local_file(path) as local:
         spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", local)
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with _naming(path):
+            spec.loader.exec_module(module)
     return module
 
 
@@ -393,7 +454,7 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         values = child
     try:
         values[last] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values[last] = {"None": None, "True": True, "False": False}.get(text, text)
 
 

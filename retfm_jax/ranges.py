@@ -32,7 +32,11 @@ class Range:
 
     def problem(self, value: float) -> str | None:
         """What is wrong with a value; None where nothing is."""
-        inside = self.low <= value <= self.high and self.above < value < self.below
+        inside = (
+            math.isfinite(value)
+            and self.low <= value <= self.high
+            and self.above < value < self.below
+        )
         if inside or value in self.also:
             return None
         if value > self.high and self.high >= LARGEST:

@@ -1,11 +1,15 @@
 """The command line answers at once and speaks plainly."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
-from retfm_jax import cli
+from retfm_jax import cli, listing
+from retfm_jax.config import bundled_configs, load_config
+from retfm_jax.evaluation.evaluate import PROTOCOLS
+from retfm_jax.evaluation.tasks import described_tasks
 
 
 def test_help_imports_nothing_heavy():
@@ -58,3 +62,86 @@ def test_overrides_where_there_is_no_config(capsys):
         cli.main(["label", "x.jsonl", "--out", "y.jsonl", "--config.train.steps=3"])
     assert stop.value.code == 2
     assert "takes no config" in capsys.readouterr().err
+
+
+def test_help_says_no_default_where_there_is_none():
+    for parser in _parsers(cli.make_parser()):
+        said = parser.format_help()
+        assert "default: None" not in said
+        assert "default: False" not in said
+    assert "(default: 5)" in next(p for p in _parsers(cli.make_parser()) if "--folds" in
+                                  p.format_help()).format_help()  # fmt: skip
+
+
+def _parsers(parser):
+    yield parser
+    for action in parser._actions:
+        for child in (getattr(action, "choices", None) or {}).values() if action.nargs else ():
+            if hasattr(child, "_actions"):
+                yield from _parsers(child)
+
+
+_EVALUATE = ["evaluate", "--workdir", "w", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*_EVALUATE, "--draws", "-1"], "--draws must be at least 1"),
+        ([*_EVALUATE, "--folds", "0"], "--folds must be at least 1"),
+        (
+            [*_EVALUATE, "--head_learning_rate", "inf"],
+            "--head_learning_rate must be at least 0, not inf",
+        ),
+        (["bench", "all", "--config", "quickstart", "--rounds", "0"], "--rounds must be"),
+        (["data", "build", "odir5k", "--workers", "-2"], "--workers must be at least 1, not -2"),
+        (["data", "import", "--name", "x", "--image_size", "-1"], "--image_size must be"),
+        (["data", "build", "odir5k", "--seed", str(2**40)], "--seed must be at most 4294967295"),
+        (["import", "x.pt", "--method", "vilref", "--workdir", "w", "--text_num_heads", "0"],
+         "--text_num_heads must be at least 1"),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused_at_once(arguments, message, capsys):
+    assert cli.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_failures_of_the_machine_are_one_line(monkeypatch, capsys):
+    def fails(args):
+        raise OSError(errno.EROFS, "Read-only file system", "there/w")
+
+    monkeypatch.setattr(listing, "run_tasks", fails)
+    assert cli.main(["tasks"]) == 1
+    assert capsys.readouterr().err == "retfm tasks: Read-only file system: there/w\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_failure():
+    command = f"{sys.executable} -m retfm_jax.cli configs quickstart | head -n 1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stdout.startswith("quickstart: A RET-CLIP")
+    assert result.stderr == ""
+
+
+def test_every_config_task_and_entry_is_listed(capsys):
+    assert cli.main(["configs"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in bundled_configs())
+    assert cli.main(["tasks"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in (*PROTOCOLS, *described_tasks()))
+    assert cli.main(["configs", "vilref_synthetic", "--config.train.steps=3"]) == 0
+    listed = capsys.readouterr().out
+    assert "train.steps = 3\n    int, at least 1, or null\n    steps of the whole run" in listed
+    assert "elimination only: " in listed
+
+
+@pytest.mark.parametrize("name", bundled_configs())
+def test_every_entry_says_what_it_means(name):
+    found = {entry.path: entry for entry in listing.entries(load_config(name))}
+    assert len(found) > 70
+    assert [path for path, entry in found.items() if not entry.meaning] == []
+    assert found["mesh.fsdp"].kind == "int, at least 1 or -1"
+    assert found["data.augment.crop_area"].kind == (
+        "list of 2: float, greater than 0 and at most 1, the smaller one first"
+    )
+    assert found["data.language"].kind == "'en' or 'zh' or 'mixed'"

@@ -161,3 +161,33 @@ def test_variants_are_overrides_that_fit_their_config():
 def test_a_config_without_variants_says_how_to_name_them():
     with pytest.raises(UserError, match=r"get_variants\(\)"):
         load_variants("quickstart")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", r"mine\.py.*SyntaxError"),
+        ("import no_such_module", r"mine\.py, line 1: ModuleNotFoundError"),
+        ("def get_config():\n    return {}['x']", r"mine\.py, line 2: KeyError"),
+        ("def get_config():\n    return None", r"must hold a mapping of entries, not NoneType"),
+        ("x = 1", r"has no get_config"),
+    ],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(str(path))
+
+
+def test_a_config_may_return_plain_dicts(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"def get_config():\n    return {to_dict(load_config('quickstart'))!r}")
+    assert load_config(str(path)) == load_config("quickstart")
+
+
+def test_json_that_holds_no_entries_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(UserError, match="mapping of entries, not list"):
+        load_config(str(path))

@@ -64,6 +64,11 @@ class BertConfig(Section):
     """Sizes of the tower; the defaults are RoBERTa-wwm-ext-base-chinese.
 
     Attributes:
+      vocab_size: rows of the table of words, at least as many as the tokenizer has tokens.
+      width: of the tokens.
+      layers: transformer blocks.
+      mlp_width: inside of a block's MLP.
+      types: rows of the table of segments, of which the first one is used.
       heads: attention heads; None means one for every 64 of the width.
       positions: longest text in tokens.
       dropout: rate on hidden states and attention probabilities in training.

@@ -53,6 +53,10 @@ class ViTConfig(Section):
     """Sizes of the tower; the defaults are ViT-B/16 at 224 px.
 
     Attributes:
+      image_size: height and width of the images in pixels.
+      patch_size: height and width of a patch; divides the image's.
+      width: of the tokens.
+      layers: transformer blocks.
       heads: attention heads; None means one for every 64 of the width.
       patch_dropout: share of the patch tokens dropped in training (FLIP, Li et al. 2023).
       remat: what the backward pass computes again to save memory.

@@ -17,7 +17,10 @@ def keep_programs() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None or jax.process_count() > 1:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in containers: every run compiles
+        return
     folder = folder / "retfm_jax" / "compiled"
     if jax.default_backend() == "cpu":
         # JAX tells chips apart by their kind, which for every processor is "cpu": a home that
