@@ -8,6 +8,9 @@ class UserError(Exception):
     line prints it without a traceback and exits with 1.
     """
 
+    #: With which the command line ends.
+    exit_status = 1
+
 
 class Unusable(UserError):
     """One picture or row of a source cannot be used; the rest of the source can.
@@ -19,9 +22,6 @@ class Unusable(UserError):
     def __init__(self, kind: str, message: str):
         super().__init__(message)
         self.kind = kind
-
-    #: With which the command line ends.
-    exit_status = 1
 
 
 class Stopped(UserError):
