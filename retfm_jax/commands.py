@@ -2,19 +2,20 @@
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.console import say
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import Stopped, UserError
 from retfm_jax.files import Path, PathLike, as_path, atomic_write, files_below, write_json
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import write_tensors
+from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, from_torch, load, to_torch
@@ -76,13 +77,26 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
         return params, state.batch_stats
 
     state = loop.run(
-        config, workdir, method, data, weights=weights, evaluate=interval_evaluation(config, method)
+        config,
+        workdir,
+        method,
+        data,
+        weights=weights,
+        evaluate=interval_evaluation(config, method, data.wording),
     )
     return int(state.step) >= loop.total_steps(config, data)
 
 
-def interval_evaluation(config: ExperimentConfig, method: Method) -> loop.Evaluate:
-    """Zero-shot AUROC and retrieval on the evaluation split, compiled once for a whole run."""
+def interval_evaluation(
+    config: ExperimentConfig,
+    method: Method,
+    wording: Callable[[], ReportWording | None] = lambda: None,
+) -> loop.Evaluate:
+    """Zero-shot AUROC and retrieval on the evaluation split, compiled once for a whole run.
+
+    Args:
+      wording: of the training split's reports, asked for at the first evaluation.
+    """
     from retfm_jax.evaluation.evaluate import quick_metrics
 
     model = RetinalModel(method, {}, MethodState({}, {}), config)
@@ -90,6 +104,7 @@ def interval_evaluation(config: ExperimentConfig, method: Method) -> loop.Evalua
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
         params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
         model.params, model.state = params, MethodState(stats, {})
+        model.wording = wording()
         data = config.data
         source = open_dataset(data.dataset, data.eval_split, data.data_dir)
         return quick_metrics(model, source, config.evaluation)
@@ -148,9 +163,8 @@ def import_weights(args: argparse.Namespace) -> None:
     get_method_class(args.method)  # before gigabytes are read
     heads = args.text_num_heads or text_heads(args.weights)
     model = from_torch(read_tensors(args.weights), args.method, heads, where=args.weights)
-    meta = {"config": to_dict(model.config)}
-    save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
-    write_json(workdir / "config.json", meta["config"])
+    save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, model.meta)
+    write_json(workdir / "config.json", model.meta["config"])
     tensors = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     say(f"{args.method} network with {tensors:,} parameters in {workdir}")
 

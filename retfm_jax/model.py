@@ -31,6 +31,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.knowledge.prompts import WeightedPrompt
+from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
@@ -51,15 +52,28 @@ class RetinalModel:
       method: the method, with its configuration.
       params, state: its arrays.
       config: the experiment that the weights come from.
+      wording: of the reports that they were trained with, for prompts; None where nobody knows.
     """
 
     def __init__(
-        self, method: Method, params: Params, state: MethodState, config: ExperimentConfig
+        self,
+        method: Method,
+        params: Params,
+        state: MethodState,
+        config: ExperimentConfig,
+        wording: ReportWording | None = None,
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
+        self.wording = wording
         self._tokenizer: Tokenizer | None = None
         #: The parameters that were copied to all devices, their copies, and the devices.
         self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint says beside the arrays, as JSON values."""
+        said = {} if self.wording is None else {"wording": self.wording.to_json()}
+        return {"config": to_dict(self.config), **said}
 
     @property
     def data_config(self) -> DataConfig:
@@ -234,8 +248,7 @@ class RetinalModel:
         from retfm_jax.runtime.checkpoints import save_network
 
         path = _path(path)
-        meta = {"config": to_dict(self.config)}
-        save_network(path, self.params, self.state.batch_stats, meta)
+        save_network(path, self.params, self.state.batch_stats, self.meta)
 
     def _image_row(self, image: tuple[int, Image]) -> dict[str, np.ndarray]:
         place, pixels = image
@@ -340,7 +353,9 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
         if method not in (None, config.method):
             raise UserError(f"{path} holds a {config.method} network, not a {method} one")
         built = get_method_class(config.method)(config.model)
-        return RetinalModel(built, params, MethodState(stats, {}), config)
+        said = meta.get("wording")
+        wording = None if said is None else ReportWording.from_json(said, str(path))
+        return RetinalModel(built, params, MethodState(stats, {}), config, wording)
     if not path.exists():
         raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
     if method is None:

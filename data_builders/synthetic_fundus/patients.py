@@ -4,6 +4,11 @@ from typing import Any
 
 import cv2
 
+from retfm_jax.data_builders.synthetic_fundus.diagnoses import (
+    eye_diagnoses,
+    patient_diagnoses,
+    write_diagnoses,
+)
 from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
 from retfm_jax.data_builders.synthetic_fundus.population import (
     Eye,
@@ -25,24 +30,37 @@ def draw_examples(task: tuple[Population, int, int, str, range]) -> list[dict[st
     """
     population, seed, size, split, numbers = task
     cv2.setNumThreads(1)  # the processes already fill the cores
+    drawn = ((draw_patient(population, seed, split, number), number) for number in numbers)
     return [
-        _example(draw_patient(population, seed, split, number), f"{split}-{number:06d}", size)
-        for number in numbers
+        _example(patient, f"{split}-{number:06d}", size, population.reports)
+        for patient, number in drawn
     ]
 
 
-def _example(patient: Patient, record_id: str, size: int) -> dict[str, Any]:
+def _example(patient: Patient, record_id: str, size: int, reports: str) -> dict[str, Any]:
     def photograph(eye: Eye | None) -> bytes | None:
         return eye and encode(draw_eye(eye, patient.look, size))
 
-    reports = write_reports(patient)
-    return {
+    pictures = {
         "record_id": record_id,
         "left": photograph(patient.left),
         "right": photograph(patient.right),
-        "report": reports.whole,
-        "left_report": reports.left,
-        "right_report": reports.right,
+    }
+    if reports != "findings":
+        whole, of_eyes = write_diagnoses(patient, reports)
+        return pictures | {
+            "report": whole,
+            "left_report": of_eyes["left"],
+            "right_report": of_eyes["right"],
+            "labels": patient_diagnoses(patient),
+            "left_labels": patient.left and eye_diagnoses(patient.left),
+            "right_labels": patient.right and eye_diagnoses(patient.right),
+        }
+    written = write_reports(patient)
+    return pictures | {
+        "report": written.whole,
+        "left_report": written.left,
+        "right_report": written.right,
         "labels": patient.labels,
         "left_labels": patient.left and patient.left.labels,
         "right_labels": patient.right and patient.right.labels,

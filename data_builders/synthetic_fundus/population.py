@@ -89,16 +89,31 @@ class Population:
       one_eyed: share of patients with a photograph of one eye only.
       typical: probability that a disease shows in a patient just with its usual findings (those of
         probability 0.5 and more, or the core). At 1, patients of one disease share their labels.
+      reports: what labels and reports speak of: "findings", or of diagnoses by their names
+        ("classes") or by grades and signs alone ("grades"): see `diagnoses`.
     """
 
     rates: Mapping[str, float]
     one_eyed: float = 0.06
     typical: float = 0.0
+    reports: str = "findings"
 
+
+#: One disease for each class of `diagnoses.DIAGNOSES`, and nothing that could be another.
+_DIAGNOSED = {
+    "diabetic_retinopathy": 0.30,
+    "vein_occlusion": 0.0,
+    "macular_degeneration": 0.17,
+    "glaucoma": 0.17,
+    "myopia": 0.17,
+    "cataract": 0.13,
+}
 
 #: `clinic`: each finding in 8 to 20 % of eyes, a third of patients healthy.
 #: `repetitive`: a screening programme, where most patients are normal and the others share their
 #: findings, so that a batch is full of pairs that are no negatives of each other.
+#: `classes`, `grades`: the same eyes with the same diagnoses, which the reports of the one name,
+#: and the reports of the other never do.
 POPULATIONS: Mapping[str, Population] = {
     "clinic": Population(
         {
@@ -121,6 +136,8 @@ POPULATIONS: Mapping[str, Population] = {
         },
         typical=0.7,
     ),
+    "classes": Population(_DIAGNOSED, reports="classes"),
+    "grades": Population(_DIAGNOSED, reports="grades"),
 }
 
 

@@ -17,6 +17,7 @@ from retfm_jax import files
 from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.data.threads import cores
+from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
     DISEASES,
@@ -38,7 +39,7 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
       train, validation, test: number of patients in each split.
       image_size: side of the square photographs in pixels.
       seed: another seed gives other patients.
-      population: a preset of `population.POPULATIONS`: "clinic" or "repetitive".
+      population: a preset of `population.POPULATIONS`.
       one_eyed: share of patients with one eye; None as in the preset.
       rates: probability of each disease, by name, in place of the preset's.
       typical: see `population.Population`; None as in the preset.
@@ -87,6 +88,7 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
             rates={**preset.rates, **self.rates},
             one_eyed=preset.one_eyed if self.one_eyed is None else self.one_eyed,
             typical=preset.typical if self.typical is None else self.typical,
+            reports=preset.reports,
         )
 
 
@@ -111,7 +113,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._processes = processes
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=patient_features(LABELS))
+        speaks_of = POPULATIONS[self.builder_config.population].reports
+        labels = LABELS if speaks_of == "findings" else DIAGNOSES
+        return self.dataset_info_from_configs(features=patient_features(labels))
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         config = self.builder_config

@@ -104,7 +104,7 @@ class ReportWording:
                 diseases = len(vocabulary[sign].sign_of)
                 for case in (sign, *vocabulary.descendants(sign)):
                     for text, count in table.get(case, {}).items():
-                        found[text] += count / diseases
+                        found[text] += count / diseases**2
         return _shares(_commonest(found, _MOST_FORMS))
 
     def sentences(self, language: str, eye: str | None) -> tuple[Form, ...]:

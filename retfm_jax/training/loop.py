@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Array, Int
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
+from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.runtime import distributed, flops
@@ -36,6 +38,9 @@ from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.state import TrainState, abstract_state, create_state
 from retfm_jax.training.step import Prepare, make_train_step
 
+if TYPE_CHECKING:
+    from retfm_jax.data.sources import RecordSource
+
 #: Called with parameters and method state; the numbers that it returns go to the metrics.
 Evaluate = Callable[[Params, MethodState], Mapping[str, float]]
 
@@ -55,6 +60,8 @@ class TrainingData:
       identity: JSON values that fix what the batches hold.
       steps_per_epoch: batches in one pass over the training split.
       records: how many there are, for people; None where nobody knows.
+      wording: how the reports of the split speak, which is kept with the network; None where it
+        is trained with prompts.
     """
 
     open: Callable[[int, Mesh], Generator[Any, None, None]]
@@ -62,6 +69,7 @@ class TrainingData:
     identity: dict[str, Any]
     steps_per_epoch: int
     records: int | None = None
+    wording: Callable[[], ReportWording | None] = lambda: None
 
     @classmethod
     def of(cls, config: ExperimentConfig, method: Method) -> "TrainingData":
@@ -102,7 +110,14 @@ class TrainingData:
             identity=iterator.identity,
             steps_per_epoch=iterator.batches_per_epoch,
             records=len(source),
+            wording=functools.cache(lambda: _wording(source, method)),
         )
+
+
+def _wording(source: "RecordSource", method: Method) -> ReportWording | None:
+    from retfm_jax.data.report_wording import split_wording
+
+    return None if method.sample_kind == "category" else split_wording(source)
 
 
 def train(
@@ -212,6 +227,8 @@ def _run(
         step = restored.data["next_batch"]
 
     meta = {"config": to_dict(config), "versions": _versions()}
+    if (wording := data.wording()) is not None:
+        meta["wording"] = wording.to_json()
     if jax.process_index() == 0:
         write_json(workdir / "config.json", meta["config"])
     profiler = Profiler(workdir, train.profile)
