@@ -13,6 +13,8 @@ from PIL import Image
 import retfm_jax
 from retfm_jax.config import DataConfig, ExperimentConfig, ImageConfig, TextConfig
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.labels import shared_labeler
+from retfm_jax.knowledge.wording import learn_wording
 from retfm_jax.methods import get_method_class
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.resnet import ResNetConfig
@@ -441,3 +443,19 @@ def test_a_tokenizer_that_does_not_fit_the_network_is_refused(model, tmp_path):
         other = retfm_jax.RetinalModel(model.method, model.params, model.state, config)
         with pytest.raises(UserError, match=message):
             other.encode_texts("w0")
+
+
+def test_the_wording_of_reports_is_kept_with_the_network(model, tmp_path, pixels):
+    """What a network was trained with is saved, loaded and asked with."""
+    reports = [{"en": "Left eye: mild NPDR. Right eye: drusen."}] * 6
+    wording = learn_wording(reports, shared_labeler())
+    own = retfm_jax.RetinalModel(model.method, model.params, model.state, model.config, wording)
+    own.save(tmp_path / "saved")
+    loaded = retfm_jax.load(tmp_path / "saved")
+    assert loaded.wording == wording
+    model.save(tmp_path / "unknown")
+    assert retfm_jax.load(tmp_path / "unknown").wording is None
+    found = loaded.zero_shot(pixels, ["diabetic_retinopathy", "drusen"])
+    asked = {"a": "Left eye: mild NPDR. Right eye: mild NPDR.",
+             "b": "Left eye: drusen. Right eye: drusen."}  # fmt: skip
+    np.testing.assert_allclose(found, model.zero_shot(pixels, asked), rtol=1e-5)

@@ -11,12 +11,15 @@ from typing import Any
 from retfm_jax.data.cells import read_yaml
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
+from retfm_jax.knowledge.cues import BARE_SIDES, CUES, SIDES, SIDES_IN_CAPITALS, Cue
 from retfm_jax.knowledge.normalise import fold
 
 #: Languages of names, synonyms and signs.
 LANGUAGES = ("en", "zh")
 KINDS = ("disease", "finding", "state")
 GRADES = ("mild", "moderate", "severe")
+
+_LONGEST_TERM = 200
 
 _BUNDLED = as_path(__file__).with_name("conditions.yaml")
 
@@ -268,6 +271,31 @@ def _lists(value: Any, where: str) -> dict[str, tuple[str, ...]]:
     return {language: _texts(given.get(language) or [], where) for language in LANGUAGES}
 
 
+def _check_term(term: str, written: str, where: str) -> None:
+    """Refuses what no report could be searched for, or what would undo the reading of reports."""
+    if not any(character.isalpha() for character in term):
+        raise UserError(f"{where}: the term {written!r} has no letter; write it out")
+    if len(term) > _LONGEST_TERM:
+        raise UserError(
+            f"{where}: the term {written[:40]!r}... has {len(term)} characters, which no report "
+            f"repeats; a term has {_LONGEST_TERM} at most"
+        )
+    if term in _grammar():
+        raise UserError(
+            f"{where}: the term {written!r} is a word by which reports deny, doubt, list or name a "
+            "side; a condition needs a term of its own"
+        )
+
+
+@functools.cache
+def _grammar() -> frozenset[str]:
+    cues = (Cue.NEGATION, Cue.NEGATED, Cue.DOUBT, Cue.AND, Cue.OR, Cue.CONTRAST, Cue.ASSERTION)
+    words = [word for cue in cues for word in CUES[cue].split("|")]
+    for sides in (SIDES, SIDES_IN_CAPITALS, BARE_SIDES):
+        words += [word for listed in sides.values() for word in listed]
+    return frozenset(map(fold, words))
+
+
 def _check(entries: Mapping[str, Condition], source: str) -> None:
     """Refuses unknown references, cycles and terms of two conditions."""
     owners: dict[str, str] = {}
@@ -292,6 +320,7 @@ def _check(entries: Mapping[str, Condition], source: str) -> None:
             for term in (condition.id, *condition.terms(), *condition.abbreviations)
         }
         for term, written in folded.items():
+            _check_term(term, written, where)
             owner = owners.setdefault(term, condition.id)
             if owner != condition.id:
                 raise UserError(f"{where}: the term {written!r} belongs to {owner!r} already")

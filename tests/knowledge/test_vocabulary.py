@@ -107,6 +107,16 @@ def test_one_language_is_enough(tmp_path):
             "'two'.*'同'.*'one'",
         ),
         (entry("one", "a", "一", abbreviations="[XY]") + entry("two", "xy", "二"), "'xy'|'XY'"),
+        *(
+            (entry("one", f'"{term}"', "一"), "'one': the term .* has no letter")
+            for term in ("-", "?", "...", "12", "（－）", "+", "±", "/", "★", "☑ ", "\\u200b1")
+        ),
+        (entry("one", synonyms='{en: ["a b", "#"]}'), "'one': the term '#' has no letter"),
+        (entry("one", "x" * 201, "一"), "'one': the term 'x+'... has 201 characters"),
+        *(
+            (entry("one", f'"{word}"', "一"), f"'one': the term '{word}' is a word by which")
+            for word in ("no", "NOT", "Left", "OD", "and", "无", "左眼", "疑似")
+        ),
         (entry("one", sings="{}"), "'one': unknown key 'sings'"),
         (entry("one", parent="nobody"), "'one': 'parent' names 'nobody'"),
         (entry("one", sign_of="[nobody]"), "'one': 'sign_of' names 'nobody'"),
