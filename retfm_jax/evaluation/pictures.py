@@ -34,6 +34,10 @@ _ACRONYMS = frozenset(
 )
 
 
+#: Classes whose names and numbers can be read in one figure.
+_READABLE = 30
+
+
 class Answer(NamedTuple):
     """One answer to a query; `right`: it is the own report or one that reads alike."""
 
@@ -131,6 +135,10 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
 def _legend(axes: Axes, entries: Sequence[tuple[Line2D, str]]) -> None:
     if not entries:
         return
+    hidden = len(entries) - _READABLE
+    if hidden > 0:
+        nothing = Line2D([], [], linestyle="")
+        entries = [*entries[:_READABLE], (nothing, f"and {hidden} more, in the table of the page")]
     # Matplotlib leaves out labels that begin with an underscore: each is written afterwards.
     legend = axes.legend(
         [line for line, _ in entries],
@@ -174,13 +182,14 @@ def calibration(measured: Measured, title: str) -> Figure:
 def confusion_matrix(measured: Measured, title: str) -> Figure:
     """Counts by true (row) and predicted class, shaded by the share of the row."""
     confusion, names = measured.metrics.confusion, measured.predictions.names
-    side = 2.4 + 0.62 * len(names)
+    many = len(names) > _READABLE
+    side = 2.4 + 0.62 * min(len(names), _READABLE)
     figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(confusion.shape):
+    for row, column in () if many else np.ndindex(confusion.shape):
         axes.text(
             column,
             row,
@@ -190,9 +199,10 @@ def confusion_matrix(measured: Measured, title: str) -> Figure:
             fontsize=9,
             color="white" if shares[row, column] > 0.55 else _INK,
         )
-    labels = class_labels(names)
-    axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    if not many:  # else matplotlib's own ticks count the classes, as the page's table lists them
+        labels = class_labels(names)
+        axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
+        axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_xlabel("predicted", fontsize=9, color=_INK)
     axes.set_ylabel("true", fontsize=9, color=_INK)
     axes.set_title(title, fontsize=11, loc="left", color=_INK)

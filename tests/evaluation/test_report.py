@@ -133,3 +133,24 @@ def test_classes_that_no_font_draws_are_told_apart_by_numbers(monkeypatch):
         "my_class",
         f"class 4 {fonts.UNDRAWN}",
     ]
+
+
+def test_many_classes_with_long_names_fit_into_pictures():
+    count = 150
+    names = tuple(f"{'very ' * 30}long name {number}" for number in range(count))
+    truth = np.eye(count, dtype=int)
+    scores = np.full((count, count), 0.5 / count)
+    scores[np.arange(count), (np.arange(count) + np.arange(count) % 2) % count] += 0.5
+    everyone = tuple(map(str, range(count)))
+    samples = tuple((row, None) for row in range(count))
+    measured = Predictions(names, truth, scores, everyone, samples, True).measured(draws=2)
+    for figure in (
+        pictures.curves({"t" * 300: measured}, "d" * 500),
+        pictures.confusion_matrix(measured, "Confusion"),
+    ):
+        width, height = figure.get_size_inches()
+        assert width < 25
+        assert height < 25
+        assert len(figures.png(figure, dpi=40)) > 5000
+    legend = pictures.curves({"t": measured}, "d").axes[0].get_legend()
+    assert legend.get_texts()[-1].get_text().startswith("and 120 more")
