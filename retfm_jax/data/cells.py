@@ -78,7 +78,9 @@ def is_empty(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     text = strip(value)
-    if not any(character.isalnum() for character in text):
+    if text[:1].isalnum() and len(text) >= 20:
+        return False
+    if not any(map(str.isalnum, text)):
         return True
     return len(text) < 20 and unicodedata.normalize("NFKC", text).casefold() in _EMPTY
 

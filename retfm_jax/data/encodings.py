@@ -6,6 +6,7 @@ reading looks like what people write, and a reading that does not is refused.
 """
 
 import codecs
+import functools
 import re
 
 #: Marks at the beginning of a file, the longer before those that begin like them.
@@ -19,8 +20,8 @@ _MARKS = (
 #: What spreadsheets write beside UTF-8. Others read almost any bytes, or are told apart by nothing.
 _OFFERED = ("utf-8", "gb18030", "big5", "cp1252", "euc_kr", "shift_jis", "utf-16-le", "utf-16-be")
 
-#: What is judged of a long file.
-_JUDGED = 1 << 20
+#: So many parts of a long text are judged, of so many characters.
+_PARTS, _PART = 8, 1 << 15
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LOST = re.compile(r"[\ufffd\ue000-\uf8ff\x80-\x9f\ufffe\uffff]")
@@ -53,7 +54,7 @@ def of_mark(data: bytes) -> str | None:
 
 def judged(text: str) -> tuple[int, int]:
     """How many characters beyond ASCII are what people write, and how many are debris."""
-    text = text[:_JUDGED]
+    text = _sample(text)
     debris = {match.start() for pattern in _DEBRIS for match in pattern.finditer(text)}
     for run in _WESTERN_RUN.finditer(text):
         if len(run[0]) > 2 or _is_utf8_read_as_western(run[0]):
@@ -65,6 +66,14 @@ def judged(text: str) -> tuple[int, int]:
     return len(fine - debris), len(debris)
 
 
+def _sample(text: str) -> str:
+    if len(text) <= _PARTS * _PART:
+        return text
+    starts = range(0, len(text), len(text) // _PARTS)
+    return "\n".join(text[start : start + _PART] for start in starts)
+
+
+@functools.cache
 def is_common(han: str) -> bool:
     """Whether a Chinese character is among those that GB2312 or Big5 call the common ones."""
     for encoding, first, last in (("gb2312", 0xB0, 0xD7), ("big5", 0xA4, 0xC6)):
@@ -118,7 +127,7 @@ def offered(data: bytes) -> str | None:
     """The likeliest encoding in which some bytes look like a language, None where there is none."""
     for name in _OFFERED:
         try:
-            text = data.decode(name)[:_JUDGED]
+            text = _sample(data.decode(name))
         except UnicodeDecodeError:
             continue
         if "\0" in text or not looks_like_a_language(text):
@@ -138,7 +147,7 @@ def offered(data: bytes) -> str | None:
 def _is_korean(data: bytes) -> bool:
     # The syllables of EUC-KR lie where GB2312 has its first characters.
     try:
-        text = data.decode("euc_kr")[:_JUDGED]
+        text = _sample(data.decode("euc_kr"))
     except UnicodeDecodeError:
         return False
     return len(_HANGUL.findall(text)) >= 6 and not _HAN.search(text)

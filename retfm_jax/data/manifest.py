@@ -29,6 +29,7 @@ is refused with the name that it should have.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,10 @@ _ONE_IS_ENOUGH = (
     _ATTRIBUTES,
     ("labels", "categories"),
 )
-#: So many spellings of nothing are named.
-_NAMED = 5
-#: Whether a text is one name and no list of names.
-OneName = Callable[[str], bool]
+#: So many spellings of nothing are named; longer cells are none.
+_NAMED, _LONGEST_EMPTY = 5, 24
+#: Reads the names in a cell of a column, see `cells.names`.
+NamesIn = Callable[[Any, str], tuple[str, ...] | None]
 _IMAGE_COLUMNS = (
     "image", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split", "patient_id"
 )  # fmt: skip
@@ -111,59 +112,89 @@ def read_manifest(
         wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
     tables.require_columns(table, wanted, known=columns)
     tables.refuse_unread(table, columns, same=_ONE_IS_ENOUGH)
-    one_name = cells.knows_names(
-        (line.cells.get(name) for line in table.rows for name in _LISTS), known=_in_vocabulary
-    )
-    problems.notes += _notes(table, [name for name in columns if name in table.columns], one_name)
+    names_in = _reader_of_names(table)
+    read_columns = [name for name in columns if name in table.columns]
+    problems.notes += _notes(table, read_columns, names_in)
     rows: list[Row] = []
     for line in table.rows:
         try:
-            rows.append(read(line, path, str(root), wants_report, one_name))
+            rows.append(read(line, path, str(root), wants_report, names_in))
         except ValueError as error:
             record = str(line.cells.get(columns[0]) or "")
             problems.unreadable(path, line.row, str(error), record)
     return rows, [name for name in table.columns if name and name not in columns]
 
 
-def _notes(table: tables.Table, read: Sequence[str], one_name: OneName) -> list[str]:
+def _reader_of_names(table: tables.Table) -> NamesIn:
+    """Reads the lists of names of a table, equal cells once."""
+    one_name = cells.knows_names(
+        {cell for line in table.rows for name in _LISTS
+         if isinstance(cell := _hashable(line.cells.get(name)), str | tuple)},
+        known=functools.cache(_in_vocabulary),
+    )  # fmt: skip
+
+    @functools.cache
+    def read(cell: Any, column: str) -> tuple[str, ...] | None:
+        return cells.names(cell, column, one_name)
+
+    def names_in(cell: Any, column: str) -> tuple[str, ...] | None:
+        key = _hashable(cell)
+        return cells.names(cell, column, one_name) if key is _ODD else read(key, column)
+
+    return names_in
+
+
+_ODD = object()
+
+
+def _hashable(cell: Any) -> Any:
+    if isinstance(cell, list) and all(isinstance(entry, str | None) for entry in cell):
+        return tuple(cell)
+    return cell if isinstance(cell, str | None) else _ODD
+
+
+def _notes(table: tables.Table, read: Sequence[str], names_in: NamesIn) -> list[str]:
     """What was made of cells that a reader of the table might take for something else."""
+    said = collections.Counter(
+        (column, cell)
+        for line in table.rows
+        for column in read
+        if isinstance(cell := line.cells.get(column), str)
+        and (column in _LISTS or len(cell) < _LONGEST_EMPTY)
+        and cells.strip(cell)
+    )
     empty: collections.Counter[str] = collections.Counter()
-    divided: collections.Counter[str] = collections.Counter()
-    example: dict[str, str] = {}
+    divided: dict[str, list[Any]] = {}
     spelt: dict[str, dict[str, None]] = {}
-    for line in table.rows:
-        for column in read:
-            cell = line.cells.get(column)
-            if not isinstance(cell, str) or not cells.strip(cell):
-                continue
-            names = _names(cell, column, one_name) if column in _LISTS else None
-            if names is None and cells.is_empty(cell):
-                empty[f"{cells.strip(cell)!r} in {column}"] += 1
-            elif names:
-                for name in names:
-                    spelt.setdefault(cells.alike(name), {})[name] = None
-                if len(names) > 1 and not cells.is_plainly_divided(cell):
-                    divided[column] += 1
-                    example.setdefault(column, cell)
+    for (column, cell), count in said.items():
+        names = _names(cell, column, names_in) if column in _LISTS else None
+        if names is None and cells.is_empty(cell):
+            empty[f"{cells.strip(cell)!r} in {column}"] += count
+        for name in names or ():
+            spelt.setdefault(cells.alike(name), {})[name] = None
+        if names and len(names) > 1 and not cells.is_plainly_divided(cell):
+            divided.setdefault(column, [cell, 0])[1] += count
     notes = []
     if empty:
         most = ", ".join(f"{count} x {what}" for what, count in empty.most_common(_NAMED))
         more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
         notes.append(f"read as empty cells: {most}{more}")
-    for column, count in divided.items():
-        notes.append(
-            f"{column}: {count} cells such as {example[column]!r} are read as several names, "
-            "because each of them stands elsewhere, too; a list keeps a name whole"
-        )
-    for names in spelt.values():
-        if len(names) > 1:
-            notes.append(f"taken for different names: {', '.join(map(repr, names))}")
+    notes += [
+        f"{column}: {count} cells such as {example!r} are read as several names, because each of "
+        "them stands elsewhere, too; a list keeps a name whole"
+        for column, (example, count) in divided.items()
+    ]
+    notes += [
+        f"taken for different names: {', '.join(map(repr, names))}"
+        for names in spelt.values()
+        if len(names) > 1
+    ]
     return notes
 
 
-def _names(cell: str, column: str, one_name: OneName) -> tuple[str, ...] | None:
+def _names(cell: str, column: str, names_in: NamesIn) -> tuple[str, ...] | None:
     try:
-        return cells.names(cell, column, one_name)
+        return names_in(cell, column)
     except ValueError:
         return ()  # a problem of its row
 
@@ -184,7 +215,7 @@ def _in_vocabulary(name: str) -> bool:
 
 
 def _patient_row(
-    line: tables.TableRow, path: Path, root: str, wants_report: bool, one_name: OneName
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
 ) -> PatientRow:
     said = line.cells
     patient = _wanted(said, "patient_id")
@@ -193,9 +224,7 @@ def _patient_row(
         relative = cells.text(said.get(eye))
         pictures[eye] = FilePicture(root, relative) if relative else None
     report, left_report, right_report = (_report(said, name) for name in _REPORTS)
-    labels, left_labels, right_labels = (
-        cells.names(said.get(name), name, one_name) for name in _LABELS
-    )
+    labels, left_labels, right_labels = (names_in(said.get(name), name) for name in _LABELS)
     if labels is None and left_labels is not None and right_labels is not None:
         labels = tuple(dict.fromkeys(left_labels + right_labels))
     return PatientRow(
@@ -216,7 +245,7 @@ def _patient_row(
 
 
 def _image_row(
-    line: tables.TableRow, path: Path, root: str, wants_report: bool, one_name: OneName
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
 ) -> ImageRow:
     said = line.cells
     image = _wanted(said, "image")
@@ -227,9 +256,9 @@ def _image_row(
         row=line.row,
         image=FilePicture(root, image),
         caption=_report(said, "caption"),
-        categories=cells.names(said.get("categories"), "categories", one_name) or (),
-        attributes=cells.names(attributes, "attributes", one_name) or (),
-        labels=cells.names(said.get("labels"), "labels", one_name),
+        categories=names_in(said.get("categories"), "categories") or (),
+        attributes=names_in(attributes, "attributes") or (),
+        labels=names_in(said.get("labels"), "labels"),
         split=_split(said),
         group=cells.identifier(said.get("patient_id")),
         wants_report=wants_report,
