@@ -11,7 +11,6 @@ import numpy as np
 import PIL.Image
 from jax.sharding import Mesh
 from jaxtyping import Float, Int32
-from tqdm import tqdm
 
 from retfm_jax.config import (
     DataConfig,
@@ -34,6 +33,7 @@ from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
@@ -123,7 +123,7 @@ class RetinalModel:
           UserError: there is none, or one cannot be read.
         """
         images = as_images(images)
-        rows = tqdm(images, desc="embedding", unit="image", disable=not progress)
+        rows = progress_bar(images, desc="embedding", unit="image", disable=not progress)
         return self._chunked("images", self._image_row, enumerate(rows), len(images))["image"]
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:

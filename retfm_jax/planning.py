@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import Table, say
@@ -25,6 +24,7 @@ from retfm_jax.files import write_json
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch
+from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.flops import count_program, training_flops
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, path_string
 from retfm_jax.runtime.programs import Collective, Program, Work
@@ -291,7 +291,7 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
     )
     low, high = 0, None
     tried = planned
-    with tqdm(desc="largest batch", unit="compilation", total=None) as bar:
+    with progress_bar(desc="largest batch", unit="compilation", total=None) as bar:
         while True:
             rows = tried.config.train.batch_size
             low, high = (rows, high) if tried.fits else (low, rows)

@@ -6,7 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 #: Seconds between two lines in a log.
-_EVERY = 30.0
+EVERY = 30.0
 
 
 class _Lines(tqdm):
@@ -14,34 +14,43 @@ class _Lines(tqdm):
 
     @staticmethod
     def status_printer(file: Any) -> Any:
+        said = ""
+
         def show(text: str) -> None:
-            if text.strip():
-                file.write(text.strip() + "\n")
+            nonlocal said
+            state = text.partition(" [")[0]
+            if state and state != said:
+                said = state
+                file.write(text.rstrip() + "\n")
                 file.flush()
 
         return show
 
+    def close(self) -> None:
+        if not self.disable:
+            self.refresh()
+            self.disable = True
+            self._decr_instances(self)
+
 
 def on_terminal() -> bool:
-    """Whether somebody sees what is drawn on stderr, and nobody keeps it."""
+    """Whether stderr is a screen, not a file that keeps what is drawn on it."""
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed
         return False
 
 
-def progress(iterable: Any = None, **options: Any) -> tqdm:
-    """A `tqdm` for people: a bar where stderr is a terminal, else a line every half a minute.
+def progress_bar(
+    iterable: Any = None, desc: str | None = None, total: float | None = None, **options: Any
+) -> tqdm:
+    """A `tqdm`: a bar where stderr is a terminal, else a line every half a minute.
 
     Args:
-      iterable, options: as of `tqdm`.
+      iterable, desc, total, options: as of `tqdm`.
     """
     if on_terminal():
-        return tqdm(iterable, dynamic_ncols=True, **options)
-    return _Lines(
-        iterable,
-        mininterval=_EVERY,
-        maxinterval=_EVERY,
-        bar_format="{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}]",
-        **options,
-    )
+        return tqdm(iterable, desc, total, dynamic_ncols=True, **options)
+    shape = "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}]"
+    every = {"mininterval": EVERY, "maxinterval": EVERY}
+    return _Lines(iterable, desc, total, bar_format=shape, **every, **options)

@@ -16,7 +16,6 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
-from tqdm import tqdm
 
 from retfm_jax import files
 from retfm_jax.data import cluster, datasets, records, splits, validation
@@ -24,6 +23,7 @@ from retfm_jax.data.rows import Row
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
+from retfm_jax.progress import on_terminal, progress_bar
 
 #: Beside the shards of every dataset that was built from rows.
 PROBLEMS_FILE = "problems.csv"
@@ -70,7 +70,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, *, options: BuildOptions | None = None, **kwargs: Any):
         self.options = options or BuildOptions()
         self.problems = validation.ProblemLog()
-        self._progress = tqdm(disable=True)
+        self._progress = progress_bar(disable=True)
         self._on_cluster = False
         super().__init__(file_format="array_record", **kwargs)
 
@@ -120,7 +120,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
                 for name, members in divided.items()
             }
-        self._progress = tqdm(total=len(rows), desc=self.name, unit=" records")
+        self._progress = progress_bar(total=len(rows), desc=self.name, unit=" records")
         generators = {}
         for name, members in divided.items():
             examples = self._reading.enter_context(
@@ -239,10 +239,10 @@ def write_dataset(
 
 @contextlib.contextmanager
 def quiet_tfds(bars: bool) -> Iterator[None]:
-    """Keeps TFDS's notes away, and its bars where a builder shows one of its own."""
+    """Keeps TFDS's notes away, and its bars from logs and where a builder shows one of its own."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
-    if not bars:
+    if not (bars and on_terminal()):
         tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

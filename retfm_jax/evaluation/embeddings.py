@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt8
-from tqdm import tqdm
 
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import WeightedPrompt
+from retfm_jax.progress import progress_bar
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
@@ -142,7 +142,7 @@ def embed_split(
     reports: dict[str, list[str]] = {language: [] for language in languages}
     record_ids, patient_ids, damaged = [], [], []
     kind = type(records[0])
-    bar = tqdm(total=len(records), desc="embedding", unit="record", disable=not progress)
+    bar = progress_bar(total=len(records), desc="embedding", unit="record", disable=not progress)
     with bar:
         for start in range(0, len(records), batch_size):
             batch = [
@@ -277,7 +277,7 @@ def _texts(
             continue
         parts: dict[str, list[Embedding]] = {view: [] for view in views}
         starts = range(0, len(distinct), batch_size)
-        for start in tqdm(starts, desc=f"reports ({language})", disable=not progress):
+        for start in progress_bar(starts, desc=f"reports ({language})", disable=not progress):
             for view, rows in encode_texts(
                 model, distinct[start : start + batch_size], views
             ).items():

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
-from tqdm import tqdm
 
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import decode, fit, training_image
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.evaluation.adapters import batches, classification_loss, scores
+from retfm_jax.progress import progress_bar
 
 #: Batches of images that are made ready ahead of the step.
 _AHEAD = 4
@@ -165,7 +165,9 @@ class FineTuning:
         key = jax.random.key(seed)
         make = functools.partial(self._augmented, source, rows, order, seed)
         with in_threads(make, range(len(order)), threads=cores(), ahead=_AHEAD) as pictures:
-            bar = tqdm(pictures, "fine-tuning", len(order), unit="step", disable=not progress)
+            bar = progress_bar(
+                pictures, "fine-tuning", len(order), unit="step", disable=not progress
+            )
             for step, images in enumerate(bar):
                 batch = images, labels[order[step]], weights[step]
                 step_key = jax.random.fold_in(key, step)

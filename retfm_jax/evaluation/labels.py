@@ -12,7 +12,6 @@ from typing import IO, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from retfm_jax.console import say
 from retfm_jax.data import cells, columns
@@ -21,6 +20,7 @@ from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import Path, as_path, atomic_write, is_stream, local_file, reason
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
+from retfm_jax.progress import progress_bar
 
 #: A hostile line must not be endless.
 _LONGEST_LINE = 1 << 24
@@ -100,7 +100,7 @@ def _label(
     file: IO[bytes], source: Path, written: IO[str], labeler: Labeler, counts: LabelCounts
 ) -> None:
     size = os.fstat(file.fileno()).st_size
-    with tqdm(total=size, desc="labelling", unit="B", unit_scale=True) as progress:
+    with progress_bar(total=size, desc="labelling", unit="B", unit_scale=True) as progress:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             progress.update(len(line))
             if not line.strip():

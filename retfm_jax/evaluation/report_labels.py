@@ -1,18 +1,18 @@
 """Labels for records that have none: read out of their reports by the labeler."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int8
-from tqdm import tqdm
 
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.requirements import texts
 from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
+from retfm_jax.progress import progress_bar
 
 #: What is said wherever such labels are used.
 SAID = (
@@ -110,8 +110,8 @@ def _hot(
     return labels
 
 
-def _progress(source: RecordSource) -> tqdm:
-    return tqdm(range(len(source)), f"labels of reports, {source.split}", unit="record")
+def _progress(source: RecordSource) -> Iterable[int]:
+    return progress_bar(range(len(source)), f"labels of reports, {source.split}", unit="record")
 
 
 def _statuses(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from retfm_jax.data.sources import RecordSource, as_images
 from retfm_jax.errors import UserError
@@ -17,6 +16,7 @@ from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, draw, embed
 from retfm_jax.evaluation.fine_tune import FineTuneConfig, FineTuning
 from retfm_jax.evaluation.predictions import Predictions, is_exclusive
 from retfm_jax.evaluation.zero_shot import finding_directions, normal_class
+from retfm_jax.progress import progress_bar
 
 
 class Images:
@@ -171,7 +171,7 @@ class Supervised:
     ) -> Float[np.ndarray, "n d"]:
         starts = range(0, len(images.rows), self._batch_size)
         parts = []
-        for start in tqdm(starts, "embedding", unit="batch"):
+        for start in progress_bar(starts, "embedding", unit="batch"):
             rows = images.rows[start : start + self._batch_size]
             records = [images.source[row] for row in rows]
             parts.append(encode([record.image for record in records]))
