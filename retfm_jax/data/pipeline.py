@@ -397,7 +397,7 @@ _CONTENTS = "contents"
 def _contents(identity: dict[str, Any]) -> list[Any]:
     """The digests of the records of all sources; None where there is none."""
     sources = (identity.get(name) for name in ("source", "expert"))
-    return [source.get(_CONTENTS) for source in sources if source]
+    return [source.get(_CONTENTS) for source in sources if isinstance(source, dict)]
 
 
 def _differences(saved: Any, current: Any, where: str) -> Iterator[str]:
