@@ -571,7 +571,8 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
       parameters, batch statistics, and the item `meta`.
 
     Raises:
-      UserError: there is no checkpoint, it is damaged, or its values are not finite.
+      UserError: there is no checkpoint, it is damaged or cannot be read, or its values are not
+        finite.
     """
     _quiet()
     folder = find_checkpoint(path)
@@ -588,7 +589,12 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
         if checksum(network) != meta["checksums"][0]:
             raise ValueError("its arrays are not those that were written")
     except Exception as error:  # tensorstore raises bare ones, too
-        raise UserError(f"checkpoint {folder} is damaged: {_reason(error)}") from error
+        damaged = _problem(error) is _Problem.DAMAGED
+        what = "is damaged" if damaged else "cannot be read, though it may be whole"
+        steps = _steps(folder.parent) if folder.name.isdigit() else {}
+        before = sorted(step for step in steps if step < int(folder.name))
+        rest = f"; an earlier one is {folder.parent / str(before[-1])}" if before else ""
+        raise UserError(f"checkpoint {folder} {what}: {_reason(error)}{rest}") from error
     refuse_nonfinite(network, f"checkpoint {folder}")
     return network["params"], network["batch_stats"], meta
 

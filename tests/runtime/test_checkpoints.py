@@ -353,13 +353,24 @@ def test_a_network_alone_is_written_and_is_no_run(tmp_path, two):
         save_network(path, network["params"], {}, META)
 
 
-def test_damage_and_absence_are_said_on_loading(tmp_path, two):
+def _raises(error):
+    def fails(*_):
+        raise error
+
+    return fails
+
+
+def test_damage_and_absence_are_said_on_loading(tmp_path, two, monkeypatch):
     with pytest.raises(UserError, match="no checkpoint under"):
         find_checkpoint(tmp_path)
     _save(tmp_path, two)
     _lose_a_file(tmp_path / "checkpoints" / "2")
-    with pytest.raises(UserError, match="2 is damaged"):
+    with pytest.raises(UserError, match=r"2 is damaged: .*an earlier one is .*checkpoints/1$"):
         load_network(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "checksum", _raises(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(UserError, match="1 cannot be read, though it may be whole"):
+            load_network(tmp_path / "checkpoints" / "1")
 
 
 def test_a_full_disk_is_said_and_spares_the_earlier_checkpoints(tmp_path, two, monkeypatch):
