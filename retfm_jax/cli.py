@@ -304,7 +304,7 @@ def _data(verbs) -> None:
     )
     bring.add_argument("--name", required=True, help="of the new dataset")
     _data_dir(bring)
-    bring.add_argument("--manifest", help="CSV or JSONL, a row a patient")
+    bring.add_argument("--manifest", help="CSV, .xlsx or JSONL, a row a patient")
     bring.add_argument("--images", help="folder that the manifest's paths start from")
     bring.add_argument("--encoding", default="utf-8-sig", help="of the manifest")
     bring.add_argument("--tsv", action="append", help="published images, <split>_imgs.tsv")
