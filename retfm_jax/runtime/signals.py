@@ -1,6 +1,7 @@
 """A wish to stop, noticed between steps."""
 
 import signal
+import threading
 import types
 from collections.abc import Callable
 from typing import TypeVar
@@ -31,6 +32,8 @@ class StopSignal:
         self._cutting = False
 
     def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are the main thread's, as in a notebook's or a server's threads
         for number in SIGNALS:
             before = signal.getsignal(number)
             if number == signal.SIGHUP and before == signal.SIG_IGN:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -63,3 +64,17 @@ def test_a_signal_cuts_work_short():
 def test_work_that_fails_is_not_cut_short():
     with StopSignal() as stop, pytest.raises(KeyError):
         stop.cut_short(lambda: {}["missing"])
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    during = []
+
+    def run():
+        with StopSignal() as stop:
+            during.append((signal.getsignal(signal.SIGTERM), stop.received))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert during == [(before, None)]
