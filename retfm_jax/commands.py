@@ -12,15 +12,24 @@ from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.console import say
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import Stopped, UserError
-from retfm_jax.files import Path, PathLike, as_path, atomic_write, files_below, write_json
+from retfm_jax.files import (
+    Path,
+    PathLike,
+    absolute,
+    as_path,
+    atomic_write,
+    files_below,
+    is_remote,
+    write_json,
+)
 from retfm_jax.interop.initial import initial_network
-from retfm_jax.interop.weights import write_tensors
+from retfm_jax.interop.weights import check_suffix, write_tensors
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Params
-from retfm_jax.model import RetinalModel, from_torch, load, to_torch
+from retfm_jax.model import RetinalModel, load, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime import distributed
-from retfm_jax.runtime.checkpoints import FOLDER, save_network
+from retfm_jax.runtime.checkpoints import FOLDER, find_checkpoint, save_network
 from retfm_jax.runtime.compilation import keep_programs
 from retfm_jax.runtime.lock import hold
 from retfm_jax.runtime.mesh import check_batch_size
@@ -155,24 +164,24 @@ def _image_paths(source: Path) -> list[Path]:
 
 def import_weights(args: argparse.Namespace) -> None:
     """`retfm import`: a published weight file becomes a workdir."""
-    from retfm_jax.interop.weights import read_tensors, text_heads
-
     workdir = as_path(args.workdir)
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"--workdir {workdir} is not empty: give a new folder")
-    get_method_class(args.method)  # before gigabytes are read
-    heads = args.text_num_heads or text_heads(args.weights)
-    model = from_torch(read_tensors(args.weights), args.method, heads, where=args.weights)
-    save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, model.meta)
-    write_json(workdir / "config.json", model.meta["config"])
+    model = load_weights(args.weights, args.method, args.text_num_heads)
+    meta = model.meta | {"imported_from": str(absolute(args.weights))}
+    save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
+    write_json(workdir / "config.json", meta["config"])
     tensors = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     say(f"{args.method} network with {tensors:,} parameters in {workdir}")
 
 
 def export(args: argparse.Namespace) -> None:
     """`retfm export`: a workdir's network under its published names."""
-    model = load(args.workdir)
-    if args.to == "chinese_clip":
+    folder = args.to == "chinese_clip"
+    out = as_path(args.out) if folder else check_suffix(args.out)
+    model, meta = load_checkpoint(args.workdir)
+    _refuse_own_source(out, args.workdir, model.config, meta)
+    if folder:
         from retfm_jax.interop.huggingface import write_chinese_clip
 
         write_chinese_clip(args.out, model.method, model.params, model.state, model.data_config)
@@ -186,6 +195,25 @@ def export(args: argparse.Namespace) -> None:
     tensors = to_torch(model)
     write_tensors(args.out, tensors, container=args.container)
     say(f"{len(tensors)} tensors in {args.out}")
+
+
+def _refuse_own_source(
+    out: Path, workdir: str, config: ExperimentConfig, meta: Mapping[str, Any]
+) -> None:
+    """Refuses to write an export over what the network came from, or among its checkpoints."""
+    init = config.init
+    sources = (meta.get("imported_from"), init.weights, init.image, init.text)
+    for source in filter(None, sources):
+        if _real(source) == _real(out):
+            raise UserError(
+                f"--out {out} is the file that the network began with: give another name"
+            )
+    if _real(find_checkpoint(workdir)) in (_real(out), *_real(out).parents):
+        raise UserError(f"--out {out} is within a checkpoint: give another folder")
+
+
+def _real(path: PathLike) -> Path:
+    return as_path(path) if is_remote(path) else as_path(path).resolve()
 
 
 def quickstart(args: argparse.Namespace) -> None:

@@ -342,26 +342,60 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
     """
-    from retfm_jax.interop.weights import holds_weights, read_tensors, text_heads
-    from retfm_jax.runtime.checkpoints import FOLDER, load_network
+    from retfm_jax.interop.weights import holds_weights
+    from retfm_jax.runtime.checkpoints import FOLDER
 
     path = _path(path)
     run = (path / FOLDER).is_dir() or (path / "network").is_dir()
     if path.is_dir() and (run or not holds_weights(path)):
-        params, stats, meta = load_network(path)
-        config = from_dict(meta["config"])
-        if method not in (None, config.method):
-            raise UserError(f"{path} holds a {config.method} network, not a {method} one")
-        built = get_method_class(config.method)(config.model)
-        said = meta.get("wording")
-        wording = None if said is None else ReportWording.from_json(said, str(path))
-        return RetinalModel(built, params, MethodState(stats, {}), config, wording)
+        model, _ = load_checkpoint(path)
+        if method not in (None, model.config.method):
+            raise UserError(f"{path} holds a {model.config.method} network, not a {method} one")
+        return model
     if not path.exists():
         raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
     if method is None:
         raise UserError(f"{path} holds weights: say which method they belong to (method=...)")
+    return load_weights(path, method)
+
+
+def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
+    """A model from a workdir or a checkpoint folder, and what the checkpoint says of itself.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    from retfm_jax.runtime.checkpoints import load_network
+
+    params, stats, meta = load_network(path)
+    config = from_dict(meta["config"])
+    built = get_method_class(config.method)(config.model)
+    said = meta.get("wording")
+    wording = None if said is None else ReportWording.from_json(said, str(path))
+    return RetinalModel(built, params, MethodState(stats, {}), config, wording), meta
+
+
+def load_weights(path: PathLike, method: str, text_num_heads: int | None = None) -> RetinalModel:
+    """A model from a weight file, with the preprocessing that lies beside it, if any.
+
+    Args:
+      path: a weight file, or a Hugging Face folder, whose configuration tells heads, tokenizer and
+        normalisation.
+      method, text_num_heads: see `from_torch`.
+
+    Raises:
+      UserError: as for `load`.
+    """
+    from retfm_jax.interop.huggingface import data_beside, heads_beside
+    from retfm_jax.interop.weights import read_tensors
+
     get_method_class(method)  # before gigabytes are read
-    return from_torch(read_tensors(path), method, text_heads(path), where=str(path))
+    tensors = read_tensors(path)
+    heads = text_num_heads or heads_beside(path)
+    model = from_torch(tensors, method, heads, where=str(path))
+    data = data_beside(path, model.data_config, model.method.config.text.positions)
+    model.config = dataclasses.replace(model.config, data=data)
+    return model
 
 
 def _path(path: Any) -> Path:

@@ -269,6 +269,15 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return tokens
 
 
+def is_bundled(config: TextConfig) -> bool:
+    """Whether a tokenizer has the bundled vocabulary.
+
+    Raises:
+      UserError: see `Tokenizer`.
+    """
+    return _load(config.tokenizer).get_vocab() == _load(BUNDLED).get_vocab()
+
+
 def save_tokenizer(config: TextConfig, folder: PathLike) -> None:
     """Writes a tokenizer into a folder as transformers' `AutoTokenizer` reads it.
 

@@ -1,14 +1,17 @@
 """ViLReF networks as folders that `transformers.ChineseCLIPModel.from_pretrained` opens."""
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from retfm_jax.config import DataConfig
-from retfm_jax.data.text import save_tokenizer
+from retfm_jax.data.text import is_bundled, save_tokenizer
 from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, whole_folder, write_json
+from retfm_jax.files import Path, PathLike, absolute, as_path, read_json, whole_folder, write_json
 from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
-from retfm_jax.interop.weights import write_tensors
+from retfm_jax.interop.weights import holds_weights, write_tensors
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models.vit import ViTConfig
@@ -102,3 +105,78 @@ def _preprocessing(data: DataConfig) -> dict[str, Any]:
         "image_mean": list(data.image.mean),
         "image_std": list(data.image.std),
     }
+
+
+def heads_beside(path: PathLike) -> int | None:
+    """Attention heads of the text tower, where a Hugging Face configuration lies with weights.
+
+    Raises:
+      UserError: the configuration cannot be read.
+    """
+    folder = _folder(path)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    read = read_json(folder / "config.json")
+    text = read.get("text_config") if isinstance(read, Mapping) else None
+    heads = text.get("num_attention_heads") if isinstance(text, Mapping) else None
+    return heads if type(heads) is int and heads > 0 else None
+
+
+def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
+    """The preprocessing of a Hugging Face folder, where it says another one than `data`.
+
+    Its vocabulary is taken where it is not the bundled one (the folder then stays in use), with the
+    length of its texts, and its mean and standard deviation of colours.
+
+    Args:
+      positions: longest text of the network, in tokens.
+
+    Raises:
+      UserError: a file of it cannot be read, or is of another kind.
+    """
+    folder = _folder(path)
+    if folder is None:
+        return data
+    image, text = data.image, data.text
+    preprocessing = folder / "preprocessor_config.json"
+    if preprocessing.is_file():
+        read = read_json(preprocessing)
+        mean, std = (read.get(key) if isinstance(read, Mapping) else None for key in _NORM)
+        if not all(_are_three_numbers(value) for value in (mean, std)) or min(std) <= 0:
+            raise UserError(f"{preprocessing} has no image_mean and image_std of three numbers")
+        image = dataclasses.replace(image, mean=tuple(mean), std=tuple(std))
+    if any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        given = dataclasses.replace(text, tokenizer=str(absolute(folder)))
+        if not is_bundled(given):
+            text = given
+        length = _longest(folder)
+        length = text.context_length if length is None else length
+        text = dataclasses.replace(text, context_length=min(length, positions))
+    return dataclasses.replace(data, image=image, text=text)
+
+
+_NORM = ("image_mean", "image_std")
+
+
+def _folder(path: PathLike) -> Path | None:
+    path = as_path(path)
+    folder = path if path.is_dir() else path.parent
+    return folder if holds_weights(folder) else None
+
+
+def _are_three_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
+
+
+def _longest(folder: Path) -> int | None:
+    """Tokens of the longest text, where the tokenizer's configuration tells it."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    read = read_json(folder / "tokenizer_config.json")
+    length = read.get("model_max_length") if isinstance(read, Mapping) else None
+    # Without one transformers writes 10^30.
+    return length if type(length) is int and 2 <= length < 1 << 20 else None

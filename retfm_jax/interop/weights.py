@@ -148,22 +148,6 @@ def weight_file(folder: Path) -> Path:
     )
 
 
-def text_heads(path: PathLike) -> int | None:
-    """Attention heads of the text tower, where a Hugging Face configuration lies beside weights.
-
-    Raises:
-      UserError: the configuration cannot be read.
-    """
-    path = as_path(path)
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    if not (holds_weights(config.parent) and config.is_file()):
-        return None
-    read = read_json(config)
-    text = read.get("text_config") if isinstance(read, Mapping) else None
-    heads = text.get("num_attention_heads") if isinstance(text, Mapping) else None
-    return heads if type(heads) is int and heads > 0 else None
-
-
 def _read_file(path: Path, shown: str) -> dict[str, Any]:
     """Tensors of a local file, as they are there; `shown` is its name in messages."""
     try:
@@ -262,6 +246,20 @@ def _torch(path: Path) -> Any:
     return torch
 
 
+def check_suffix(path: PathLike) -> Path:
+    """The path, where it says as what tensors are to be written.
+
+    Raises:
+      UserError: it ends in something else, or is a folder.
+    """
+    path = as_path(path)
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise UserError(f"{path}: exports are written as .pt, .pth or .safetensors")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file in it")
+    return path
+
+
 def write_tensors(
     path: PathLike,
     tensors: Mapping[str, np.ndarray],
@@ -282,7 +280,7 @@ def write_tensors(
       UserError: another suffix, values that are not finite, PyTorch is needed and not installed, or
         the disk is full.
     """
-    path = as_path(path)
+    path = check_suffix(path)
     refuse_nonfinite(tensors, f"the network to be written into {path}")
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
@@ -290,8 +288,6 @@ def write_tensors(
         with atomic_write(path, "wb") as file:
             file.write(save({key: np.asarray(value, order="C") for key, value in tensors.items()}))
         return
-    if path.suffix not in (".pt", ".pth"):
-        raise UserError(f"{path}: exports are written as .pt, .pth or .safetensors")
     torch = _torch(path)
     # A read-only array would make PyTorch warn: it shares memory with what it is given.
     ours = {key: torch.from_numpy(np.array(value)) for key, value in tensors.items()}

@@ -9,6 +9,7 @@ from golden_files import Golden
 from PIL import Image
 
 import retfm_jax
+from retfm_jax.data.text import Tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.interop.huggingface import write_chinese_clip
 
@@ -61,7 +62,7 @@ def test_its_tokenizer_is_ours(model, folder):
     length = model.data_config.text.context_length
     found = AutoTokenizer.from_pretrained(folder)(texts, padding="max_length", truncation=True)
     assert np.shape(found["input_ids"]) == (2, length)
-    np.testing.assert_array_equal(found["input_ids"], model._tokens(texts))
+    np.testing.assert_array_equal(found["input_ids"], Tokenizer(model.data_config.text)(texts))
 
 
 def test_its_image_preprocessing_is_ours(model, folder):
