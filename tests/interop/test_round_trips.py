@@ -144,7 +144,6 @@ def test_an_export_writes_over_nothing_that_it_came_from(model, tmp_path, capsys
         ("clip", {"method": "retclip"}, "does not fit a retclip network"),
         ("clip", {"method": "clip"}, "no method 'clip'"),
         ("clip", {"text_num_heads": "7"}, "does not divide into 7 heads"),
-        ("clip", {"text_num_heads": "-1"}, "whole number of heads"),
         ("clip", {"workdir": "picture.png"}, "is not empty: give a new folder"),
     ],
 )
