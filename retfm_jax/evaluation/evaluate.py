@@ -239,9 +239,11 @@ def evaluate(
 
 def _labelled(
     model: Any, protocols: Sequence[str], source: RecordSource, train: RecordSource | None
-) -> tuple[RecordSource, RecordSource | None, str]:
+) -> tuple[RecordSource, RecordSource | None, str | None]:
     """The splits with labels, those of their reports where they have none, and whose these are."""
-    if set(protocols) == {"retrieval"} or requirements.is_labelled(source):
+    if set(protocols) == {"retrieval"}:
+        return source, train, None
+    if requirements.is_labelled(source):
         return source, train, "the dataset"
     say(report_labels.SAID)
     data: DataConfig = model.data_config
