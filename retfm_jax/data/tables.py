@@ -152,8 +152,30 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
                 problems.note(
                     "stray_quote", path, record.line, record.fault, "kept as it stands", said[0]
                 )
+            if any("\ufffd" in cell for cell in said):
+                what = "characters that could not be read when the table was saved (U+FFFD)"
+                problems.note("damaged_text", path, record.line, what, "kept as it is", said[0])
             rows.append(TableRow(record.line, dict(zip(names, said, strict=True))))
+    _refuse_lost_text(path, names, rows)
     return Table(path, names, rows)
+
+
+def _refuse_lost_text(path: Path, names: Sequence[str], rows: Sequence[TableRow]) -> None:
+    """Refuses a column of question marks: what a table becomes in an encoding without its letters.
+
+    Raises:
+      UserError: most cells of a column have more of them than letters.
+    """
+    for name in names:
+        said = [cell for row in rows if (cell := row.cells[name])]
+        lost = sum(
+            cell.count("?") > max(2, sum(map(str.isalpha, cell))) for cell in said if "???" in cell
+        )
+        if lost > 1 and lost > len(said) / 2:
+            raise UserError(
+                f"{path}: column {name!r} holds question marks in place of its letters: it was "
+                "saved in an encoding that lacks them; export it anew as UTF-8"
+            )
 
 
 def read_xlsx(path: PathLike, problems: ProblemLog) -> Table:

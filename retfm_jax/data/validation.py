@@ -14,7 +14,7 @@ were found and listed):
 | unreadable_table | a table of a release is left out |
 | similar_id | ids that differ in letter case, zeros in front and the like stay two |
 | similar_file | files that differ in letter case, form of Unicode or `./` are read as written |
-| stray_quote | the cell is kept as it stands |
+| stray_quote, damaged_text | the cell is kept as it stands |
 """
 
 import collections

@@ -225,6 +225,21 @@ def test_text_that_was_damaged_before_is_refused(tmp_path, text, written, read_a
         read(tmp_path, text.encode("ascii", "replace").replace(b"?", "\ufffd".encode()))
 
 
+def test_letters_that_became_question_marks_are_said(tmp_path):
+    lost = CHINESE.encode("ascii", "replace").decode()
+    with pytest.raises(UserError, match="column 'report' holds question marks in place"):
+        read(tmp_path, lost)
+    table, problems = read(tmp_path, HEADER + row(1, "???glaucoma") + row(2, "?") + row(3, "???"))
+    assert (len(table.rows), problems) == (3, [])
+
+
+def test_a_row_with_characters_that_were_lost_is_named(tmp_path):
+    text = CHINESE + row(3, "左眼\ufffd璃膜疣")
+    table, (problem,) = read(tmp_path, text)
+    assert len(table.rows) == 3
+    assert (problem.kind, problem.row, problem.record) == ("damaged_text", 4, "003")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("named", [None, "utf-8", "gb18030"])
 def test_a_mark_says_the_encoding(tmp_path, encoding, named):
