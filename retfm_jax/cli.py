@@ -222,6 +222,10 @@ def _evaluation(verbs) -> None:
     evaluate.add_argument("--prompts", help="report, name or knowledge (by method if not given)")
     _number(evaluate, "--draws", _POSITIVE, help="of the bootstrap (the config's if not given)")
     _number(evaluate, "--seed", _SEED, default=0, help="of everything that is drawn")
+    files = evaluate.add_argument_group("folders and releases of photographs")
+    _on_error(files)
+    _patient_regex(files)
+    _follow_links(files)
     learning = evaluate.add_argument_group("protocols that learn")
     learning.add_argument("--train_split", default="train", help="what they learn from")
     learning.add_argument(
@@ -251,6 +255,7 @@ def _evaluation(verbs) -> None:
     embed.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
     embed.add_argument("--images", required=True, help="folder, or CSV with a column `image`")
     embed.add_argument("--out", required=True, help=".npz or .parquet file to write")
+    _on_error(embed)
     label = _verb(
         verbs, "label", "retfm_jax.evaluation.labels:run", "read findings out of reports (JSONL)"
     )
@@ -365,9 +370,38 @@ def _data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default="datasets", help="where datasets are")
 
 
+def _on_error(parser) -> None:
+    parser.add_argument(
+        "--on_error",
+        choices=("skip", "refuse"),
+        default="skip",
+        help="images that cannot be used are left out and named, or end everything",
+    )
+
+
+def _patient_regex(parser) -> None:
+    parser.add_argument(
+        "--patient_regex",
+        metavar="REGEX",
+        help="finds the patient in file names (in paths, where it has a slash): its group "
+        "`patient`, else its one group, else all that it matches, such as '^([0-9]+)_'",
+    )
+
+
+def _follow_links(parser) -> None:
+    parser.add_argument(
+        "--follow_links",
+        action="store_true",
+        help="read what symbolic links inside the image root or release lead to, also outside of "
+        "it: whoever made the links then decides which of your files are read",
+    )
+
+
 def _storing(parser: argparse.ArgumentParser) -> None:
     _number(parser, "--image_size", _COUNT, help="store at this size; 0 keeps originals")
     parser.add_argument("--on_error", choices=("skip", "refuse"), help="what faulty records do")
+    _patient_regex(parser)
+    _follow_links(parser)
     parser.add_argument("--shares", help="train,validation,test shares of patients: 0.8,0.1,0.1")
     _number(parser, "--seed", _SEED, help="of drawing and of splits")
     _number(parser, "--workers", _POSITIVE, help="how many work in parallel")

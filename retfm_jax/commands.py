@@ -10,15 +10,18 @@ import numpy as np
 
 from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.console import say
+from retfm_jax.data import image_files, photographs, tables
+from retfm_jax.data.cells import is_empty
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.errors import Stopped, UserError
+from retfm_jax.data.validation import ProblemLog
+from retfm_jax.errors import Stopped, Unusable, UserError
+from retfm_jax.evaluation.embeddings import refuse_unusable
 from retfm_jax.files import (
     Path,
     PathLike,
     absolute,
     as_path,
     atomic_write,
-    files_below,
     is_remote,
     write_json,
 )
@@ -126,9 +129,19 @@ def embed(args: argparse.Namespace) -> None:
     out = as_path(args.out)
     if out.suffix not in (".npz", ".parquet"):
         raise UserError(f"--out {out}: embeddings are written as .npz or .parquet")
-    paths = _image_paths(as_path(args.images))
-    embeddings = load(args.workdir).encode_images(paths, progress=True)
-    names = [str(path) for path in paths]
+    paths, unusable = _image_paths(args.images)
+    refuse_unusable(unusable, args.on_error)
+    damaged: list[tuple[int, str]] = []
+    embeddings = load(args.workdir).encode_images(
+        paths, progress=True, unusable=None if args.on_error == "refuse" else damaged
+    )
+    unusable += [said for _, said in damaged]
+    kept = np.setdiff1d(np.arange(len(paths)), [place for place, _ in damaged])
+    if unusable:
+        say(f"{len(unusable)} images left out:", *unusable[:50], *["..."] * (len(unusable) > 50))
+    if not len(kept):
+        raise UserError(f"--images {args.images}: none of its images can be used")
+    names, embeddings = [str(paths[place]) for place in kept], embeddings[kept]
     with atomic_write(out, "wb") as file:
         if out.suffix == ".npz":
             np.savez(file, image=np.array(names), embedding=embeddings)
@@ -139,27 +152,44 @@ def embed(args: argparse.Namespace) -> None:
     say(f"{len(names)} embeddings of width {embeddings.shape[1]} in {out}")
 
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-
-
-def _image_paths(source: Path) -> list[Path]:
+def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
+    """Photographs of a folder or CSV, and what is to be said of those that cannot be used."""
+    source = as_path(images)
     if source.is_dir():
-        paths = [path for path in files_below(source) if path.suffix.lower() in _IMAGE_SUFFIXES]
-    elif source.is_file():
-        import pandas as pd
-
-        try:
-            table = pd.read_csv(source, dtype=str)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} is not a readable CSV: {error}") from error
-        if "image" not in table:
-            raise UserError(f"{source} has no column `image` (columns: {', '.join(table.columns)})")
-        paths = [source.parent / name for name in table["image"].dropna()]
-    else:
+        listing = photographs.find(source)
+        said = photographs.sentence(listing.passed_over)
+        if said:
+            say(said)
+        if not listing.photographs:
+            raise UserError(f"--images {source}: no image in it" + f" ({said})" * bool(said))
+        return listing.paths(), [f"{source / name} holds no image" for name in listing.broken]
+    if not source.is_file():
         raise UserError(f"--images {source}: no such folder or CSV")
+    problems = ProblemLog()
+    table = tables.read_csv(source, problems)
+    tables.require_columns(table, ["image"])
+    unusable = [f"{source} row {problem.row}: {problem.what}" for problem in problems.problems]
+    paths, respelt = [], []
+    for line in table.rows:
+        name = line.cells["image"]
+        if is_empty(name):
+            continue
+        path = source.parent / name
+        if not path.exists():
+            try:
+                found = image_files.locate(source.parent, name, follow_links=True)
+            except Unusable as error:
+                unusable.append(f"{source} row {line.row}: {error}")
+                continue
+            path = found.path
+            respelt.append((name, found.spelt))
+        paths.append(path)
+    if respelt:
+        say(image_files.respelt(respelt))
     if not paths:
-        raise UserError(f"--images {source}: no image in it ({', '.join(_IMAGE_SUFFIXES)})")
-    return paths
+        first = f": {unusable[0]}" if unusable else ""
+        raise UserError(f"--images {source}: no image in it{first}")
+    return paths, unusable
 
 
 def import_weights(args: argparse.Namespace) -> None:

@@ -23,10 +23,10 @@ from retfm_jax.config import (
 from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device import prepare
-from retfm_jax.data.images import decode, fit
+from retfm_jax.data.images import ImageError, decode, fit
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.data.threads import cores, in_threads
-from retfm_jax.errors import UserError
+from retfm_jax.errors import Unusable, UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.knowledge.prompts import WeightedPrompt
@@ -110,7 +110,11 @@ class RetinalModel:
         return self._call("losses", as_batch(self.method, batch, losses=True))
 
     def encode_images(
-        self, images: Image | Iterable[Image], *, progress: bool = False
+        self,
+        images: Image | Iterable[Image],
+        *,
+        progress: bool = False,
+        unusable: list[tuple[int, str]] | None = None,
     ) -> Embedding:
         """Unit-norm float32 embeddings of photographs, comparable with `encode_texts`.
 
@@ -118,13 +122,20 @@ class RetinalModel:
           images: one or many, of any size: paths, encoded bytes, PIL images, or arrays (uint8, or
             float from 0 to 1; grey, RGB or RGBA).
           progress: shows a bar.
+          unusable: gets the index of every image that cannot be read or decoded, and why; its row
+            is zeros. None raises at the first.
 
         Raises:
           UserError: there is none, or one cannot be read.
         """
         images = as_images(images)
         rows = progress_bar(images, desc="embedding", unit="image", disable=not progress)
-        return self._chunked("images", self._image_row, enumerate(rows), len(images))["image"]
+        make = functools.partial(self._image_row, unusable=unusable)
+        found = self._chunked("images", make, enumerate(rows), len(images))["image"]
+        if unusable:
+            unusable.sort()
+            found[[place for place, _ in unusable]] = 0
+        return found
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """What the image tower says of photographs before any projection; rows of any length.
@@ -250,9 +261,18 @@ class RetinalModel:
         path = _path(path)
         save_network(path, self.params, self.state.batch_stats, self.meta)
 
-    def _image_row(self, image: tuple[int, Image]) -> dict[str, np.ndarray]:
+    def _image_row(
+        self, image: tuple[int, Image], unusable: list[tuple[int, str]] | None = None
+    ) -> dict[str, np.ndarray]:
         place, pixels = image
-        return {"image": self._pixels(pixels, f"image {place}")}
+        try:
+            return {"image": self._pixels(pixels, f"image {place}")}
+        except (ImageError, Unusable) as error:
+            if unusable is None:
+                raise
+            unusable.append((place, str(error)))
+            size = self.data_config.image.size
+            return {"image": np.zeros((size, size, 3), np.uint8)}
 
     def _pixels(self, image: Image, name: str) -> np.ndarray:
         if isinstance(image, str | os.PathLike):

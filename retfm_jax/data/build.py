@@ -65,7 +65,7 @@ def options_of(args: argparse.Namespace) -> BuildOptions:
     """The options of a build of real data, from the command line's; None is the default."""
     given = {
         name: value
-        for name in ("image_size", "on_error", "seed")
+        for name in ("image_size", "on_error", "seed", "patient_regex", "follow_links")
         if (value := getattr(args, name, None)) is not None
     }
     if getattr(args, "shares", None):
@@ -104,7 +104,8 @@ def run_build(args: argparse.Namespace) -> None:
         )
         folder = write_dataset(builder, args.source, args.overwrite, beam_of(args))
     else:
-        _refuse(args, ("source", "on_error", "shares", "overwrite", "beam_runner"))
+        unread = "source", "on_error", "shares", "overwrite", "beam_runner"
+        _refuse(args, (*unread, "patient_regex", "follow_links"))
         settings = {
             "patients": args.patients,
             "processes": args.workers,

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import yaml
 
+from retfm_jax.data.image_files import refuse_special
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, errors, reason
 
@@ -411,6 +412,7 @@ def read_yaml(path: PathLike, what: str = "") -> Any:
       UserError: it cannot be read, is no YAML, names a key twice, or is too deep or too large.
     """
     path = as_path(path)
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_YAML + 1)

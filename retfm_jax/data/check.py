@@ -14,6 +14,7 @@ from retfm_jax.config import TextConfig
 from retfm_jax.console import Table, say
 from retfm_jax.data import images
 from retfm_jax.data.contact_sheet import write_contact_sheet
+from retfm_jax.data.patients import BY_IMAGE
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.splits import SPLITS
@@ -30,12 +31,16 @@ _NAMED = 20
 
 @dataclasses.dataclass(frozen=True)
 class _Photograph:
-    """Whose photograph it is, its size and a hash of its pixels; or why it cannot be decoded."""
+    """Whose photograph it is, its size and a hash of its pixels; or why it cannot be decoded.
+
+    `flat`: it shows one value everywhere.
+    """
 
     place: str
     size: tuple[int, int] | None
     pixels: str
     error: str
+    flat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,12 @@ def run_check(args: argparse.Namespace) -> None:
     """
     report = check_dataset(args.name, args.data_dir, args.split, args.out)
     _print(report)
+    for split, numbers in report["splits"].items():
+        flat = numbers["flat_photographs"]
+        if flat["count"]:
+            named = ", ".join(flat["first"]) + ", ..." * (flat["count"] > len(flat["first"]))
+            say(f"{split}: {flat['count']} photographs show one value everywhere: {named}")
+    say(report["patients"])
     say(f"report and contact sheets are in {args.out}")
     if report["broken"]:
         raise UserError(
@@ -98,6 +109,7 @@ def check_dataset(
         "context_length": limit,
         "splits": numbers,
         "across_splits": across,
+        "patients": _who(source, facts),
         "broken": _broken(numbers, across),
     }
     write_json(as_path(out) / "check.json", report)
@@ -157,7 +169,8 @@ def _photograph(place: str, data: bytes) -> _Photograph:
     # Of pixels, not of bytes: the same photograph saved twice is the same photograph.
     digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
     digest.update(str(image.shape).encode())
-    return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "")
+    flat = images.is_flat(image)
+    return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "", flat)
 
 
 def _count(
@@ -177,6 +190,7 @@ def _count(
         if not any(fact.texts.values()) and not any((hot >= 0).all() for hot in fact.labels)
     ]
     undecodable = [photo for photo in photographs if photo.error]
+    flat = [photo.place for photo in photographs if photo.flat]
     numbers: dict[str, Any] = {
         "records": len(facts),
         "patients": len({fact.group for fact in facts}),
@@ -191,6 +205,7 @@ def _count(
         "undecodable": {
             "count": len(undecodable), "first": [photo.error for photo in undecodable[:_NAMED]]
         },
+        "flat_photographs": {"count": len(flat), "first": flat[:_NAMED]},
         "repeated_photographs": {"count": len(repeated), "first": repeated[:_NAMED]},
         "repeated_ids": [record for record, count in ids.items() if count > 1][:_NAMED],
         "sizes": {f"{w}x{h}": count for (w, h), count in sizes.most_common(_NAMED)},
@@ -233,6 +248,17 @@ def _token_lengths(
         "cut": int((lengths > limit).sum()),
         "different_texts": len(lengths),
     }
+
+
+def _who(source: RecordSource, facts: dict[str, list[_Facts]]) -> str:
+    """Whether the dataset knows patients, as a sentence."""
+    if source.kind == "patient":
+        return "every record is a patient"
+    records = [fact for members in facts.values() for fact in members]
+    known = sum(fact.group != fact.record_id for fact in records)
+    if not known:
+        return BY_IMAGE
+    return f"{known} of {len(records)} photographs have a patient's id of their own"
 
 
 def _across(facts: dict[str, list[_Facts]]) -> dict[str, Any]:
@@ -284,6 +310,10 @@ def _print(report: dict[str, Any]) -> None:
     row("photographs", (n["photographs"] for n in counted))
     row("missing eyes", (n["missing_eyes"] for n in counted))
     row("undecodable photographs", (n["undecodable"]["count"] for n in counted), bad=True)
+    row(
+        "photographs of one value everywhere",
+        (n["flat_photographs"]["count"] for n in counted), bad=True,
+    )  # fmt: skip
     row("repeated photographs", (n["repeated_photographs"]["count"] for n in counted))
     for language in LANGUAGES:
         row(f"no text ({language})", (n["empty_reports"][language] for n in counted))

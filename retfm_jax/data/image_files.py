@@ -98,6 +98,24 @@ def _unreadable(path: str | Path, error: Exception) -> Unusable:
     return Unusable("missing_image", f"cannot read {path}: {getattr(error, 'strerror', error)}")
 
 
+def refuse_special(path: files.PathLike) -> None:
+    """Refuses a table or task that is no file: a pipe would be waited for without end.
+
+    Streams of this process (`/dev/stdin`) are read all the same.
+
+    Raises:
+      UserError: it is a pipe, a socket, a device or a folder.
+    """
+    if files.is_remote(path) or str(path).startswith(("/dev/", "/proc/")):
+        return
+    try:
+        what = special_kind(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # reading it says what is wrong
+    if what:
+        raise UserError(f"{path} is {what}, not a file")
+
+
 def special_kind(mode: int) -> str:
     """What a file is that is no regular one, in words; "" for a regular file."""
     if stat.S_ISREG(mode):

@@ -82,6 +82,10 @@ class Patients:
         """Whether anybody knows."""
         return bool(self.how)
 
+    def tells(self, name: str) -> bool:
+        """Whether a photograph's patient is known, and is not the photograph itself."""
+        return self.ids[name] != identity(name)
+
     @property
     def sentence(self) -> str:
         """How patients are known, or that nobody knows, as a sentence for the user."""
@@ -156,7 +160,7 @@ def identify(
             some = "" if len(new) == len(names) else f" ({len(new)} of {len(names)} photographs)"
             said.append(how + some)
 
-    take({name: str(patient) for name, patient in (given or {}).items()}, "a column")
+    take(dict(given or {}), "a column")
     if regex is not None:
         take(_by_regex(names, regex), f"--patient_regex {regex!r}")
     else:
@@ -294,20 +298,24 @@ def read_tables(folder: Path) -> tuple[dict[str, str], str]:
     return {}, ""
 
 
-def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
-    """Says which patients have photographs in more than one split; "" where none has.
+def in_several(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The patients who have photographs in more than one split, with these splits.
 
     Args:
       splits: split -> the patients of its photographs.
     """
     places: dict[str, list[str]] = collections.defaultdict(list)
-    for split, patients in splits.items():
-        for patient in set(patients):
+    for split, members in splits.items():
+        for patient in set(members):
             places[patient].append(split)
-    torn = sorted(patient for patient, found in places.items() if len(found) > 1)
+    return {patient: found for patient, found in sorted(places.items()) if len(found) > 1}
+
+
+def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
+    """Says which patients have photographs in more than one split; "" where none has."""
+    torn = in_several(splits)
     if not torn:
         return ""
-    shown = ", ".join(torn[:_NAMED])
-    more = ", ..." if len(torn) > _NAMED else ""
-    joint = sorted({split for patient in torn for split in places[patient]})
-    return f"{len(torn)} patients have photographs in {' and '.join(joint)} ({shown}{more})"
+    shown = ", ".join(list(torn)[:_NAMED]) + ", ..." * (len(torn) > _NAMED)
+    joint = sorted({split for found in torn.values() for split in found})
+    return f"{len(torn)} patients have photographs in {' and '.join(joint)} ({shown})"

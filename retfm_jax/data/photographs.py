@@ -90,11 +90,11 @@ class Listing:
         photographs, sorted.
     """
 
-    root: Path
+    root: files.Path
     photographs: tuple[str, ...]
     passed_over: Mapping[str, tuple[str, ...]]
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[files.Path]:
         """The photographs' paths."""
         return [self.root / relative for relative in self.photographs]
 
@@ -141,7 +141,7 @@ def is_hidden(name: str) -> bool:
 
 
 def find(
-    root: str | Path,
+    root: files.PathLike,
     *,
     wanted: Callable[[str], bool] = lambda relative: True,
     links_leave: bool = True,
@@ -157,12 +157,10 @@ def find(
       links_leave: whether links may lead out of the root; where not, such a link is passed over.
 
     Raises:
-      UserError: the folder cannot be read, or lies on an object store.
+      UserError: the folder cannot be read.
     """
-    root = Path(root)
-    if files.is_remote(root):
-        raise UserError(f"{root}: folders of images are looked through on local disks only")
-    bound = None if links_leave else os.path.realpath(root)
+    root = files.as_path(root)
+    bound = None if links_leave or files.is_remote(root) else os.path.realpath(root)
     photographs, passed_over = [], collections.defaultdict(list)
 
     def look(found: tuple[str, str]) -> tuple[str, str]:
@@ -204,8 +202,14 @@ def beside(folder: Path, prefix: str) -> dict[str, tuple[str, ...]]:
     return {"outside": tuple(f"{prefix}/{name}" for name in sorted(found))}
 
 
-def _walk(root: Path, bound: str | None) -> Iterator[tuple[str, str]]:
+def _walk(root: files.Path, bound: str | None) -> Iterator[tuple[str, str]]:
     """Paths of files below a root, each with the reason against it that needs no look inside."""
+    if files.is_remote(root):
+        for path in files.files_below(root):
+            relative = path.relative_to(root)
+            hidden = any(map(is_hidden, relative.parts))
+            yield relative.as_posix(), "hidden" if hidden else ""
+        return
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -251,7 +255,7 @@ def _entry(entry: os.DirEntry, bound: str | None) -> tuple[str, bool]:
         return "link" if entry.is_symlink() else "broken", False
 
 
-def reason_against(path: str | Path, relative: str) -> str:
+def reason_against(path: files.PathLike, relative: str) -> str:
     """Why a file is no photograph (a key of `REASONS`); "" where it is one.
 
     Args:
@@ -260,25 +264,35 @@ def reason_against(path: str | Path, relative: str) -> str:
     """
     named_so = os.path.splitext(relative)[1].lower() in PHOTOGRAPH_SUFFIXES
     try:
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                return "special"
-            head = os.read(descriptor, _HEAD)
-        finally:
-            os.close(descriptor)
-    except OSError:
+        head, size = _first_bytes(path)
+    except files.errors():
         return "broken" if named_so else "other"
+    if head is None:
+        return "special"
     kind = image_format(head)
     if kind is None:
         return "foreign" if foreign_format(head) else "broken" if named_so else "other"
-    if found.st_size > MAX_BYTES:
+    if size > MAX_BYTES:
         return "broken"
-    if _named_as_annotation(relative) or _looks_like_a_mask(path, kind, found.st_size):
+    if _named_as_annotation(relative) or _looks_like_a_mask(path, kind, size):
         return "annotation"
     return ""
+
+
+def _first_bytes(path: files.PathLike) -> tuple[bytes | None, int]:
+    """A file's first bytes, None where it is no regular file, and its size."""
+    if files.is_remote(path):
+        with files.as_path(path).open("rb") as file:
+            return file.read(_HEAD), 0
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None, 0
+        return os.read(descriptor, _HEAD), found.st_size
+    finally:
+        os.close(descriptor)
 
 
 def image_format(head: bytes) -> str | None:
@@ -349,8 +363,8 @@ def _named_as_annotation(relative: str) -> bool:
     return len(words) > 1 and words[-1] in _ANNOTATION_ENDINGS
 
 
-def _looks_like_a_mask(path: str | Path, kind: str, size: int) -> bool:
-    if kind not in _LOSSLESS:
+def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
+    if kind not in _LOSSLESS or files.is_remote(path):  # all of an object would be fetched
         return False
     from PIL import Image
 

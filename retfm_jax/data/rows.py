@@ -7,11 +7,13 @@ is done with them (splits, checks, writing) is then the same for all: see `rows_
 import base64
 import binascii
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from retfm_jax import files
 from retfm_jax.data import image_files
 from retfm_jax.errors import Unusable
 
@@ -60,6 +62,15 @@ class FilePicture:
 
     def read(self) -> bytes:
         return image_files.read(self.find().path)
+
+    def spelt_otherwise(self) -> str:
+        """How the file is really spelt, "" where it is as the source spells it.
+
+        Raises:
+          Unusable: see `find`.
+        """
+        path = os.path.join(self.root, self.relative)
+        return "" if files.is_remote(self.root) or os.path.lexists(path) else self.find().spelt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,6 +153,17 @@ class ImageRow:
 
 
 Row = PatientRow | ImageRow
+
+
+def following_links(row: Row) -> Row:
+    """The same row, whose pictures are read by links that leave the image root, too."""
+    places = ("image",) if isinstance(row, ImageRow) else ("left", "right")
+    pictures = {
+        place: dataclasses.replace(picture, follow_links=True)
+        for place in places
+        if isinstance(picture := getattr(row, place), FilePicture)
+    }
+    return dataclasses.replace(row, **pictures)
 
 
 def by_language(text: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from absl import logging
 
 from retfm_jax import files
 from retfm_jax.data import cluster, datasets, records, splits, validation
-from retfm_jax.data.rows import Row
+from retfm_jax.data.rows import Row, following_links
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
@@ -40,6 +40,10 @@ class BuildOptions:
       shares: of train, validation and test, for patients to whom the source gives no split.
       seed: of the division.
       threads: that decode and shrink.
+      patient_regex: finds the patient in the name of an image, or in a patient's id, where the
+        source names no group; see `patients.parse_regex`.
+      follow_links: reads photographs that symbolic links inside the image root lead to, also
+        outside of it.
     """
 
     image_size: int = 256
@@ -49,6 +53,8 @@ class BuildOptions:
     )
     seed: int = 0
     threads: int = dataclasses.field(default_factory=cores)
+    patient_regex: str | None = None
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -112,6 +118,9 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # TFDS's own place for what a user has downloaded; importers have read their rows already.
         source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
         rows = validation.drop_duplicates(self.read_rows(source), self.problems)
+        if self.options.follow_links:
+            rows = [following_links(row) for row in rows]
+        rows = splits.with_patients(rows, self.options.patient_regex, self.problems)
         divided = splits.assign_splits(rows, self.options.shares, self.options.seed, self.problems)
         if self._on_cluster:
             return {

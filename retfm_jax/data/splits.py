@@ -1,9 +1,11 @@
 """Which patients train and which are held out, decided by the patient and nothing else."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from retfm_jax.data.rows import Row
+from retfm_jax.data import patients
+from retfm_jax.data.rows import ImageRow, Row
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 
@@ -57,6 +59,40 @@ def hashed_split(group: str, shares: Mapping[str, float], seed: int) -> str:
             return name
         position -= share
     return max(shares, key=shares.__getitem__)  # rounding at the very end of the interval
+
+
+def with_patients(rows: Sequence[Row], regex: str | None, problems: ProblemLog) -> list[Row]:
+    """The same rows, each with its patient as its group where that is known: see `patients`.
+
+    How patients are known, or that nobody knows, is noted. A patient who is only guessed from file
+    names leaves a split that the source gives as it is; where such a patient is in two, it is said.
+
+    Args:
+      regex: `--patient_regex`.
+
+    Raises:
+      UserError: the regular expression cannot be used, or matches nothing.
+    """
+    single = [row for row in rows if isinstance(row, ImageRow)]
+    if not single and regex is None:
+        return list(rows)
+    given = {row.record_id: row.group for row in rows if row.group}
+    who = patients.identify((row.record_id for row in rows), given=given, regex=regex)
+    if single:
+        problems.notes.append(who.sentence)
+    divided: dict[str, list[str]] = {}
+    for row in rows:
+        if row.split is not None and not row.group:
+            divided.setdefault(row.split, []).append(who.ids[row.record_id])
+    torn = patients.in_several(divided) if regex is None else {}
+    if torn:
+        problems.notes.append(patients.on_both_sides(divided))
+    return [
+        row
+        if row.group or who.ids[row.record_id] in torn or not who.tells(row.record_id)
+        else dataclasses.replace(row, group=who.ids[row.record_id])
+        for row in rows
+    ]
 
 
 def assign_splits(

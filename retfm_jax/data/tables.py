@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retfm_jax.data import cells, columns, csv_rows, encodings, spreadsheets
+from retfm_jax.data.image_files import refuse_special
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, errors, is_remote, reason
@@ -90,6 +91,7 @@ def read_text(path: PathLike, encoding: str | None = None) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
+    refuse_special(path)
     try:
         if not is_remote(path) and path.stat().st_size > _LARGEST_FILE:
             raise UserError(f"{path} is larger than {_LARGEST_FILE >> 30} GiB: divide it")

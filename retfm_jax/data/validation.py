@@ -10,6 +10,9 @@ were found and listed):
 | empty_report | the patient is kept for its labels; left out where nobody labelled it either |
 | duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
 | image_in_two_splits | the photograph is left out of training |
+| other_spelling | the one file that differs in letter case or form of Unicode is taken |
+| flat_image | an image of one value everywhere is kept, and named |
+| several_pages | the first page or frame is taken |
 | second_report | the first report stays |
 | unreadable_table | a table of a release is left out |
 | similar_id | ids that differ in letter case, zeros in front and the like stay two |
@@ -170,13 +173,16 @@ def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def prepare_image(data: bytes, name: str, short_side: int) -> bytes:
+def prepare_image(
+    data: bytes, name: str, short_side: int, remarks: list[tuple[str, str, str]] | None = None
+) -> bytes:
     """Decodes a photograph, to know that it can be, and makes it what is stored.
 
     Args:
       data: the encoded photograph.
       name: what a message calls it.
       short_side: a photograph whose short side is longer is shrunk to it; 0 keeps every size.
+      remarks: gets what is odd about a photograph that is kept: kind, what, remedy.
 
     Returns:
       `data` itself where it is a JPEG or PNG of that size already, else a JPEG.
@@ -190,6 +196,13 @@ def prepare_image(data: bytes, name: str, short_side: int) -> bytes:
         image = images.decode(data, name)
     except UserError as error:
         raise Unusable("broken_image", str(error)) from error
+    if remarks is not None:
+        if images.is_flat(image):
+            what = f"{name} shows one value everywhere ({', '.join(map(str, image[0, 0]))})"
+            remarks.append(("flat_image", what, "kept"))
+        if (pages := images.pages(data)) > 1:
+            what = f"{name} holds {pages} pages or frames"
+            remarks.append(("several_pages", what, "the first one is taken"))
     height, width = image.shape[:2]
     scale = short_side / min(height, width)
     if short_side and scale < 1:
@@ -214,11 +227,19 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
     def load(picture: Picture | None, what: str, remedy: str) -> bytes | None:
         if picture is None:
             return None
+        remarks: list[tuple[str, str, str]] = []
         try:
-            return prepare_image(picture.read(), picture.name, short_side)
+            data = picture.read()
+            if isinstance(picture, FilePicture) and (spelt := picture.spelt_otherwise()):
+                said = f"{picture.name!r} is not there, {spelt!r} is"
+                remarks.append(("other_spelling", said, f"{spelt!r} taken"))
+            prepared = prepare_image(data, picture.name, short_side, remarks)
         except Unusable as error:
             note(error.kind, f"{what}: {error}", remedy)
             return None
+        for kind, said, done in remarks:
+            note(kind, f"{what}: {said}", done)
+        return prepared
 
     if isinstance(row, ImageRow):
         image = load(row.image, "image", "image left out")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ class EmbeddedSplit:
       record_ids, patient_ids: of every record.
       reports: text of every record by language, "" where it has none.
       label_names: of the columns of the labels.
+      damaged: names of the images that cannot be decoded and count as missing.
     """
 
     views: Mapping[str, View]
@@ -99,6 +101,7 @@ class EmbeddedSplit:
     patient_ids: tuple[str, ...]
     reports: Mapping[str, tuple[str, ...]]
     label_names: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def main_view(self) -> str:
@@ -119,6 +122,7 @@ def embed_split(
     languages: Sequence[str] = LANGUAGES,
     batch_size: int = 64,
     progress: bool = True,
+    on_error: str = "skip",
 ) -> EmbeddedSplit:
     """Embeds every image and every report of a split.
 
@@ -130,9 +134,10 @@ def embed_split(
       languages: in which reports are embedded; one without any report is skipped.
       batch_size: records at a time.
       progress: shows a bar.
+      on_error: "refuse" ends at images that cannot be decoded.
 
     Raises:
-      UserError: there is no record, or the kinds are mixed.
+      UserError: there is no record, the kinds are mixed, or no image can be decoded.
     """
     if not len(records):
         raise UserError("the split holds no record; choose another --split")
@@ -170,7 +175,11 @@ def embed_split(
                 seen.setdefault(view, []).append(np.linalg.norm(rows, axis=-1) > 0)
             for language in languages:
                 reports[language] += [text[language] for text in texts]
+            refuse_unusable(damaged, on_error)
             bar.update(len(batch))
+    if not any(some.any() for some in itertools.chain(*seen.values())):
+        named = ", ".join(damaged[:_NAMED]) + ", ..." * (len(damaged) > _NAMED)
+        raise UserError(f"none of {len(records)} records has an image that can be decoded: {named}")
     if damaged:
         _log.warning(
             "%d images of the split cannot be decoded and count as missing: %s%s (`retfm data "
@@ -195,7 +204,18 @@ def embed_split(
         patient_ids=tuple(patient_ids),
         reports={language: tuple(texts) for language, texts in reports.items()},
         label_names=tuple(label_names),
+        damaged=tuple(damaged),
     )
+
+
+def refuse_unusable(names: Sequence[str], on_error: str) -> None:
+    """Raises a `UserError` that names unusable images where none may be left out."""
+    if names and on_error == "refuse":
+        raise UserError(
+            f"{len(names)} images cannot be used: {', '.join(names[:_NAMED])}"
+            + (", ..." if len(names) > _NAMED else "")
+            + "; nothing was written, as --on_error refuse asks"
+        )
 
 
 def _decodable(image: bytes, name: str, damaged: list[str]) -> bool:
@@ -218,12 +238,17 @@ def _images(model: ImageTextModel, batch: Sequence[ImageRecord], damaged: list[s
     except ImageError:
         # Only now is it worth while to decode each of them to find out which.
         good = [_decodable(record.image, record.record_id, damaged) for record in batch]
-    if not any(good):
-        raise UserError(f"none of {len(batch)} images in a row can be decoded: {damaged[-1]}, ...")
-    there = model.encode_images([r.image for r, fine in zip(batch, good, strict=True) if fine])
+    there = _encoded(model, [r.image for r, fine in zip(batch, good, strict=True) if fine])
     rows = np.zeros((len(batch), there.shape[1]), np.float32)
     rows[np.array(good)] = there
     return rows
+
+
+def _encoded(model: ImageTextModel, images: Sequence[Image]) -> Embedding:
+    """Embeddings of single images, of none as well."""
+    if images:
+        return model.encode_images(images)
+    return model.encode_images([np.zeros((8, 8, 3), np.uint8)])[:0]
 
 
 def _patients(
@@ -252,7 +277,7 @@ def _pairs(
     else:
         # A model of single images knows a patient by the mean of the eyes that there are.
         there = [image for eye in EYES for image in eyes[eye] if image is not None]
-        embedded = model.encode_images(there)
+        embedded = _encoded(model, there)
         place = np.concatenate([has[eye] for eye in EYES])
         both = np.zeros((len(place), embedded.shape[1]), np.float32)
         both[place] = embedded

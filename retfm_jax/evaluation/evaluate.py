@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,14 @@ from retfm_jax.data.text import check_tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
-from retfm_jax.evaluation.embeddings import EmbeddedSplit, ImageTextModel, Prompts, embed_split
+from retfm_jax.evaluation.class_files import AS_RELEASED, Reading, Said
+from retfm_jax.evaluation.embeddings import (
+    EmbeddedSplit,
+    ImageTextModel,
+    Prompts,
+    embed_split,
+    refuse_unusable,
+)
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
 from retfm_jax.evaluation.fine_tune import FineTuneConfig
 from retfm_jax.evaluation.grades import class_order
@@ -26,13 +34,17 @@ from retfm_jax.evaluation.retrieval import retrieve
 from retfm_jax.evaluation.supervised import Supervised
 from retfm_jax.evaluation.tasks import (
     PROMPT_STYLES,
+    counts_by,
     modality_of,
     open_task,
+    said_of,
     unknown_classes,
 )
 from retfm_jax.evaluation.zero_shot import check_classes, model_prompts, own_style, zero_shot
 from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.knowledge.labels import shared_labeler
+
+_log = logging.getLogger(__name__)
 
 #: Protocols that learn from cached embeddings of the training split.
 ON_EMBEDDINGS: dict[str, Callable[[Support], Predictor]] = {
@@ -72,6 +84,9 @@ class Options:
       test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
         they are. Fine-tuning augments its support by itself and scores images as they are.
       fine_tune: its recipe.
+      reading: how the files of a folder or release are read.
+      on_error: "skip" leaves out images that cannot be decoded and names them, "refuse" ends the
+        evaluation at them.
     """
 
     languages: tuple[str, ...] | None = None
@@ -84,6 +99,8 @@ class Options:
     fit_augmentations: int = 0
     test_augmentations: int = 0
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    reading: Reading = AS_RELEASED
+    on_error: str = "skip"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -123,6 +140,8 @@ def run(args: argparse.Namespace) -> None:
                 epochs=args.epochs,
                 batch_size=args.batch_size,
             ),
+            reading=Reading(args.patient_regex, args.follow_links),
+            on_error=args.on_error,
         ),
     )
 
@@ -186,28 +205,43 @@ def evaluate(
     out = as_path(out)
     evaluation: EvaluationConfig = model.config.evaluation
     options = _decided(options, model)
-    source = open_task(dataset, split, data_dir)
+    source = open_task(dataset, split, data_dir, options.reading)
+    how_read, by = said_of(source), counts_by(source)
+    notes = _say_how_read(how_read, options)
     requirements.check_records(source)
     learning = [name for name in protocols if name in SUPERVISED]
-    train = open_task(dataset, options.train_split, data_dir) if learning else None
+    train = None
+    if learning:
+        train = open_task(dataset, options.train_split, data_dir, options.reading)
+        notes += _say_how_read(said_of(train), options, notes)
     source, train, labels_from = _labelled(model, protocols, source, train)
     modality = modality_of(source)
     prompts = model_prompts(model, options.prompts, modality)
     order = class_order(source.label_names, getattr(source, "ordered", False))
     if order is not None and order.guessed:
         say(f"taken for grades, in this order: {order} ({order.known_from})")
-    results = Results(f"{source.name}, {source.split}", order=order)
+    results = Results(f"{source.name}, {source.split}", order=order, by=by)
     # What is missing is said before anything is embedded.
     if "zero_shot" in protocols:
         check_classes(source.label_names, unknown_classes(source.label_names))
     if "retrieval" in protocols:
         requirements.check_reports(source, options.languages)
     supervised = _prepared(model, train, source, prompts, options) if learning else None
+    if supervised is not None and supervised.unusable:
+        notes += _undecodable(supervised.unusable)
+        say(*_undecodable(supervised.unusable))
     numbers: dict[str, Any] = {}
     if {"zero_shot", "retrieval"} & set(protocols):
         results.split = embed_split(
-            model, source, source.label_names, options.languages, evaluation.batch_size
+            model,
+            source,
+            source.label_names,
+            options.languages,
+            evaluation.batch_size,
+            on_error=options.on_error,
         )
+        damaged = _undecodable(results.split.damaged)
+        notes += [note for note in damaged if note not in notes]
     if "zero_shot" in protocols:
         numbers["zero_shot"] = _zero_shot(model, results, prompts, options)
     if "retrieval" in protocols:
@@ -223,8 +257,11 @@ def evaluate(
             "modality": modality,
             "labels_from": labels_from,
             "class_order": None if order is None else order.to_json(),
+            "intervals_by": by,
+            **how_read.facts,
+            "notes": notes,
         },
-        "settings": _settings(options, _words(model, options.prompts), learning),
+        "settings": _settings(options, _words(model, options.prompts), learning, by),
         **numbers,
     }
     write_json(out, document)
@@ -265,6 +302,7 @@ def _prepared(
         options.languages[0],
         options.seed,
         model.config.evaluation.batch_size,
+        options.on_error,
     )
     for shots in options.shots:
         supervised.check(shots, options.folds)
@@ -276,13 +314,34 @@ def _words(model: Any, style: str) -> str:
     return "those of the training reports" if learned else "templates"
 
 
-def _settings(options: Options, words: str, learning: Sequence[str]) -> dict[str, Any]:
+def _say_how_read(said: Said, options: Options, already: Sequence[str] = ()) -> list[str]:
+    """Says what there is to say of how a source was read, and returns it.
+
+    Files that are named as images and hold none go into the log, too.
+    """
+    if said.broken:
+        refuse_unusable(said.broken, options.on_error)
+        _log.warning("left out, for they hold no image: %s", ", ".join(said.broken))
+    sentences = [sentence for sentence in said.sentences if sentence not in already]
+    if sentences:
+        say(*sentences)
+    return sentences
+
+
+def _undecodable(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    named = ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
+    return [f"{len(names)} images cannot be decoded and are left out: {named}"]
+
+
+def _settings(options: Options, words: str, learning: Sequence[str], by: str) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "languages": list(options.languages),
         "prompts": options.prompts,
         "prompt_words": words,
         "bootstrap_draws": options.draws,
-        "interval": "95%, percentiles of a bootstrap by patient; of proportions (accuracy, "
+        "interval": f"95%, percentiles of a bootstrap by {by}; of proportions (accuracy, "
         "sensitivity, specificity, recall at k) Clopper-Pearson; every number names its own",
         "seed": options.seed,
     }

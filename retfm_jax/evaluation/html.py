@@ -31,7 +31,8 @@ def page(results: Results, document: dict[str, Any]) -> str:
     method = document["model"]["method"]
     parts = [
         f'<p class="sub">{markup.text(method)} · {document["data"]["records"]} records · '
-        "95% intervals by patient</p>",
+        f"95% intervals by {results.by}</p>",
+        *(f'<p class="sub">{markup.text(note)}</p>' for note in document["data"].get("notes", ())),
     ]
     names = [section.title for section in results.sections]
     names += [f"retrieval, {LANGUAGE_NAMES[language]} reports" for language in results.retrievals]

@@ -72,6 +72,7 @@ class Results:
       sections: classification.
       retrievals: by language, over `split`.
       order: of the classes, where they are grades.
+      by: what intervals draw anew, "patient" or "image".
     """
 
     data: str
@@ -79,6 +80,7 @@ class Results:
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     split: EmbeddedSplit | None = None
     order: Order | None = None
+    by: str = "patient"
 
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -98,7 +100,7 @@ def console_tables(results: Results) -> list[Table]:
         # A console is narrow: intervals of many metrics stand on the page and in the JSON file.
         interval = len(columns) <= 2
         columns = columns[:5]
-        shown = ", 95% intervals by patient" if interval else ""
+        shown = f", 95% intervals by {results.by}" if interval else ""
         heads = [title.replace(" ", "\n") for _, title in columns]
         table = Table(f"{results.data}: overall{shown}", ["protocol", *heads])
         for section in results.sections:
@@ -108,7 +110,7 @@ def console_tables(results: Results) -> list[Table]:
             tables.append(_class_table(results))
     if results.retrievals:
         heads = [f"recall at {k}" for k in RECALL_AT]
-        title = f"{results.data}: retrieval, 95% intervals by patient"
+        title = f"{results.data}: retrieval, 95% intervals by {results.by}"
         table = Table(title, ["query", *heads])
         for language, retrieval in results.retrievals.items():
             for direction, recalls in retrieval.recalls.items():

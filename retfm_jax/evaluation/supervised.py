@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.sources import RecordSource, as_images
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import Prompts, check_finite, class_embeddings
+from retfm_jax.evaluation.embeddings import (
+    Prompts,
+    check_finite,
+    class_embeddings,
+    refuse_unusable,
+)
 from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, draw, embed_augmented
 from retfm_jax.evaluation.fine_tune import FineTuneConfig, FineTuning
 from retfm_jax.evaluation.predictions import Predictions, is_exclusive
@@ -26,6 +32,7 @@ class Images:
       source: of single images: the split itself or the eyes of its patients.
       rows: which of them are labelled.
       labels, patients: of these.
+      unusable: names of the labelled images that cannot be decoded; they are left out.
     """
 
     def __init__(self, source: RecordSource):
@@ -36,18 +43,30 @@ class Images:
         """
         self.source = as_images(source)
 
-        def look(row: int) -> tuple[np.ndarray, str, bytes]:
+        def look(row: int) -> tuple[np.ndarray, str, bytes, str]:
             record = self.source[row]
             digest = hashlib.sha256(record.image).digest()
-            return record.labels, record.patient_id, digest
+            unusable = ""
+            try:
+                decode(record.image, record.record_id, min_side=1)  # a JPEG at an eighth: fast
+            except ImageError:
+                unusable = record.record_id
+            return record.labels, record.patient_id, digest, unusable
 
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(look, range(len(self.source))))
-        self.rows = [row for row, (labels, *_) in enumerate(found) if (labels >= 0).any()]
-        if not self.rows:
+        labelled = [row for row, (labels, *_) in enumerate(found) if (labels >= 0).any()]
+        self.unusable = [found[row][3] for row in labelled if found[row][3]]
+        self.rows = [row for row in labelled if not found[row][3]]
+        if not labelled:
             raise UserError(
                 f"no image of {source.name}, split {source.split}, has labels of its own; "
                 "protocols that learn need labels per image (or per eye)"
+            )
+        if not self.rows:
+            raise UserError(
+                f"none of {len(labelled)} labelled images of {source.name}, split {source.split}, "
+                f"can be decoded: {', '.join(self.unusable[:8])}, ..."
             )
         self.labels = np.stack([found[row][0] for row in self.rows]).astype(np.int64)
         self.patients = tuple(found[row][1] for row in self.rows)
@@ -105,6 +124,7 @@ class Supervised:
     Attributes:
       test: the images that are predicted.
       dropped: training images that the test split holds too, by reason.
+      unusable: images of either split that cannot be decoded; they are left out.
     """
 
     def __init__(
@@ -116,6 +136,7 @@ class Supervised:
         language: str,
         seed: int,
         batch_size: int,
+        on_error: str = "skip",
     ):
         """Reads both splits and makes sure that they share nothing.
 
@@ -124,6 +145,7 @@ class Supervised:
           prompts, language: of the class texts that the adapters start from.
           seed: of support, augmentation and training.
           batch_size: records embedded at a time.
+          on_error: "refuse" ends at images that cannot be decoded.
 
         Raises:
           UserError: nothing is labelled, or nothing is left to learn from.
@@ -140,6 +162,8 @@ class Supervised:
         self._embedded: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
         self._tuning: FineTuning | None = None
         self._train, self.test = Images(train), Images(test)
+        self.unusable = [*self._train.unusable, *self.test.unusable]
+        refuse_unusable(self.unusable, on_error)
         self.dropped = self._train.without(self.test)
         if len(self._train.rows) < 2:
             raise UserError(

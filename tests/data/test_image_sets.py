@@ -175,7 +175,8 @@ def test_tables_of_a_collection_that_are_passed_over_are_said(tmp_path):
     (problem,) = problems_of(folder)
     assert (problem["kind"], Path(problem["file"]).name) == ("unreadable_table", "spanish.csv")
     assert "is not utf-8" in problem["what"]
-    (note,) = json.loads((folder / SUMMARY_FILE).read_text())["notes"]
+    note, of_patients = json.loads((folder / SUMMARY_FILE).read_text())["notes"]
+    assert "by image" in of_patients
     assert note.endswith("scores.csv is passed over: it has no column categories")
     write_csv(source / "two.csv", [{"Image": "ONE/a.jpg", "Category": "['normal']"}])
     with pytest.raises(UserError, match=r"two.csv has no column 'image' .*'Image'.*'Category'"):

@@ -62,7 +62,7 @@ def test_a_damaged_photograph_has_no_row(caplog):
     assert split.views["image"].seen.tolist() == [True, False, True]
     np.testing.assert_array_equal(split.views["image"].images[[0, 2]], wanted.views["image"].images)
     assert "i1" in caplog.text
-    with pytest.raises(UserError, match="none of 1 images in a row can be decoded: i1"):
+    with pytest.raises(UserError, match="none of 1 records has an image that can be decoded: i1"):
         embedded(ColourModel(), [broken])
 
 

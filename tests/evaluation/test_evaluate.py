@@ -109,7 +109,7 @@ def test_patients_of_the_test_split_are_not_learnt_from(monkeypatch, tmp_path):
     train, test = Patients(12, "train", seed=1), Patients(6, "test")
     train.append(test[0])
     monkeypatch.setattr(
-        evaluation, "open_task", lambda name, split, where: train if split == "train" else test
+        evaluation, "open_task", lambda name, split, *_: train if split == "train" else test
     )
     document = evaluate(
         ColourModel(patients=True),
