@@ -391,7 +391,10 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
 def _read(name_or_path: str) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
+        from retfm_jax.stored_paths import located
+
         values = read_json(path)
+        values = located(values, path.parent) if isinstance(values, Mapping) else values
     else:
         module = _import(path)
         if not hasattr(module, "get_config"):

@@ -79,7 +79,9 @@ def _reach_stores(path: str) -> None:
         os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", url)
         os.environ.setdefault("CLOUD_STORAGE_EMULATOR_ENDPOINT", url)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        # Nobody looks for an account or a project of this machine.
         os.environ.setdefault("NO_GCE_CHECK", "true")
+        os.environ.setdefault("GOOGLE_CLOUD_PROJECT", "emulator")
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f"{path}: object stores want `{extras.install('gcs')}`")
     import fsspec.config

@@ -35,6 +35,7 @@ from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
+from retfm_jax.stored_paths import located
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
 #: grey, RGB or RGBA).
@@ -385,10 +386,10 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    from retfm_jax.runtime.checkpoints import load_network
+    from retfm_jax.runtime.checkpoints import load_network, workdir_of
 
     params, stats, meta = load_network(path)
-    config = from_dict(meta["config"])
+    config = from_dict(located(meta["config"], workdir_of(path)))
     built = get_method_class(config.method)(config.model)
     said = meta.get("wording")
     wording = None if said is None else ReportWording.from_json(said, str(path))

@@ -38,7 +38,7 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
       UserError: it is not built, or in several configurations.
     """
     for folder in _places(name_or_folder, data_dir):
-        found = _versions(folder)
+        found = versions(folder)
         if not found:
             continue
         parents = {path.parent for path in found}
@@ -58,13 +58,13 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
 
 def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
     """Whether a dataset of that name is there, in any configuration and version."""
-    return any(_versions(folder) for folder in _places(name_or_folder, data_dir))
+    return any(versions(folder) for folder in _places(name_or_folder, data_dir))
 
 
 def below(data_dir: files.PathLike) -> list[files.Path]:
     """The folders of all datasets that are built in a data folder."""
     folder = files.as_path(data_dir)
-    return sorted(path for child in _folders(folder) for path in _versions(child))
+    return sorted(path for child in _folders(folder) for path in versions(child))
 
 
 def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
@@ -72,7 +72,7 @@ def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
     return [given] if files.is_remote(given) else [given, files.as_path(data_dir) / given]
 
 
-def _versions(folder: files.Path) -> list[files.Path]:
+def versions(folder: files.Path) -> list[files.Path]:
     """A dataset's folder itself, or the versions in it or in its configurations.
 
     What a build that was killed left has no version for a name.

@@ -561,6 +561,15 @@ def find_checkpoint(path: PathLike) -> Path:
     raise UserError(f"no checkpoint under {path}: give a workdir or a checkpoint folder")
 
 
+def workdir_of(path: PathLike) -> Path:
+    """The workdir of a workdir, its `checkpoints` folder, or one checkpoint in it."""
+    path = absolute(path)
+    for folder in (path, path.parent):
+        if folder.name == FOLDER:
+            return folder.parent
+    return path
+
+
 def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Reads only the network of a checkpoint, onto one device, whatever mesh wrote it.
 

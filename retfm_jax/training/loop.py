@@ -26,6 +26,7 @@ from retfm_jax.runtime.lock import Lock, hold
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
 from retfm_jax.runtime.signals import StopSignal
+from retfm_jax.stored_paths import portable
 from retfm_jax.training.log import Log, resume_point
 from retfm_jax.training.optimizers import (
     Partition,
@@ -226,7 +227,7 @@ def _run(
         state = TrainState.from_parts(restored.network, restored.training)
         step = restored.data["next_batch"]
 
-    meta = {"config": to_dict(config), "versions": _versions()}
+    meta = {"config": portable(to_dict(config), workdir), "versions": _versions()}
     if (wording := data.wording()) is not None:
         meta["wording"] = wording.to_json()
     if jax.process_index() == 0:

@@ -1,0 +1,114 @@
+"""The paths of a stored configuration: found again from any folder, and where a workdir was moved.
+
+A run stores what lies in its workdir as `{workdir}/...` and everything else by its absolute path.
+Version 0.1 stored relative paths as they were given; they are looked for where they may have been.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from retfm_jax import files
+from retfm_jax.console import say
+from retfm_jax.data import datasets
+
+_WORKDIR = "{workdir}"
+
+#: Entries that hold a path, or several.
+_PATHS = (
+    ("data", "vocabulary"),
+    ("data", "extend"),
+    ("init", "weights"),
+    ("init", "image"),
+    ("init", "text"),
+)
+#: Entries that hold a name, or a path where there is such a file or folder.
+_NAMES_OR_PATHS = (
+    ("data", "dataset"),
+    ("data", "expert", "dataset"),
+    ("data", "text", "tokenizer"),
+)
+
+
+def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
+    """The configuration as it is stored in a workdir.
+
+    Args:
+      values: see `config.to_dict`; relative paths are relative to the working folder.
+      workdir: of the run.
+    """
+
+    def store(text: str, where: tuple[str, ...]) -> str:
+        if where in _NAMES_OR_PATHS and not _is_there(files.as_path(text), where):
+            return text
+        path, root = _absolute(text), _absolute(workdir)
+        inside = path.is_relative_to(root)
+        return f"{_WORKDIR}/{path.relative_to(root).as_posix()}" if inside else str(path)
+
+    return _mapped(values, store)
+
+
+def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
+    """The configuration that a workdir holds, with paths that are valid here and now."""
+    root = _absolute(workdir)
+
+    def find(text: str, where: tuple[str, ...]) -> str:
+        if text == _WORKDIR or text.startswith(f"{_WORKDIR}/"):
+            return str(root / text[len(_WORKDIR) + 1 :])
+        path = files.as_path(text)
+        if files.is_remote(path) or path.is_absolute():
+            return text
+
+        def holds(place: files.Path) -> bool:
+            if where == ("data", "data_dir"):
+                return datasets.is_built(values["data"].get("dataset", ""), place)
+            return _is_there(place, where)
+
+        for place in _places_of_old(path, root):
+            if holds(place):
+                if place != path:
+                    say(f"config.{'.'.join(where)} {text!r} is taken to be {place}")
+                return str(place)
+        return text
+
+    return _mapped(values, find)
+
+
+def _places_of_old(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
+    """Where a path of version 0.1 may lead: it was relative to the folder that a run began in."""
+    yield path
+    for folder in (workdir, *workdir.parents):
+        yield folder / path
+    # The workdir has another name now: "quickstart/datasets" is its folder "datasets".
+    for skipped in range(1, len(path.parts)):
+        yield workdir.joinpath(*path.parts[skipped:])
+
+
+def _is_there(path: files.Path, where: tuple[str, ...]) -> bool:
+    if where[-1] == "dataset":
+        return bool(datasets.versions(path))
+    return path.exists()
+
+
+def _absolute(path: files.PathLike) -> files.Path:
+    path = files.as_path(path)
+    return path if files.is_remote(path) else files.as_path(os.path.abspath(path))
+
+
+def _mapped(
+    values: Mapping[str, Any], change: Callable[[str, tuple[str, ...]], str]
+) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(values))
+    for where in (("data", "data_dir"), *_PATHS, *_NAMES_OR_PATHS):
+        section = changed
+        for name in where[:-1]:
+            section = section.get(name) if isinstance(section, dict) else None
+        value = section.get(where[-1]) if isinstance(section, dict) else None
+        if isinstance(value, str):
+            section[where[-1]] = change(value, where)
+        elif isinstance(value, list):
+            section[where[-1]] = [
+                change(item, where) if isinstance(item, str) else item for item in value
+            ]
+    return changed
