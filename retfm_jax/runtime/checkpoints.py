@@ -424,12 +424,21 @@ def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     )
     # Named handlers: without them the shapes of a stored item cannot be asked for.
     handlers = {
-        "network": ocp.StandardCheckpointHandler(),
-        "training": ocp.StandardCheckpointHandler(),
+        "network": _arrays(folder),
+        "training": _arrays(folder),
         "data": ocp.JsonCheckpointHandler(),
         "meta": ocp.JsonCheckpointHandler(),
     }
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _arrays(folder: Path) -> ocp.StandardCheckpointHandler:
+    """Writes arrays: all of them into few files on a disk, each into objects of its own in a store.
+
+    The database of the few files is rewritten with every part that arrives, which a store would
+    have to check against the writes of others.
+    """
+    return ocp.StandardCheckpointHandler(use_ocdbt=not is_remote(folder))
 
 
 def _empty(folder: Path) -> None:
@@ -624,7 +633,8 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
         meta=ocp.args.JsonSave({**meta, "network_only": True, "checksums": [checksum(network)]}),
     )
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        items = {"network": _arrays(path), "meta": ocp.JsonCheckpointHandler()}
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items)) as writer:
             writer.save(path, args=args, force=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error

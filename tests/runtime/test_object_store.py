@@ -58,7 +58,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(bucket, capsys):
         relative = path.relative_to(folder / "2").as_posix()
         if relative != "commit_success.txt":
             (folder / "3" / relative).write_bytes(path.read_bytes())
-        if relative.startswith("network/d/"):
+        if relative.startswith("network/params"):
             path.write_bytes(path.read_bytes()[:-7])
     assert find_checkpoint(bucket) == folder / "2"
     assert _restored_step(bucket) == 1
