@@ -269,7 +269,9 @@ def _interop(verbs) -> None:
     bring = _verb(
         verbs, "import", "retfm_jax.commands:import_weights", "read published PyTorch weights"
     )
-    bring.add_argument("weights", help=".pt, .pth or .safetensors file")
+    bring.add_argument(
+        "weights", help=".pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder"
+    )
     bring.add_argument("--method", required=True, help="retclip, vilref or keepfit")
     bring.add_argument("--workdir", required=True, help="new folder to write")
     _number(bring, "--text_num_heads", _POSITIVE, help="where heads are not 64 wide")
