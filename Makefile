@@ -1,7 +1,7 @@
 # Two commands: `make quickstart` and `make test`. Both need Python >= 3.11 and nothing else: the
 # first of these that is new enough, or the one that `make PYTHON=...` names.
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
-	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	echo $$name && break; done)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
