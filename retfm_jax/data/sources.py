@@ -2,6 +2,7 @@
 
 import abc
 import bisect
+import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -281,8 +282,15 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
     """The images that have a category, none of them banned. Reads every record once.
 
     Raises:
-      UserError: nothing is left.
+      UserError: nothing is left, or there is no such category: it would be banned in vain.
     """
+    for name in banned:
+        if name not in source.label_names:
+            near = difflib.get_close_matches(name, source.label_names, n=1)
+            raise UserError(
+                f"config.data.banned_categories: {source.name} has no category {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
 
     def keeps(index: int) -> bool:
         names = categories(source[index], source.label_names)

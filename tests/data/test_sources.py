@@ -148,6 +148,12 @@ def test_banned_categories_leave_the_training(data_dir):
     assert np.all([record.categories for record in kept])
 
 
+def test_a_category_that_is_banned_in_vain_is_named(data_dir):
+    source = open_dataset("captions", "train", str(data_dir))
+    with pytest.raises(UserError, match=r"banned_categories: .* 'druzen'; did you mean 'drusen'"):
+        with_category(source, banned=["druzen"])
+
+
 def test_balanced_sets_take_turns(tmp_path, make_dataset, make_jpeg):
     sizes = {"ONE": 5, "TWO": 2, "THREE": 1}
     examples = [
