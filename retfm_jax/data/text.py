@@ -140,7 +140,7 @@ def check_tokenizer(config: TextConfig, network: Any) -> None:
 def _check_fit(config: TextConfig, words: int, network: Any) -> None:
     if words > network.vocab_size:
         raise UserError(
-            f"the tokenizer {config.tokenizer} (config.data.text.tokenizer) has {words} tokens, the "
+            f"tokenizer {config.tokenizer} (config.data.text.tokenizer) has {words} tokens, the "
             f"network's table (config.model.text.vocab_size) {network.vocab_size}: it is another "
             "tokenizer than the network was made for"
         )
