@@ -108,10 +108,13 @@ def test_grey_is_three_equal_channels_and_transparent_is_black(model, pixels):
     expected = model.encode_images([np.repeat(grey[..., None], 3, axis=2)])
     for form in (grey, grey[..., None], grey / 255, Image.fromarray(grey)):
         np.testing.assert_array_equal(model.encode_images(form), expected)
-    clear = np.dstack([pixels, np.zeros(pixels.shape[:2], np.uint8)])
-    np.testing.assert_array_equal(
-        model.encode_images(clear), model.encode_images(np.zeros_like(pixels))
-    )
+    alpha = np.full(pixels.shape[:2], 255, np.uint8)
+    alpha[:, :9] = 0
+    black = pixels.copy()
+    black[:, :9] = 0
+    clear = np.dstack([pixels, alpha])
+    for form in (clear, clear / 255, Image.fromarray(clear), png(clear)):
+        np.testing.assert_array_equal(model.encode_images(form), model.encode_images(black))
 
 
 def test_a_photograph_that_lies_on_its_side_is_turned_as_its_file_is(model, tmp_path, pixels):

@@ -16,7 +16,7 @@ def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
     Args:
       array: (height, width) or (height, width, channels) with 1 (grey), 3 (RGB) or 4 channels
-        (RGBA); uint8, or float from 0 to 1. What is transparent becomes black, as around a fundus.
+        (RGBA, see `decode`); uint8, or float from 0 to 1.
       name: for messages.
 
     Raises:
@@ -41,8 +41,8 @@ def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
     if pixels.shape[2] == 4:
-        share = pixels[..., 3:].astype(np.float32) / 255
-        return np.rint(pixels[..., :3] * share).astype(np.uint8)
+        # Transparency is a matter of `decode`.
+        return pil_to_rgb(Image.fromarray(pixels), name)
     return pixels
 
 
