@@ -60,6 +60,10 @@ class _NotFinite(ValueError):
     """The arrays are those that were written, and of no use."""
 
 
+class _Defect(Exception):
+    """Our own code failed with what a whole checkpoint says; the checkpoint is not to blame."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Restored:
     """What a checkpoint held.
@@ -252,6 +256,8 @@ class Checkpoints:
                 restored = self._read(step, network, training, check, former)
             except UserError:
                 raise
+            except _Defect as defect:
+                raise defect.__cause__ from None
             except Exception as error:  # tensorstore raises bare ones, too
                 problem, reason = _problem(error), _reason(error)
             # What one process cannot use, none uses.
@@ -290,10 +296,18 @@ class Checkpoints:
         data = self._item(step, "data", ocp.args.JsonRestore())
         if data["next_batch"] != step:
             raise ValueError(f"its position in the data is {data['next_batch']!r}")
-        # Checkpoints of version 0.1 have no seal.
-        if meta.pop("seal", None) not in (None, _seal(data, meta)):
+        seal = meta.pop("seal", None)
+        if seal not in (None, _seal(data, meta)):
             raise ValueError("its description is not the one that was written")
-        check(data, meta)
+        try:
+            check(data, meta)
+        except UserError:
+            raise
+        except Exception as error:
+            # Checkpoints of version 0.1 have no seal: what stands in theirs may be anything.
+            if seal is None:
+                raise
+            raise _Defect from error
         stored = self._manager.item_metadata(step)
         parts = []
         for name, wanted, names in (

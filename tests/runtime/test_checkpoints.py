@@ -299,6 +299,13 @@ def test_containers_may_change_where_the_arrays_are_the_same(tmp_path, two):
     )
 
 
+def test_a_check_that_fails_itself_is_no_damage(tmp_path, two):
+    _save(tmp_path, two)
+    with pytest.raises(AttributeError):
+        _restore(tmp_path, two, check=lambda data, meta: data.missing)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+
+
 def test_checkpoints_of_version_0_1_have_no_seal(tmp_path, two):
     _save(tmp_path, two)
     file = tmp_path / "checkpoints" / "2" / "meta" / "metadata"

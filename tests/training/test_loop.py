@@ -21,7 +21,7 @@ from retfm_jax.config import ProfileConfig
 from retfm_jax.errors import UserError
 from retfm_jax.runtime import flops, mesh
 from retfm_jax.runtime.checkpoints import load_network
-from retfm_jax.training import loop
+from retfm_jax.training import log, loop
 
 
 def _lines_of(text):
@@ -147,16 +147,27 @@ def test_a_state_behind_a_bad_loss_is_never_saved(tmp_path):
     assert os.listdir(tmp_path / "checkpoints") == []
 
 
-def test_parameters_that_make_no_finite_loss_are_set_aside_and_the_advice_works(tmp_path):
-    """Numbers whose norm still is one, but whose products are none: only the next loss tells."""
-    with pytest.raises(UserError) as raised:
-        toy_run(tmp_path, toy_config(20, every=1, learning_rate=1e18))
+def test_an_update_beyond_all_numbers_is_not_saved(tmp_path):
+    """The loss of its step was computed before it."""
+    with pytest.raises(UserError, match=r"step 1: its update left params/.* not finite"):
+        toy_run(tmp_path, toy_config(20, every=1, learning_rate=1e30))
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_parameters_that_make_no_finite_loss_are_set_aside_and_the_advice_works(
+    tmp_path, monkeypatch
+):
+    """As if the numbers themselves had looked well: then only the next loss tells."""
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "not_finite", lambda *_, **__: [])
+        with pytest.raises(UserError) as raised:
+            toy_run(tmp_path, toy_config(20, every=1, learning_rate=1e30))
     message = str(raised.value)
-    assert message.startswith("step 2: the ")
-    assert f"kept in {tmp_path / 'checkpoints' / 'nonfinite-1'}" in message
-    assert "there is no checkpoint yet" in message
-    toy_run(tmp_path, toy_config(3, every=1))
-    assert {"1", "2", "3", "nonfinite-1"} == set(os.listdir(tmp_path / "checkpoints"))
+    assert message.startswith("step 3: the loss is nan")
+    assert f"kept in {tmp_path / 'checkpoints' / 'nonfinite-2'}" in message
+    toy_run(tmp_path, toy_config(3, every=1))  # what is left of them is seen when it is read
+    names = {"1", "2", "3", "nonfinite-1", "nonfinite-2"}
+    assert names == set(os.listdir(tmp_path / "checkpoints"))
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
 
 
