@@ -166,6 +166,7 @@ def _bundled() -> Vocabulary:
 
 def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
     entries: dict[str, Condition] = {}
+    files: dict[str, str] = {}
     for file in (path, *extensions):
         seen: set[str] = set()
         for number, raw in enumerate(_read(file), 1):
@@ -175,8 +176,8 @@ def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
             seen.add(condition_id)
             condition = _parse(raw, entries.get(condition_id), f"{file}: entry {condition_id!r}")
             entries[condition_id] = condition
-    source = ", ".join(str(file) for file in (path, *extensions))
-    _check(entries, source)
+            files[condition_id] = str(file)
+    _check(entries, files)
     return Vocabulary(entries)
 
 
@@ -296,11 +297,15 @@ def _grammar() -> frozenset[str]:
     return frozenset(map(fold, words))
 
 
-def _check(entries: Mapping[str, Condition], source: str) -> None:
-    """Refuses unknown references, cycles and terms of two conditions."""
+def _check(entries: Mapping[str, Condition], files: Mapping[str, str]) -> None:
+    """Refuses unknown references, cycles and terms of two conditions.
+
+    Args:
+      files: the file that each entry was read from last.
+    """
     owners: dict[str, str] = {}
     for condition in entries.values():
-        where = f"{source}: entry {condition.id!r}"
+        where = f"{files[condition.id]}: entry {condition.id!r}"
         references = {
             "parent": (condition.parent,),
             "sign_of": condition.sign_of,
@@ -330,6 +335,6 @@ def _check(entries: Mapping[str, Condition], source: str) -> None:
             chain.append(parent)
             if parent in chain[:-1]:
                 raise UserError(
-                    f"{source}: entry {condition.id!r}: its parents form a cycle: "
+                    f"{files[condition.id]}: entry {condition.id!r}: its parents form a cycle: "
                     + " -> ".join(chain)
                 )

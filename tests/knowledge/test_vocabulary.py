@@ -151,3 +151,11 @@ def test_a_wrong_entry_is_named(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*absent\.yaml"):
         load_vocabulary(tmp_path / "absent.yaml")
+
+
+def test_an_extension_s_fault_is_not_laid_on_another_file(tmp_path):
+    path = write(tmp_path, entry("blot", "-", "斑"))
+    with pytest.raises(UserError) as refusal:
+        load_vocabulary(extend=path)
+    assert str(refusal.value).startswith(f"{path}: entry 'blot'")
+    assert "conditions.yaml" not in str(refusal.value)
