@@ -16,7 +16,7 @@ from retfm_jax.data import images
 from retfm_jax.data.contact_sheet import write_contact_sheet
 from retfm_jax.data.patients import BY_IMAGE
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
-from retfm_jax.data.sources import RecordSource, open_dataset
+from retfm_jax.data.sources import DamagedRecord, RecordSource, open_dataset
 from retfm_jax.data.splits import SPLITS
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
@@ -99,8 +99,9 @@ def check_dataset(
     numbers, facts = {}, {}
     for name in wanted:
         source = open_dataset(name_or_folder, name, data_dir)
-        facts[name] = _facts(source)
+        facts[name], damaged = _facts(source)
         numbers[name] = _count(source, facts[name], tokenizer, limit)
+        numbers[name]["unreadable"] = {"count": len(damaged), "first": damaged[:_NAMED]}
         write_contact_sheet(source, as_path(out))
     across = _across(facts)
     report = {
@@ -130,12 +131,25 @@ def _splits(name_or_folder: str, data_dir: str) -> list[str]:
     return found
 
 
-def _facts(source: RecordSource) -> list[_Facts]:
-    def look(index: int) -> _Facts:
-        return _look(source[index])
+def _facts(source: RecordSource) -> tuple[list[_Facts], list[str]]:
+    """What every record shows, and what is said of those that cannot be read.
 
-    with in_threads(look, range(len(source)), threads=cores(), ahead=64) as facts:
-        return list(facts)
+    Raises:
+      DamagedRecord: no record can be read.
+    """
+
+    def look(index: int) -> _Facts | DamagedRecord:
+        try:
+            return _look(source[index])
+        except DamagedRecord as error:
+            return error
+
+    with in_threads(look, range(len(source)), threads=cores(), ahead=64) as looked:
+        found = list(looked)
+    damaged = [each for each in found if isinstance(each, DamagedRecord)]
+    if found and len(damaged) == len(found):
+        raise damaged[0]
+    return [each for each in found if isinstance(each, _Facts)], [str(each) for each in damaged]
 
 
 def _look(record: PatientRecord | ImageRecord) -> _Facts:
@@ -282,6 +296,7 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
     faults = []
     for split, counted in numbers.items():
         found = {
+            "records that cannot be read": counted["unreadable"]["count"],
             "undecodable photographs": counted["undecodable"]["count"],
             "records without a photograph": len(counted["without_photograph"]),
             "record ids that stand twice": len(counted["repeated_ids"]),
@@ -290,6 +305,7 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
             ),
         }
         faults += [f"{split}: {count} {what}" for what, count in found.items() if count]
+        faults += counted["unreadable"]["first"][:1]
     for what, found in across.items():
         if found["count"]:
             faults.append(f"{found['count']} {what} in more than one split")

@@ -1,5 +1,6 @@
 """Records of a split with their texts and labels, as one picture and as one HTML page."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from retfm_jax import markup
 from retfm_jax.data import images
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
-from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.sources import DamagedRecord, RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.figures import new_figure, plain_style, save, words, wrapped
 from retfm_jax.files import Path, atomic_write
@@ -27,7 +28,12 @@ def write_contact_sheet(source: RecordSource, folder: Path) -> None:
     if not len(source):
         raise UserError(f"{source.name}, split {source.split}, holds no record")
     rows = np.unique(np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int))
-    records = [source[int(row)] for row in rows]
+    records = []
+    for row in rows:
+        with contextlib.suppress(DamagedRecord):  # those are counted and named elsewhere
+            records.append(source[int(row)])
+    if not records:
+        return
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in source.split)
     layout = "; right eye, left eye" if source.kind == "patient" else ""
     title = f"{source.name}, {source.split}: {len(rows)} of {len(source)} records{layout}"

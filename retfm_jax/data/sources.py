@@ -105,9 +105,9 @@ class _TfdsSource(RecordSource):
 
     def __getitem__(self, index: int) -> Record:
         index = int(index)
-        if self._opened is None:
-            self._opened = self._open()
         try:
+            if self._opened is None:
+                self._opened = self._open()
             return parse_record(self._opened[index], len(self.label_names))
         except Exception as error:  # the reader is C++: damage is a bare RuntimeError
             shard = self._files[bisect.bisect_right(self._ends, index)]
