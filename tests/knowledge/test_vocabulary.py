@@ -158,4 +158,4 @@ def test_an_extension_s_fault_is_not_laid_on_another_file(tmp_path):
     with pytest.raises(UserError) as refusal:
         load_vocabulary(extend=path)
     assert str(refusal.value).startswith(f"{path}: entry 'blot'")
-    assert "conditions.yaml" not in str(refusal.value)
+    assert str(refusal.value).count(".yaml") == 1
