@@ -34,6 +34,9 @@ def page(results: Results, document: dict[str, Any]) -> str:
         f"95% intervals by {results.by}</p>",
         *(f'<p class="sub">{markup.text(note)}</p>' for note in document["data"].get("notes", ())),
     ]
+    labels_from = document["data"].get("labels_from")
+    if labels_from not in (None, "the dataset"):
+        parts.append(f'<p class="note">Labels are of {markup.text(labels_from)}.</p>')
     names = [section.title for section in results.sections]
     names += [f"retrieval, {LANGUAGE_NAMES[language]} reports" for language in results.retrievals]
     if len(names) > 1:

@@ -198,6 +198,7 @@ def test_labels_come_from_the_reports_where_there_are_none(tmp_path, monkeypatch
     )
     assert "labels are read from the reports by the labeler" in capsys.readouterr().out
     assert document["data"]["labels_from"] == "the reports, read by the labeler"
+    assert "Labels are of the reports, read by the labeler." in (tmp_path / "o.html").read_text()
     levels = document["zero_shot"]["en"]["levels"]
     assert levels["patient"]["counts"]["positives"] == {"normal": 3, "drusen": 3, "cataract": 3}
     assert levels["eye"]["overall"]["aca"]["value"] == 1.0
