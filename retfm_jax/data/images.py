@@ -168,14 +168,16 @@ def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
             count = int((~np.isfinite(values)).sum())
             raise ImageError(f"{count} pixels are infinite or not a number; save it with 8 bits")
         low, high = float(values.min()), float(values.max())
-        if low >= -_ROUNDING and high <= 1 + _ROUNDING:
+        if low < -_ROUNDING:
+            raise ImageError(f"it has negative values ({low:g}); save it with 8 bits")
+        if high <= 1 + _ROUNDING:
             return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-        if (low >= 0 and high < 16) or high >= 2**32:
+        if high < 16 or high >= 2**32:
             raise ImageError(
                 f"its values go from {low:g} to {high:g}, neither 0 to 1 nor a camera's; save it "
                 "with 8 bits"
             )
-        values = np.rint(values).astype(np.int64)
+        values = np.rint(values.clip(0)).astype(np.int64)
     if values.min() < 0:
         raise ImageError(f"it has negative values ({values.min()}); save it with 8 bits")
     needed = int(values.max()).bit_length()

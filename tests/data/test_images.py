@@ -10,6 +10,7 @@ from golden_files import golden_path
 from PIL import Image
 
 from retfm_jax.config import CLIP_MEAN, CLIP_STD, AugmentConfig, ImageConfig
+from retfm_jax.data import images
 from retfm_jax.data.images import ImageError, decode, fit, resize_pad, squash, training_image
 
 
@@ -161,3 +162,155 @@ def test_affine_turns_about_the_centre():
     centre = np.argwhere(turned[..., 0] > 128).mean(0)
     np.testing.assert_allclose(centre, 32, atol=0.3)
     assert not np.array_equal(turned, image)
+
+
+RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float64).reshape(64, 64)
+
+
+def tiff(values: np.ndarray, **options) -> bytes:
+    return encoded(Image.fromarray(values), "TIFF", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("16 bits", tiff((RAMP * 65535).astype(np.uint16))),
+        ("14 bits in 16", tiff((RAMP * 16383).astype(np.uint16))),
+        ("12 bits in 16", tiff((RAMP * 4095).astype(np.uint16))),
+        ("12 bits in a 16-bit PNG", encoded(Image.fromarray((RAMP * 4095).astype("u2")), "PNG")),
+        ("10 bits in 16", tiff((RAMP * 1023).astype(np.uint16))),
+        ("8 bits in 16", tiff((RAMP * 255).astype(np.uint16))),
+        ("16 bits in 32", tiff((RAMP * 65535).astype(np.int32))),
+        ("31 bits", tiff((RAMP * (2**31 - 1)).astype(np.int32))),
+        ("float 0..1", tiff(RAMP.astype(np.float32))),
+        ("float 0..255", tiff((RAMP * 255).astype(np.float32))),
+        ("float 0..65535", tiff((RAMP * 65535).astype(np.float32))),
+    ],
+)
+def test_every_depth_shows_the_same_picture(name, data):
+    decoded = decode(data, name)
+    np.testing.assert_allclose(decoded[..., 0], RAMP * 255, atol=1.1)
+    assert (decoded == decoded[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.where(RAMP < 0.5, np.nan, RAMP), "2048 pixels are infinite or not a number"),
+        (np.where(RAMP < 0.5, np.inf, RAMP), "infinite"),
+        (RAMP * 4, "from 0 to 4, neither 0 to 1 nor"),
+        (RAMP - 0.5, "negative values"),
+        (RAMP * 1e12, "neither 0 to 1 nor"),
+        (-(RAMP * 100).astype(np.int32), "negative values"),
+    ],
+)
+def test_values_that_mean_no_brightness_are_refused(values, message):
+    values = values if values.dtype == np.int32 else values.astype(np.float32)
+    with pytest.raises(ImageError, match=message) as error:
+        decode(tiff(values), "p1.tif")
+    assert "p1.tif" in str(error.value)
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    import cv2
+
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return cv2.imencode(".png", pixels[..., order])[1].tobytes()
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_deep_colour(bits, alpha):
+    top = 2**bits - 1
+    pixels = np.stack([RAMP, RAMP[::-1], RAMP.T] + [np.ones_like(RAMP)] * alpha, -1)
+    values = np.rint(pixels * top).astype(np.uint16)
+    if alpha:
+        values[..., 3] = 65535
+    decoded = decode(deep_png(values), "x")
+    np.testing.assert_allclose(decoded, pixels[..., :3] * 255, atol=1.1)
+
+
+def transparent(mode: str) -> Image.Image:
+    """White where it is transparent: the left half."""
+    image = smooth(16, 16).convert("RGBA")
+    pixels = np.array(image)
+    pixels[:, :8] = (255, 255, 255, 0)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        return image.quantize(64)
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "TIFF")]
+)
+def test_what_is_transparent_lies_on_black(mode, kind):
+    decoded = decode(encoded(transparent(mode), kind), "x")
+    assert decoded[:, :8].max() <= 1
+    assert decoded[:, 8:].max() > 100
+
+
+def test_transparency_that_hides_everything_is_none():
+    image = smooth(16, 16)
+    image.putalpha(0)
+    np.testing.assert_array_equal(decode(encoded(image, "PNG"), "x"), np.asarray(smooth(16, 16)))
+
+
+def test_other_modes_are_read():
+    grey = Image.fromarray((RAMP * 255).astype(np.uint8))
+    assert set(np.unique(decode(encoded(grey.convert("1"), "PNG"), "x"))) == {0, 255}
+    assert set(np.unique(decode(encoded(grey.convert("1"), "TIFF"), "x"))) == {0, 255}
+    cmyk = decode(encoded(smooth(32, 32).convert("CMYK"), "JPEG", quality=98), "x")
+    np.testing.assert_allclose(cmyk, np.asarray(smooth(32, 32)), atol=12)
+    np.testing.assert_array_equal(decode(encoded(grey, "PPM"), "x")[..., 0], np.asarray(grey))
+
+
+def test_the_orientation_of_a_deep_image_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = (RAMP[:32] * 65535).astype(np.uint16)
+    turned = decode(encoded(Image.fromarray(values), "PNG", exif=exif), "x")
+    np.testing.assert_array_equal(turned[..., 0], np.rot90(values >> 8, -1))
+
+
+def test_pages_are_counted_and_the_first_is_taken():
+    first, second = smooth(16, 16), smooth(16, 24)
+    data = encoded(first, "TIFF", save_all=True, append_images=[second, second])
+    assert images.pages(data) == 3
+    np.testing.assert_array_equal(decode(data, "x"), np.asarray(first))
+    assert images.pages(encoded(first)) == images.pages(b"text") == 1
+
+
+def test_one_value_everywhere_is_seen():
+    assert images.is_flat(np.full((9, 9, 3), 7, np.uint8))
+    nearly = np.full((99, 99, 3), 7, np.uint8)
+    nearly[50, 51, 2] = 8
+    assert not images.is_flat(nearly)
+
+
+def two_headed(side: int) -> bytes:
+    """A JPEG of side x side pixels in which a careless reader finds a frame header of 32 x 32."""
+    whole = encoded(Image.new("L", (side, side), 128), quality=5)
+    payload = bytearray(0xFFF0 - 2)
+    fake = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 32, 32, 1) + bytes(9)
+    place = 4 + 0xEFFF - 2 - 6
+    payload[place : place + len(fake)] = fake
+    # FF FF EF: a fill byte and APP15 to the standard, a segment FF of length EFFF to the careless.
+    return b"\xff\xd8" + b"\xff\xff\xef\xff\xf0" + bytes(payload) + whole[2:]
+
+
+def test_the_size_is_that_of_the_decoder():
+    assert decode(two_headed(64), "x").shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="10000 x 10000 pixels"):
+        decode(two_headed(10_000), "x")
+
+
+def test_no_error_of_opencv_escapes(monkeypatch):
+    import cv2
+
+    def fails(*_):
+        raise cv2.error("too large")
+
+    monkeypatch.setattr(cv2, "imdecode", fails)
+    data = encoded(smooth(20, 30))
+    assert decode(data, "x").shape == (20, 30, 3)
