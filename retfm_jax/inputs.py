@@ -160,9 +160,10 @@ def as_classes(
         raise UserError(f"prompts exist in {' and '.join(LANGUAGES)}, not in {language!r}")
     vocabulary = vocabulary or load_vocabulary()
     if isinstance(classes, str):
+        beside = "drusen" if classes == "normal" else "normal"
         raise UserError(
             f"zero-shot compares classes with each other: give at least two, "
-            f'["normal", "{printable(classes)}"], not one string'
+            f'["{beside}", "{printable(classes)}"], not one string'
         )
     if isinstance(classes, Mapping):
         given = dict(classes)
