@@ -5,14 +5,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from retfm_jax.knowledge.laterality import IN_NAMES
+
 #: What people call the columns of a manifest, beside spellings and plurals of their own names.
 OTHER_NAMES: Mapping[str, Sequence[str]] = {
     "patient_id": ("patient", "pid", "subject", "subject id", "patient no", "patient number",
                    "患者", "患者id", "患者编号", "患者号", "病人", "病人id", "病人编号", "病人号",
                    "病历号"),
-    "left": ("l", "os", "oculus sinister", "左", "左眼", "左图", "左眼图像", "左眼图片", "左眼照片",
+    "left": (*IN_NAMES["left"], "左图", "左眼图像", "左眼图片", "左眼照片",
              "左眼眼底", "左眼眼底图", "左眼文件"),
-    "right": ("r", "od", "oculus dexter", "右", "右眼", "右图", "右眼图像", "右眼图片", "右眼照片",
+    "right": (*IN_NAMES["right"], "右图", "右眼图像", "右眼图片", "右眼照片",
               "右眼眼底", "右眼眼底图", "右眼文件"),
     "image": ("img", "picture", "photo", "photograph", "fundus", "file", "filename", "path", "图像",
               "图片", "照片", "图像路径", "文件", "文件名", "路径"),

@@ -25,6 +25,7 @@ from retfm_jax.data import cells, tables
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import IN_FILE_NAMES
 
 #: What is said where nobody knows.
 BY_IMAGE = (
@@ -38,17 +39,16 @@ _MOST_PHOTOGRAPHS = 8
 _REPEATED = 0.05
 _NAMED = 5
 
-_SIDES = r"left|right|od|os|og|左眼?|右眼?"
 _EYE = re.compile(
-    rf"(?P<base>.*(?:[0-9]|[^\W_][ _.-]))[ _.-]*(?P<side>{_SIDES})"
+    rf"(?P<base>.*(?:[0-9]|[^\W_][ _.-]))[ _.-]*(?P<side>{IN_FILE_NAMES})"
     r"(?:[ _-]?eye)?(?:[ _.(-].*|[0-9]{1,2})?"
 )
-_EYE_FIRST = re.compile(rf"(?P<side>{_SIDES})(?:[ _-]?eye)?[ _.-]+(?P<base>.*[0-9].*)")
+_EYE_FIRST = re.compile(rf"(?P<side>{IN_FILE_NAMES})(?:[ _-]?eye)?[ _.-]+(?P<base>.*[0-9].*)")
 #: One letter is an eye only where the other one is there, too.
 _LETTER = re.compile(r"(?P<base>.*[0-9].*?)[ _.-]*(?P<side>[lr])(?:[0-9]{0,2}|[ _.-].*)")
 _LETTER_FIRST = re.compile(r"(?P<side>[lr])[ _.-]+(?P<base>.*[0-9].*)")
 _SCAN = re.compile(r"(?:cnv|dme|drusen|normal)-(?P<base>[0-9]+)-[0-9]+")
-_SIDE_FOLDER = re.compile(rf"(?:{_SIDES})(?:[ _-]?eyes?)?")
+_SIDE_FOLDER = re.compile(rf"(?:{IN_FILE_NAMES})(?:[ _-]?eyes?)?")
 
 _PAIR_COLUMNS = ("left", "right")
 _IMAGE_COLUMNS = (

@@ -183,24 +183,11 @@ def _wide(character: str) -> str:
 
 # ---- names of columns and files
 
-#: Words for the left and the right eye in names ("og" is French).
+#: Names of columns for an eye, beside "left" and "right" ("og" is French).
 IN_NAMES = {
-    LEFT: ("left", "lefteye", "os", "le", "lt", "l", "og", "sinister", "左", "左眼", "左侧"),
-    RIGHT: ("right", "righteye", "od", "re", "rt", "r", "dexter", "右", "右眼", "右侧"),
+    LEFT: ("l", "lt", "le", "os", "og", "oculus sinister", "左", "左眼", "左侧"),
+    RIGHT: ("r", "rt", "re", "od", "oculus dexter", "右", "右眼", "右侧"),
 }
-_NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[左右](?:眼|侧)?|双眼?")
-_SIDE_OF_WORD = {word: side for side, words in IN_NAMES.items() for word in words}
-
-
-def side_in_name(name: str) -> str | None:
-    """The eye that the name of a column or a file speaks of.
-
-    Args:
-      name: such as "right_eye", "leftImage", "OS report", "右眼照片", "IM0042_L".
-
-    Returns:
-      "left" or "right"; None where it names none or both.
-    """
-    words = (word.lower() for word in _NAME_WORDS.findall(name.translate(_WIDTHS)))
-    sides = {_SIDE_OF_WORD[word] for word in words if word in _SIDE_OF_WORD}
-    return sides.pop() if len(sides) == 1 else None
+#: Words for an eye that are believed in names of files, as a regular expression: no letters that
+#: could be anything else.
+IN_FILE_NAMES = r"left|right|od|os|og|左眼?|右眼?"

@@ -1,5 +1,6 @@
 """Sides: labeler, mirrored reports and names of files speak of the same eyes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from retfm_jax.knowledge.laterality import (
     BARE,
     EYES,
     IN_CAPITALS,
+    IN_FILE_NAMES,
+    IN_NAMES,
     OPPOSITE,
     both_eyes,
     exchange_sides,
     names_side,
-    side_in_name,
 )
 
 REPORTS = [
@@ -138,28 +140,9 @@ def test_what_cannot_be_exchanged_surely_is_left(text):
     assert exchange_sides(text) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("left", "left"),
-        ("right_eye", "right"),
-        ("RightEye", "right"),
-        ("OS report", "left"),
-        ("image_OD", "right"),
-        ("1204_left.jpg", "left"),
-        ("IM0042_L", "left"),
-        ("p7-re.png", "right"),
-        ("ODReport", "right"),
-        ("右眼照片", "right"),
-        ("左", "left"),
-        ("oeil_og", "left"),
-        ("report", None),
-        ("left_right", None),
-        ("copyright", None),
-        ("bilateral", None),
-        ("双眼", None),
-        ("", None),
-    ],
-)
-def test_names_of_columns_and_files(name, side):
-    assert side_in_name(name) == side
+def test_names_of_columns_are_words_of_reports(labeler):
+    """What a table calls an eye, a report may call it too."""
+    for side, names in IN_NAMES.items():
+        for name in set(names) - {"og"}:
+            assert labeler.label(f"{name.upper()}: drusen").statuses[side], name
+            assert re.fullmatch(IN_FILE_NAMES, name) or len(name) != 2 or name[0] in "lr左右"
