@@ -16,7 +16,7 @@ from etils import epath
 from retfm_jax import files
 from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
-from retfm_jax.data.threads import cores
+from retfm_jax.data.threads import cores, end_with_parent
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
@@ -143,7 +143,9 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
     # Spawned, since a process with JAX's threads in it cannot be forked safely.
     context = multiprocessing.get_context("spawn")
     try:
-        with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=context, initializer=end_with_parent
+        ) as pool:
             waiting = collections.deque()
             for task in tasks:
                 waiting.append(pool.submit(draw_examples, task))

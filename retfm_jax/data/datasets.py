@@ -165,6 +165,8 @@ def write(
       UserError: a dataset is there, or it cannot be written.
     """
     folder = files.as_path(folder)
+    # In a store a killed upload leaves objects that are no dataset yet.
+    overwrite = overwrite or (files.is_remote(folder) and not (folder / INFO).is_file())
     with files.whole_folder(folder, last=INFO, overwrite=overwrite) as made:
         root = made / _TFDS
         root.mkdir()
