@@ -382,12 +382,21 @@ def _zero_shot(
 
 
 def _retrieval(results: Results, options: Options) -> dict[str, Any]:
-    reports = results.split.reports
-    languages = [language for language in options.languages if any(reports[language])]
+    split: EmbeddedSplit = results.split
+    seen = split.views[split.main_view].seen
+    counts = {
+        language: int((seen & [bool(text.strip()) for text in split.reports[language]]).sum())
+        for language in options.languages
+    }
+    languages = [language for language, count in counts.items() if count > 1]
     if not languages:
         raise UserError(
-            f"retrieval needs reports in {' or '.join(options.languages)}; the split has none"
+            f"retrieval needs reports in {' or '.join(options.languages)}; the split has fewer "
+            "than two with an image that can be used"
         )
+    for language in set(counts) - set(languages):
+        if counts[language]:
+            say(f"retrieval in {LANGUAGE_NAMES[language]} is left out: the split has one report")
     for language in languages:
         results.retrievals[language] = retrieve(results.split, language)
     return {language: found.to_json() for language, found in results.retrievals.items()}

@@ -102,10 +102,11 @@ def check_reports(source: RecordSource, languages: Sequence[str]) -> None:
                 wanted[language] -= 1
         if min(wanted.values()) <= 0:
             return
+    there = [f"{2 - left} in {language}" for language, left in wanted.items() if left < 2]
     raise UserError(
-        f"retrieval needs reports in {' or '.join(languages)}: at least two records with an image "
-        f"and a report, and {source.name}, split {source.split}, has "
-        + ", ".join(f"{2 - left or 'none'} in {language}" for language, left in wanted.items())
+        f"retrieval needs reports in {' or '.join(languages)}; the split has "
+        f"{', '.join(there) or 'none'}: at least two records of {source.name}, split "
+        f"{source.split}, must have an image and a report in one language"
     )
 
 
