@@ -16,7 +16,7 @@ from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing
 from retfm_jax.config import ExperimentConfig, MeshConfig, to_dict
 from retfm_jax.data import device
 from retfm_jax.errors import UserError
-from retfm_jax.interop.huggingface import chinese_clip_tensors
+from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState
@@ -343,7 +343,7 @@ def _torch_names(
 ) -> dict[str, np.ndarray]:
     """Published tensors under the names of `torch_step`'s networks."""
     if config.method != "keepfit":
-        return chinese_clip_tensors(tensors)
+        return to_chinese_clip(tensors)
     renamed = {}
     for name, value in tensors.items():
         if name.startswith("text_model.model.pooler."):

@@ -4,8 +4,10 @@ It runs with every other test, and alone where dependencies are the newest that 
 no PyTorch, no libtpu, no constraints. So it asks little of each part, and something of every part.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -132,3 +134,12 @@ def test_help_needs_no_accelerator():
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert "train" in result.stdout
+
+
+def test_every_module_can_be_imported():
+    """With what every installation has; only what compares with PyTorch may want it."""
+    for module in pkgutil.walk_packages(retfm_jax.__path__, "retfm_jax."):
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            assert error.name == "torch", module.name  # noqa: PT017
