@@ -271,7 +271,9 @@ def _run(
             if evaluating and not stopping:
                 log.drain()
                 evaluated = step
-                _evaluate(evaluate, step, state, signal, log)
+                # The last one goes to its end: behind it the run is finished, and says so.
+                whole = step == total or jax.process_count() > 1
+                _evaluate(evaluate, step, state, None if whole else signal, log)
                 continue
             if stopping or step >= total:
                 break
@@ -295,17 +297,19 @@ def _run(
 
 
 def _evaluate(
-    evaluate: Evaluate, step: int, state: TrainState, signal: StopSignal, log: Log
+    evaluate: Evaluate, step: int, state: TrainState, signal: StopSignal | None, log: Log
 ) -> None:
-    """Evaluates a state, to the end unless a signal comes."""
+    """Evaluates a state; where a signal is given, that cuts it short.
+
+    Several processes cannot leave an evaluation one by one.
+    """
     log.say(f"evaluating after step {step}")
     began = time.perf_counter()
 
     def measure() -> Mapping[str, float]:
         return evaluate(state.params, state.method_state)
 
-    # Several processes cannot leave an evaluation one by one.
-    metrics = measure() if jax.process_count() > 1 else signal.cut_short(measure)
+    metrics = measure() if signal is None else signal.cut_short(measure)
     if metrics is not None:
         log.evaluation(step, metrics, time.perf_counter() - began)
 
