@@ -268,7 +268,7 @@ def _run(
                 position = {"next_batch": step, "identity": data.identity}
                 checkpoints.save(step, state.network(), state.training(), position, meta)
                 saved = step
-            if evaluating and not stopping:
+            if evaluating and not (stopping and step < total):
                 log.drain()
                 evaluated = step
                 # The last one goes to its end: behind it the run is finished, and says so.
