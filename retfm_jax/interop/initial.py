@@ -1,13 +1,13 @@
 """Weights to begin with: a whole network, or towers that others trained."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
+from retfm_jax.files import as_path
 from retfm_jax.interop.layouts import recognised
 from retfm_jax.interop.state_dict import (
     flatten,
@@ -49,7 +49,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
 
 
 def _whole_network(source: str, method: Method) -> tuple[Params, MethodState]:
-    if not Path(source).is_dir() or holds_weights(source):
+    if not as_path(source).is_dir() or holds_weights(source):
         tensors = normalise(read_tensors(source), where=source)
         wanted = jax.eval_shape(method.init, jax.random.key(0))
         tensors = _fit_positions(tensors, _published_shapes(method, *wanted), source)
