@@ -133,8 +133,9 @@ class DataConfig(Section):
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
       workers: processes that decode beside the main one; 0 uses threads only.
-      threads: reading threads of a process; None for one on each core that it may use, up to 16.
-        More pay only where records come from a slow network.
+      threads: reading threads of a process; None for one on each core that it may use, up to 16; 0
+        reads in the thread that takes batches. More pay only where records come from a slow
+        network.
       prefetch: batches that are made ready ahead of the step.
     """
 
@@ -152,7 +153,7 @@ class DataConfig(Section):
     banned_categories: tuple[str, ...] = ()
     balance_sets: bool = False
     workers: FewOrNone = 0
-    threads: Few | None = None
+    threads: FewOrNone | None = None
     prefetch: Few = 4
 
 

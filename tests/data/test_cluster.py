@@ -14,7 +14,7 @@ from retfm_jax.errors import UserError
 
 def test_without_beam_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"pip install 'retfm-jax\[beam\]'"):
+    with pytest.raises(UserError, match=r"pip install 'apache-beam>=[\d.]+'"):
         cluster.BeamSettings("DirectRunner").pipeline_options()
 
 
