@@ -69,7 +69,7 @@ _HIDDEN = frozenset({
 #: A file's first bytes are enough to know what it is.
 _HEAD = 144
 _LOOKERS = 16
-_AHEAD = 4096
+_PORTION = 256
 _NAMED = 5
 
 _MASK_VALUES = np.isin(np.arange(256), [*range(9), 63, 64, 85, 127, 128, 170, 191, 192, 254, 255])
@@ -163,13 +163,19 @@ def find(
     bound = None if links_leave or files.is_remote(root) else os.path.realpath(root)
     photographs, passed_over = [], collections.defaultdict(list)
 
-    def look(found: tuple[str, str]) -> tuple[str, str]:
-        relative, reason = found
-        return relative, reason or reason_against(root / relative, relative)
+    base = os.fspath(root)
+
+    def look(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [
+            (relative, reason or reason_against(f"{base}/{relative}", relative))
+            for relative, reason in found
+        ]
 
     found = (each for each in _walk(root, bound) if wanted(each[0]))
-    with in_threads(look, found, threads=_LOOKERS, ahead=_AHEAD) as looked_at:
-        for relative, reason in looked_at:
+    # A thread gets many at a time: to hand one over takes longer than to look at it.
+    portions = iter(lambda: list(itertools.islice(found, _PORTION)), [])
+    with in_threads(look, portions, threads=_LOOKERS, ahead=2 * _LOOKERS) as looked_at:
+        for relative, reason in itertools.chain.from_iterable(looked_at):
             (passed_over[reason] if reason else photographs).append(relative)
     return Listing(
         root,
