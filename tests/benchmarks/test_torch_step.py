@@ -88,7 +88,10 @@ def test_different_losses_are_refused():
     [
         ("model.image.patch_dropout=0.5", "patch_dropout=0"),
         ('optimizer.frozen=["visual"]', r"frozen=\[\]"),
-        ('model.image={"stages": [1, 1, 1, 1], "width": 8}', "no modified residual network"),
+        (
+            'model.image={"image_size": 32, "stages": [1, 1, 1, 1], "width": 8}',
+            "no modified residual network",
+        ),
     ],
 )
 def test_what_has_no_counterpart_is_refused(override: str, message: str):
@@ -98,5 +101,5 @@ def test_what_has_no_counterpart_is_refused(override: str, message: str):
 
 def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'retfm-jax\[torch\]'"):
+    with pytest.raises(UserError, match=r"pip install 'torch>=[\d.]+'"):
         step.check_torch()

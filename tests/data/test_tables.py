@@ -266,7 +266,7 @@ def test_what_is_no_text_is_said(tmp_path, content):
         read(tmp_path, content)
     with pytest.raises(UserError, match=r"cannot read .*absent"):
         tables.read_csv(tmp_path / "absent.csv", ProblemLog())
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is a folder, not a file"):
         tables.read_csv(tmp_path, ProblemLog())
 
 

@@ -25,10 +25,16 @@ def test_one_size_may_be_left_open(data, fsdp, shape):
     assert tuple(mesh.shape.values()) == shape
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(3, -1), (4, 4), (0, -1), (-1, 16), (-2, -4)])
+@pytest.mark.parametrize(("data", "fsdp"), [(3, -1), (4, 4), (-1, 16)])
 def test_sizes_that_do_not_fit_are_refused(data, fsdp):
     with pytest.raises(UserError, match=f"data={data} fsdp={fsdp} does not fit 8 devices"):
         make_mesh(MeshConfig(data, fsdp))
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(0, -1), (-2, -4)])
+def test_sizes_that_no_mesh_has_are_refused(data, fsdp):
+    with pytest.raises(UserError, match=f"data must be at least 1 or -1, not {data}"):
+        MeshConfig(data, fsdp)
 
 
 @pytest.mark.parametrize(
