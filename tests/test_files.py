@@ -126,7 +126,7 @@ def test_paths_that_are_none_are_no_local_folders(path, why):
 
 def test_without_the_extra_one_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"retfm-jax\[gcs\]"):
+    with pytest.raises(UserError, match=r"pip install 'gcsfs"):
         files.as_path("gs://bucket/run")
 
 
