@@ -259,7 +259,7 @@ def test_a_slice_that_does_not_exist():
 
 def test_without_libtpu_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'retfm-jax\[plan\]'"):
+    with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]"):
         open_topology("v5e:16x16")
 
 
