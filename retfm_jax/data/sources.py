@@ -284,19 +284,16 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
     Raises:
       UserError: nothing is left, or there is no such category: it would be banned in vain.
     """
+    shown = list(_scan(len(source), lambda index: categories(source[index], source.label_names)))
+    known = {*source.label_names, *itertools.chain.from_iterable(shown)}
     for name in banned:
-        if name not in source.label_names:
-            near = difflib.get_close_matches(name, source.label_names, n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
             raise UserError(
                 f"config.data.banned_categories: {source.name} has no category {name!r}"
                 + (f"; did you mean {near[0]!r}?" if near else "")
             )
-
-    def keeps(index: int) -> bool:
-        names = categories(source[index], source.label_names)
-        return bool(names) and not set(names) & set(banned)
-
-    kept = np.flatnonzero(list(_scan(len(source), keeps)))
+    kept = np.flatnonzero([bool(names) and not set(names) & set(banned) for names in shown])
     if not len(kept):
         raise UserError(
             f"no record of {source.name}, split {source.split}, has a category"
