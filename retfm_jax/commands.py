@@ -1,6 +1,7 @@
 """The verbs that bring several rooms together: train, embed, import, export, quickstart."""
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from retfm_jax.files import (
     as_path,
     atomic_write,
     is_remote,
+    read_json,
     write_json,
 )
 from retfm_jax.interop.initial import initial_network
@@ -32,7 +34,7 @@ from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, load, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime import distributed
-from retfm_jax.runtime.checkpoints import FOLDER, find_checkpoint, save_network
+from retfm_jax.runtime.checkpoints import FOLDER, find_checkpoint, remove_half_written, save_network
 from retfm_jax.runtime.compilation import keep_programs
 from retfm_jax.runtime.lock import hold
 from retfm_jax.runtime.mesh import check_batch_size
@@ -195,14 +197,32 @@ def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
 def import_weights(args: argparse.Namespace) -> None:
     """`retfm import`: a published weight file becomes a workdir."""
     workdir = as_path(args.workdir)
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"--workdir {workdir} is not empty: give a new folder")
+    _refuse_taken(workdir)
     model = load_weights(args.weights, args.method, args.text_num_heads)
     meta = model.meta | {"imported_from": str(absolute(args.weights))}
+    # The checkpoint comes last: without it the workdir is none, and the same command goes on.
+    config = workdir / "config.json"
+    if config.exists() and read_json(config) != json.loads(json.dumps(meta["config"])):
+        raise _taken(workdir)
+    write_json(config, meta["config"])
     save_network(workdir / FOLDER / "0", model.params, model.state.batch_stats, meta)
-    write_json(workdir / "config.json", meta["config"])
     tensors = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     say(f"{args.method} network with {tensors:,} parameters in {workdir}")
+
+
+def _refuse_taken(workdir: Path) -> None:
+    """Refuses a workdir that holds anything but what a killed import leaves."""
+    if not workdir.exists():
+        return
+    if workdir.is_dir() and {path.name for path in workdir.iterdir()} <= {"config.json", FOLDER}:
+        remove_half_written(workdir / FOLDER)
+        if not (workdir / FOLDER).is_dir() or not any((workdir / FOLDER).iterdir()):
+            return
+    raise _taken(workdir)
+
+
+def _taken(workdir: Path) -> UserError:
+    return UserError(f"--workdir {workdir} is not empty: give a new folder")
 
 
 def export(args: argparse.Namespace) -> None:

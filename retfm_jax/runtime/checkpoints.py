@@ -392,6 +392,10 @@ class _Durable(ocp.path.atomicity.AtomicRenameTemporaryPath):
         _sync_folder(self.get_final().parent)
 
 
+def _temporary(folder: Path) -> type[_Durable] | None:
+    return None if is_remote(folder) else _Durable
+
+
 def _sync(path: str | os.PathLike[str]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -403,6 +407,16 @@ def _sync(path: str | os.PathLike[str]) -> None:
 def _sync_folder(path: str | os.PathLike[str]) -> None:
     with contextlib.suppress(OSError):  # some network disks know it of files alone
         _sync(path)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Removes from a folder of checkpoints what a killed process or a full disk left in it.
+
+    Orbax's own cleaning misses some.
+    """
+    for half_written in _half_written(folder):
+        with contextlib.suppress(*errors()):
+            remove(half_written)
 
 
 def _half_written(folder: Path) -> list[Path]:
@@ -424,16 +438,13 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
-    # What a killed run or a full disk left half-written; Orbax's own cleaning misses some.
     if jax.process_index() == 0:
-        for half_written in _half_written(folder):
-            with contextlib.suppress(*errors()):
-                remove(half_written)
+        remove_half_written(folder)
     _empty(folder / _REMOVED)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
-        temporary_path_class=None if is_remote(folder) else _Durable,
+        temporary_path_class=_temporary(folder),
         todelete_subdir=None if is_remote(folder) else _REMOVED,
     )
     # Named handlers: without them the shapes of a stored item cannot be asked for.
@@ -648,7 +659,8 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
     )
     try:
         items = {"network": _arrays(path), "meta": ocp.JsonCheckpointHandler()}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items)) as writer:
+        handler = ocp.CompositeCheckpointHandler(**items)
+        with ocp.Checkpointer(handler, temporary_path_class=_temporary(path)) as writer:
             writer.save(path, args=args, force=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error

@@ -161,6 +161,35 @@ def test_a_wrong_import_gives_one_message(folder, tmp_path, capsys, weights, opt
     assert not (tmp_path / "run").exists()
 
 
+def _import(folder, run):
+    arguments = ["import", str(folder / "clip"), "--method", "vilref", "--workdir", str(run)]
+    return cli.main(arguments)
+
+
+def test_an_import_that_was_killed_is_made_by_the_same_command(folder, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _import(folder, whole) == 0
+    (killed / "checkpoints" / "0.orbax-checkpoint-tmp-1" / "network").mkdir(parents=True)
+    shutil.copy(whole / "config.json", killed)
+    with pytest.raises(UserError, match="no checkpoint"):
+        retfm_jax.load(killed)
+    assert _import(folder, killed) == 0
+    assert [path.name for path in (killed / "checkpoints").iterdir()] == ["0"]
+    assert_same_bits(*(retfm_jax.to_torch(retfm_jax.load(run)) for run in (whole, killed)))
+    assert _import(folder, killed) == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/notes.txt", "metrics.jsonl"])
+def test_an_import_takes_nothing_of_others_for_its_own(folder, tmp_path, capsys, name):
+    theirs = tmp_path / "run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    assert _import(folder, tmp_path / "run") == 1
+    assert "is not empty: give a new folder" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "{}"
+
+
 def test_what_was_imported_is_noted(folder, tmp_path):
     run = tmp_path / "run"
     arguments = ["import", str(folder / "clip"), "--method", "vilref", "--workdir", str(run)]

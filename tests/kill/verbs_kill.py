@@ -5,10 +5,12 @@
 starts a command, kills it alone with SIGKILL after a random time, looks whether what it writes is
 there whole or not at all and whether a process of it goes on, and ends with the same command
 undisturbed: it writes what an undisturbed one wrote, and nothing lies beside it. Verbs: import and
-build; with a workdir embed, evaluate and export. With `--store` all of it is in an object store.
+build of datasets; with the workdir of a run of `quickstart` also embed, evaluate, export, and the
+import of what was exported. With `--store` all of it is in an object store.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -30,6 +32,8 @@ from object_store import BUCKET, emulator, environment
 
 from retfm_jax import files
 from retfm_jax.data import datasets
+from retfm_jax.errors import UserError
+from retfm_jax.runtime.checkpoints import checksum, find_checkpoint, load_network
 
 _MARK = "RETFM_KILLED_VERB"
 _PATIENTS = 24
@@ -61,7 +65,11 @@ def verbs(out: str, workdir: str | None) -> dict[str, list[str]]:
             "embed": ["embed", *run, "--images", ".", "--out", f"{out}/own.npz"],
             "evaluate": ["evaluate", *run, "--out", f"{out}/found.json", "--draws", "20"],
             "export": ["export", *run, "--to", "retclip", "--out", f"{out}/own.safetensors"],
-        }
+            "import of weights": [
+                "import", f"{out}/own.safetensors", "--method", "retclip", "--text_num_heads", "2",
+                "--workdir", f"{out}/imported",
+            ],
+        }  # fmt: skip
     return commands
 
 
@@ -69,19 +77,24 @@ def contents(out: str, under_way: bool = False) -> dict[str, str]:
     """What stands below a folder: records of datasets, bytes of other files.
 
     Args:
-      under_way: leaves out what nobody takes for anything: hidden names on a disk, and objects of
-        a dataset in a store that lacks its last one.
+      under_way: leaves out what nobody takes for anything: hidden names on a disk, what a workdir
+        without a checkpoint has, and objects of a dataset in a store that lacks its last one.
     """
     found, built = {}, []
+    with contextlib.suppress(UserError):
+        built.append(f"{find_checkpoint(f'{out}/imported')}/")
+        params, statistics, _ = load_network(f"{out}/imported")
+        found["imported network"] = str(checksum([params, statistics]))
     for name in ("own", "drawn"):
         for folder in datasets.below(f"{out}/{name}"):
             built.append(f"{folder}/")
             for split, digest in datasets.stored_digests(folder).items():
                 found[f"{os.fspath(folder)[len(out) :]}/{split}"] = digest
             datasets.open_builder(folder)
+    imported = () if "imported network" in found else (f"{out}/imported/",)
     unfinished = (f"{out}/own/", f"{out}/drawn/") if files.is_remote(out) else ()
     for path in map(str, files.files_below(out)):
-        part = ".writing-" in path or path.startswith(unfinished)
+        part = ".writing-" in path or path.startswith(unfinished + imported)
         if path.startswith(tuple(built)) or (under_way and part):
             continue
         # A page and a picture hold no bits that count, but they are there.
