@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from retfm_jax import files
 from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
 from retfm_jax.methods.method import Method
 from retfm_jax.models.layers import dropout, split
@@ -238,7 +239,7 @@ def flat(tree) -> dict[str, np.ndarray]:
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("workdir", type=Path)
+    parser.add_argument("workdir", type=files.as_path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--signal", default="SIGKILL")
@@ -248,7 +249,8 @@ def _main() -> None:
     data = toy_data(signals={arguments.kill_at: arguments.signal})
     state = loop.run(config, arguments.workdir, Toy(config.model), data)
     if jax.process_index() == 0:
-        np.savez(arguments.workdir / "final.npz", **flat(jax.device_get(state.params)))
+        with files.atomic_write(arguments.workdir / "final.npz", "wb") as file:
+            np.savez(file, **flat(jax.device_get(state.params)))
 
 
 if __name__ == "__main__":
