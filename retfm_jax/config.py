@@ -1,5 +1,6 @@
 """The schema of an experiment: frozen dataclasses, validation, JSON in and out."""
 
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -456,10 +457,17 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"config.{key}: {parent!r} holds a value, not a section")
         values = child
-    try:
-        values[last] = json.loads(text)
-    except (ValueError, RecursionError):
-        values[last] = {"None": None, "True": True, "False": False}.get(text, text)
+    values[last] = _parsed(text)
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value, a list or a constant as Python writes it in config files, else the text."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    if text in ("None", "True", "False") or text.startswith(("(", "[", "{")):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return ast.literal_eval(text)
+    return text
 
 
 def _build(cls: type, values: Any, where: str) -> Any:

@@ -43,6 +43,15 @@ def test_overrides_reach_their_entries():
     assert config.model.text.layers == 2
 
 
+@pytest.mark.parametrize("text", ["[0.7, 1.0]", "(0.7, 1.0)"])
+def test_lists_are_read_as_json_or_as_config_files_have_them(text):
+    given = [f"data.augment.crop_area={text}", "evaluation.languages=('en',)", "init.image=None"]
+    config = load_config("quickstart", given)
+    assert config.data.augment.crop_area == (0.7, 1.0)
+    assert config.evaluation.languages == ("en",)
+    assert config.init.image is None
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -53,6 +62,7 @@ def test_overrides_reach_their_entries():
         ("train.steps=true", r"config\.train\.steps must be int, not True"),
         ("data.language=fr", r"config\.data\.language must be one of 'en', 'zh', 'mixed'"),
         ("data.augment.crop_area=[0.5]", r"crop_area needs 2 values, not 1"),
+        ("data.augment.crop_area=(0.5, x)", r"crop_area must be a list, not '\(0.5, x\)'"),
         ("train.microbatches=7", r"does not divide"),
         ("train.microbatches=2", r"microbatches 2 .*norm_batch is not set.*norm_batch to 32"),
         ("mesh.fsdp=-1", r"only one of data and fsdp"),

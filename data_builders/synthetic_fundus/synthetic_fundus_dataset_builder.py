@@ -115,7 +115,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         speaks_of = POPULATIONS[self.builder_config.population].reports
         labels = LABELS if speaks_of == "findings" else DIAGNOSES
-        return self.dataset_info_from_configs(features=patient_features(labels))
+        info = self.dataset_info_from_configs(features=patient_features(labels))
+        return datasets.without_bucket(info)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         config = self.builder_config

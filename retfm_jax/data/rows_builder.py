@@ -112,7 +112,8 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {"patient": records.patient_features, "image": records.image_features}
-        return self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
+        info = self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
+        return datasets.without_bucket(info)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         # TFDS's own place for what a user has downloaded; importers have read their rows already.

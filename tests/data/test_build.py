@@ -1,6 +1,7 @@
 """The verbs `retfm data build` and `retfm data list`."""
 
 import argparse
+import tempfile
 
 import pytest
 from test_odir5k import LONG, release
@@ -15,7 +16,9 @@ def arguments(**values) -> argparse.Namespace:
     return argparse.Namespace(**defaults | values)
 
 
-def test_a_builder_is_built_and_listed(tmp_path, capsys):
+def test_a_builder_is_built_and_listed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     source = release(tmp_path / "odir", LONG, per_image=True)
     args = arguments(
         name="odir5k", source=str(source), data_dir=str(tmp_path / "data"), shares="1,0,0"
@@ -30,6 +33,7 @@ def test_a_builder_is_built_and_listed(tmp_path, capsys):
         build.run_build(args)
     args.overwrite = True
     build.run_build(args)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.parametrize(
