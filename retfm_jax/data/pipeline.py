@@ -5,6 +5,7 @@ the number of processes, workers or threads nor an interruption changes it. So t
 iterator is one integer, the index of the next batch.
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -378,6 +379,8 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     Raises:
       UserError: names every entry that differs, with both values.
     """
+    digests = all("tokenizer" in identity for identity in (saved, current))
+    saved, current = (_one_tokenizer(identity, digests) for identity in (saved, current))
     differences = list(_differences(saved, current, "data"))
     if not differences and None in (*_contents(saved), *_contents(current)):
         say(
@@ -389,6 +392,16 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
             "the checkpoint was trained with another data configuration; resume with the same "
             "one, or start in another workdir:\n  " + "\n  ".join(differences)
         )
+
+
+def _one_tokenizer(identity: dict[str, Any], by_digest: bool) -> dict[str, Any]:
+    """An identity with the tokenizer's digest, or its path where one of two lacks that."""
+    identity = copy.deepcopy(identity)
+    if by_digest:
+        del identity["config"]["text"]["tokenizer"]
+    else:  # version 0.1's
+        identity.pop("tokenizer", None)
+    return identity
 
 
 _CONTENTS = "contents"

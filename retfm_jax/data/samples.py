@@ -59,8 +59,11 @@ class SampleMaker:
 
     @property
     def identity(self) -> dict[str, str]:
-        """JSON values that fix the labels of the samples, beside their texts."""
-        return {} if self._labeler is None else {"vocabulary": self._labeler.vocabulary.digest}
+        """JSON values that fix the tokens and labels of the samples, beside their texts."""
+        found = {"tokenizer": self._tokenizer.digest}
+        if self._labeler is not None:
+            found["vocabulary"] = self._labeler.vocabulary.digest
+        return found
 
     def training(self, record: Record, rng: np.random.Generator) -> Sample:
         """An augmented sample; every random choice comes from `rng`.

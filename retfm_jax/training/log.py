@@ -208,8 +208,8 @@ class Log:
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         loss, rate = values["loss"], values.get("samples_per_second")
         if not self._bar.disable:
-            shown = math.nan if rate is None else rate
-            self._bar.set_postfix(loss=f"{loss:.4f}", samples_s=f"{shown:.1f}", refresh=False)
+            speed = {"samples_s": f"{rate:.1f}"} if rate else {}
+            self._bar.set_postfix(loss=f"{loss:.4f}", **speed, refresh=False)
             return
         line = f"step {step}/{self._total}  loss {loss:.4f}"
         if rate:

@@ -167,6 +167,23 @@ def test_experts_are_drawn_with_replacement(keepfit_config):
     assert gaps - {1}  # an order without replacement would show each once in eleven draws
 
 
+def test_a_tokenizer_is_known_by_what_it_makes_of_texts(config, tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "drusen", "眼"]
+    identities = {}
+    for place, tokens in (("here", words), ("there", words), ("other", [*words, "cup"])):
+        file = tmp_path / f"{place}.txt"
+        file.write_text("\n".join(tokens), encoding="utf-8")
+        text = dataclasses.replace(config.text, tokenizer=str(file))
+        identities[place] = iterator(dataclasses.replace(config, text=text)).identity
+    check_identity(identities["here"], identities["there"])
+    with pytest.raises(UserError, match=r"data\.tokenizer: "):
+        check_identity(identities["here"], identities["other"])
+    old = {name: value for name, value in identities["here"].items() if name != "tokenizer"}
+    check_identity(old, identities["here"])  # version 0.1's has the path alone
+    with pytest.raises(UserError, match=r"data\.config\.text\.tokenizer: .*here"):
+        check_identity(old, identities["there"])
+
+
 def test_the_identity_tells_what_is_in_the_batches(config, keepfit_config):
     base = iterator(config)
     faster = dataclasses.replace(config, workers=3, threads=1, prefetch=9)
