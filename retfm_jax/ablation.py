@@ -14,11 +14,14 @@ from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_di
 from retfm_jax.console import Table, say
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import Stopped, UserError
+from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.pictures import readable
+from retfm_jax.evaluation.report_labels import with_labels
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.figures import new_figure, plain_style, save, words
 from retfm_jax.files import Path, PathLike, as_path, write_json
+from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.model import load
 from retfm_jax.runtime.lock import hold
 from retfm_jax.training.requirements import check_splits, check_vocabularies
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
             dataset=args.dataset,
             split=args.split,
             prompts=args.prompts.split(",") if args.prompts else (),
+            reading=Reading(args.patient_regex, args.follow_links),
         )
 
 
@@ -94,6 +98,7 @@ def ablate(
     dataset: str | None = None,
     split: str = "test",
     prompts: Sequence[str] = (),
+    reading: Reading = AS_RELEASED,
 ) -> dict[str, dict[str, Spread]]:
     """Trains every variant with every seed, and compares what they know without further learning.
 
@@ -107,6 +112,7 @@ def ablate(
         class folders; None: that of each variant's training.
       split: of it.
       prompts: styles of class prompts to compare, see `evaluation.evaluate.quick_metrics`.
+      reading: how the files of a task or a folder are read.
 
     Returns:
       metrics by variant and name, such as "zero_shot/en/eye/auroc".
@@ -121,7 +127,7 @@ def ablate(
         check_splits(config)
         check_vocabularies(config)
     sources = {
-        name: open_task(dataset, split, config.data.data_dir)
+        name: open_task(dataset, split, config.data.data_dir, reading)
         if dataset
         else open_dataset(config.data.dataset, split, config.data.data_dir)
         for name, config in variants.items()
@@ -159,7 +165,8 @@ def _measured(
 ) -> dict[str, float]:
     if not run_training(config, folder):
         raise Stopped(f"stopped in {folder}; the same command goes on from there")
-    return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
+    labelled = with_labels(source, shared_labeler(config.data.vocabulary, config.data.extend))
+    return dict(quick_metrics(load(folder), labelled, config.evaluation, prompts))
 
 
 def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:

@@ -171,6 +171,7 @@ def _training(verbs) -> None:
     ablate.add_argument(
         "--prompts", help="some of report, name, knowledge, with commas between (by method)"
     )
+    _reading(ablate.add_argument_group("folders and releases of photographs"))
     plan = _verb(
         verbs,
         "plan",
@@ -224,8 +225,7 @@ def _evaluation(verbs) -> None:
     _number(evaluate, "--seed", _SEED, default=0, help="of everything that is drawn")
     files = evaluate.add_argument_group("folders and releases of photographs")
     _on_error(files)
-    _patient_regex(files)
-    _follow_links(files)
+    _reading(files)
     learning = evaluate.add_argument_group("protocols that learn")
     learning.add_argument("--train_split", default="train", help="what they learn from")
     learning.add_argument(
@@ -381,16 +381,13 @@ def _on_error(parser) -> None:
     )
 
 
-def _patient_regex(parser) -> None:
+def _reading(parser) -> None:
     parser.add_argument(
         "--patient_regex",
         metavar="REGEX",
         help="finds the patient in file names (in paths, where it has a slash): its group "
         "`patient`, else its one group, else all that it matches, such as '^([0-9]+)_'",
     )
-
-
-def _follow_links(parser) -> None:
     parser.add_argument(
         "--follow_links",
         action="store_true",
@@ -402,8 +399,7 @@ def _follow_links(parser) -> None:
 def _storing(parser: argparse.ArgumentParser) -> None:
     _number(parser, "--image_size", _COUNT, help="store at this size; 0 keeps originals")
     parser.add_argument("--on_error", choices=("skip", "refuse"), help="what faulty records do")
-    _patient_regex(parser)
-    _follow_links(parser)
+    _reading(parser)
     parser.add_argument("--shares", help="train,validation,test shares of patients: 0.8,0.1,0.1")
     _number(parser, "--seed", _SEED, help="of drawing and of splits")
     _number(parser, "--workers", _POSITIVE, help="how many work in parallel")

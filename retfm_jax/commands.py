@@ -1,6 +1,7 @@
 """The verbs that bring several rooms together: train, embed, import, export, quickstart."""
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.console import say
 from retfm_jax.data import image_files, photographs, tables
 from retfm_jax.data.cells import is_empty
-from retfm_jax.data.sources import open_dataset
+from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import Stopped, Unusable, UserError
 from retfm_jax.evaluation.embeddings import refuse_unusable
@@ -29,6 +30,7 @@ from retfm_jax.files import (
 )
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import check_suffix, write_tensors
+from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Params
@@ -108,20 +110,27 @@ def interval_evaluation(
 ) -> loop.Evaluate:
     """Zero-shot AUROC and retrieval on the evaluation split, compiled once for a whole run.
 
+    A split without labels has those that its reports tell.
+
     Args:
       wording: of the training split's reports, asked for at the first evaluation.
     """
     from retfm_jax.evaluation.evaluate import quick_metrics
+    from retfm_jax.evaluation.report_labels import with_labels
 
     model = RetinalModel(method, {}, MethodState({}, {}), config)
+    data = config.data
+
+    @functools.cache
+    def source() -> RecordSource:
+        opened = open_dataset(data.dataset, data.eval_split, data.data_dir)
+        return with_labels(opened, shared_labeler(data.vocabulary, data.extend))
 
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
         params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
         model.params, model.state = params, MethodState(stats, {})
         model.wording = wording()
-        data = config.data
-        source = open_dataset(data.dataset, data.eval_split, data.data_dir)
-        return quick_metrics(model, source, config.evaluation)
+        return quick_metrics(model, source(), config.evaluation)
 
     return evaluate
 

@@ -10,7 +10,7 @@ from jaxtyping import Int8
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.requirements import texts
+from retfm_jax.evaluation.requirements import is_labelled, texts
 from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
 from retfm_jax.progress import progress_bar
 
@@ -87,6 +87,16 @@ def label_by_reports(sources: Sequence[RecordSource], labeler: Labeler) -> list[
         LabelledByReports(source, np.stack([_hot(statuses, names) for statuses in of]), names)
         for source, of in zip(sources, said, strict=True)
     ]
+
+
+def with_labels(source: RecordSource, labeler: Labeler) -> RecordSource:
+    """A source with labels of its own, or of its reports; without any where these say nothing."""
+    if is_labelled(source):
+        return source
+    try:
+        return label_by_reports([source], labeler)[0]
+    except UserError:
+        return source
 
 
 def _hot(

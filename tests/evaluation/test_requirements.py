@@ -9,9 +9,10 @@ from colour_world import CLASSES, ColourModel, image, patient
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import evaluate as evaluation
-from retfm_jax.evaluation.evaluate import PROTOCOLS, Options, evaluate
+from retfm_jax.evaluation.evaluate import PROTOCOLS, Options, evaluate, quick_metrics
 from retfm_jax.evaluation.few_shot import Shots, parse_shots
 from retfm_jax.evaluation.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.report_labels import label_by_reports, with_labels
 from retfm_jax.knowledge.labels import shared_labeler
 
 
@@ -211,9 +212,17 @@ def test_labels_of_the_dataset_win_over_its_reports(tmp_path, monkeypatch, capsy
     assert "labeler" not in capsys.readouterr().out
 
 
-def test_reports_leave_unknown_what_they_do_not_settle():
-    from retfm_jax.evaluation.report_labels import label_by_reports
+def test_a_run_measures_itself_by_its_reports_where_nothing_else_has_labels():
+    own = Records([patient(0, CLASSES[0], CLASSES[1])])
+    none = Records([unlabelled(own[0], "")])
+    assert with_labels(own, shared_labeler()) is own
+    assert with_labels(none, shared_labeler()) is none
+    model = ColourModel(patients=True)
+    source = with_labels(reported(0, 9), shared_labeler())
+    assert quick_metrics(model, source, model.config.evaluation)["zero_shot/en/eye/aca"] == 1.0
 
+
+def test_reports_leave_unknown_what_they_do_not_settle():
     texts = (
         "Left eye: drusen. Right eye: no drusen, cataract.",
         "Drusen.",  # of no side
