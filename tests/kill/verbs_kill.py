@@ -130,7 +130,8 @@ def kill(command: list[str], cwd: Path, environ: Mapping[str, str], seconds: flo
         process.stderr.close()
     else:
         # Twice is refused where the first time came to its end.
-        assert process.returncode == 0 or b"--overwrite" in said, said.decode()
+        refused = any(words in said for words in (b"--overwrite", b"is not empty"))
+        assert process.returncode == 0 or refused, said.decode()
         return False
     until = time.monotonic() + 60
     while found := list(survivors(mark)):
@@ -187,8 +188,9 @@ def main() -> None:
         os.environ.update(environ)
         root = f"gs://{BUCKET}" if args.store else name
         hit = run(
-            folder, args.kills, args.seed, root=root, environ=environ, workdir=workdir, said=print
-        )
+            folder, args.kills, args.seed, root=root, environ=environ, workdir=workdir,
+            said=lambda text: print(text, flush=True),
+        )  # fmt: skip
     print(f"{hit} kills: nothing half-written, nothing left over, nothing left running")
 
 
