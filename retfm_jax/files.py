@@ -64,6 +64,15 @@ def as_path(path: PathLike) -> Path:
     return epath.Path(text)
 
 
+def changed(path: Path) -> float:
+    """When a file was last written, in seconds since 1970, by the clock of its disk or store.
+
+    Raises:
+      one of `errors`: it is not there, or cannot be looked at.
+    """
+    return path.stat().mtime if isinstance(path, epath.Path) else path.stat().st_mtime
+
+
 def is_remote(path: PathLike) -> bool:
     """Whether a path is in an object store."""
     return os.fspath(path).startswith(_STORE)

@@ -155,7 +155,7 @@ class KeepfitNetwork(nnx.Module):
         return unit(self.text_projection(unit(pooled)))
 
 
-class Keepfit(Method):
+class Keepfit(Method[KeepfitNetwork]):
     """Category pairs with soft targets, expert pairs, and revision of the first by the second."""
 
     name = "keepfit"
@@ -307,14 +307,14 @@ class Keepfit(Method):
         """Sizes of published tensors; without attention tensors they are FLAIR's."""
         places = (("*.projection_head_*.projection.weight", 0), ("attention.W_?.weight", 0))
         attention = any(name.startswith("attention.") for name in shapes)
-        without = {} if attention else {"expert_weight": 0.0, "revision_weight": 0.0}
-        return KeepfitConfig(
+        config = KeepfitConfig(
             image=resnet.infer_config(relative(shapes, cls.image_prefix)),
             text=bert.infer_config(relative(shapes, cls.text_prefix), text_num_heads),
             embed_dim=majority(shapes, places, 512),
             attention=attention,
-            **without,
+            revision_weight=KeepfitConfig.revision_weight if attention else 0.0,
         )
+        return config if attention else dataclasses.replace(config, expert_weight=0.0)
 
 
 METHOD = Keepfit

@@ -1,7 +1,7 @@
 """What every published system offers to training, evaluation and interop."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ Params = dict[str, Any]
 Batch = dict[str, Array]
 Embeddings = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
+#: What a method's `network` builds.
+Network = TypeVar("Network", bound=nnx.Module)
 
 
 class MethodState(NamedTuple):
@@ -39,7 +41,7 @@ def split_key(
     return jax.vmap(jax.random.fold_in, (None, 0))(encode_key, samples), objective_key
 
 
-class Method(abc.ABC):
+class Method(abc.ABC, Generic[Network]):
     """A published system: its network, the batch it eats, its objective and its tensor names.
 
     All methods are pure: parameters and state go in as nested dicts of arrays and come out again.
@@ -51,8 +53,8 @@ class Method(abc.ABC):
     config_class: ClassVar[type]
     #: The bundled experiment whose preprocessing belongs to the published weights.
     default_experiment: ClassVar[str]
-    #: What one training sample is: "patient", "image" or "category" (with an expert stream).
-    sample_kind: ClassVar[str]
+    #: What one training sample is; "category" has an expert stream beside it.
+    sample_kind: ClassVar[Literal["patient", "image", "category"]]
     #: Under which prefixes the towers stand among the published names.
     image_prefix: ClassVar[str] = "visual."
     text_prefix: ClassVar[str] = "bert."
@@ -67,7 +69,7 @@ class Method(abc.ABC):
         )
 
     @abc.abstractmethod
-    def network(self, rngs: nnx.Rngs) -> nnx.Module:
+    def network(self, rngs: nnx.Rngs) -> Network:
         """Builds the towers and heads with random parameters."""
 
     @property
@@ -96,7 +98,7 @@ class Method(abc.ABC):
         """What the method carries before its first step."""
         return {}
 
-    def bind(self, params: Params, batch_stats: dict[str, Any]) -> nnx.Module:
+    def bind(self, params: Params, batch_stats: dict[str, Any]) -> Network:
         """The network as a module that holds the given arrays."""
         # Stacked layers are gathered one at a time, when they run.
         params = jax.tree_util.tree_map_with_path(

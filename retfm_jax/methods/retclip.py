@@ -72,18 +72,17 @@ class RetClipNetwork(nnx.Module):
         dim = config.embed_dim
         self.visual = image_tower(config.image, dim, dtype=config.dtype, rngs=rngs)
         self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
-        self.image_head = nnx.Module()
-        self.text_head = nnx.Module()
-        self.log_scale = nnx.Module()
+        self.image_head = nnx.Dict()
+        self.text_head = nnx.Dict()
+        self.log_scale = nnx.Dict()
         for level in LEVELS:
             inputs = 2 * dim if level == "patient" else dim
-            head = Linear(inputs, dim, std=inputs**-0.5, bias=False, rngs=rngs)
-            setattr(self.image_head, level, head)
-            setattr(self.text_head, level, TextHead(config.text.width, dim, rngs=rngs))
-            setattr(self.log_scale, level, nnx.Param(jnp.log(config.initial_scale)))
+            self.image_head[level] = Linear(inputs, dim, std=inputs**-0.5, bias=False, rngs=rngs)
+            self.text_head[level] = TextHead(config.text.width, dim, rngs=rngs)
+            self.log_scale[level] = nnx.Param(jnp.log(config.initial_scale))
 
 
-class RetClip(Method):
+class RetClip(Method[RetClipNetwork]):
     """The tripartite objective over patients, of whom some have one eye only."""
 
     name = "retclip"
@@ -245,9 +244,9 @@ def _image_levels(
 ) -> Embeddings:
     head = network.image_head
     return {
-        "image_patient": unit(head.patient(jnp.concatenate([left, right], axis=-1))),
-        "image_left": unit(head.left(left)),
-        "image_right": unit(head.right(right)),
+        "image_patient": unit(head["patient"](jnp.concatenate([left, right], axis=-1))),
+        "image_left": unit(head["left"](left)),
+        "image_right": unit(head["right"](right)),
     }
 
 
@@ -256,7 +255,7 @@ def _text_levels(
 ) -> Embeddings:
     hidden, _ = network.bert(tokens, keys=keys)
     first = hidden[:, 0].astype(jnp.float32)
-    return {f"text_{level}": unit(getattr(network.text_head, level)(first)) for level in LEVELS}
+    return {f"text_{level}": unit(network.text_head[level](first)) for level in LEVELS}
 
 
 METHOD = RetClip

@@ -21,10 +21,11 @@ def image_tower(
     *,
     dtype: Literal["float32", "bfloat16"],
     rngs: nnx.Rngs,
-) -> nnx.Module:
+) -> resnet.ClipResNet | vit.ViT:
     """The image tower of these sizes: images -> (embedding, features before projection)."""
-    tower = resnet.ClipResNet if isinstance(config, resnet.ClipResNetConfig) else vit.ViT
-    return tower(config, embed_dim, dtype=dtype, rngs=rngs)
+    if isinstance(config, resnet.ClipResNetConfig):
+        return resnet.ClipResNet(config, embed_dim, dtype=dtype, rngs=rngs)
+    return vit.ViT(config, embed_dim, dtype=dtype, rngs=rngs)
 
 
 def image_names(config: ImageTowerConfig, theirs: str, ours: str) -> Names:

@@ -100,7 +100,7 @@ class VilrefNetwork(nnx.Module):
         return unit(first @ self.text_projection[...]), first
 
 
-class Vilref(Method):
+class Vilref(Method[VilrefNetwork]):
     """Weighted similarity coupling over the batch and queues of momentum embeddings.
 
     The momentum encoders keep no statistics of their own: after every update they would be copied
@@ -210,7 +210,7 @@ class Vilref(Method):
             calibrated=config.calibrated,
         )
         plain = info_nce(image, text, scale, block_size=config.loss_block)
-        if remembered is not None:
+        if queue is not None and remembered is not None:
             queue = memory_queue.push(queue, *remembered, labels)
             state = state._replace(carry=state.carry | {"queue": queue})
         return total, ({"loss_clip": plain, "loss_total": total}, state)

@@ -4,7 +4,7 @@ import collections
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Remat = Literal["none", "dots", "full"]
+#: A layer, or layers stacked.
+Block = TypeVar("Block", bound=nnx.Module)
 
 
 class Linear(nnx.Module):
@@ -56,6 +58,10 @@ def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
+@overload
+def split(keys: Key[Array, " b"], count: int) -> Key[Array, "count b"]: ...
+@overload
+def split(keys: None, count: int) -> tuple[None, ...]: ...
 def split(keys: Key[Array, " b"] | None, count: int) -> Key[Array, "count b"] | tuple[None, ...]:
     """New keys for every sample, `count` times; None is passed on."""
     if keys is None:
@@ -126,9 +132,9 @@ _gather.defvjp(lambda parameter: (_gather(parameter), None), lambda _, gradient:
 
 
 def scan_layers(
-    blocks: nnx.Module,
+    blocks: Block,
     x: Float[Array, "b n d"],
-    apply: Callable[[nnx.Module, Array, Key[Array, " b"] | None], Array],
+    apply: Callable[[Block, Array, Key[Array, " b"] | None], Array],
     *,
     layers: int,
     keys: Key[Array, " b"] | None,
@@ -165,7 +171,7 @@ def scan_layers(
     return jax.lax.scan(body, x, (stacked, layer_keys))
 
 
-def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
+def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs) -> Block:
     """One module that holds `layers` differently drawn copies, stacked on a leading axis."""
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
 

@@ -257,7 +257,8 @@ class AttentionPool(nnx.Module):
         # what tells them apart, so that eight short ones are added. (b, 8, i) . (8, i, e)
         pooled = pooled.reshape(b, 8, c // 8).astype(jnp.float32)
         kernel = self.out.kernel.reshape(8, c // 8, -1)
-        return jnp.einsum("bpi,pie->bpe", pooled, kernel).sum(1) + self.out.bias[...]
+        summed = jnp.einsum("bpi,pie->bpe", pooled, kernel).sum(1)
+        return summed if self.out.bias is None else summed + self.out.bias[...]
 
 
 class ClipResNet(nnx.Module):
@@ -418,8 +419,10 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
       shapes: of the tower's tensors, by name relative to the tower.
     """
     width = majority(shapes, (("layer1.*.conv1.weight", 0), ("layer1.*.bn1.*", 0)), 64)
-    stages = tuple(max(count_layers(shapes, f"layer{number}."), 1) for number in _STAGES)
-    return ResNetConfig(stages, width)
+    first, second, third, fourth = (
+        max(count_layers(shapes, f"layer{number}."), 1) for number in _STAGES
+    )
+    return ResNetConfig((first, second, third, fourth), width)
 
 
 def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipResNetConfig:

@@ -160,11 +160,9 @@ class ViT(nnx.Module):
         def normal(*shape):
             return nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
-        self.patch = nnx.Module()
         fan_in = 3 * patch * patch
-        self.patch.kernel = nnx.Param(
-            fan_in**-0.5 * jax.random.normal(rngs.params(), (patch, patch, 3, width))
-        )
+        kernel = fan_in**-0.5 * jax.random.normal(rngs.params(), (patch, patch, 3, width))
+        self.patch = nnx.Dict(kernel=nnx.Param(kernel))
         self.class_embedding = normal(width)
         self.position_embedding = normal(config.num_patches + 1, width)
         self.ln_pre = LayerNorm(width, eps=1e-5)
@@ -203,7 +201,7 @@ class ViT(nnx.Module):
         # (b, gg, pp3) . (pp3, d) -> (b, gg, d)
         patches = images.astype(self.dtype).reshape(b, grid, patch, grid, patch, 3)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1)
-        kernel = self.patch.kernel.reshape(-1, config.width)
+        kernel = self.patch["kernel"].reshape(-1, config.width)
         positions = self.position_embedding.astype(self.dtype)
         x = patches @ kernel.astype(self.dtype) + positions[1:]
         drop_keys, layer_keys = split(keys, 2)
@@ -229,5 +227,5 @@ def _drop_patches(
     """Keeps a random subset of each image's patches, in order."""
     n = x.shape[1]
     kept = max(1, int(n * (1 - rate)))
-    order = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, n))(keys), axis=1)
+    order = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, (n,)))(keys), axis=1)
     return jnp.take_along_axis(x, jnp.sort(order[:, :kept], axis=1)[..., None], axis=1)

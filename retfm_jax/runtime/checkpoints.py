@@ -61,7 +61,15 @@ class _NotFinite(ValueError):
 
 
 class _Defect(Exception):
-    """Our own code failed with what a whole checkpoint says; the checkpoint is not to blame."""
+    """Our own code failed with what a whole checkpoint says; the checkpoint is not to blame.
+
+    Attributes:
+      error: with which it failed.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +265,7 @@ class Checkpoints:
             except UserError:
                 raise
             except _Defect as defect:
-                raise defect.__cause__ from None
+                raise defect.error from None
             except Exception as error:  # tensorstore raises bare ones, too
                 problem, reason = _problem(error), _reason(error)
             # What one process cannot use, none uses.
@@ -307,7 +315,7 @@ class Checkpoints:
             # Checkpoints of version 0.1 have no seal: what stands in theirs may be anything.
             if seal is None:
                 raise
-            raise _Defect from error
+            raise _Defect(error) from error
         stored = self._manager.item_metadata(step)
         parts = []
         for name, wanted, names in (
@@ -546,13 +554,14 @@ def _problem(error: BaseException) -> _Problem:
     if isinstance(error, _NotFinite):
         return _Problem.NOT_FINITE
     missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-    while error is not None:
+    cause: BaseException | None = error
+    while cause is not None:
         outside = (*errors(), MemoryError)
-        if isinstance(error, outside) and not isinstance(error, missing):
+        if isinstance(cause, outside) and not isinstance(cause, missing):
             return _Problem.UNREADABLE
-        if _PASSING.match(str(error).strip()):
+        if _PASSING.match(str(cause).strip()):
             return _Problem.UNREADABLE
-        error = error.__cause__ or error.__context__
+        cause = cause.__cause__ or cause.__context__
     return _Problem.DAMAGED
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from glob import glob
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -114,7 +114,7 @@ def barrier(name: str, timeout: float = 300.0) -> None:
     """
     if jax.process_count() == 1:
         return
-    client = jax_distributed.global_state.client
+    client = _client()
     client.key_value_set(f"retfm/{name}/{jax.process_index()}", "here")
     end = time.monotonic() + timeout
     missing = []
@@ -144,14 +144,16 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    client, leaving = jax_distributed.global_state.client, threading.Event()
+    client, leaving = _client(), threading.Event()
     others = set(range(jax.process_count())) - {jax.process_index()}
 
     def sign(text: str) -> None:
         client.key_value_set(f"retfm/alive/{jax.process_index()}", text, allow_overwrite=True)
 
     def look() -> None:
-        seen = dict.fromkeys(others, ("", time.monotonic() + _LATE))
+        seen: dict[int, tuple[str, float]] = {}
+        for process in others:
+            seen[process] = "", time.monotonic() + _LATE
         while not leaving.wait(_SIGN_EVERY):
             try:
                 sign(str(time.monotonic()))
@@ -181,7 +183,14 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
             sign(_LEFT)
 
 
-def _end(who: str, resume_point: str) -> None:
+def _client() -> Any:
+    """The processes' common table of keys and values."""
+    client = jax_distributed.global_state.client
+    assert client is not None, "there are several processes, so that they have found each other"
+    return client
+
+
+def _end(who: str, resume_point: str) -> NoReturn:
     say(
         f"\nerror: {who} gives no sign of life: it has ended or its host does not answer. Look at "
         f"what it printed last and start all processes again; {resume_point}",

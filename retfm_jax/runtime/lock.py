@@ -196,10 +196,9 @@ def _gone(path: Path, holder: Holder | None) -> bool:
     if holder is not None and holder.alive() is False:
         return True
     try:
-        found = path.stat()
+        changed = files.changed(path)
     except files.errors():
         return False
-    changed = found.mtime if is_remote(path) else found.st_mtime
     return time.time() - changed > LONG_AGO
 
 

@@ -50,7 +50,7 @@ class Array:
         """Size without the padding of its layout."""
         bits = _BITS.get(self.dtype)
         if bits is None:
-            bits = int(re.search(r"\d+", self.dtype)[0])
+            bits = int("".join(filter(str.isdigit, self.dtype)))
         return math.prod(self.shape) * bits // 8
 
 
@@ -186,20 +186,22 @@ class Program:
         """The instructions that run, with how often; of a conditional each branch its share."""
         for instruction in self.computations.get(name, ()):
             yield name, instruction, times
-            if instruction.opcode == "while":
+            body = instruction.called("body") or instruction.called("to_apply")
+            if instruction.opcode == "while" and body:
                 length = self._length(instruction)
-                body = instruction.called("body")
                 yield from self._executed(body, times * (1 if length is None else length))
             elif instruction.opcode == "conditional":
                 branches = _branches(instruction.attributes)
                 for branch in branches:
                     yield from self._executed(branch, times / len(branches))
-            elif instruction.opcode == "call":
-                yield from self._executed(instruction.called("to_apply"), times)
+            elif instruction.opcode == "call" and body:
+                yield from self._executed(body, times)
 
     def _inside(self, instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
         called = instruction.called("calls")
-        for inner in self.computations.get(called, ()) if called else ():
+        if called is None:
+            return
+        for inner in self.computations.get(called, ()):
             yield called, inner
             yield from self._inside(inner)
 
@@ -282,9 +284,10 @@ class Program:
                 continue
             arrays = given[int(instruction.operands[0])]
             sliced = [_slice_of(instruction.name, user, types) for user in users[instruction.name]]
-            if sliced and all(size is not None for size in sliced):
+            sizes = [size for size in sliced if size is not None]
+            if sliced and len(sizes) == len(sliced):
                 if _stored(arrays):
-                    total += sum(sliced)
+                    total += sum(sizes)
             else:
                 total += _stored(arrays)
         root = next(instruction for instruction in body if instruction.root)

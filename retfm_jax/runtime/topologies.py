@@ -54,7 +54,8 @@ class Topology(NamedTuple):
 
     def _closed(self, size: int) -> bool:
         # Slices of v4 and v5p close by optical switches, those of v5e and v6e where they are whole.
-        return size % 4 == 0 if self.chip.axes == 3 else size == 16
+        switched = self.chip is not None and self.chip.axes == 3
+        return size % 4 == 0 if switched else size == 16
 
 
 def known_forms() -> str:

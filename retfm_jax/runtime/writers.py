@@ -115,7 +115,7 @@ def _lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
             continue
         try:
             values = json.loads(line.decode("utf-8"))
-            whole = isinstance(values, dict) and type(values.get("step")) is int
         except (ValueError, RecursionError):
-            whole = False
+            values = None
+        whole = isinstance(values, dict) and type(values.get("step")) is int
         yield line, values if whole else None

@@ -235,6 +235,8 @@ def _run(
     profiler = Profiler(workdir, train.profile)
     saved = step
 
+    evaluate_every = train.evaluate_every if evaluate else 0
+
     def due(every: int) -> bool:
         return bool(every) and step > 0 and (step % every == 0 or step == total)
 
@@ -256,7 +258,7 @@ def _run(
             log.begin()
         while True:
             stopping = log.stop_agreed(signal)
-            evaluating = evaluate is not None and due(train.evaluate_every) and evaluated != step
+            evaluating = due(evaluate_every) and evaluated != step
             # Before an evaluation as well, where no signal can cut that short.
             saving = stopping or due(train.checkpoint_every)
             saving |= evaluating and jax.process_count() > 1
@@ -268,7 +270,7 @@ def _run(
                 position = {"next_batch": step, "identity": data.identity}
                 checkpoints.save(step, state.network(), state.training(), position, meta)
                 saved = step
-            if evaluating and not (stopping and step < total):
+            if evaluate and evaluating and not (stopping and step < total):
                 log.drain()
                 evaluated = step
                 # The last one goes to its end: behind it the run is finished, and says so.
@@ -419,7 +421,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ):
         old, new = before, now
         for key in where.split("."):
-            old, new = old.get(key), new.get(key)
+            old, new = (values.get(key) if values else None for values in (old, new))
         differences = _differences(old, new, f"config.{where}")
         lines += [f"  {part}{remark}" for part in differences.split("; ") if part]
     return lines

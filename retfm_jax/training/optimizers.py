@@ -130,9 +130,9 @@ def _clipped(
     """
     clip = optax.clip_by_global_norm(largest)
 
-    def update(gradients, state, params=None):
-        gradients, _ = clip.update(gradients, clip.init(params), params)
-        return optimizer.update(gradients, state, params)
+    def update(updates, state, params=None, **_):
+        updates, _ = clip.update(updates, optax.EmptyState(), params)
+        return optimizer.update(updates, state, params)
 
     return optax.GradientTransformation(optimizer.init, update)
 

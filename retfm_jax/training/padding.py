@@ -4,7 +4,7 @@ import collections
 import contextlib
 import functools
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,12 @@ from jaxtyping import Array, Int
 #: Batches whose longest text is asked for ahead of the one that is in use, so that its answer is
 #: there, and no device waits, when the batch is taken.
 _AHEAD = 2
+
+
+class _Waiting(NamedTuple):
+    batch: Any
+    texts: dict[str, Array]
+    longest: Int[Array, ""]
 
 
 def cut_padding(batches: Generator[Any, None, None], multiple: int) -> Generator[Any, None, None]:
@@ -26,18 +32,19 @@ def cut_padding(batches: Generator[Any, None, None], multiple: int) -> Generator
       batches: with global arrays of token ids (`tokens`, `expert_tokens`), 0 is padding. Closed
         with this generator.
     """
-    waiting = collections.deque()
+    waiting: collections.deque[_Waiting] = collections.deque()
     with contextlib.closing(batches):
         for batch in batches:
             texts = {name: a for name, a in batch.arrays.items() if name.endswith("tokens")}
-            waiting.append((batch, texts, _longest(texts)))
+            waiting.append(_Waiting(batch, texts, _longest(texts)))
             if len(waiting) > _AHEAD:
-                yield _cut(*waiting.popleft(), multiple)
+                yield _cut(waiting.popleft(), multiple)
         while waiting:
-            yield _cut(*waiting.popleft(), multiple)
+            yield _cut(waiting.popleft(), multiple)
 
 
-def _cut(batch: Any, texts: dict[str, Array], longest: Int[Array, ""], multiple: int) -> Any:
+def _cut(waiting: _Waiting, multiple: int) -> Any:
+    batch, texts, longest = waiting
     length = -(-max(int(longest), 1) // multiple) * multiple
     cut = {
         name: tokens if length >= tokens.shape[1] else _first(tokens, length)
