@@ -1,0 +1,84 @@
+"""What is installed is everything that the repository has: no package is listed by hand."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: Folder of the repository -> where it is installed.
+_INSTALLED = {
+    "retfm_jax": "retfm_jax",
+    "configs": "retfm_jax/configs",
+    "data_builders": "retfm_jax/data_builders",
+}
+_ALONE = """
+import pathlib, sys
+# Without what an editable installation put into this environment.
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+import retfm_jax
+from retfm_jax.config import bundled_configs, load_config
+from retfm_jax.data.build import builder_module, builder_names
+from retfm_jax.evaluation.tasks import described_tasks
+from retfm_jax.knowledge.vocabulary import load_vocabulary
+for name in bundled_configs():
+    print(load_config(name).method)
+for name in builder_names():
+    builder_module(name)
+    print(name)
+assert described_tasks() and load_vocabulary()
+print(pathlib.Path(retfm_jax.__file__).parents[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    # A copy, for a build leaves its folder behind and takes what an older one left.
+    source = out / "source"
+    source.mkdir()
+    for name in (*_INSTALLED, "pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+        path = ROOT / name
+        copy = functools.partial(shutil.copytree, ignore=shutil.ignore_patterns("__pycache__"))
+        (copy if path.is_dir() else shutil.copy)(path, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
+    subprocess.run([*command, source], check=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+def _files():
+    for folder, installed in _INSTALLED.items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield f"{installed}/{path.relative_to(ROOT / folder).as_posix()}"
+
+
+def test_the_wheel_has_every_file(wheel):
+    there = set(zipfile.ZipFile(wheel).namelist())
+    assert set(_files()) <= there
+    # And nothing of others, such as the tests.
+    assert {name.split("/")[0] for name in there} == {"retfm_jax", wheel.name[:15] + ".dist-info"}
+
+
+def test_what_is_installed_works_away_from_the_repository(wheel, tmp_path):
+    target = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target]
+    subprocess.run([*command, wheel], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split()
+    assert lines[-1] == str(target)
+    modules = (ROOT / "data_builders").glob("*/*_dataset_builder.py")
+    assert {module.parent.name for module in modules} <= set(lines)
