@@ -8,6 +8,7 @@ went before is kept, so that the time grows with the length of the sentence howe
 
 import bisect
 import dataclasses
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,10 @@ _ABOVE = re.compile(r"(?:[>≥]|大于|超过|高于|greater than|more than|abov
 _HEADING = re.compile(r"\s*(?:[:：]|[-–—]+\s)")
 # "drusen OD," and "drusen (OD)" name the side afterwards.
 _TRAILING = re.compile(r"\s*+[)）]?\s*+(?:[,，?？]|and\b|及|$)")
+# "The left has drusen": the words before a side that is a subject.
+_SUBJECT = re.compile(
+    r"(?:^|[,，]|\b(?:while|whereas|but|and|although|however|yet))\s*+(?:the\s++)?+$"
+)
 # Nothing follows but the number of the next item.
 _ALONE = re.compile(r"\s*+\d?\s*+$")
 
@@ -44,7 +49,7 @@ _STOP = re.compile(r"[;；!！。．•.\n)）①-⑳]")
 _NO_STOP = re.compile(
     r"[.．]\d|(?<=approx)\.|\n[ \t]*[a-z]"
     r"|(?i:(?<=\bneg)\.\s*for\b|(?<=\b[lr])\.\s?(?:eye|fundus|e\b)|(?<=\b[lr]t)\.\s?\w"
-    r"|(?<=\b(?:poss|prob|susp))\.|(?<=\b(?:pmhx|pohx))\.|(?<=\bfhx)\.|(?<=\bhx)\.|(?<=\bvs)\."
+    r"|(?<=\b(?:poss|prob|susp|prev))\.|(?<=\b(?:mod|sev))\.|(?<=\b(?:pmhx|pohx))\.|(?<=\bfhx)\.|(?<=\bhx)\.|(?<=\bvs)\."
     r"|(?<=\bo)\.\s?[dsu]\b|(?<=\bo\.[dsu])\.|(?<=\bo\.\s[dsu])\.|(?<=\b[lr]\.e)\.)"
 )
 # "2)" begins an item of a list, "(0.2)" does not.
@@ -151,6 +156,7 @@ class _Reading:
     negation_segment = 0
     negated_list = False  # a comma may continue the negation
     doubted = False
+    doubted_list = False  # a comma continues the doubt: "DDx: A, B"
     skipped = False  # advice and history
     family = False  # what is skipped is somebody else's, or stands behind a heading of history
     signed_to = 0  # the mentions before this one have a sign of their own
@@ -219,8 +225,13 @@ class _Reading:
         purpose = (
             following is not None
             and following.cue in (Cue.SERVICE, Cue.HISTORY_LAST)
-            and not self.gap(end, following.start)
+            and (
+                not (gap := self.gap(end, following.start))
+                or (following.cue is Cue.SERVICE and _OPERATION.fullmatch(gap) is not None)
+            )
         )
+        if purpose and self._is_screened(index + 1):
+            purpose, end = False, following.end  # "DR screening: negative"
         self.cup = None
         # "s/p PRP", "previous cataract surgery": what a treatment leaves is there to be seen.
         past = self.forgotten and not _LEFT_BY_TREATMENT.issuperset(token.payload)
@@ -240,6 +251,16 @@ class _Reading:
             if condition == "large_cup":
                 self.cup = (start, False)
         self.grade = None
+
+    def _is_screened(self, index: int) -> bool:
+        """Whether a service is a screening and its result follows."""
+        service = self.tokens[index]
+        if self.text[service.start : service.end].lower() not in ("screening", "筛查"):
+            return False
+        result = self.after(index)
+        if result is not None and result.cue is Cue.COLON:
+            result = self.after(index + 1)
+        return result is not None and result.cue in _RESULTS
 
     def _status(self) -> str:
         return ABSENT if self.negated else UNCERTAIN if self.doubted else PRESENT
@@ -380,6 +401,10 @@ class _Reading:
             self._state(len(self.mentions) - 1, ABSENT)
             return
         first, following = self.segment, self.after(index)
+        heads = following is not None and following.cue is Cue.COLON and self.governs(index)
+        if first == len(self.mentions) and heads:
+            self.negation(index, token)  # "neg: haemorrhage, exudates"
+            return
         if first == len(self.mentions) and following is not None and following.cue in NAMED:
             self.negated = not self.gap(token.end, following.start)  # "resolved macular oedema"
             self._negate_from(first)
@@ -416,6 +441,8 @@ class _Reading:
             # "cannot exclude" ends a negation, "no possible" does not.
             self.negated = self.negated and self.negated_since == len(self.mentions)
             self.doubted = not self.negated
+            word = self.lower[token.start : token.end]
+            self.doubted_list = following.cue is Cue.COLON or word.startswith(_DIFFERENTIAL)
         elif self.group == len(self.mentions) and index and self.mentions:
             if self.tokens[index - 1].cue is Cue.CONTRAST:
                 self.mentions[-1].status = UNCERTAIN  # "no glaucoma, but cannot be excluded"
@@ -428,7 +455,7 @@ class _Reading:
         if self.negated and self.lower.startswith(_EXCLUSIONS, self.negation_start):
             for mention in self.mentions[self.negated_since :]:
                 mention.status = UNCERTAIN  # "exclude glaucoma?"
-        glued = before is not None and before.end == token.start
+        glued = before is not None and before.end == token.start and before.cue is not Cue.SIDE
         ahead = following is not None and self.gap(token.end, following.start) == ""
         if not glued and ahead and (self.segment == len(self.mentions) or self.governs(index)):
             self.negated = False
@@ -450,6 +477,9 @@ class _Reading:
             self.negated, self.doubted = False, True
 
     def assertion(self, index: int, token: Token) -> None:
+        if self._is_answer(index, token):
+            self._state(len(self.mentions) - 1, PRESENT)  # "有无出血：有"
+            return
         # "no evidence of ...": the negation still waits for its object.
         if not (self.negated and self.negated_since == len(self.mentions)):
             self.negated = False
@@ -476,7 +506,9 @@ class _Reading:
             self.family = self.skipped
         if self.negated and not (self.negated_list and self._list_goes_on(index)):
             self.negated = False
-        if self.doubted and not self.ahead.closed_by_or[index]:
+        if self.doubted and not (
+            self.ahead.closed_by_or[index] or (self.doubted_list and self.ahead.plain[index])
+        ):
             self.doubted = False
         self._new_segment(token.end)
 
@@ -520,14 +552,14 @@ class _Reading:
     def sided(self, index: int, token: Token) -> None:
         side = self._resolve(token.payload)
         if _HEADING.match(self.text, token.end):
-            self.negated = False
+            self.negated = self.doubted = self.skipped = self.family = False
             self._lead(token, side, heading=True)
             return
         spoken = len(self.mentions) > max(self.segment, self.sided_since)
         if not spoken and self.leading is False and not self.skipped:
             # "A, B in the left eye": the list before may reach over commas.
             spoken = len(self.mentions) > self.sided_since and self._preposition(index)
-        alone = index and self.tokens[index - 1].cue is Cue.COMMA and not self.leading
+        alone = index and self.tokens[index - 1].cue in _BEFORE_A_LAST_SIDE and not self.leading
         if alone and _ALONE.match(self.lower, token.end):
             spoken = len(self.mentions) > self.sided_since  # "drusen, left eye"
         if not spoken:
@@ -563,9 +595,16 @@ class _Reading:
         elif gap:
             return
         elif following.cue is Cue.NUMBER or (
-            token.end - token.start > 1 and following.cue in _BESIDE_A_SIDE
+            token.end - token.start > 1
+            and (following.cue in _BESIDE_A_SIDE or self._has(token, following))
         ):
             self._lead(token, token.payload, heading=False)
+
+    def _has(self, side: Token, verb: Token) -> bool:
+        """Whether a bare side is what a verb speaks of: "the left has", "the right shows"."""
+        if verb.cue is not Cue.ASSERTION or self.lower.startswith("there", verb.start):
+            return False
+        return _SUBJECT.search(self.lower, max(0, side.start - 16), side.start) is not None
 
     def _closes(self, index: int, token: Token) -> bool:
         """Whether a bare side ends what it belongs to, after a comma or in brackets."""
@@ -579,7 +618,7 @@ class _Reading:
 
     def _lead(self, token: Token, side: str, heading: bool) -> None:
         waiting = self.negated and self.negated_since == len(self.mentions)
-        if not waiting:
+        if not waiting and not self._is_begun(token):
             self.negated = self.doubted = self.skipped = self.family = False
             self._new_segment(token.end)
         if self.cup is not None and not self.cup[1]:
@@ -589,6 +628,14 @@ class _Reading:
         self.leading = True
         if heading or self.heading is not None:
             self.heading = side
+
+    def _is_begun(self, token: Token) -> bool:
+        """Whether a doubt, a history or an advice stands right before a side: "疑左眼青光眼"."""
+        if not (self.doubted or self.skipped):
+            return False
+        index = bisect.bisect_left(self.tokens, token.start, key=_start_of)
+        before = [t for t in self.tokens[max(0, index - 2) : index] if t.cue is not Cue.COLON]
+        return bool(before) and before[-1].cue in _BEGINNINGS
 
     def _resolve(self, side: str) -> str:
         return OPPOSITE.get(self.last_side or "", OTHER) if side == OTHER else side
@@ -793,6 +840,15 @@ def _nearest(places: Sequence[int], index: int) -> int:
     around = places[max(0, behind - 1) : behind + 1]
     return min(around, key=lambda place: abs(place - index))
 
+
+#: What may stand between a condition and "术后": the operation's own name.
+_OPERATION = re.compile("[剥剝离除切小梁玻璃体植入填充环扎复位引流阀修补内外路联合]{1,8}")
+_RESULTS = frozenset({Cue.SIGN, Cue.NEGATED, Cue.NEGATION, Cue.ASSERTED})
+_DIFFERENTIAL = ("ddx", "differential", "鉴别")
+#: What may govern beyond a side that stands right behind it.
+_BEGINNINGS = frozenset({Cue.DOUBT, Cue.QUESTION, Cue.HISTORY, Cue.FAMILY, Cue.ADVICE})
+_BEFORE_A_LAST_SIDE = (Cue.COMMA, Cue.QUESTION)
+_start_of = operator.attrgetter("start")
 
 #: What a treatment of the past leaves to be seen.
 _LEFT_BY_TREATMENT = frozenset({"laser_scars", "pseudophakia", "silicone_oil_eye"})

@@ -88,6 +88,12 @@ CUES: dict[Cue, str] = {
         尚无 | 尚未见 | 并未见 | 并没有 | 未再见 | 未闻及 | 未触及 | 未扪及 | 未显见 | 未获 |
         不具备 | 不属于 | 未出现明显 | 未发现明显 | 未见显著 | 无显著 | 无可见 | 毫无 | 均没有 |
         均未发现 | 均未见明显 | 均无明显 | 皆无 | 皆未见 | 阴性体征 |
+        rather than | instead of | as opposed to | inconsistent with | incompatible with |
+        not compatible with | not in keeping with | argues against | argue against |
+        speaks against | goes against | against | nothing to suggest | nothing to indicate |
+        nothing suggestive of | nothing indicative of | no suggestion of | no hint of |
+        resolution of | complete resolution of | disappearance of | clearance of |
+        不合并 | 不伴发 | 不再有 | 不再见 | 不再 | 不像 | 不太像 | 不能诊断 | 不足以诊断 |
         no | not | nor | without | with no | free of | free from | negative for | absence of |
         lack of | lacks | no evidence of | no signs of | no sign of | no definite | no obvious |
         denies | denied | deny | does not show | do not show | did not show | does not have |
@@ -117,7 +123,8 @@ CUES: dict[Cue, str] = {
         regressed completely | not demonstrated | not appreciated | been excluded |
         cannot be seen | can not be seen | could not be seen | cannot be detected | 阴性 |
         已吸收 | 完全吸收 | 消退 | 已消退 | 消失 | 已消失 | 已除外 | 未查及 | 可排除 | 已愈 |
-        不明显 | 吸收完全
+        不明显 | 吸收完全 | 不再可见 | 不成立 | 已闭合 | 闭合良好 | 已封闭 | 已愈合 | 已复位 |
+        复位良好 | closed | has closed | is closed | now closed | reattached | cleared
     """,
     Cue.DOUBT: """
         suspected | suspect | suspects | suspicion of | suspicion for | suspicious |
@@ -158,7 +165,9 @@ CUES: dict[Cue, str] = {
         未能除外 | 未完全排除 | 不能绝对排除 | 有待排除 | 有待除外 | 有待明确 | 有待确诊 | 未确诊 |
         待确诊 | 待明确 | 待鉴别 | 待观察 | 需鉴别 | 需要排除 | 应排除 | 应除外 | 拟排除 | 拟除外 |
         不否认 | 疑是 | 疑似有 | 怀疑有 | 可能有 | 可能是 | 可能存在 | 或为 | 貌似 | 好像 | 像是 |
-        可疑有 | 可疑为 | 高度怀疑 | 高度可疑 | 不完全除外 | 待除外诊断 | 尚不确定 | 似 | 待考
+        可疑有 | 可疑为 | 高度怀疑 | 高度可疑 | 不完全除外 | 待除外诊断 | 尚不确定 | 似 | 待考 |
+        鉴别 | 相鉴别 | 依据不足 | 证据不足 | 嫌疑 | differential | differentials |
+        differential diagnoses | 鉴别诊断 | differential includes | differential diagnosis includes
     """,
     Cue.QUESTION: "?",
     Cue.ASSERTION: """
@@ -209,9 +218,11 @@ CUES: dict[Cue, str] = {
         should undergo | should be | return in | return to | recall in | rescreen | monitor |
         monitoring | monitor for | watch for | observe for | annual screening | routine screening |
         repeat | needs | need to | plan | plan: | screening for | screen for | to be screened for |
-        suggest regular | educate | if | in case of | risk of | at risk of | may progress to |
-        progress to |
-        may lead to | can lead to | suggested to |
+        suggest regular | educate | if | in case of | risk of | at risk of | risk for |
+        at risk for | worried about | anxious about | counselled on | counseled on |
+        counselled about | counseled about | counselled regarding | counseled regarding |
+        warned of | warned about | may progress to | progress to | may lead to | can lead to |
+        suggested to |
         clinical correlation | advice | advice: | recheck | re examine | treatment for | treat |
         建议 | 复查 | 随访 | 随诊 | 复诊 | 就诊 | 转诊 | 请结合 | 必要时 | 进一步 | 定期 | 完善 |
         如有 | 如出现 | 若有 | 若出现 | 注意 | 请 | 应行 | 需行 | 推荐 | 控制血糖 | 控制血压 | 嘱 |
@@ -230,7 +241,8 @@ CUES: dict[Cue, str] = {
     """,
     Cue.SERVICE: """
         surgery | operation | extraction | repair | screening | clinic | service | programme |
-        program | study | questionnaire | 手术 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊 | 筛查 |
+        program | study | questionnaire | precautions | warning | warnings | warning signs |
+        symptoms | counselling | counseling | 手术 | 手术治疗 | 摘除术 | 门诊 | 筛查门诊 | 筛查 |
         术后 | 复位术后 | 复位术 | 修补术后
     """,
     Cue.PURPOSE: """
@@ -250,7 +262,9 @@ CUES: dict[Cue, str] = {
 
         family history | family history of | family history: | positive family history of |
         strong family history of | fhx | fhx of | fh | fh of | f/h | f/h of | fam hx | fam hx of |
-        family hx | family hx of | fam history | family member | family members | mother |
+        family hx | family hx of |
+        fohx | fohx of | family ocular history | family ocular history of | family eye history |
+        fam history | family member | family members | mother |
         father | brother | brothers | sister | sisters | sibling | siblings | maternal |
         paternal | grandmother | grandfather | grandparent | grandparents | aunt | uncle |
         cousin | parent | parents | relative | relatives | son | daughter | no family history of |
@@ -260,7 +274,7 @@ CUES: dict[Cue, str] = {
         其兄 | 其姐 | 其弟 | 其妹
     """,
     Cue.HISTORY_NEXT: """
-        previous | prior | past | resolved previous | former | s/p | sp | status post
+        previous | prior | prev | prev. | past | resolved previous | former | s/p | sp | status post
     """,
     Cue.HISTORY_LAST: """
 
@@ -313,10 +327,89 @@ CUES: dict[Cue, str] = {
         不仅 | 不但 | 不只 | 不仅有 | 不但有 |
          未见变化 | 无改变 | 无法 | 无赤光 |
         无晶体 | 无晶状体 | 无灌注 | 无血管区 | 无灌注区 | 无创 | 无图像 | 无痛 | 部分吸收 |
+        闭合不良 | 未闭合 | 未封闭 | 未愈合 | 未复位 | 复位不良 | 未完全吸收 | 未吸收 | 未消退 |
+        未完全消退 | 未消失 | not closed | failed to close | not resolved | not yet resolved |
+        not fully resolved | not completely resolved | has not resolved | have not resolved |
+        partially resolved | partly resolved | incompletely resolved | partially cleared |
+        partly cleared | not cleared | not yet cleared | has not cleared | not reattached |
+        partial resolution of | incomplete resolution of | no resolution of |
         无好转 | 无进展 | 未见好转 | 无加重 | 未治疗 | 未拍摄 | 无法拍照 | 眼压正常 | 血压正常 |
         视力正常 | 正常眼压 | 无散瞳 | 免散瞳 | 非散瞳 | 非接触 | a/v | av ratio | va | bcva |
         iop | 视力 | 眼压 | 动静脉比 | 动静脉比例 | 矫正视力
     """,
+}
+
+
+def _each(*parts: str) -> tuple[str, ...]:
+    """Every phrase of one word of each part; words stand between "|"."""
+    listed = (tuple(word.strip() for word in part.split("|")) for part in parts)
+    return tuple(" ".join(filter(None, words)) for words in itertools.product(*listed))
+
+
+def _each_zh(*parts: str) -> tuple[str, ...]:
+    return tuple(phrase.replace(" ", "") for phrase in _each(*parts))
+
+
+_HOW_FAR = "| completely | entirely | fully | definitively | definitely | totally | absolutely"
+_HOW_FAR_ZH = "| 完全 | 绝对 | 彻底 | 明确"
+_NOW = "| now | since | now completely | completely | fully | entirely | totally"
+#: Phrases that are put together of parts, by their cue.
+PHRASES: dict[Cue, tuple[str, ...]] = {
+    Cue.NEGATION: (
+        *_each_zh(
+            "未 | 尚未 | 并未 | 暂未 | 均未 | 仍未 | 从未",
+            """
+            并发 | 伴发 | 发生 | 形成 | 达 | 达到 | 进展为 | 进展至 | 进展到 | 发展为 | 发展至 |
+            发展到 | 复发 | 再发 | 再 | 再见 | 继发 |
+            引起 | 导致 | 转为 | 见 | 发现 | 出现 | 查见 | 检出
+            """,
+            "| 明显 | 明确 | 确切 | 显著 | 典型",
+        ),
+        *_each_zh("可 | 已 | 已经 | 基本 | 基本可 | 可以 | 可基本", "| 完全", "排除 | 除外"),
+    ),
+    Cue.NEGATED: (
+        *_each(
+            "| has | have | had | is | are | was | were", _NOW, "resolved | cleared | disappeared"
+        ),
+        *_each(
+            "has | have | had",
+            f"{_NOW} | now been | since been | been",
+            "been ruled out | been excluded | ruled out | excluded",
+        ),
+        *_each_zh("未 | 未再 | 未见", "复发 | 再发"),
+        *_each_zh("可 | 已 | 已经 | 基本 | 基本可 | 可以 | 被 | 予", "| 完全", "排除 | 除外"),
+    ),
+    Cue.DOUBT: (
+        *_each("may | might | could | would", "be | have | represent | indicate | reflect | show"),
+        *_each(
+            """
+            cannot | can not | can't | could not | couldn't | unable to | not able to |
+            impossible to | not possible to | difficult to | hard to | does not | doesn't |
+            do not | did not | is not possible to | was not possible to | is not able to |
+            is unable to | are unable to | are not able to | was unable to | not safe to
+            """,
+            _HOW_FAR,
+            "exclude | rule out | r/o | dismiss | discount",
+        ),
+        *_each(
+            """
+            cannot be | can not be | can't be | could not be | couldn't be | may not be | not |
+            not yet | not been | has not been | have not been | hasn't been | haven't been |
+            has not yet been | have not yet been | never | is not | are not | was not | were not |
+            is not yet | are not yet | should not be | must not be
+            """,
+            _HOW_FAR,
+            "excluded | ruled out | dismissed | discounted",
+        ),
+        *_each_zh(
+            """
+            不 | 不能 | 不可 | 无法 | 难 | 难以 | 未 | 未能 | 尚未 | 尚不 | 尚不能 | 尚无法 | 暂不 |
+            暂不能 | 暂无法 | 仍不能 | 目前不能 | 并不能 | 不易 | 未予
+            """,
+            _HOW_FAR_ZH,
+            "排除 | 除外",
+        ),
+    ),
 }
 
 SIDES: dict[str, tuple[str, ...]] = {
@@ -348,11 +441,13 @@ BARE_SIDES: dict[str, tuple[str, ...]] = {
 GRADE_WORDS: dict[str, str] = {
     "mild": "mild | minimal | early | mildly | 轻度 | 轻微 | 早期 | 轻型",
     "moderate": """
-        moderate | moderately | mild to moderate | mild/moderate | 中度 | 轻中度 | 轻至中度 |
+        moderate | moderately | mod | mod. | mild to moderate | mild/moderate | mild to mod |
+        mild mod | mild to mod. | 中度 | 轻中度 | 轻至中度 |
         轻到中度
     """,
     "severe": """
-        severe | very severe | severely | advanced | moderate to severe | moderate/severe |
+        severe | very severe | sev | sev. | v severe | mod to severe | mod/severe | severely |
+        advanced | moderate to severe | moderate/severe |
         moderately severe | 重度 | 中重度 | 严重 | 中至重度 | 极重度 | 中到重度
     """,
 }

@@ -169,7 +169,7 @@ class Labeler:
     def _walk(self, text: str, side: str | None) -> list[tuple[Mention, str | None, int]]:
         """The mentions of a text with their side and the offset of their sentence."""
         found = []
-        heading = side
+        heading = named = side  # what governs the sentence, and the side spoken of last
         for offset, sentence in split_sentences(text):
             known = len(sentence) <= _LONGEST_REMEMBERED
             read = self._read(sentence) if known else self._read_anew(sentence)
@@ -180,10 +180,11 @@ class Labeler:
                 if said is None:
                     said = heading
                 elif said == OTHER:
-                    said = OPPOSITE.get(heading)
+                    said = OPPOSITE.get(heading or named)
                 found.append((mention, said, offset))
             if read.side is not None:
-                heading = OPPOSITE.get(heading) if read.side == OTHER else read.side
+                heading = OPPOSITE.get(heading or named) if read.side == OTHER else read.side
+            named = next((said for _, said, _ in reversed(found[-8:]) if said), heading or named)
         return found
 
     def _resolve(

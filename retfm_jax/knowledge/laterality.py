@@ -44,6 +44,9 @@ EYES = (
     Pair("左眼底", "右眼底"),
     Pair("左目", "右目"),
     Pair("左眼部", "右眼部"),
+    Pair("l眼", "r眼"),
+    Pair("lt眼", "rt眼"),
+    Pair("os眼", "od眼"),
 )
 #: Words whose letters are words of the language too: they count in capitals only.
 IN_CAPITALS = (Pair("le", "re"), Pair("l/e", "r/e"), Pair("l.e", "r.e"), Pair("l.e.", "r.e."))
@@ -66,7 +69,10 @@ BOTH_EYES = (
 )
 BOTH_IN_CAPITALS = ("be", "b/e", "bes")
 #: Between the sides of a pair they make both of it: "L>R", "OD and OS", "左眼重于右眼".
-_JOINTS = ("and", "or", "&", "/", "+", ">", "<", "=", "≥", "≤", ">>", "<<")
+_JOINTS = (
+    *("and", "or", "&", "/", "+", ">", "<", "=", "≥", "≤", ">>", "<<", "more than", "less than"),
+    *("worse than", "greater than", "better than", "same as", "equal to"),
+)
 _JOINTS_ZH = ("及", "和", "与", "或", ">", "<", "=", "重于", "轻于", "较", "比")
 _JOINED_ZH = (Pair("左", "右"), Pair("左眼", "右眼"))
 _JOINED = (
@@ -108,7 +114,7 @@ _SIDE = re.compile(
     rf"|{_LETTER_BEFORE}(?P<latin>[Oo](?:\.\s?)?[DdSs]){_LETTER_AFTER}"
     # RE, L/E, R.E., "L eye", "r-eye", "R:", "L 0.3"
     rf"|{_LETTER_BEFORE}(?P<letter>[LR](?=(?:\s?[./])?\s?E{_LETTER_AFTER})"
-    rf"|[LlRr](?=(?:\s|[./-]){{0,2}}(?i:eyes?|fundus){_LETTER_AFTER}|\s?[:：]|\s?[01]?\.\d)"
+    rf"|[LlRr](?=(?:\s|[./-]){{0,2}}(?i:eyes?|fundus){_LETTER_AFTER}|眼|\s?[:：]|\s?[01]?\.\d)"
     # "R>L", "L/R", "R and L", "R & L": both of a pair
     rf"|[LlRr](?=\s?(?:[><=≥≤/&+]|\band\b|\bor\b)\s?[LlRr]{_LETTER_AFTER}(?!/E))"
     rf"|(?:(?<=[><=≥≤/&+])|(?<=[><=≥≤/&+]\s)|(?<=\band\s)|(?<=\bor\s))[LlRr](?={_LETTER_AFTER}))"

@@ -13,6 +13,7 @@ from retfm_jax.knowledge.cues import (
     CUES,
     GRADE_WORDS,
     NORMAL_PARTS,
+    PHRASES,
     PRESENT,
     SIDES,
     SIDES_IN_CAPITALS,
@@ -227,6 +228,8 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
     for cue, listed in CUES.items():
         add(_split(listed), cue)
     add(UNCHANGED, Cue.IGNORED)
+    for cue, phrases in PHRASES.items():
+        add(phrases, cue)
     for cue, sides in (
         (Cue.SIDE, SIDES),
         (Cue.SIDE_CAPITALS, SIDES_IN_CAPITALS),

@@ -24,9 +24,9 @@ _END = r"(?=\s*(?:[,，、;；.。!！)）\]】?？/]|$))"
 
 _SIGN = re.compile(
     # (-), （－）, [+], 【阴】. 一 is typed for a dash.
-    rf"[(（\[【〔［]\s*(?:(?P<absent_in>{_D}{{1,3}}|一|{_D}{_VE}|阴性?|[Nn0ØøF×✗✘✕]|[Nn]eg\.?|NEG)"
+    rf"[(（\[【〔［{{｛]\s*(?:(?P<absent_in>{_D}{{1,3}}|一|{_D}{_VE}|阴性?|[Nn0ØøF×✗✘✕]|[Nn]eg\.?|NEG)"
     rf"|(?P<present_in>{_GRADED}|{_P}{_VE}|阳性?|[YyT√✓✔☑]|[Pp]os\.?|POS)"
-    rf"|(?P<uncertain_in>{_EITHER}))\s*[)）\]】〕］]"
+    rf"|(?P<uncertain_in>{_EITHER}))\s*[)）\]】〕］}}｝]"
     # "-ve for drusen"
     rf"|(?P<denial>{_D}{_VE}(?=\s+for\b)\s+for\b)"
     # "DR -", "DR: +", "DR -ve", at the end of what is said of it.
@@ -46,8 +46,8 @@ _LEADING = re.compile(
 )
 # Most sentences have nothing of the kind, and one set of characters tells.
 _SUSPECT = re.compile(
-    rf"[{DASHES}+＋➕±(（\[【〔［:：=＝](?:(?<=[+＋➕±])|(?<={_D})(?:{_END}|\s?[vV][eE]\b|\s?[/／])"
-    rf"|(?<=[(（\[【〔［])\s*(?:{_D}|[1-4一阴阳NnYyTØøFPp0×✗✘✕√✓✔☑])"
+    rf"[{DASHES}+＋➕±(（\[【〔［{{｛:：=＝](?:(?<=[+＋➕±])|(?<={_D})(?:{_END}|\s?[vV][eE]\b|\s?[/／])"
+    rf"|(?<=[(（\[【〔［{{｛])\s*(?:{_D}|[1-4一阴阳NnYyTØøFPp0×✗✘✕√✓✔☑])"
     rf"|(?<=[:：=＝])\s?(?:{_D}|[NFTY0](?![A-Za-z0-9.])|[Ff]alse|[Tt]rue|[Nn]eg|[Pp]os|[否是]))"
 )
 _MARK_OF = {
