@@ -50,6 +50,8 @@ def as_path(path: PathLike) -> Path:
         object stores is not installed.
     """
     text = os.fspath(path)
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path: it holds a zero")
     scheme = _SCHEME.match(text)
     if scheme is None:
         try:
@@ -527,7 +529,7 @@ _REPLACED = ".replaced"
 
 def _prefix(path: pathlib.Path) -> str:
     # Cut, for a name has at most 255 bytes.
-    return f".{path.name.encode()[:100].decode(errors='ignore')}.writing-"
+    return f".{os.fsdecode(os.fsencode(path.name)[:100])}.writing-"
 
 
 def _lock(descriptor: int) -> bool:

@@ -203,6 +203,22 @@ def test_names_may_be_as_long_as_the_disk_allows(tmp_path):
     assert files.read_json(path) == 1
 
 
+def test_names_may_be_bytes_that_are_no_utf8(tmp_path):
+    name = os.fsdecode("caf\u00e9".encode("latin-1") + b"\xff" * 120)
+    for kept in ("old", "new"):
+        files.write_json(tmp_path / name, kept)
+        with files.whole_folder(tmp_path / f"{name}.d", last="info", overwrite=True) as made:
+            (made / "info").write_text(kept)
+    assert files.read_json(tmp_path / name) == "new"
+    assert (tmp_path / f"{name}.d" / "info").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == sorted([name, f"{name}.d"])
+
+
+def test_a_path_with_a_zero_in_it_is_refused():
+    with pytest.raises(UserError, match="no path"):
+        files.as_path("run\0.json")
+
+
 _KILLED = textwrap.dedent("""
     import os, signal, sys
     from retfm_jax import files
