@@ -1,6 +1,7 @@
 """The paths of a stored configuration: found again from any folder, and where a workdir was moved.
 
-A run stores what lies in its workdir as `{workdir}/...` and everything else by its absolute path.
+A run stores what lies in its workdir as `{workdir}/...` and everything else by its absolute path. A
+folder that was moved with datasets beside workdirs is looked through for what no longer lies there.
 Version 0.1 stored relative paths as they were given; they are looked for where they may have been.
 """
 
@@ -14,6 +15,8 @@ from retfm_jax.console import say
 from retfm_jax.data import datasets
 
 _WORKDIR = "{workdir}"
+#: The tokenizer of this name is never a file, whatever lies in the working folder.
+_BUNDLED_TOKENIZER = "bert-base-chinese"
 
 #: Entries that hold a path, or several.
 _PATHS = (
@@ -40,7 +43,7 @@ def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, An
     """
 
     def store(text: str, where: tuple[str, ...]) -> str:
-        if where in _NAMES_OR_PATHS and not _is_there(files.as_path(text), where):
+        if _is_name(text, where):
             return text
         path, root = _absolute(text), _absolute(workdir)
         inside = path.is_relative_to(root)
@@ -57,7 +60,7 @@ def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any
         if text == _WORKDIR or text.startswith(f"{_WORKDIR}/"):
             return str(root / text[len(_WORKDIR) + 1 :])
         path = files.as_path(text)
-        if files.is_remote(path) or path.is_absolute():
+        if files.is_remote(path) or text == _BUNDLED_TOKENIZER:
             return text
 
         def holds(place: files.Path) -> bool:
@@ -65,7 +68,8 @@ def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any
                 return datasets.is_built(values["data"].get("dataset", ""), place)
             return _is_there(place, where)
 
-        for place in _places_of_old(path, root):
+        places = _places_of_moved if path.is_absolute() else _places_of_old
+        for place in places(path, root):
             if holds(place):
                 if place != path:
                     say(f"config.{'.'.join(where)} {text!r} is taken to be {place}")
@@ -83,6 +87,21 @@ def _places_of_old(path: files.Path, workdir: files.Path) -> Iterator[files.Path
     # The workdir has another name now: "quickstart/datasets" is its folder "datasets".
     for skipped in range(1, len(path.parts)):
         yield workdir.joinpath(*path.parts[skipped:])
+
+
+def _places_of_moved(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
+    """Where a file or folder may be now that lay beside the workdir, or beside a folder of it."""
+    yield path
+    for skipped in range(1, len(path.parts)):
+        for folder in (workdir, *workdir.parents):
+            yield folder.joinpath(*path.parts[skipped:])
+
+
+def _is_name(text: str, where: tuple[str, ...]) -> bool:
+    """Whether an entry is a name that means the same in every folder."""
+    if where not in _NAMES_OR_PATHS:
+        return False
+    return text == _BUNDLED_TOKENIZER or not _is_there(files.as_path(text), where)
 
 
 def _is_there(path: files.Path, where: tuple[str, ...]) -> bool:

@@ -105,3 +105,39 @@ def test_relative_paths_of_version_0_1_are_taken_from_the_working_folder_first(h
     found = stored_paths.located(_values(), here / "somewhere" / "run")
     assert found["data"]["data_dir"] == "datasets"
     assert capsys.readouterr().out == ""
+
+
+def test_a_project_moves_with_its_datasets_and_workdirs(here, tmp_path, monkeypatch, capsys):
+    _build(here / "data" / "sets" / "d" / "1.0.0")
+    _build(here / "own" / "1.0.0")
+    (here / "words.yaml").touch()
+    (here / "vocab").mkdir()
+    values = _values(
+        data_dir="data/sets",
+        vocabulary="words.yaml",
+        expert={"dataset": "own", "split": "train"},
+        text={"tokenizer": "vocab"},
+    )
+    values["init"] = {"weights": "lost.pt", "image": None, "text": None}
+    stored = stored_paths.portable(values, "runs/1")
+    moved = tmp_path / "other disk" / "renamed"
+    moved.parent.mkdir()
+    shutil.move(here, moved)
+    # Of that name, but with other datasets: not taken.
+    _build(moved / "runs" / "sets" / "other" / "1.0.0")
+    monkeypatch.chdir("/")
+    found = stored_paths.located(stored, moved / "runs" / "1")
+    assert found["data"]["data_dir"] == str(moved / "data" / "sets")
+    assert found["data"]["vocabulary"] == str(moved / "words.yaml")
+    assert found["data"]["expert"]["dataset"] == str(moved / "own")
+    assert found["data"]["text"]["tokenizer"] == str(moved / "vocab")
+    assert found["init"]["weights"] == str(here / "lost.pt")  # what is lost keeps its name
+    assert "config.data.data_dir" in capsys.readouterr().out
+
+
+def test_the_bundled_tokenizer_is_no_folder_of_its_name(here, capsys):
+    (here / "bert-base-chinese").mkdir()  # as Hugging Face's downloads are called
+    values = _values(text={"tokenizer": "bert-base-chinese"})
+    assert stored_paths.portable(values, "run") == values
+    assert stored_paths.located(values, here / "runs" / "run") == values
+    assert capsys.readouterr().out == ""
