@@ -10,7 +10,7 @@ from pathlib import Path
 
 #: Where Linux shows shared memory; its names begin with the process that they belong to.
 _SHARED = Path("/dev/shm")
-_NAME = re.compile(r"r(\d+)_[0-9a-f]+")
+_NAME = re.compile(r"r(\d+)_(\d+)_[0-9a-f]+")
 
 
 def end_with_parent(*_: object) -> None:
@@ -24,7 +24,8 @@ def end_with_parent(*_: object) -> None:
     # Names that tell whose memory it is, should all processes be killed at once. Macs have no
     # room for them, and no place where they could be looked up.
     if _SHARED.is_dir():
-        shared_memory._SHM_NAME_PREFIX = f"/r{parent.pid}_"
+        shared_memory._SHM_NAME_PREFIX = f"/r{_processes()}_{parent.pid}_"
+        shared_memory._SHM_SAFE_NAME_LENGTH = len(shared_memory._SHM_NAME_PREFIX) + 8
 
     def watch() -> None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -33,11 +34,17 @@ def end_with_parent(*_: object) -> None:
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
+def _processes() -> int:
+    """The table that a process's number is of: containers may share memory, but have their own."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
 def remove_abandoned_memory() -> None:
     """Frees shared memory of workers whose parent is gone, which nobody can reach any more."""
     if not _SHARED.is_dir():
         return
     for path in _SHARED.glob("r*_*"):
         match = _NAME.fullmatch(path.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
+        ours = match and int(match[1]) == _processes()
+        if ours and not Path(f"/proc/{match[2]}").exists():
             path.unlink(missing_ok=True)

@@ -69,3 +69,18 @@ def test_workers_and_their_memory_end_with_a_killed_parent(tmp_path, everything)
         assert _wait_for(lambda: not Path(f"/proc/{parent.pid}").exists())
         remove_abandoned_memory()
     assert _wait_for(lambda: not any(path.exists() for path in memory))
+
+
+def test_memory_of_another_container_is_not_ours_to_remove():
+    # `docker run --ipc=host`: one /dev/shm, and tables of processes of their own.
+    theirs = Path("/dev/shm/r1_999999999_abcd")
+    ours = Path(f"/dev/shm/r{os.stat('/proc/self/ns/pid').st_ino}_999999999_abcd")
+    for path in (theirs, ours):
+        path.touch()
+    try:
+        remove_abandoned_memory()
+        assert theirs.exists()
+        assert not ours.exists()
+    finally:
+        theirs.unlink()
+        ours.unlink(missing_ok=True)
