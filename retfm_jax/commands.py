@@ -36,7 +36,13 @@ from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, load, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime import distributed
-from retfm_jax.runtime.checkpoints import FOLDER, find_checkpoint, remove_half_written, save_network
+from retfm_jax.runtime.checkpoints import (
+    FOLDER,
+    find_checkpoint,
+    nameable,
+    remove_half_written,
+    save_network,
+)
 from retfm_jax.runtime.compilation import keep_programs
 from retfm_jax.runtime.lock import hold
 from retfm_jax.runtime.mesh import check_batch_size
@@ -205,7 +211,7 @@ def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
 
 def import_weights(args: argparse.Namespace) -> None:
     """`retfm import`: a published weight file becomes a workdir."""
-    workdir = as_path(args.workdir)
+    workdir = nameable(args.workdir)
     _refuse_taken(workdir)
     model = load_weights(args.weights, args.method, args.text_num_heads)
     meta = model.meta | {"imported_from": str(absolute(args.weights))}

@@ -100,10 +100,10 @@ class Checkpoints:
         """Opens the checkpoints of `workdir`, of which the newest `keep` stay.
 
         Raises:
-          UserError: the folder cannot be read or written.
+          UserError: the folder cannot be read or written, see also `nameable`.
         """
         _quiet()
-        self.folder = absolute(workdir) / FOLDER
+        self.folder = nameable(workdir) / FOLDER
         try:
             self._manager = _manager(self.folder, keep)
         except errors() as error:
@@ -588,13 +588,30 @@ def _check_shapes(path: Path, item: str, stored: Any, wanted: Mapping[str, Any])
         )
 
 
+def nameable(path: PathLike) -> Path:
+    """The path from the root, which the libraries that store arrays can name.
+
+    Raises:
+      UserError: they cannot: names are bytes to a disk, and these are not UTF-8.
+    """
+    path = absolute(path)
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: arrays cannot be stored there, for that name is not UTF-8: rename the "
+            "folder or take another one"
+        ) from error
+    return path
+
+
 def find_checkpoint(path: PathLike) -> Path:
     """The newest checkpoint folder of a workdir, of its `checkpoints` folder, or `path` itself.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, see also `nameable`.
     """
-    path = absolute(path)
+    path = nameable(path)
     if (path / "network").is_dir():
         return path
     for folder in (path / FOLDER, path):
@@ -641,6 +658,8 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
         if checksum(network) != meta["checksums"][0]:
             raise ValueError("its arrays are not those that were written")
     except Exception as error:  # tensorstore raises bare ones, too
+        if _removed(folder, path):
+            return load_network(path)
         damaged = _problem(error) is _Problem.DAMAGED
         what = "is damaged" if damaged else "cannot be read, though it may be whole"
         steps = _steps(folder.parent) if folder.name.isdigit() else {}
@@ -651,13 +670,21 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
     return network["params"], network["batch_stats"], meta
 
 
+def _removed(folder: Path, path: PathLike) -> bool:
+    """Whether a run that goes on has removed a checkpoint, with a newer one in `path`."""
+    try:
+        return find_checkpoint(path) != folder
+    except UserError:
+        return False
+
+
 def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[str, Any]) -> None:
     """Writes a folder that `load_network` reads: a checkpoint without the training part.
 
     Raises:
       UserError: it cannot be written, holds something already, or values are not finite.
     """
-    path = absolute(path)
+    path = nameable(path)
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give a new folder")
     network = {"params": params, "batch_stats": batch_stats}

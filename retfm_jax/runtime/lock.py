@@ -249,7 +249,7 @@ def _read(path: Path) -> tuple[Holder | None, bytes | None]:
     try:
         values: dict[str, Any] = json.loads(content)
         return Holder(**{field.name: values[field.name] for field in _FIELDS}), content
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None, content
 
 

@@ -380,6 +380,32 @@ def test_damage_and_absence_are_said_on_loading(tmp_path, two, monkeypatch):
             load_network(tmp_path / "checkpoints" / "1")
 
 
+def test_a_checkpoint_that_its_run_removes_meanwhile_is_not_called_damaged(
+    tmp_path, two, monkeypatch
+):
+    network, _ = _trees(two)
+    save_network(tmp_path / "checkpoints" / "2", network["params"], {}, META)
+    find, newest = checkpoints.find_checkpoint, [tmp_path / "checkpoints" / "1"]
+    monkeypatch.setattr(
+        checkpoints, "find_checkpoint", lambda path: newest.pop() if newest else find(path)
+    )
+    np.testing.assert_array_equal(load_network(tmp_path)[0]["kernel"], network["params"]["kernel"])
+    assert not newest
+
+
+def test_a_name_that_cannot_hold_arrays_is_refused_before_there_are_any(tmp_path):
+    folder = tmp_path / os.fsdecode(b"run\xe9")
+    for use in (
+        Checkpoints,
+        find_checkpoint,
+        load_network,
+        lambda path: save_network(path, {}, {}, META),
+    ):
+        with pytest.raises(UserError, match="not UTF-8"):
+            use(folder)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_full_disk_is_said_and_spares_the_earlier_checkpoints(tmp_path, two, monkeypatch):
     _save(tmp_path, two)
 

@@ -102,7 +102,9 @@ def test_a_sign_of_life_from_another_host_refuses(tmp_path, monkeypatch):
     assert json.loads((tmp_path / lock.NAME).read_text())["token"] == "theirs"
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"[]", b'{"host": "a"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 100, b"[]", b'{"host": "a"}', b"\xff\xfe", b"[" * 100_000]
+)
 def test_what_a_power_cut_leaves_of_a_lock_keeps_nobody_out_for_long(tmp_path, content):
     (tmp_path / lock.NAME).write_bytes(content)
     with hold(tmp_path):
