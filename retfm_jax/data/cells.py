@@ -44,19 +44,46 @@ _EMPTY = frozenset(
         # Excel and its relatives
         "#n/a", "#n/a n/a", "#na", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "#null!",
         "#getting_data", "#spill!", "#calc!", "#field!", "#blocked!", "#unknown!", "#connect!",
-        "#error!", "err:502", "err:508", "err:504", "err:509", "err:522",
+        "#error!", "err:502", "err:508", "err:504", "err:509", "err:522", "#nv", "#n/d", "#n/v",
+        "#fehlt", "#n/b",
+        # people, in English and in what else spreadsheets are kept
+        "no report", "no reports", "no data", "no text", "no image", "no photo", "not done",
+        "not performed", "not taken", "n\\a", "n/d", "s/d", "k.a.", "k. a.", "keine angabe",
+        "sin datos", "なし", "無し", "없음",
         # Chinese
         "无", "無", "空", "空值", "空白", "暂无", "暫無", "未填", "未填写", "缺失", "缺", "无报告",
-        "无数据", "(空)", "(无)", "<空>", "<无>",
+        "无数据", "(空)", "(无)", "<空>", "<无>", "没有", "暂无报告", "暂无数据", "无记录",
+        "未出报告", "未录入", "未提供", "不适用", "无图像", "无图", "未拍", "未拍摄", "未检",
+        "未查",
     }
 )  # fmt: skip
 
 #: Between names, whatever the names are; and where the names on both sides are known ones.
-_STRONG = re.compile("[;；|｜、\n\r]")
-_COMMA = re.compile("[,，]")
-_SLASH = re.compile(r"[/／\\]")
+_STRONG = re.compile("[;；\u037e﹔︔؛|｜¦￤‖、﹑､•●▪。｡\n\r]")
+_COMMA = re.compile("[,，﹐︐،]")
+_SLASH = re.compile(r"[/／⁄∕\\]")
 #: Joins that nobody writes between entries of a list, but that people write between classes.
-_JOIN = re.compile(r"\s*[+＋&＆\t]\s*|\s+and\s+|\s*[和与及]\s*|\s+", re.IGNORECASE)
+_JOIN = re.compile(
+    r"\s*(?:[+＋&＆\t·・→:：]|[-=]>|<br ?/?>|和|与|及|或|合并|伴有?|并发)\s*"
+    r"|\s+(?:and|or|with|plus)\s+|\s+",
+    re.IGNORECASE,
+)
+#: "1、糖网 2、青光眼", "(1) drusen (2) glaucoma", "①糖网②青光眼"
+_NUMBER = re.compile(
+    r"(?<![^\s;；,，、。])[(（]?(\d{1,2})\s*[.)）、．:：]\s*(?=[^\W\d])|([①-⑳])\s*"
+)
+_QUOTED = re.compile(r"""(["'])(.*)\1|[“”](.*)[“”]|[‘’](.*)[‘’]|「(.*)」""", re.DOTALL)
+#: How Python and NumPy print what holds several.
+_CONTAINER = re.compile(
+    r"(?:np\.|numpy\.)?(?:array|set|frozenset|list|tuple)\((.*?)(?:,\s*dtype=[^,()]*)?\)", re.DOTALL
+)
+_LONGEST_VALUED = 200
+_VALUED = re.compile(
+    r"(.*?)\s*(?:[:=：＝]|\()\s*(?:[01](?:\.\d*)?|true|false|yes|no|[+-]|是|否)\s*\)?",
+    re.IGNORECASE,
+)
+#: What spreadsheets in other languages write for an error: "#WERT!", "#¿NOMBRE?".
+_ERROR = re.compile(r"#[¡¿]?[^\W\d_]{2,12}(?:/0)?[!?]")
 
 #: The labels of somebody who looked and found nothing.
 NOTHING_FOUND = "none"
@@ -78,12 +105,23 @@ def is_empty(value: Any) -> bool:
         return math.isnan(value)
     if not isinstance(value, str):
         return False
-    text = strip(value)
+    text = _unquoted(strip(value))
     if text[:1].isalnum() and len(text) >= 20:
         return False
     if not any(map(str.isalnum, text)):
         return True
+    if _ERROR.fullmatch(text):
+        return True
     return len(text) < 20 and unicodedata.normalize("NFKC", text).casefold() in _EMPTY
+
+
+def _unquoted(text: str) -> str:
+    """A text without the quotes that stand around it and nowhere else."""
+    quoted = _QUOTED.fullmatch(text)
+    if quoted is None:
+        return text
+    inside = next(part for part in quoted.groups()[1:] if part is not None)
+    return text if text[0] in inside or text[-1] in inside else strip(inside)
 
 
 def text(value: Any) -> str:
@@ -199,6 +237,11 @@ def names(
     kept = tuple(dict.fromkeys(name for name in found if name))
     for name in kept:
         _check_name(name, column)
+        valued = _VALUED.fullmatch(name) if len(name) < _LONGEST_VALUED else None
+        if valued and not known(name) and known(valued[1]):
+            raise ValueError(
+                f"{column}: {_short(name)} is a name with a value: list the names that are there"
+            )
     if any(nothing) and kept:
         raise ValueError(f"{column}: {_short(value)} names something and says `none` as well")
     return kept if kept or any(nothing) or not entries else None
@@ -230,7 +273,7 @@ def knows_names(
         if entries is not None:
             listed.update(strip(entry) for entry in entries if isinstance(entry, str))
         elif isinstance(value, str) and not is_empty(value):
-            for part in map(strip, _STRONG.split(value)):
+            for part in _parts(strip(value)):
                 weak = _COMMA.search(part) or _SLASH.search(part)
                 (joined if weak else alone).add(part)
     beside = collections.Counter(
@@ -263,6 +306,8 @@ def _entries(value: Any, column: str) -> list[Any] | None:
     if not isinstance(value, str):
         return None
     written = strip(value)
+    if printed := _CONTAINER.fullmatch(written):
+        written = strip(printed[1]) or "[]"
     opening, closing = written[:1], written[-1:]
     if opening + closing not in ("[]", "()", "{}") and opening != "[":
         return None
@@ -294,9 +339,27 @@ def _flat(entries: list[Any], column: str) -> list[Any]:
 def _divided(written: str, column: str, known: Callable[[str], bool]) -> Sequence[str]:
     if known(written):
         return [written]
-    parts = [part for part in map(strip, _STRONG.split(written)) if part]
+    parts = _parts(written)
+    plain = [part for part in map(strip, _STRONG.split(written)) if part]
+    if any(known(part) for part in plain if _NUMBER.match(part)):
+        parts = plain  # a class may be called "1. Mild"
+    parts = [part if known(part) else _unquoted(part) for part in parts]
     alone = len(parts) == 1 and not _STRONG.search(written)
     return [name for part in parts for name in _divided_by_known(part, column, known, alone)]
+
+
+def _parts(written: str) -> list[str]:
+    """What strong separators, or the numbers of a list, divide a cell into."""
+    marks = list(_NUMBER.finditer(written))
+    numbers = [int(mark[1]) if mark[1] else ord(mark[2]) - ord("①") + 1 for mark in marks]
+    if len(marks) > 1 and not marks[0].start() and numbers == list(range(1, len(marks) + 1)):
+        ends = [*(mark.start() for mark in marks[1:]), len(written)]
+        pieces = [
+            written[mark.end() : end].strip(",，" + _BLANK)
+            for mark, end in zip(marks, ends, strict=True)
+        ]
+        written = ";".join(pieces)
+    return [part for part in map(strip, _STRONG.split(written)) if part]
 
 
 def _divided_by_known(
@@ -310,7 +373,7 @@ def _divided_by_known(
     if known(part) or is_empty(part):
         return [part]
     for separator in (_COMMA, _SLASH, re.compile(f"{_COMMA.pattern}|{_SLASH.pattern}")):
-        pieces = [piece for piece in map(strip, separator.split(part)) if piece]
+        pieces = [_unquoted(piece) for piece in map(strip, separator.split(part)) if piece]
         if all(known(piece) or is_empty(piece) for piece in pieces):
             return pieces
     if alone and _COMMA.search(part):

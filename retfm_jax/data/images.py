@@ -94,6 +94,18 @@ def is_flat(image: UInt8[np.ndarray, "h w 3"]) -> bool:
     return bool((some == image[0, 0]).all() and (image == image[0, 0]).all())
 
 
+def flat_rest(image: UInt8[np.ndarray, "h w 3"]) -> int:
+    """How many rows at the bottom show one value that is neither dark nor white.
+
+    Decoders fill with it what is missing of a JPEG that was cut short and ends as a whole one.
+    """
+    value = image[-1, 0]
+    if value.max() < 40 or value.min() > 230:
+        return 0
+    rows = np.flatnonzero((image != value).any(axis=(1, 2)))
+    return len(image) - 1 - int(rows[-1]) if len(rows) else 0
+
+
 def _opencv(data: bytes, flags: int) -> np.ndarray | None:
     """What OpenCV makes of a file, None where it cannot read it."""
     try:
@@ -122,7 +134,7 @@ def _rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         grey = _eight_bits(np.asarray(image))
         return np.stack([grey] * 3, axis=-1)
     if _is_deep(image, data):
-        deep = _opencv(data, cv2.IMREAD_UNCHANGED) if image.format == "PNG" else None
+        deep = None if image.format == "TIFF" else _opencv(data, cv2.IMREAD_UNCHANGED)
         if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3:
             colour = _eight_bits(deep)[..., [2, 1, 0, *range(3, deep.shape[2])]]
             if colour.shape[2] == 4:
@@ -132,7 +144,7 @@ def _rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
                 return _on_black(Image.fromarray(np.dstack([colour[..., :3], alpha])))
             return np.ascontiguousarray(colour)
         image.load()
-        if np.asarray(image.convert("RGB")).max() < 64:
+        if image.format == "TIFF" and np.asarray(image.convert("RGB")).max() < 64:
             raise ImageError(
                 "16-bit colour whose values need fewer bits; save it as a 16-bit PNG or with 8 bits"
             )
@@ -145,6 +157,10 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether a colour picture has 16 bits a channel, of which Pillow keeps the upper 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
+    if image.format == "PPM":  # with another largest value than 65535, that value is white
+        return bool(image.tile) and image.tile[0][0] == "ppm" and image.tile[0][3][-1] == 65535
+    if image.format == "JPEG2000":
+        return True  # OpenCV says whether it is
     raw = image.tile[0][3] if image.tile else ""
     return image.format == "TIFF" and "16" in str(raw)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from retfm_jax.data import cells, tables
+from retfm_jax.data.columns import meant
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
@@ -39,14 +40,24 @@ _MOST_PHOTOGRAPHS = 8
 _REPEATED = 0.05
 _NAMED = 5
 
+#: Between the parts of a name, and behind a side.
+_GAP, _END = r"[ _.(（\[-]", r"[ _.()（）\[\]-]"
 _EYE = re.compile(
-    rf"(?P<base>.*(?:[0-9]|[^\W_][ _.-]))[ _.-]*(?P<side>{IN_FILE_NAMES})"
-    r"(?:[ _-]?eye)?(?:[ _.(-].*|[0-9]{1,2})?"
+    rf"(?P<base>.*(?:[0-9)]|[^\W_]{_GAP}|[㐀-鿿](?=[左右]))){_GAP}*(?P<side>{IN_FILE_NAMES})"
+    rf"(?:[ _-]?eye)?(?P<rest>{_END}.*|[0-9]{{1,2}})?"
 )
 _EYE_FIRST = re.compile(rf"(?P<side>{IN_FILE_NAMES})(?:[ _-]?eye)?[ _.-]+(?P<base>.*[0-9].*)")
-#: One letter is an eye only where the other one is there, too.
-_LETTER = re.compile(r"(?P<base>.*[0-9].*?)[ _.-]*(?P<side>[lr])(?:[0-9]{0,2}|[ _.-].*)")
-_LETTER_FIRST = re.compile(r"(?P<side>[lr])[ _.-]+(?P<base>.*[0-9].*)")
+#: These may be anything: they are an eye only where the other one is there, too.
+_MAYBE = r"[lr][ea]?"
+_LETTER = (
+    re.compile(rf"(?P<base>.*[0-9].*?){_GAP}*(?P<side>{_MAYBE})(?:[0-9]{{0,2}}|{_END}.*)"),
+    re.compile(rf"(?P<side>{_MAYBE})[ _.-]+(?P<base>.*[0-9].*)"),
+    re.compile(rf"(?P<side>{_MAYBE}|left|right|o[dsi])(?P<base>[0-9].*)"),
+    re.compile(r"(?P<base>.*[^\W_])(?P<side>left|right|o[dsi])"),
+)
+_OTHER_EYE = {"l": "r", "le": "re", "la": "ra", "left": "right", "os": "od", "oi": "od"}
+#: A file that is called by its side alone, in the folder of its patient.
+_SIDE_ALONE = re.compile(rf"(?P<side>{IN_FILE_NAMES})(?:[ _-]?eye)?")
 _SCAN = re.compile(r"(?:cnv|dme|drusen|normal)-(?P<base>[0-9]+)-[0-9]+")
 _SIDE_FOLDER = re.compile(rf"(?:{IN_FILE_NAMES})(?:[ _-]?eyes?)?")
 
@@ -196,24 +207,41 @@ def _by_pairs(names: Sequence[str], pairs: Mapping[str, str]) -> dict[str, str]:
 def _by_names(names: Sequence[str]) -> dict[str, str]:
     """Patients by what names say of eyes; {} where the names of the set say nothing of them."""
     parsed: dict[str, tuple[str, str, str]] = {}
-    letters: dict[str, tuple[str, str, str]] = {}
+    maybe: dict[str, tuple[str, str, str, str]] = {}
+    numbered: dict[str, tuple[str, str]] = {}
     for name in names:
         *folders, file = identity(name).split("/")
         stem = posixpath.splitext(file)[0]
         sides = [folder for folder in folders if _SIDE_FOLDER.fullmatch(folder)]
         # "a/left/10" and "a/right/10" are eyes of one patient.
-        place = "/".join(folder for folder in folders if folder not in sides)
+        above = [folder for folder in folders if folder not in sides]
+        place = "/".join(above)
         if match := _SCAN.fullmatch(stem) or _EYE.fullmatch(stem) or _EYE_FIRST.fullmatch(stem):
             parsed[name] = place, match["base"], stem
+            rest = (match.groupdict().get("rest") or "").strip(" _.-()")
+            if re.search("[0-9]", rest) and not re.search("[0-9]", match["base"]):
+                numbered[name] = match["side"], rest
         elif sides:
             parsed[name] = place, stem, f"{sides[-1]}/{stem}"
-        elif match := _LETTER.fullmatch(stem) or _LETTER_FIRST.fullmatch(stem):
-            letters[name] = place, match["base"] + match["side"], stem
-    pairs = {base[:-1] for _, base, _ in letters.values() if base.endswith("l")}
-    pairs &= {base[:-1] for _, base, _ in letters.values() if base.endswith("r")}
-    if pairs:
-        for name, (place, base, stem) in letters.items():
-            parsed[name] = place, base[:-1], stem
+        elif above and _SIDE_ALONE.fullmatch(stem):
+            parsed[name] = "/".join(above[:-1]), above[-1], f"{above[-1]}/{stem}"
+        elif above and stem in ("l", "r"):
+            maybe[name] = "/".join(above[:-1]), above[-1], stem, f"{above[-1]}/{stem}"
+        elif match := next(filter(None, (each.fullmatch(stem) for each in _LETTER)), None):
+            maybe[name] = place, match["base"], match["side"], stem
+    there = {(base, side) for _, base, side, _ in maybe.values()}
+    for name, (place, base, side, stem) in maybe.items():
+        others = [b for a, b in _OTHER_EYE.items() if a == side]
+        others += [a for a, b in _OTHER_EYE.items() if b == side]
+        if any((base, other) in there for other in others):
+            parsed[name] = place, base, stem
+    # "Fundus_left_12": all begin alike, and the number behind the side is the patient's.
+    counts = collections.Counter(rest for _, rest in set(numbered.values()))
+    both = any(count > 1 for count in counts.values())
+    if both and len({parsed[name][1] for name in numbered}) == 1:
+        for name, (_, rest) in numbered.items():
+            place, _, stem = parsed[name]
+            parsed[name] = place, rest, stem
     scope = _scope(parsed.values())
     found = {
         name: "/".join(filter(None, (scope(place), base.strip(" _.-"))))
@@ -248,6 +276,14 @@ def read_pairs(path: str | Path, left: str = "left", right: str = "right") -> di
     """
     problems = ProblemLog()
     table = tables.read_csv(path, problems)
+    # MESSIDOR-2's table goes around with Left, LEFT and "#left" as well.
+    left, right = (
+        next(
+            (name for name in table.columns if name == wanted or meant(name, [wanted])),
+            wanted,
+        )
+        for wanted in (left, right)
+    )
     tables.require_columns(table, [left, right])
     if problems.problems:
         first = problems.problems[0]
@@ -272,18 +308,29 @@ def read_tables(folder: Path) -> tuple[dict[str, str], str]:
 
     A file with the columns left and right, or with one for images and one for patients
     (`image, patient_id`), is read; others are of something else.
+
+    Raises:
+      UserError: such a file has a row that cannot be read.
     """
     for path in sorted(folder.glob("*.csv")):
+        problems = ProblemLog()
         try:
-            table = tables.read_csv(path, ProblemLog())
+            table = tables.read_csv(path, problems)
         except UserError:
             continue
         names = {folded(column): column for column in table.columns}
         if set(_PAIR_COLUMNS) <= set(names):
             return read_pairs(path, *(names[column] for column in _PAIR_COLUMNS)), path.name
         image = next((names[name] for name in _IMAGE_COLUMNS if name in names), None)
+        image = image or next((name for name in table.columns if meant(name, ["image"])), None)
         patient = next((names[name] for name in _PATIENT_COLUMNS if name in names), None)
+        patient = patient or next(
+            (name for name in table.columns if meant(name, ["patient_id"])), None
+        )
         if image and patient:
+            if problems.problems:
+                first = problems.problems[0]
+                raise UserError(f"{path} row {first.row}: {first.what}")
             found = {}
             for row in table.rows:
                 try:

@@ -7,16 +7,21 @@
   name is not entered and is no class.
 - *Masks and annotations are not photographs*: an image that lies, below the folder that is looked
   through, in a folder whose name holds one of the words of `ANNOTATION_WORDS` (`Masks`,
-  `Annotation-Training400`, `Ground truth`, `GT`), or whose own name ends with one (`1_mask.png`);
-  and an image without lossy compression of 2 to 8 colours, all of whose channels hold the values
-  of masks and label maps only (0 to 8, 255, and halves, thirds and quarters of 255).
+  `Annotation-Training400`, `Ground truth`, `GT`) or that is called as annotations are (`label`,
+  `1st_manual`), or whose own name begins with `mask` or ends with one of the words (`1_mask.png`,
+  `1_mask_2.png`); and an image without lossy compression of 2 to 8 colours, all of whose channels
+  hold the values of masks and label maps only (0 to 8, 255, and halves, thirds and quarters of
+  255; 0 and 65535).
+- *Thumbnails, backups and parts of downloads are not*: `thumbs/1.jpg`, `1_thumb.jpg`, `1.jpg.bak`.
 - Everything else that is passed over is counted by its reason, and said.
 
 Of most files the first bytes are all that is read, so that a million files take seconds.
 """
 
 import collections
+import contextlib
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
@@ -35,12 +40,30 @@ from retfm_jax.errors import UserError
 
 #: What makes a folder or the end of a file's name one of masks or annotations.
 ANNOTATION_WORDS = frozenset({
-    "mask", "masks", "annotation", "annotations", "groundtruth", "groundtruths", "gt", "gts",
-    "overlay", "overlays"
+    "mask", "masks", "annotation", "annotations", "annot", "annots", "groundtruth", "groundtruths",
+    "gt", "gts", "overlay", "overlays", "heatmap", "heatmaps", "gradcam", "mascara", "mascaras",
+    "máscara", "máscaras", "masque", "masques", "maske", "masken", "マスク"
 })  # fmt: skip
 _ANNOTATION_ENDINGS = ANNOTATION_WORDS | {
-    "segmentation", "seg", "manual1", "manual2", "1stho", "2ndho"
+    "segmentation", "segmented", "seg", "manual", "1stho", "2ndho", "label", "labels", "vessel",
+    "vessels", "fov", "contour", "contours", "annotated"
 }  # fmt: skip
+#: Whole names of the folder in which an annotation lies.
+_ANNOTATION_FOLDERS = frozenset({
+    "label", "labels", "labelsah", "labelsvk", "seg", "segs", "segmentation", "segmentations",
+    "segmented", "manual", "1stmanual", "2ndmanual", "1stho", "2ndho", "fov", "fovs", "av",
+    "vessel", "vessels", "disccup", "分割", "分割图", "分割结果", "标注", "标注图", "標註", "標注"
+})  # fmt: skip
+#: Chinese names are not divided into words.
+_ANNOTATION_IN_CHINESE = re.compile("掩码|掩膜|掩模|蒙版|金标准|掩碼|遮罩")
+_COPY_FOLDERS = frozenset({
+    "thumb", "thumbs", "thumbnail", "thumbnails", "preview", "previews", "缩略图", "縮略圖"
+})  # fmt: skip
+_COPY_WORDS = frozenset({"thumb", "thumbnail", "thumbs", "缩略图"})
+_COPY_SUFFIXES = (
+    "~", ".bak", ".backup", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload",
+    ".download", ".filepart", ".swp"
+)  # fmt: skip
 
 #: Suffixes whose owner means a photograph: content that is none is a fault worth naming.
 PHOTOGRAPH_SUFFIXES = frozenset({
@@ -52,6 +75,7 @@ PHOTOGRAPH_SUFFIXES = frozenset({
 REASONS = {
     "broken": "named as images, but hold none",
     "annotation": "masks or annotations",
+    "copy": "thumbnails, backups or parts of downloads",
     "foreign": "of an image format that is not read",
     "special": "pipes, sockets or devices",
     "link": "symbolic links that lead nowhere, in a loop or outside",
@@ -63,11 +87,14 @@ REASONS = {
 _HIDDEN = frozenset({
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
     "@eadir", "@tmp", "@sharebin", "@recycle", "#recycle", "$recycle.bin", "lost+found",
-    "system volume information", "__pycache__"
+    "system volume information", "network trash folder", "temporary items", "zbthumbnail.info",
+    "__pycache__"
 })  # fmt: skip
 
 #: A file's first bytes are enough to know what it is.
 _HEAD = 144
+#: Where photographs of one size differ, if they do.
+_TAIL = 4096
 _LOOKERS = 16
 _PORTION = 256
 _NAMED = 5
@@ -208,6 +235,43 @@ def beside(folder: Path, prefix: str) -> dict[str, tuple[str, ...]]:
     return {"outside": tuple(f"{prefix}/{name}" for name in sorted(found))}
 
 
+def copies(named: Mapping[str, Path]) -> list[tuple[str, ...]]:
+    """Names of files that hold the same bytes, a group for every content that comes twice.
+
+    Of most files the size is all that is asked, of those of one size the last bytes.
+
+    Args:
+      named: name -> the file; one that cannot be read is a copy of none.
+    """
+    groups = [list(named)]
+    for key in (_size, _last_bytes, _digest):
+        apart: dict[Any, list[str]] = collections.defaultdict(list)
+        for number, group in enumerate(groups):
+            for name in group:
+                with contextlib.suppress(OSError):
+                    apart[number, key(named[name])].append(name)
+        groups = [group for group in apart.values() if len(group) > 1]
+    return [tuple(group) for group in groups]
+
+
+def _size(path: Path) -> int:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        raise OSError  # a pipe would be waited for; all empty files are alike
+    return found.st_size
+
+
+def _last_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        return file.read(_TAIL)
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
+
+
 def _walk(root: files.Path, bound: str | None) -> Iterator[tuple[str, str]]:
     """Paths of files below a root, each with the reason against it that needs no look inside."""
     if files.is_remote(root):
@@ -216,7 +280,8 @@ def _walk(root: files.Path, bound: str | None) -> Iterator[tuple[str, str]]:
             hidden = any(map(is_hidden, relative.parts))
             yield relative.as_posix(), "hidden" if hidden else ""
         return
-    seen: set[tuple[int, int]] = set()
+    # A link to a folder above is a loop, too: by it, everything beside the root would be in it.
+    seen = _folders_above(root)
     waiting = [""]
     while waiting:
         relative = waiting.pop()
@@ -243,6 +308,17 @@ def _walk(root: files.Path, bound: str | None) -> Iterator[tuple[str, str]]:
             else:
                 yield path, reason
         waiting += reversed(below)
+
+
+def _folders_above(root: files.Path) -> set[tuple[int, int]]:
+    """Device and inode of every folder above a folder, by its name and by where it really lies."""
+    above = {*Path(os.path.abspath(root)).parents, *Path(os.path.realpath(root)).parents}
+    found = set()
+    for folder in above:
+        with contextlib.suppress(OSError):
+            stated = os.stat(folder)
+            found.add((stated.st_dev, stated.st_ino))
+    return found
 
 
 def _entry(entry: os.DirEntry, bound: str | None) -> tuple[str, bool]:
@@ -280,6 +356,8 @@ def reason_against(path: files.PathLike, relative: str) -> str:
         return "foreign" if foreign_format(head) else "broken" if named_so else "other"
     if size > MAX_BYTES:
         return "broken"
+    if _named_as_copy(relative):
+        return "copy"
     if _named_as_annotation(relative) or _looks_like_a_mask(path, kind, size):
         return "annotation"
     return ""
@@ -359,14 +437,36 @@ def _words(name: str) -> list[str]:
 
 
 def _named_as_annotation(relative: str) -> bool:
+    if _ANNOTATION_IN_CHINESE.search(relative):
+        return True
     *parents, name = relative.split("/")
     for parent in parents:
-        words = _words(parent)
+        words = [word.rstrip("0123456789") for word in _words(parent)]
         pairs = (first + second for first, second in itertools.pairwise(words))
         if not ANNOTATION_WORDS.isdisjoint(words) or not ANNOTATION_WORDS.isdisjoint(pairs):
             return True
+    if parents and _whole(parents[-1]) in _ANNOTATION_FOLDERS:
+        return True
     words = _words(os.path.splitext(name)[0])
-    return len(words) > 1 and words[-1] in _ANNOTATION_ENDINGS
+    while len(words) > 1 and words[-1].isdigit():
+        words.pop()
+    last = words[-1].rstrip("0123456789") if words else ""
+    return len(words) > 1 and (last in _ANNOTATION_ENDINGS or words[0] in ("mask", "masks"))
+
+
+def _whole(name: str) -> str:
+    """A folder's name as one word, without a number that is a part of its last one."""
+    *words, last = _words(name) or [""]
+    return "".join([*words, last.rstrip("0123456789") or last])
+
+
+def _named_as_copy(relative: str) -> bool:
+    *parents, name = relative.split("/")
+    if any(_whole(parent) in _COPY_FOLDERS for parent in parents):
+        return True
+    words = _words(os.path.splitext(name)[0])
+    beginning_or_end = {words[0], words[-1]} if len(words) > 1 else set()
+    return name.lower().endswith(_COPY_SUFFIXES) or not _COPY_WORDS.isdisjoint(beginning_or_end)
 
 
 def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
@@ -384,7 +484,7 @@ def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
             )
             if pixels > MAX_PIXELS or (compressed and size > 512 + _MASK_BYTES_A_PIXEL * pixels):
                 return False
-            if image.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16", "I"):
+            if image.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16", "I;16B", "I", "F"):
                 return False
             if image.mode in ("P", "1"):
                 image = image.convert("RGB")
@@ -396,6 +496,13 @@ def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
 
 def _is_mask(values: np.ndarray) -> bool:
     colours = values.reshape(values.shape[0] * values.shape[1], -1)[:, :3]
+    if values.dtype.itemsize > 1:
+        # Deep masks hold 0 and 65535, or 0 and 1.
+        if not np.isfinite(colours).all() or (colours != np.rint(colours)).any():
+            return False
+        colours = colours.astype(np.int64)
+        if colours.max() > 255 and not (colours % 257).any():
+            colours //= 257
     # A photograph shows it in its first rows of pixels; a mask must be read to its end.
     for part in (colours[:: max(1, len(colours) // 4096)], colours):
         if part.min() < 0 or part.max() > 255 or not _MASK_VALUES[part].all():

@@ -19,10 +19,14 @@ from retfm_jax.errors import UserError
 #: Unpacked; larger ones are no tables that people keep by hand.
 _LARGEST = 1 << 30
 _NAMED = 5
+#: A header stands among the first rows.
+_LOOKED_AT = 50
+#: What XML cannot hold, as Excel writes it: "_x000D_" is a carriage return.
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Reads the first visible sheet.
+    """Reads the first visible sheet with a row of columns; titles above that row are passed over.
 
     Args:
       path: an .xlsx file.
@@ -45,7 +49,8 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
         if not sheets:
             raise UserError(f"{path} has no sheet that is not hidden")
-        sheet = sheets[0]
+        # A cover sheet has no row of columns.
+        sheet = next(filter(_has_columns, sheets), sheets[0])
         grid = [list(row) for row in sheet.iter_rows()]
         values = None
         if any(cell.data_type == "f" for row in grid for cell in row):
@@ -74,7 +79,10 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
         elif not any(texts):
             continue
         elif not header:
-            header = texts
+            if len({text for text in texts if text}) > 1 or not _has_columns(sheet):
+                header = texts
+            else:
+                notes["rows above its header (passed over)"] += 1
         else:
             rows.append((number, texts))
             notes["hidden rows"] += bool(sheet.row_dimensions[number].hidden)
@@ -84,6 +92,12 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
     if said:
         problems.notes.append(f"sheet {sheet.title!r} of {path} has {', '.join(said)}")
     return header, rows
+
+
+def _has_columns(sheet: Any) -> bool:
+    """Whether a row names at least two columns."""
+    rows = sheet.iter_rows(max_row=min(_LOOKED_AT, sheet.max_row), values_only=True)
+    return any(len({value for value in row if value is not None}) > 1 for row in rows)
 
 
 def _named(header: list[str], column: int) -> str:
@@ -108,7 +122,7 @@ def _shown(value: Any, number_format: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         if isinstance(value, datetime.datetime) and value.time() == datetime.time():
             value = value.date()
-        return str(value)
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), str(value))
     if abs(value) >= 10**15:
         return f"{value:.14E}"
     if value == int(value):

@@ -12,6 +12,7 @@ were found and listed):
 | image_in_two_splits | the photograph is left out of training |
 | other_spelling | the one file that differs in letter case or form of Unicode is taken |
 | flat_image | an image of one value everywhere is kept, and named |
+| flat_rest | a JPEG whose lower rows show one value, as cut ones do, is kept, and named |
 | several_pages | the first page or frame is taken |
 | second_report | the first report stays |
 | unreadable_table | a table of a release is left out |
@@ -40,6 +41,8 @@ POLICIES = ("skip", "refuse")
 
 #: Formats that are stored as they came. Everything else is re-encoded.
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+#: Rows of a JPEG that are coded together, at most.
+_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
                 "row left out",
             )  # fmt: skip
     _note_similar(first.values(), problems)
+    _note_shared(first.values(), problems)
     return list(first.values())
 
 
@@ -147,6 +151,31 @@ def _note_similar(rows: Iterable[Row], problems: ProblemLog) -> None:
     for written, known, row, first in _alike(files, _path):
         what = f"{written!r} is another way to write {known!r} in row {first.row} of {first.file}"
         problems.add("similar_file", row, what, "read as it is written")
+
+
+def _note_shared(rows: Iterable[Row], problems: ProblemLog) -> None:
+    """Says which photographs several patients have, or a patient twice: one of them is wrong."""
+    first: dict[tuple[str, str], tuple[Row, str]] = {}
+    shared: list[str] = []
+    for row in rows:
+        if isinstance(row, ImageRow):  # its id is its file
+            continue
+        for eye, picture in (("left", row.left), ("right", row.right)):
+            if not isinstance(picture, FilePicture):
+                continue
+            known, side = first.setdefault(
+                (picture.root, posixpath.normpath(picture.relative)), (row, eye)
+            )
+            if (known, side) != (row, eye):
+                shared.append(
+                    f"{picture.relative!r} is the {eye} eye of {row.record_id!r} in row {row.row} "
+                    f"and the {side} eye of {known.record_id!r} in row {known.row}"
+                )
+    if shared:
+        problems.notes.append(
+            f"{len(shared)} photographs stand more than once, and patients who share one may be "
+            f"in different splits: {'; '.join(shared[:3])}" + "; ..." * (len(shared) > 3)
+        )
 
 
 def _alike(
@@ -200,6 +229,9 @@ def prepare_image(
         if images.is_flat(image):
             what = f"{name} shows one value everywhere ({', '.join(map(str, image[0, 0]))})"
             remarks.append(("flat_image", what, "kept"))
+        elif data.startswith(_JPEG) and (rows := images.flat_rest(image)) >= _BLOCK:
+            what = f"{name}: its lower {rows} of {len(image)} rows show one value: cut short?"
+            remarks.append(("flat_rest", what, "kept"))
         if (pages := images.pages(data)) > 1:
             what = f"{name} holds {pages} pages or frames"
             remarks.append(("several_pages", what, "the first one is taken"))

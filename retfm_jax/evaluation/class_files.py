@@ -184,7 +184,8 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
     }
     told, told_by = patients.read_tables(folder)
     who = patients.identify(
-        itertools.chain(*everything.values()),
+        # A link may lead to a folder that was met in another class already.
+        itertools.chain(*everything.values(), (file.relative for file in files)),
         regex=reading.patient_regex,
         pairs=told,
         pairs_from=told_by,
@@ -199,9 +200,61 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
         wanted,
         classes,
         [dataclasses.replace(file, patient=who.ids[file.relative]) for file in files],
-        said=_said(photographs.merged(*passed_over), who, torn),
+        said=_said(
+            photographs.merged(*passed_over),
+            who,
+            torn,
+            _copies(
+                wanted,
+                files,
+                {
+                    name: {relative: folder / relative for relative in relatives}
+                    for name, relatives in everything.items()
+                    if name != wanted
+                },
+            ),
+        ),
         patients_known=who.known,
     )
+
+
+def _copies(
+    split: str,
+    chosen: Sequence[LabelledFile],
+    others: Mapping[str, Mapping[str, Path]],
+) -> list[str]:
+    """Says which photographs of a split are in another one, in two classes or twice.
+
+    Args:
+      split, chosen: what is evaluated.
+      others: split -> files of the other splits, by their paths below the release.
+    """
+    classes = {file.relative: file.label for file in chosen}
+    places = {
+        relative: other for other, members in others.items() for relative in members
+    } | dict.fromkeys(classes, split)
+    named = {file.relative: file.path for file in chosen}
+    for members in others.values():
+        named |= {
+            relative: path
+            for relative, path in members.items()
+            if path.suffix.lower() in photographs.PHOTOGRAPH_SUFFIXES and relative not in named
+        }
+    said: dict[str, list[str]] = {}
+    for group in photographs.copies(named):
+        here = [name for name in group if places[name] == split]
+        example = " = ".join(sorted(group))
+        for other in sorted({places[name] for name in group} - {split}) if here else ():
+            said.setdefault(f"photographs of {split} are in {other} as well", []).append(example)
+        if len({classes[name] for name in here}) > 1:
+            said.setdefault(f"photographs of {split} are in several classes", []).append(example)
+        elif len(here) > 1:
+            said.setdefault(f"photographs of {split} are there several times", []).append(example)
+    return [
+        f"{len(examples)} {what}, byte for byte ({', '.join(examples[:3])}"
+        + (", ...)" if len(examples) > 3 else ")")
+        for what, examples in said.items()
+    ]
 
 
 def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
@@ -275,8 +328,10 @@ def release_source(
     }
     torn = ""
     if "shares" in task:
-        everyone = files.get("", [])
-        chosen = [f for f in everyone if hashed_split(f.patient, task["shares"], 0) == wanted]
+        everyone = files.pop("", [])
+        for file in everyone:
+            files.setdefault(hashed_split(file.patient, task["shares"], 0), []).append(file)
+        chosen = files.get(wanted, [])
         here = len(everyone)
     else:
         chosen = files.get(wanted, [])
@@ -289,13 +344,28 @@ def release_source(
         official = task.get("shares") or files
         raise UserError(f"task {name} has no split {split!r}; it has {', '.join(official)}")
     counted, facts = count(name, task, wanted, here)
+    copied = _copies(
+        wanted,
+        chosen,
+        {
+            part: {file.relative: file.path for file in members}
+            for part, members in files.items()
+            if part != wanted
+        },
+    )
     return FileSource(
         name,
         wanted,
         tuple(task["classes"]),
         chosen,
         task.get("modality", "cfp"),
-        _said(found.passed_over, who, torn, [counted, *found.sentences, missing], **facts),
+        _said(
+            found.passed_over,
+            who,
+            torn,
+            [counted, *found.sentences, missing, *copied],
+            **facts,
+        ),
         who.known,
     )
 
@@ -380,7 +450,8 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
     a grade are passed over.
     """
     classes = {grade: label for label, grade in task["classes"].items()}
-    found, respelt, ungraded = _Found(), [], []
+    found, respelt, ungraded, repeated = _Found(), [], [], []
+    graded: dict[tuple[str, str], tuple[str, int]] = {}
     for split, described in task["tables"].items():
         for key in ("file", "images"):
             _require_below(f"task {name}: {key}", described.get(key, "."), _BELOW)
@@ -416,12 +487,26 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
             relative = picture.path.relative_to(_base(folder, picture.path)).as_posix()
             if patient and not is_empty(line.cells[patient]):
                 found.given[relative] = line.cells[patient]
-            labelled = LabelledFile(picture.path, relative, classes[known])
-            found.files.setdefault(split_name(split) or "", []).append(labelled)
+            part = split_name(split) or ""
+            label, row = graded.setdefault((part, relative), (classes[known], line.row))
+            if label != classes[known]:
+                raise UserError(
+                    f"{where}: {image!r} is {classes[known]} here and {label} in row {row}"
+                )
+            if row != line.row:
+                repeated.append(image)
+                continue
+            labelled = LabelledFile(picture.path, relative, label)
+            found.files.setdefault(part, []).append(labelled)
     if ungraded:
         found.sentences.append(
             f"left out for they have no grade: {len(ungraded)} images ({', '.join(ungraded[:5])}"
             + (", ...)" if len(ungraded) > 5 else ")")
+        )
+    if repeated:
+        found.sentences.append(
+            f"rows that name an image again were left out: {len(repeated)} "
+            f"({', '.join(repeated[:5])}" + (", ...)" if len(repeated) > 5 else ")")
         )
     found.sentences.append(image_files.respelt(respelt))
     return found
@@ -455,6 +540,7 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
         links_leave=reading.follow_links,
     )
     found = _Found(passed_over=listing.passed_over)
+    matched: dict[str, list[str]] = {}
     paths = dict(zip(listing.photographs, listing.paths(), strict=True))
     for (split, label), match in matchers.items():
         files = [LabelledFile(paths[each], each, label) for each in paths if match(each)]
@@ -466,5 +552,13 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
                 + _because(listing.passed_over)
                 + ("; --follow_links reads what links in the release lead to" if links else "")
             )
+        for file in files:
+            matched.setdefault(file.relative, []).append("/".join(filter(None, (split, label))))
         found.files.setdefault(split_name(split) or "", []).extend(files)
+    torn = [f"{each}: {', '.join(of)}" for each, of in matched.items() if len(of) > 1]
+    if torn:
+        found.sentences.append(
+            f"{len(torn)} photographs match the patterns of several classes or splits and count in "
+            f"each ({'; '.join(torn[:3])}" + ("; ...)" if len(torn) > 3 else ")")
+        )
     return found

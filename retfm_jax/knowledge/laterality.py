@@ -196,4 +196,7 @@ IN_NAMES = {
 }
 #: Words for an eye that are believed in names of files, as a regular expression: no letters that
 #: could be anything else.
-IN_FILE_NAMES = r"left|right|od|os|og|左眼?|右眼?"
+IN_FILE_NAMES = (
+    r"left|right|od|os|og|oi|左眼?|右眼?|links|rechts|gauche|droite?|izquierd[oa]|derech[oa]"
+    r"|esquerd[oa]|direit[oa]|sinistr[oa]|destr[oa]"
+)

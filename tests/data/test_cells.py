@@ -224,3 +224,68 @@ def test_numbers_and_other_text_are_written_as_they_are():
     cells.write_csv(file, ["a"], [row])
     written = list(csv.reader(io.StringIO(file.getvalue(), newline="")))[1]
     assert written == ["-0.5", "3", "-0.5", "+1e-3", "-.5", "a=b", '眼, "x"\ny', "", "", r"x\udcff"]
+
+
+def few(name: str) -> bool:
+    return name in ("drusen", "glaucoma", "糖网", "青光眼", "近视伴弧形斑")
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("1、糖网 2、青光眼", ("糖网", "青光眼")),
+        ("①糖网②青光眼", ("糖网", "青光眼")),
+        ("(1) drusen (2) glaucoma", ("drusen", "glaucoma")),
+        ("1.drusen;2.glaucoma", ("drusen", "glaucoma")),
+        ("糖网。青光眼。", ("糖网", "青光眼")),
+        ("drusen•glaucoma", ("drusen", "glaucoma")),
+        ("drusen¦glaucoma", ("drusen", "glaucoma")),
+        ("drusen﹔glaucoma", ("drusen", "glaucoma")),
+        ("drusen､glaucoma", ("drusen", "glaucoma")),
+        ("drusen﹐glaucoma", ("drusen", "glaucoma")),
+        ("“drusen”，“glaucoma”", ("drusen", "glaucoma")),
+        ("'drusen';'glaucoma'", ("drusen", "glaucoma")),
+        ("array(['drusen', 'glaucoma'], dtype=object)", ("drusen", "glaucoma")),
+        ("frozenset({'drusen'})", ("drusen",)),
+        ("set()", ()),
+        ("近视伴弧形斑", ("近视伴弧形斑",)),
+        ("1. Mild", ("1. Mild",)),
+        ("Stargardt's disease", ("Stargardt's disease",)),
+    ],
+)
+def test_lists_as_people_number_quote_and_print_them(cell, wanted):
+    assert cells.names(cell, "labels", few) == wanted
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["drusen·glaucoma", "drusen<br>glaucoma", "drusen->glaucoma", "drusen with glaucoma",
+     "糖网伴青光眼", "糖网合并青光眼", "糖网或青光眼", "drusen:glaucoma"],
+)  # fmt: skip
+def test_a_name_made_of_known_ones_is_a_problem(cell):
+    with pytest.raises(ValueError, match="joins the names"):
+        cells.names(cell, "labels", few)
+
+
+@pytest.mark.parametrize("cell", ["drusen:1;glaucoma:0", "drusen=0", "drusen (1)", "糖网：否"])
+def test_names_with_values_are_a_problem(cell):
+    with pytest.raises(ValueError, match="a name with a value"):
+        cells.names(cell, "labels", few)
+
+
+def test_numbered_classes_stay_numbered():
+    one = cells.knows_names(["1. Mild", "2. Moderate", "1. Mild; 2. Moderate"])
+    assert cells.names("1. Mild; 2. Moderate", "labels", one) == ("1. Mild", "2. Moderate")
+
+
+@pytest.mark.parametrize(
+    "cell", ["#WERT!", "#NV", "#¡REF!", "#¿NOMBRE?", "#ZAHL!", '"NaN"', "'NA'", "No report", "k.A.",
+             "未拍", "暂无报告", "なし", "N\\A"]
+)  # fmt: skip
+def test_nothing_in_other_languages_and_quotes_is_nothing(cell):
+    assert cells.is_empty(cell)
+
+
+@pytest.mark.parametrize("cell", ["#1!", "No reported lesions", "'n'a'", "未见出血", "#DR 2!"])
+def test_what_only_begins_like_nothing_is_something(cell):
+    assert not cells.is_empty(cell)

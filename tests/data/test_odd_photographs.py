@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from retfm_jax.data.check import check_dataset
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.rows_builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.validation import ProblemLog, drop_duplicates, prepare_image
 from retfm_jax.errors import Unusable, UserError
 
 
@@ -178,3 +179,43 @@ def test_embed_of_nothing_is_said(embed, tmp_path):
     (tmp_path / "none/notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image in it \(passed over: 1 no images"):
         embed(tmp_path / "none")
+
+
+def test_a_jpeg_cut_short_that_ends_as_a_whole_one_is_named(tmp_path):
+    data = photograph(0, "JPEG")
+    big = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(60, 200, (128, 128, 3), np.uint8)
+    Image.fromarray(pixels).save(big, "JPEG")
+    cut = big.getvalue()[: len(big.getvalue()) // 2] + b"\xff\xd9"
+    for encoded, wanted in ((data, []), (big.getvalue(), []), (cut, ["flat_rest"])):
+        remarks: list = []
+        prepare_image(encoded, "a.jpg", 0, remarks)
+        assert [kind for kind, _, _ in remarks] == wanted
+    dark = pixels.copy()
+    dark[100:] = 0  # what surrounds the retina
+    big = io.BytesIO()
+    Image.fromarray(dark).save(big, "JPEG")
+    remarks = []
+    prepare_image(big.getvalue(), "a.jpg", 0, remarks)
+    assert remarks == []
+
+
+@pytest.mark.parametrize("suffix", [".ppm", ".jp2", ".png"])
+def test_twelve_bits_in_sixteen_are_as_bright_in_every_format(suffix):
+    ramp = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    deep = np.dstack([ramp // 4, ramp // 2, ramp])
+    encoded = cv2.imencode(suffix, deep, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1]
+    image = decode(encoded.tobytes(), suffix)
+    np.testing.assert_allclose(image, deep[..., ::-1] >> 4, atol=2)
+
+
+def test_a_photograph_of_two_patients_is_said(root, tmp_path, capsys):
+    rows = ["a,0.png,1.png,x", "b,./0.png,2.png,y", "c,2.png,2.png,z"]
+    problems = ProblemLog()
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join(["patient_id,left,right,report", *rows]))
+    found, _ = manifest.read_manifest(path, root, problems)
+    drop_duplicates(found, problems)
+    said = next(note for note in problems.notes if "stand more than once" in note)
+    assert said.startswith("3 photographs")
+    assert "'./0.png' is the left eye of 'b' in row 3 and the left eye of 'a' in row 2" in said

@@ -33,6 +33,19 @@ def groups(*names: str) -> list[set[str]]:
         ("normal/left/7.png", "normal/right/7.png"),
         ("CNV-1016042-1.jpeg", "CNV-1016042-2.jpeg"),
         ("患者3_左眼.jpg", "患者3_右眼.jpg"),
+        ("张三左眼.jpg", "张三右眼.jpg"),
+        ("pat12_RE.png", "pat12_LE.png"),
+        ("51030 RF2 LE S.jpg", "51030 RF2 RE S.jpg"),
+        ("R001.jpg", "L001.jpg"),
+        ("left001.jpg", "right001.jpg"),
+        ("smithOD.jpg", "smithOS.jpg"),
+        ("001_OI.jpg", "001_OD.jpg"),
+        ("7_links.jpg", "7_rechts.jpg"),
+        ("7_LA.jpg", "7_RA.jpg"),
+        ("001 (OD).jpg", "001 (OS).jpg"),
+        ("001(L).jpg", "001(R).jpg"),
+        ("train/P001/OD.jpg", "train/P001/OS.jpg"),
+        ("P001/L.jpg", "P001/R.jpg"),
     ],
 )
 def test_eyes_in_names_are_of_one_patient(one, other):
@@ -47,6 +60,8 @@ def test_eyes_in_names_are_of_one_patient(one, other):
         ("1_A.png", "1_N.png"),
         ("IDRiD_001.jpg", "IDRiD_002.jpg"),
         ("12_L.jpg", "13_L.jpg"),  # no pair: a letter says nothing
+        ("12_LE.jpg", "13_RE.jpg", "P1/L.jpg", "P2/R.jpg"),
+        ("periOS.png", "methOD.png"),
         ("20051020_43808_0100_PP.png", "20051020_43832_0100_PP.png"),
         tuple(f"clinic_left_{number}.jpg" for number in range(40)),  # no patient has so many
     ],
@@ -159,3 +174,24 @@ def test_visits_of_a_person_by_a_regular_expression():
     found = with_patients(rows, r"^(p\d+)-", problems)
     assert [row.group for row in found] == ["p1", "p1"]
     assert not problems.notes
+
+
+def test_the_number_behind_the_side_is_the_patients_where_all_begin_alike():
+    names = [f"Fundus_{side}_{number}.jpg" for number in (7, 12) for side in ("Left", "Right")]
+    assert groups(*names) == [set(names[:2]), set(names[2:])]
+    # Names of patients differ: then the number is the shot's.
+    shots = [f"{who}_{side}_{n}.jpg" for who in ("kim", "lee") for side in ("OD", "OS")
+             for n in (1, 2)]  # fmt: skip
+    assert groups(*shots) == [set(shots[:4]), set(shots[4:])]
+
+
+def test_a_table_of_patients_is_read_under_other_names_and_its_broken_rows_are_said(tmp_path):
+    (tmp_path / "p.csv").write_text("File Name;Patient ID\na.jpg;7\nb.jpg;7\n")
+    found, said_by = patients.read_tables(tmp_path)
+    assert found["a.jpg"] == found["b.jpg"] == "7"
+    assert said_by == "p.csv"
+    (tmp_path / "p.csv").write_text('image,patient_id\na.jpg,7\nb.jpg,"7\n')
+    with pytest.raises(UserError, match="row 3: a quote is opened and never closed"):
+        patients.read_tables(tmp_path)
+    (tmp_path / "p.csv").write_text("#LEFT;Right\na.jpg;b.jpg\n")
+    assert len(set(patients.read_pairs(tmp_path / "p.csv").values())) == 1

@@ -296,3 +296,56 @@ def test_nothing_but_files_is_read(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(UserError, match=r"has 1,099,511,627,776 bytes; images have at most"):
         image_files.read(tmp_path / "sparse.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "annotation") for name in (
+            "x_mask_1.jpg", "mask_x.jpg", "mask1/q.jpg", "x_GT1.jpg", "labels/q.jpg",
+            "Annots/q.jpg",
+            "1st_manual/q.jpg", "x_fov.jpg", "gradcam/q.jpg", "máscaras/q.jpg", "掩码/q.jpg",
+            "标注/q.jpg", "眼底_掩膜.jpg",
+        )),
+        *((name, "copy") for name in (
+            "thumbs/a.jpg", "Thumbnails/a.jpg", "a_thumb.jpg", "thumb-a.jpg", "a.jpg.bak", "a.jpg~",
+            "a.jpg.part", "缩略图/a.jpg",
+        )),
+        *((name, "") for name in (
+            "unmasked/a.jpg", "A. Segmentation/1. Original Images/a.jpg", "label_0/a.jpg",
+            "已标注/a.jpg", "thumbless.jpg", "OD/a.jpg", "12.jpg", "mask.jpg", "nav/a.jpg",
+        )),
+    ],
+)  # fmt: skip
+def test_names_of_masks_and_of_copies_in_their_habits(tmp_path, name, reason):
+    put(tmp_path, name, encoded(picture(), "JPEG"))
+    assert photographs.reason_against(tmp_path / name, name) == reason
+
+
+def test_masks_of_sixteen_bits_and_of_floats_are_masks(tmp_path):
+    mask = np.zeros((24, 24), np.uint8)
+    mask[8:16, 8:16] = 1
+    deep, floats = mask.astype(np.uint16) * 65535, mask.astype(np.float32)
+    for name, values in (("a.png", deep), ("b.tif", floats)):
+        Image.fromarray(values).save(tmp_path / name)
+        assert photographs.reason_against(tmp_path / name, name) == "annotation"
+    Image.fromarray(mask * np.float32(0.3)).save(tmp_path / "c.tif")
+    assert photographs.reason_against(tmp_path / "c.tif", "c.tif") == ""
+
+
+def test_a_link_to_a_folder_above_is_a_loop(tmp_path):
+    put(tmp_path, "test/a/1.jpg", encoded(picture(), "JPEG"))
+    put(tmp_path, "test/b/2.jpg", encoded(picture(1), "JPEG"))
+    (tmp_path / "test/a/up").symlink_to(tmp_path / "test")
+    found = photographs.find(tmp_path / "test/a")
+    assert (found.photographs, found.passed_over) == (("1.jpg",), {"link": ("up",)})
+
+
+def test_copies_are_files_of_equal_bytes_whatever_they_are_called(tmp_path):
+    data = bytes(9000)
+    contents = {"a": data, "b": data, "c": b"1" + data[1:], "d": data[:-1], "e": b"", "f": b""}
+    for name, content in contents.items():
+        put(tmp_path, name, content)
+    os.mkfifo(tmp_path / "g")
+    named = {name: tmp_path / name for name in (*contents, "g", "missing")}
+    assert photographs.copies(named) == [("a", "b")]

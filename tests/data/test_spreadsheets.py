@@ -87,3 +87,18 @@ def test_what_is_no_spreadsheet_is_said(tmp_path):
         read(write(tmp_path))
     with pytest.raises(UserError, match="'a' stands twice"):
         read(write(tmp_path, ["a", "a"]))
+
+
+def test_titles_cover_sheets_and_escapes_of_excel(tmp_path):
+    def change(book):
+        book.active["A1"] = "read me first"
+        data = book.create_sheet("data")
+        data.append(["Patients of 2020"])
+        data.merge_cells("A1:C1")
+        data.append(["patient_id", "left", "report"])
+        data.append([1, "a.jpg", "one_x000D_\ntwo _x005F_"])
+
+    rows, problems = read(write(tmp_path, change=change))
+    assert rows == [["1", "a.jpg", "one\r\ntwo _"]]
+    assert "1 rows above its header (passed over)" in problems.notes[0]
+    assert "1 other sheets (passed over)" in problems.notes[0]

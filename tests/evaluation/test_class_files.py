@@ -249,3 +249,32 @@ def test_patients_of_a_built_dataset_are_not_a_matter_of_names(monkeypatch, tmp_
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: object())
     with pytest.raises(UserError, match="--patient_regex reads file names"):
         tasks.open_task("clinic", "test", str(tmp_path), Reading(patient_regex="x"))
+
+
+def test_photographs_in_two_splits_or_two_classes_are_said(class_folder):
+    shutil.copy(class_folder / "train/normal/0.png", class_folder / "test/normal/x.png")
+    shutil.copy(class_folder / "test/normal/1.png", class_folder / "test/drusen/y.png")
+    said = " ".join(tasks.open_task(str(class_folder), "test", "").said.sentences)
+    assert "1 photographs of test are in train as well, byte for byte" in said
+    assert "test/normal/x.png = train/normal/0.png" in said
+    assert "1 photographs of test are in several classes" in said
+
+
+def test_links_among_class_folders_bring_no_class_into_another(class_folder):
+    (class_folder / "test/normal/up").symlink_to(class_folder)
+    (class_folder / "test/normal/shared").symlink_to(class_folder / "train/drusen")
+    (class_folder / "test/drusen/shared").symlink_to(class_folder / "train/drusen")
+    source = tasks.open_task(str(class_folder), "test", "")
+    shared = len(list((class_folder / "train/drusen").iterdir()))
+    assert len(source) == 12 + 2 * shared
+    assert any("in several classes" in sentence for sentence in source.said.sentences)
+
+
+def test_an_image_has_one_grade_and_counts_once(secret):
+    (secret / "data/t.csv").write_text("i,g\n0.png,0\n1.png,1\n0.png,0\n")
+    source = task_file(secret, yaml.safe_dump(TABLE))
+    assert len(source) == 2
+    assert any("name an image again" in sentence for sentence in source.said.sentences)
+    (secret / "data/t.csv").write_text("i,g\n0.png,0\n1.png,1\n0.PNG,1\n")
+    with pytest.raises(UserError, match=r"row 4: '0.PNG' is b here and a in row 2"):
+        task_file(secret, yaml.safe_dump(TABLE))
