@@ -45,9 +45,9 @@ def test_what_says_something_stays(cell):
 
 
 def test_blanks_take_no_time_wherever_they_stand():
-    began = time.monotonic()
+    began = time.thread_time()  # of this thread alone: a busy machine fails nobody
     assert len(cells.text("a" + " \u3000" * 500_000 + "b" + "\u200b" * 500_000)) == 1_000_002
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
     assert not [chr(code) for code in range(0x110000)
                 if chr(code).isspace() and cells.strip(chr(code))]  # fmt: skip
 
