@@ -51,7 +51,7 @@ def as_path(path: PathLike) -> Path:
     """
     text = os.fspath(path)
     if "\0" in text:
-        raise UserError(f"{text!r} is no path: it holds a zero")
+        raise UserError(f"{text!r} is no path: it holds a NUL character")
     scheme = _SCHEME.match(text)
     if scheme is None:
         try:

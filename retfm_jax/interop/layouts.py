@@ -57,6 +57,7 @@ def state_dict_of(value: Any, where: str, tensor: Callable[[Any], bool] = is_ten
         return tensors
     if not isinstance(value, Mapping):
         kind = value.name if isinstance(value, Record) else type(value).__name__
+        kind = "one tensor without a name" if tensor(value) else kind
         raise UserError(f"{where} holds no state dict, but {printable(kind)}")
     key, found = _find(value, tensor, where, set())
     if not found:

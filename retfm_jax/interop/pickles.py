@@ -430,12 +430,12 @@ class _Machine:
         self._stack.append(Name(module, name))
 
     def _persistent(self, identity: Any) -> None:
-        if not (isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage"):
-            raise DamagedPickle(
-                "it holds a module's source code"
-                if isinstance(identity, tuple) and identity[:1] == ("module",)
-                else "a reference that is no storage"
-            )
+        identity = identity if isinstance(identity, tuple) else ()
+        if identity[:1] == ("module",) and len(identity) > 1:
+            self._stack.append(identity[1])  # a class, beside its source code
+            return
+        if len(identity) < 5 or identity[0] != "storage":
+            raise DamagedPickle("a reference that is no storage")
         _, kind, key, _, count, *view = identity
         if view and view[0] is not None:
             raise DamagedPickle("a view of a storage of PyTorch before 0.4")
