@@ -147,7 +147,7 @@ def test_a_photograph_that_lies_on_its_side_is_turned_as_its_file_is(model, tmp_
         (["FOLDER"], "is a folder, not an image"),
         (["FOLDER/absent.png"], "does not exist"),
         (["FOLDER/text.png"], "not a readable image"),
-        (["nul\0byte.png"], "cannot read"),
+        (["nul\0byte.png"], "is no path: it holds a NUL character"),
         ([b""], "not a readable image"),
         (b"letters", "not a readable image"),
         (np.zeros((3, 20, 24), np.uint8), r"transpose\(1, 2, 0\)"),
