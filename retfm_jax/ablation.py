@@ -126,12 +126,7 @@ def ablate(
     for config in variants.values():
         check_splits(config)
         check_vocabularies(config)
-    sources = {
-        name: open_task(dataset, split, config.data.data_dir, reading)
-        if dataset
-        else open_dataset(config.data.dataset, split, config.data.data_dir)
-        for name, config in variants.items()
-    }
+    sources = {name: _source(config, dataset, split, reading) for name, config in variants.items()}
     for seed in seeds:
         for name, config in variants.items():
             say(f"{name}, seed {seed}", style="bold")
@@ -160,13 +155,24 @@ def ablate(
     return spreads
 
 
+def _source(
+    config: ExperimentConfig, dataset: str | None, split: str, reading: Reading
+) -> RecordSource:
+    """What a variant is measured on, with every seed."""
+    data = config.data
+    if dataset:
+        source = open_task(dataset, split, data.data_dir, reading)
+    else:
+        source = open_dataset(data.dataset, split, data.data_dir)
+    return with_labels(source, shared_labeler(data.vocabulary, data.extend))
+
+
 def _measured(
     config: ExperimentConfig, folder: Path, source: RecordSource, prompts: Sequence[str]
 ) -> dict[str, float]:
     if not run_training(config, folder):
         raise Stopped(f"stopped in {folder}; the same command goes on from there")
-    labelled = with_labels(source, shared_labeler(config.data.vocabulary, config.data.extend))
-    return dict(quick_metrics(load(folder), labelled, config.evaluation, prompts))
+    return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
 
 
 def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:

@@ -251,10 +251,14 @@ def _copies(
         elif len(here) > 1:
             said.setdefault(f"photographs of {split} are there several times", []).append(example)
     return [
-        f"{len(examples)} {what}, byte for byte ({', '.join(examples[:3])}"
-        + (", ...)" if len(examples) > 3 else ")")
+        f"{len(examples)} {what}, byte for byte ({_first(examples, 3)})"
         for what, examples in said.items()
     ]
+
+
+def _first(names: Sequence[str], most: int, comma: str = ", ") -> str:
+    """The first of some names, and whether there are more."""
+    return comma.join([*names[:most], *["..."] * (len(names) > most)])
 
 
 def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
@@ -500,13 +504,11 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
             found.files.setdefault(part, []).append(labelled)
     if ungraded:
         found.sentences.append(
-            f"left out for they have no grade: {len(ungraded)} images ({', '.join(ungraded[:5])}"
-            + (", ...)" if len(ungraded) > 5 else ")")
+            f"left out for they have no grade: {len(ungraded)} images ({_first(ungraded, 5)})"
         )
     if repeated:
         found.sentences.append(
-            f"rows that name an image again were left out: {len(repeated)} "
-            f"({', '.join(repeated[:5])}" + (", ...)" if len(repeated) > 5 else ")")
+            f"rows that name an image again were left out: {len(repeated)} ({_first(repeated, 5)})"
         )
     found.sentences.append(image_files.respelt(respelt))
     return found
@@ -559,6 +561,6 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
     if torn:
         found.sentences.append(
             f"{len(torn)} photographs match the patterns of several classes or splits and count in "
-            f"each ({'; '.join(torn[:3])}" + ("; ...)" if len(torn) > 3 else ")")
+            f"each ({_first(torn, 3, '; ')})"
         )
     return found

@@ -186,15 +186,14 @@ class Program:
         """The instructions that run, with how often; of a conditional each branch its share."""
         for instruction in self.computations.get(name, ()):
             yield name, instruction, times
-            body = instruction.called("body") or instruction.called("to_apply")
-            if instruction.opcode == "while" and body:
+            if instruction.opcode == "while" and (body := instruction.called("body")):
                 length = self._length(instruction)
                 yield from self._executed(body, times * (1 if length is None else length))
             elif instruction.opcode == "conditional":
                 branches = _branches(instruction.attributes)
                 for branch in branches:
                     yield from self._executed(branch, times / len(branches))
-            elif instruction.opcode == "call" and body:
+            elif instruction.opcode == "call" and (body := instruction.called("to_apply")):
                 yield from self._executed(body, times)
 
     def _inside(self, instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
