@@ -54,6 +54,10 @@ _SCRIPTED = "__torch__."
 _LARGEST_PICKLE = 1 << 28
 #: Values of all tensors together; storages may be shared (tied weights), but not without end.
 _SHARING = 8
+#: What a pickle makes of other values may be as large as itself, in bytes, so many times.
+_COPYING = 8
+#: As how many bytes an entry of a mapping or a list counts.
+_ENTRY = 16
 
 #: What other files are told.
 SUFFIXES = "weights are read from .pt, .pth, .bin, .ckpt and .safetensors files"
@@ -225,24 +229,25 @@ def _read_archive(file: BinaryIO, size: int, path: str, choose: Choice) -> dict[
 
         byteorder = f"{folder}byteorder"
         big = byteorder in entries and small(byteorder) == b"big"
-        value = _checked(_Machine(io.BytesIO(small(roots[0]))).run(), path)
+        content = small(roots[0])
+        value = _checked(_Machine(io.BytesIO(content), len(content)).run(), path)
         return _values(choose(value), storage, size, ">" if big else "<")
 
 
 def _read_stream(file: BinaryIO, size: int, path: str, choose: Choice) -> dict[str, Any]:
     """The format before PyTorch 1.6: pickles one behind the other, then the storages."""
     stream = _Bounded(file, size)
-    first = _Machine(stream).run()
+    first = _Machine(stream, size).run()
     if first != _LEGACY_MAGIC:
         # A plain pickle, as of NumPy arrays.
         return _values(choose(_checked(first, path)), _nowhere, size, "<")
-    _Machine(stream).run()  # the version of the format
-    system = _Machine(stream).run()
+    _Machine(stream, size).run()  # the version of the format
+    system = _Machine(stream, size).run()
     little = system.get("little_endian", True)
-    machine = _Machine(stream)
+    machine = _Machine(stream, size)
     value = _checked(machine.run(), path)
     kinds = machine.storages
-    keys = _Machine(stream).run()
+    keys = _Machine(stream, size).run()
     places, place = {}, stream.tell()
     for key in keys:
         file.seek(place)
@@ -317,8 +322,10 @@ def _checked(value: Any, path: str) -> Any:
 class _Machine:
     """Carries out the instructions of one pickle on plain values."""
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any, size: int):
+        """`size`: of the file in bytes, which bounds what its instructions may copy."""
         self._file = file
+        self._left = _COPYING * size
         #: Every storage that was spoken of, by its key.
         self.storages: dict[str, Storage] = {}
         self._stack: list[Any] = []
@@ -399,22 +406,33 @@ class _Machine:
 
     def _call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        self._stack.append(_made(function, arguments))
+        self._stack.append(self._made(function, arguments))
 
     def _call_named(self, _: Any) -> None:
         keywords, arguments, function = (self._stack.pop() for _ in range(3))
-        made = _made(function, arguments)
+        made = self._made(function, arguments)
         if isinstance(made, Record):
             made.state = keywords
         self._stack.append(made)
 
     def _object(self, _: Any) -> None:
         function, *arguments = self._since_mark()
-        self._stack.append(_made(function, tuple(arguments)))
+        self._stack.append(self._made(function, tuple(arguments)))
 
     def _instance(self, argument: str) -> None:
         arguments = tuple(self._since_mark())
-        self._stack.append(_made(Name(*argument.split(" ", 1)), arguments))
+        self._stack.append(self._made(Name(*argument.split(" ", 1)), arguments))
+
+    def _made(self, function: Any, arguments: Any) -> Any:
+        """`_made`, where a value that is called upon again and again is not copied without end."""
+        for each in (arguments, *arguments[:1]) if isinstance(arguments, tuple) else ():
+            if isinstance(each, str):
+                self._left -= len(each)
+            elif isinstance(each, Mapping | list | tuple):
+                self._left -= _ENTRY * len(each)
+        if self._left < 0:
+            raise DamagedPickle("its values have more bytes than the file")
+        return _made(function, arguments)
 
     def _build(self, _: Any) -> None:
         state = self._stack.pop()
@@ -533,7 +551,9 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
     if name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
         return arguments[0]
     if name == "_rebuild_from_type_v2":
-        return _made(arguments[0], arguments[2])
+        if not isinstance(arguments[0], Name) or arguments[0].module != "torch._utils":
+            return Record(Name("torch._tensor", name), arguments, refused=True)
+        return _tensor(arguments[0].name, arguments[2])
     if name == "_rebuild_device_tensor_from_numpy":
         return arguments[0]
     if name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
@@ -544,7 +564,8 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
         if name == "_rebuild_tensor_v3":
             kind = str(rest[2].name)
             dtype = _DTYPES.get(kind)
-        shape, strides = tuple(shape), tuple(strides)
+        if not isinstance(shape, tuple) or not isinstance(strides, tuple):
+            raise DamagedPickle("a tensor whose shape is none")
         if dtype is None:
             return Unreadable(f"of the type {kind}", shape)
         return Stored(storage, dtype, offset, shape, strides)
@@ -569,11 +590,7 @@ def _values(
     chosen: Mapping[str, Any], storage: Reader, file_size: int, order: str
 ) -> dict[str, Any]:
     """The chosen tensors with their values; every storage is read once."""
-    total = sum(
-        math.prod(each.shape) * each.dtype.itemsize
-        for each in chosen.values()
-        if isinstance(each, Stored)
-    )
+    total = sum(_size(each) for each in chosen.values())
     if total > _SHARING * file_size:
         raise DamagedPickle(f"its tensors have {total:,} bytes, the file {file_size:,}")
     needed: dict[str, int] = {}
@@ -595,6 +612,15 @@ def _values(
             each = _numpy_array(each)
         values[name] = each
     return values
+
+
+def _size(tensor: Any) -> int:
+    """Bytes of a tensor's or an array's values."""
+    if isinstance(tensor, Stored):
+        return math.prod(tensor.shape) * tensor.dtype.itemsize
+    if isinstance(tensor, Record) and isinstance(tensor.state, tuple) and tensor.state:
+        return len(tensor.state[-1]) if isinstance(tensor.state[-1], bytes | bytearray) else 0
+    return 0
 
 
 def _extent(tensor: Stored) -> int:

@@ -106,7 +106,8 @@ def from_state_dict(
       where: named in errors.
 
     Raises:
-      UserError: tensors are missing, extra, or of another shape; all of them are named.
+      UserError: tensors are missing, extra, of another shape, or whole numbers where the network
+        has floating point; all of them are named.
     """
     params, state = jax.eval_shape(method.init, jax.random.key(0))
     shapes = _variables(params, state)
@@ -126,6 +127,9 @@ def from_state_dict(
         expected = _OUTWARD[tensor.transform](np.broadcast_to(np.int8(0), shape)).shape
         if value.shape != expected:
             problems.append(f"misshaped {name}: {value.shape} where {expected} is expected")
+            continue
+        if value.dtype.kind != "f" and jnp.issubdtype(shapes[tensor.path].dtype, jnp.floating):
+            problems.append(f"{value.dtype} {name}: floating point is expected; quantized?")
             continue
         parts.setdefault(tensor.path, {})[tensor.index] = _INWARD[tensor.transform](value)
     if problems:

@@ -20,7 +20,6 @@ from retfm_jax.files import (
     as_path,
     atomic_write,
     errors,
-    inside,
     local_file,
     read_json,
     reason,
@@ -65,7 +64,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
         "download the file",
     ),
     (
-        rb"\s*<(!doctype|html|head|body|\?xml|error)",
+        rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|title|meta|script|\?xml|error)",
         "is a page (HTML or XML), not a weight file: the download gave an error or asked for a "
         "login. Open the file in a browser to see what it says, and download it again",
     ),
@@ -74,11 +73,18 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
         f"is a JSON file, not a weight file: {SUFFIXES}, or from the folder or the .index.json "
         "that they belong to",
     ),
-    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "is a compressed archive: unpack it first"),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18",
+        "is a compressed archive: unpack it first",
+    ),
     (rb"\x89HDF", f"is an HDF5 file: {SUFFIXES}"),
     (rb"\x93NUMPY", f"is one NumPy array: {SUFFIXES}"),
     (rb"GGUF|ggml", f"is a GGUF file: {SUFFIXES}"),
     (rb".{257}ustar", "is a tar archive: unpack it, and give the weight file in it"),
+    (
+        rb"(\xef\xbb\xbf)?[\x20-\x7e\t\r\n]{5,}\Z",
+        "is no weight file, but a text: where it was downloaded, it says why that failed",
+    ),
 )
 
 
@@ -164,10 +170,12 @@ def _read_file(path: Path, shown: str) -> dict[str, Any]:
         raise UserError(f"{shown} {stranger}")
     if first.startswith((b"PK\x03\x04", b"\x80")) and not headed:
         return pickles.read(path, lambda value: state_dict_of(value, shown), shown)
-    if headed or path.suffix == ".safetensors":
+    # No header is longer than this, and none of its lengths has another last byte than 0.
+    if headed or (path.suffix == ".safetensors" and first[7:8] in (b"", b"\0")):
         return _read_safetensors(path, shown)
+    what = "not a readable safetensors" if path.suffix == ".safetensors" else "no weight"
     raise UserError(
-        f"{shown} is no weight file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
+        f"{shown} is {what} file, or is damaged (it begins with {first[:8]!r}): {SUFFIXES}"
     )
 
 
@@ -212,21 +220,32 @@ def _read_safetensors(path: Path, shown: str) -> dict[str, Any]:
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
-    """All tensors of a network that lies in several files, which an index names."""
+    """All tensors of a network that lies in several files, which an index names.
+
+    A file that is named may be a link to anywhere, as in the cache of Hugging Face: who has the
+    folder made it. An index comes from others; what it names lies in its folder.
+    """
     places = read_json(index)
     places = places.get("weight_map") if isinstance(places, Mapping) else None
     if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
         raise UserError(f"{index} has no weight_map, which names the file of every tensor")
-    tensors: dict[str, Any] = {}
-    shards = sorted(set(places.values()))
-    missing = [name for name in shards if not inside(index.parent, name).is_file()]
+    shards = {name: _shard(index, name) for name in sorted(set(places.values()))}
+    missing = [name for name, shard in shards.items() if shard is None]
     if missing:
         raise UserError(
             f"{index} names {len(shards)} files, of which {len(missing)} are not there: "
-            f"{', '.join(missing[:5])}. Download them into the same folder"
+            f"{', '.join(map(printable, missing[:5]))}. Download them into the same folder"
         )
-    for name in shards:
-        tensors |= read_tensors(inside(index.parent, name))
+    tensors: dict[str, Any] = {}
+    for shard in filter(None, shards.values()):
+        found = read_tensors(shard)
+        for name in sorted(tensors.keys() & found.keys()):
+            if not np.array_equal(tensors[name], found[name]):
+                raise UserError(
+                    f"{shard} and another file of {index} hold {printable(name)} with different "
+                    "values: they come from two downloads or two steps of a training"
+                )
+        tensors |= found
     absent = [name for name in places if name not in tensors]
     if absent:
         raise UserError(
@@ -234,6 +253,23 @@ def _read_shards(index: Path) -> dict[str, Any]:
             f"{', '.join(map(printable, absent[:5]))}"
         )
     return tensors
+
+
+def _shard(index: Path, name: str) -> Path | None:
+    """A file that an index names, None where there is none."""
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or parts[0].endswith(":") or name.startswith(("/", "\\")):
+        raise UserError(
+            f"{index} names {printable(name)}, which lies outside of its folder: such a file is "
+            "not read"
+        )
+    if name.endswith(".index.json"):
+        raise UserError(f"{index} names {printable(name)} as a weight file, which is an index")
+    try:
+        path = index.parent / name
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have, links that lead in a circle
+        return None
 
 
 def _torch(path: Path) -> Any:

@@ -233,7 +233,13 @@ def test_tensors_without_usable_values_are_named(file, make, why):
         (b"\x93NUMPY\x01\x00", "NumPy array"),
         (b"GGUF\x03\x00", "GGUF"),
         (b"\0" * 300, "is no weight file, or is damaged|not a readable safetensors"),
-        (b"weights", "is no weight file, or is damaged|not a readable safetensors"),
+        (b"weights", "is no weight file, but a text"),
+        (b"Access to model x/y is restricted.\r\n", "is no weight file, but a text"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>", "is a page"),
+        (b"<!-- saved from url -->\n<html>", "is a page"),
+        (b"\x28\xb5\x2f\xfd" + b"\0" * 9, "compressed archive"),
+        (b"\x89PNG\r\n\x1a\n\0\0", r"begins with b'.x89PNG"),
+        (b"\x82\xa6params" + b"\0" * 9, r"begins with b'.x82.xa6params"),
         (b"\x80\x02", "damaged or cut short"),
         (b"PK\x03\x04", "damaged or cut short"),
         (struct.pack("<Q", 1 << 60) + b'{"a"', "not a readable safetensors"),
@@ -345,7 +351,47 @@ def test_a_file_cut_anywhere_or_with_flipped_bits_gives_one_message(tmp_path, le
 def test_instructions_that_have_no_place_are_refused():
     for program in (b"\x80\x02\x82\x01.", b"\x80\x02K\x01K\x02R.", b"\x80\x02K\x01Q."):
         with pytest.raises(DamagedPickle):
-            _Machine(io.BytesIO(program)).run()
+            _Machine(io.BytesIO(program), len(program)).run()
+
+
+def _string(text):
+    return b"X" + struct.pack("<I", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        # A text of a million letters, encoded ten thousand times.
+        b"c_codecs\nencode\nq\x01" + _string(b"a" * 1_000_000) + b"q\x02" + _string(b"latin1")
+        + b"q\x03](" + b"h\x01h\x02h\x03\x86R" * 10_000,
+        # The same behind the name of a function of torch.
+        b"c_codecs\nencode\nq\x01" + _string(b"a" * 1_000_000) + b"q\x02" + _string(b"latin1")
+        + b"q\x03](" + b"ctorch._tensor\n_rebuild_from_type_v2\n(h\x01Nh\x02h\x03\x86NtR" * 9,
+        # A mapping, and a list as a size, copied again and again.
+        b"ccollections\nOrderedDict\nq\x01}q\x02("
+        + b"".join(b"J" + struct.pack("<i", index) + b"N" for index in range(20_000))
+        + b"uq\x03](" + b"h\x01h\x03\x85R" * 10_000,
+        b"ctorch\nSize\nq\x01](" + b"K\x01" * 50_000 + b"eq\x03](" + b"h\x01h\x03\x85R" * 10_000,
+    ],
+    ids=["text", "wrapped", "mapping", "size"],
+)  # fmt: skip
+def test_values_copied_without_end_are_refused_before_they_fill_the_memory(tmp_path, made):
+    (tmp_path / "w.pt").write_bytes(b"\x80\x02" + made + b"e.")
+    with pytest.raises(UserError, match=r"bytes than the file|rebuild_from_type_v2"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_one_array_under_many_names_is_not_copied_for_each(tmp_path):
+    values = np.zeros(100_000, ">f8").tobytes()
+
+    class Same:
+        def __reduce__(self):
+            state = (1, (100_000,), np.dtype(">f8"), False, values)
+            return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
+
+    (tmp_path / "w.pt").write_bytes(pickle.dumps({f"a{index}": Same() for index in range(99)}, 4))
+    with pytest.raises(UserError, match="its tensors have 79,200,000 bytes"):
+        read_tensors(tmp_path / "w.pt")
 
 
 def test_sharded_networks(tmp_path, published):
@@ -361,13 +407,54 @@ def test_sharded_networks(tmp_path, published):
     (tmp_path / "b.safetensors").rename(tmp_path / "c.safetensors")
     with pytest.raises(UserError, match=r"1 are not there: b\.safetensors"):
         read_tensors(index)
-    index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
-    with pytest.raises(UserError, match="outside"):
-        read_tensors(index)
+    for name, message in (
+        ("../outside.safetensors", "outside of its folder"),
+        ("x/../../outside.safetensors", "outside of its folder"),
+        ("..\\outside.safetensors", "outside of its folder"),
+        (str(tmp_path / "a.safetensors"), "outside of its folder"),
+        ("C:\\a.safetensors", "outside of its folder"),
+        ("gs://bucket/a.safetensors", "outside of its folder"),
+        ("model.safetensors.index.json", "which is an index"),
+        ("", "1 are not there"),
+        ("nul\0byte", r"not there: nul\\x00byte\."),
+        ("\ud800", "1 are not there"),
+        ("a" * 999, "1 are not there"),
+        ("loop", "not there: loop"),
+    ):
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        if name == "loop":
+            (tmp_path / "loop").symlink_to("loop")
+        with pytest.raises(UserError, match=message) as error:
+            read_tensors(index)
+        assert str(error.value).isprintable()
     for content in ("[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'):
         index.write_text(content)
         with pytest.raises(UserError, match="no weight_map"):
             read_tensors(index)
+
+
+def test_shards_may_be_links_as_in_the_cache_of_hugging_face(tmp_path, published):
+    (tmp_path / "snapshot").mkdir()
+    write_tensors(tmp_path / "blob.safetensors", published)
+    (tmp_path / "blob.safetensors").rename(tmp_path / "4d7a")
+    (tmp_path / "snapshot/a.safetensors").symlink_to("../4d7a")
+    places = json.dumps({"weight_map": dict.fromkeys(published, "a.safetensors")})
+    (tmp_path / "5e8b").write_text(places)
+    (tmp_path / "snapshot/model.safetensors.index.json").symlink_to("../5e8b")
+    assert_published(read_tensors(tmp_path / "snapshot"), published)
+
+
+def test_a_tensor_in_two_shards_is_the_same_in_both(tmp_path, published):
+    names = list(published)
+    write_tensors(tmp_path / "a.safetensors", published)
+    index = tmp_path / "model.safetensors.index.json"
+    places = dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"}
+    index.write_text(json.dumps({"weight_map": places}))
+    write_tensors(tmp_path / "b.safetensors", {names[0]: published[names[0]]})
+    assert_published(read_tensors(index), published)
+    write_tensors(tmp_path / "b.safetensors", {names[0]: published[names[0]] + 1})
+    with pytest.raises(UserError, match="with different values: they come from two downloads"):
+        read_tensors(index)
 
 
 def test_bfloat16_in_safetensors(tmp_path):
@@ -512,6 +599,16 @@ def test_values_that_are_not_finite_are_named(tmp_path, published, bad):
     with pytest.raises(UserError, match=r"visual\.ln_post\.weight \(1\)"):
         write_tensors(tmp_path / "w.safetensors", broken)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
+def test_whole_numbers_are_no_weights(published, dtype):
+    """Quantized files keep their scales elsewhere: their numbers alone are another network."""
+    name = "visual.conv1.weight"
+    with pytest.raises(UserError, match=rf"{np.dtype(dtype)} {name}: .*quantized"):
+        retfm_jax.from_torch(
+            dict(published) | {name: published[name].astype(dtype)}, "retclip", text_num_heads=4
+        )
 
 
 def test_what_float32_cannot_hold_is_not_finite(published):
