@@ -7,6 +7,7 @@ what was found and what is wanted.
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from retfm_jax.methods.method import Batch, Method
 
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 _CLOSE = 0.7
+#: Spaces, controls and marks of zero width: a text of these alone says nothing.
+_UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
 
 #: Arrays of a batch by the kind of sample: images, tokens, masks of tokens, one value a sample.
 _BATCHES: dict[str, dict[str, str]] = {
@@ -54,7 +57,9 @@ def _many(values: Any, what: str, example: str) -> list[Any]:
         raise UserError(f"give {what} as a list, {example}, not as a {type(values).__name__}")
     if hasattr(values, "columns") and hasattr(values, "iloc"):
         raise UserError(f"give one column of the table as {what}, table['name'], not the table")
-    if not isinstance(values, Iterable):
+    if hasattr(values, "read"):
+        raise UserError(f"give {what} as a list, {example}, not as an open file: call its .read()")
+    if not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
         raise UserError(f"give {what} as a list, {example}, not as {_kind(values)}")
     return list(values)
 
@@ -67,15 +72,38 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def as_array(value: Any) -> np.ndarray | None:
-    """An array of NumPy, JAX or PyTorch as NumPy's; None of everything else."""
+def as_array(value: Any, what: str = "an array") -> np.ndarray | None:
+    """An array of NumPy, JAX or PyTorch as NumPy's; None of everything else.
+
+    Raises:
+      UserError: it has no values here: a traced one, a sparse one, one of PyTorch's meta device; or
+        some of them are masked.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise UserError(f"{what} has masked values: say what stands there, .filled(0)")
+        return value.data
     if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    if hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype"):
         return np.asarray(value)
-    return None
+    if not all(hasattr(value, name) for name in ("__array__", "shape", "dtype")):
+        return None
+    if isinstance(value, jax.core.Tracer):
+        raise UserError(
+            f"{what} is traced by jax.jit, jax.grad or jax.vmap, and has no values yet: give it "
+            "from outside of them, or prepare a batch and call features"
+        )
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if "bfloat16" in str(value.dtype) else value
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{what} has no values that NumPy can take: {_line(error)}") from error
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+
+
+def _line(error: Exception) -> str:
+    return printable(next(iter(str(error).splitlines()), ""))[:200]
 
 
 def as_images(images: Any, *, what: str = "images", missing: bool = False) -> list[Any]:
@@ -91,8 +119,8 @@ def as_images(images: Any, *, what: str = "images", missing: bool = False) -> li
       UserError: there is none, or one of them is no image.
     """
     if isinstance(images, _ONE_IMAGE):
-        return [images]
-    array = None if hasattr(images, "iloc") else as_array(images)
+        images = [images]
+    array = None if hasattr(images, "iloc") else as_array(images, what)
     if array is not None and array.dtype.kind not in "OUST":
         if array.ndim in (2, 3):
             return [array]
@@ -108,12 +136,16 @@ def as_images(images: Any, *, what: str = "images", missing: bool = False) -> li
     for index, image in enumerate(found):
         if missing and _is_missing(image):
             found[index] = None
-        elif not isinstance(image, _ONE_IMAGE) and (
-            as_array(image) is None or as_array(image).dtype.kind in "OUST"
-        ):
-            raise UserError(
-                f"{what}: number {index} is {_kind(image)}, and no path, bytes, PIL image or array"
-            )
+        elif isinstance(image, str) and not image.strip():
+            raise UserError(f"{what}: number {index} is an empty path")
+        elif not isinstance(image, _ONE_IMAGE):
+            array = as_array(image, f"{what}: number {index}")
+            if array is None or array.dtype.kind in "OUST":
+                raise UserError(
+                    f"{what}: number {index} is {_kind(image)}, and no path, bytes, PIL image or "
+                    "array"
+                )
+            found[index] = array
     return found
 
 
@@ -133,7 +165,7 @@ def as_texts(texts: Any, *, what: str = "texts") -> list[str]:
     for index, text in enumerate(found):
         if _is_missing(text) or not isinstance(text, str):
             raise UserError(f"{what}: number {index} is {_kind(text)}, and no text")
-        if not text.strip():
+        if not any(unicodedata.category(letter) not in _UNSEEN for letter in text):
             raise UserError(f"{what}: number {index} is empty; leave out what has no text")
     return [str(text) for text in found]
 
@@ -273,7 +305,7 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
 def _as_jax(name: str, value: Any) -> jax.Array:
     if isinstance(value, jax.Array):
         return value
-    array = as_array(value)
+    array = as_array(value, f"batch: {name}")
     try:
         array = np.asarray(value) if array is None else array
     except (TypeError, ValueError) as error:

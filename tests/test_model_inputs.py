@@ -95,6 +95,16 @@ def test_one_image_in_every_form_is_one_row(model, folder, pixels):
         "column": pd.Series([str(path)], index=[7]),
         "array of names": np.array([str(path)]),
         "array of objects": np.array([path], object),
+        "array of arrays": np.array([pixels, pixels[:9]], object)[:1],
+        "values of a dict": {"a": path}.values(),
+        "Fortran": np.asfortranarray(pixels),
+        "not contiguous": np.repeat(pixels, 2, axis=0)[::2],
+        "big-endian": (pixels / 255).astype(">f4"),
+        "torch half": torch.from_numpy(pixels / 255).half(),
+        "torch with gradient": torch.from_numpy(pixels / 255).requires_grad_(),
+        "masked, nothing hidden": np.ma.array(pixels),
+        "rounded beyond the ends": (pixels / 255) * 1.0002 - 1e-5,
+        "CMYK": Image.open(path).convert("CMYK"),
     }
     for name, form in forms.items():
         np.testing.assert_array_equal(model.encode_images(form), expected, err_msg=name)
@@ -106,7 +116,13 @@ def test_one_image_in_every_form_is_one_row(model, folder, pixels):
 def test_grey_is_three_equal_channels_and_transparent_is_black(model, pixels):
     grey = pixels[..., 0]
     expected = model.encode_images([np.repeat(grey[..., None], 3, axis=2)])
-    for form in (grey, grey[..., None], grey / 255, Image.fromarray(grey)):
+    fractions = Image.fromarray((grey / 255).astype(np.float32))
+    deep = grey.astype(np.uint16) * 257
+    for form in (
+        *(grey, grey[..., None], grey / 255, Image.fromarray(grey), fractions, np.asmatrix(grey)),
+        *(Image.fromarray(grey).convert(mode) for mode in ("LA", "PA", "I", "F", "RGBA")),
+        *(Image.fromarray(grey).convert("LA").convert("La"), Image.fromarray(deep)),
+    ):
         np.testing.assert_array_equal(model.encode_images(form), expected)
     alpha = np.full(pixels.shape[:2], 255, np.uint8)
     alpha[:, :9] = 0
@@ -115,6 +131,28 @@ def test_grey_is_three_equal_channels_and_transparent_is_black(model, pixels):
     clear = np.dstack([pixels, alpha])
     for form in (clear, clear / 255, Image.fromarray(clear), png(clear)):
         np.testing.assert_array_equal(model.encode_images(form), model.encode_images(black))
+
+
+def test_bfloat16_is_read_as_the_floating_point_that_it_is(model, pixels):
+    half = torch.from_numpy(pixels / 255).bfloat16()
+    expected = model.encode_images(half.float())
+    for form in (half, [half], jax.numpy.asarray(pixels / 255, jax.numpy.bfloat16)):
+        np.testing.assert_array_equal(model.encode_images(form), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_arrays_without_values_of_their_own_are_refused(model, pixels):
+    for image, message in (
+        (torch.ones(5, 5, 3, device="meta"), "has no values that NumPy can take"),
+        (torch.ones(5, 5).to_sparse(), "has no values that NumPy can take"),
+        (jax.random.key(0), "has no values that NumPy can take"),
+        (np.ma.array(pixels, mask=pixels > 99), r"masked values.*\.filled\(0\)"),
+    ):
+        for images in (image, [pixels, image]):
+            with pytest.raises(UserError, match=message):
+                model.encode_images(images)
+    with pytest.raises(UserError, match=r"number 1 is traced by jax\.jit"):
+        jax.jit(lambda image: model.encode_images([pixels, image]))(pixels)
 
 
 def test_a_photograph_that_lies_on_its_side_is_turned_as_its_file_is(model, tmp_path, pixels):
@@ -149,6 +187,20 @@ def test_a_photograph_that_lies_on_its_side_is_turned_as_its_file_is(model, tmp_
         (["FOLDER/text.png"], "not a readable image"),
         (["nul\0byte.png"], "is no path: it holds a NUL character"),
         ([b""], "not a readable image"),
+        ("", "number 0 is an empty path"),
+        (["FILE", " "], "number 1 is an empty path"),
+        (io.BytesIO(b"x"), r"an open file: call its \.read\(\)"),
+        ([io.BytesIO(b"x")], "number 0 is BytesIO"),
+        (np.array(None, object), "not as ndarray"),
+        (np.array("a.png"), "not as ndarray"),
+        (np.array(3), r"not \(\)"),
+        ([pd.NA], "number 0 is NAType"),
+        (zip(["FILE"], ["FILE"], strict=True), "number 0 is tuple"),
+        ([[[1, 2], [3, 4]]], "number 0 is list"),
+        ([np.zeros((1, 20, 24, 3), np.uint8)], r"not \(1, 20, 24, 3\)"),
+        (np.zeros((4, 4), "datetime64[s]"), "not datetime64"),
+        (np.broadcast_to(np.uint8(7), (200_000, 200_000, 3)), "images have 1 to"),
+        (Image.new("RGB", (0, 5)), "0 x 5 pixels; images have 1 to"),
         (b"letters", "not a readable image"),
         (np.zeros((3, 20, 24), np.uint8), r"transpose\(1, 2, 0\)"),
         (np.zeros((2, 3, 20, 24), np.uint8), r"transpose\(1, 2, 0\)"),
@@ -222,6 +274,11 @@ def test_odd_characters_are_texts(model, odd):
         ([["drusen"]], "number 0 is list"),
         ([""], "number 0 is empty"),
         (" \n", "number 0 is empty"),
+        (["drusen", "\u200b\ufeff\u202e\0"], "number 1 is empty"),
+        (np.array("drusen"), "not as ndarray"),
+        (io.StringIO("drusen"), "an open file"),
+        ([pd.NA], "number 0 is NAType"),
+        (np.array([["a", "b"]]), "number 0 is ndarray"),
         ({"drusen"}, "as a list"),
         ({"drusen": 1}, "as a list"),
         (pathlib.Path("report.txt"), "not as"),

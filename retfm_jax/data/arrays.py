@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from retfm_jax.data.images import MAX_PIXELS, ImageError, decode
+from retfm_jax.data.images import MAX_PIXELS, ROUNDING, ImageError, decode
 
 _CHANNELS = (1, 3, 4)
 
@@ -68,7 +68,8 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite((low, high)).all():
         raise ImageError(f"{name}: the array has values that are not finite (NaN or infinite)")
-    if low < 0 or high > 1:
+    # Interpolation and half precision step over the ends a little.
+    if low < -ROUNDING or high > 1 + ROUNDING:
         hint = (
             ": divide it by 255"
             if low >= 0 and 1 < high <= 255 and high > 2
@@ -77,7 +78,7 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
             else ""
         )
         raise ImageError(f"{name}: {wanted}, not {array.dtype} from {low:g} to {high:g}{hint}")
-    return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+    return np.rint(array.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
 
 
 def pil_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -87,13 +88,17 @@ def pil_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
       ImageError: it cannot be read, or has no or too many pixels.
     """
     if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise ImageError(f"{name}: {image.width} x {image.height} pixels")
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} pixels; images have 1 to {MAX_PIXELS:,}"
+        )
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode in ("RGB", "L"):
             return np.array(image.convert("RGB"))
-        if image.mode in ("HSV", "LAB", "YCbCr", "RGBX", "La", "RGBa", "PA"):
-            image = image.convert("RGBA" if image.mode in ("La", "RGBa", "PA") else "RGB")
+        if image.mode == "La":  # the only way out of it
+            image = image.convert("LA")
+        if image.mode in ("HSV", "LAB", "YCbCr", "RGBX", "RGBa", "PA"):
+            image = image.convert("RGBA" if image.mode in ("RGBa", "PA") else "RGB")
         # Depth and transparency are a matter of `decode`.
         buffer = io.BytesIO()
         image.save(buffer, "TIFF")

@@ -24,7 +24,7 @@ _JPEG_SEGMENTS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 #: Bit depths that cameras and scanners write into 16 bits.
 _DEPTHS = (8, 10, 12, 14, 16)
 #: Rounding of programs that write 0..1 as floating point.
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
 
 
 class ImageError(UserError):
@@ -184,9 +184,9 @@ def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
             count = int((~np.isfinite(values)).sum())
             raise ImageError(f"{count} pixels are infinite or not a number; save it with 8 bits")
         low, high = float(values.min()), float(values.max())
-        if low < -_ROUNDING:
+        if low < -ROUNDING:
             raise ImageError(f"it has negative values ({low:g}); save it with 8 bits")
-        if high <= 1 + _ROUNDING:
+        if high <= 1 + ROUNDING:
             return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
         if high < 16 or high >= 2**32:
             raise ImageError(
