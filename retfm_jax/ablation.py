@@ -13,17 +13,18 @@ from retfm_jax.commands import run_training
 from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
 from retfm_jax.console import Table, say
 from retfm_jax.data.sources import RecordSource, open_dataset
-from retfm_jax.errors import Stopped, UserError
+from retfm_jax.errors import Stopped, UserError, did_you_mean
 from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.pictures import readable
 from retfm_jax.evaluation.report_labels import with_labels
 from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
 from retfm_jax.figures import new_figure, plain_style, save, words
-from retfm_jax.files import Path, PathLike, as_path, write_json
+from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.model import load
 from retfm_jax.runtime.lock import hold
+from retfm_jax.runtime.mesh import check_batch_size, make_mesh
 from retfm_jax.training.requirements import check_splits, check_vocabularies
 
 #: What the table shows, as far as it is measured; the JSON holds every metric.
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         if unknown:
             raise UserError(
                 f"--variants: {args.config} has no variant {unknown[0]!r} "
-                f"(it has {', '.join(variants)})"
+                f"(it has {', '.join(variants)}){did_you_mean(unknown[0], variants)}"
             )
         variants = {name: variants[name] for name in names}
     configs = {
@@ -118,6 +119,15 @@ def ablate(
       metrics by variant and name, such as "zero_shot/en/eye/auroc".
     """
     workdir = as_path(workdir)
+    folders = {name: _slug(name) for name in variants}
+    for name, folder in folders.items():
+        if not folder or list(folders.values()).count(folder) > 1:
+            raise UserError(
+                f"the variant {name!r} has no folder of its own: give variants names that differ "
+                "in small letters and digits"
+            )
+    for name in ("ablation.json", "ablation.png"):
+        check_writable(workdir / name)
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
     for style in prompts:
         if style not in PROMPT_STYLES:
@@ -126,13 +136,15 @@ def ablate(
     for config in variants.values():
         check_splits(config)
         check_vocabularies(config)
+        mesh = make_mesh(config.mesh)
+        check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
     sources = {name: _source(config, dataset, split, reading) for name, config in variants.items()}
     for seed in seeds:
         for name, config in variants.items():
             say(f"{name}, seed {seed}", style="bold")
             train = dataclasses.replace(config.train, seed=seed)
             config = dataclasses.replace(config, train=train)
-            folder = workdir / _slug(name) / f"seed_{seed}"
+            folder = workdir / folders[name] / f"seed_{seed}"
             found[name].append(_measured(config, folder, sources[name], prompts))
     spreads = compare(found)
     document = {
@@ -264,6 +276,8 @@ def _seeds(text: str) -> list[int]:
         raise UserError(f"--seeds {text}: give whole numbers with commas between, 0,1,2") from error
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: a seed stands twice")
+    if not all(0 <= seed < 2**32 for seed in seeds):
+        raise UserError(f"--seeds {text}: seeds are numbers from 0 to {2**32 - 1}")
     return seeds
 
 

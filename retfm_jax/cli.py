@@ -3,13 +3,15 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from retfm_jax.console import say
+from retfm_jax.console import finish, say
 from retfm_jax.errors import UserError
 from retfm_jax.ranges import LARGEST, Range
+from retfm_jax.runtime.signals import Ended, ending
 
 #: What numbers of options can be, as in a configuration.
 _POSITIVE, _COUNT = Range(low=1, high=LARGEST), Range(low=0, high=LARGEST)
@@ -21,44 +23,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0, or 1 where the user's input cannot be used (the message is on stderr), or 75 where a signal
-      stopped a run that the same command goes on with. Wrong usage exits with 2.
+      stopped a run that the same command goes on with, or 128 and the number of a signal that ended
+      something else. Wrong usage exits with 2. A reader that has had enough of the output
+      (`retfm configs | head`) changes nothing.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    overrides = [text[len("--config.") :] for text in arguments if text.startswith("--config.")]
-    arguments = [text for text in arguments if not text.startswith("--config.")]
-    parser = make_parser()
+    _open_standard_files()
     try:
-        args = parser.parse_args(arguments)
-    except UserError as error:
-        say(f"retfm {arguments[0]}: {error}", error=True)
-        return 1
-    if overrides and not hasattr(args, "config"):
-        parser.error(f"--config.{overrides[0]}: `retfm {args.verb}` takes no config")
-    args.overrides = overrides
-    # What libraries say of themselves is of no use to a user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    module, _, function = args.run.partition(":")
+        return _finished(_main(arguments))
+    except SystemExit as end:  # help, the version, wrong usage
+        raise SystemExit(_finished(end.code or 0)) from None
+
+
+def _finished(status: int) -> int:
+    """The exit status when the output is written as well."""
+    unwritten = finish()
+    if unwritten is None:
+        return status
+    say(f"retfm: cannot write to standard output: {unwritten}", error=True)
+    return status or 1
+
+
+def _open_standard_files() -> None:
+    """Gives a process without standard input or output one that leads to nowhere (`>&-`).
+
+    Else the next file that is opened takes its number, and what is printed goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+
+
+def _main(arguments: list[str]) -> int:
+    verb = " ".join(["retfm", *arguments[:1]])
     try:
-        getattr(importlib.import_module(module), function)(args)
+        with ending():
+            args = _parse(arguments)
+            verb = f"retfm {args.verb}"
+            # What libraries say of themselves is of no use to a user.
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+            module, _, function = args.run.partition(":")
+            getattr(importlib.import_module(module), function)(args)
     except UserError as error:
-        say(f"retfm {args.verb}: {error}", error=True)
+        say(f"{verb}: {error}", error=True)
         return error.exit_status
     except BrokenPipeError:
-        # Whoever read the output has had enough of it: `retfm configs quickstart | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        # Whoever read a file such as /dev/stdout has had enough of it.
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
             raise
         # A disk that is full or read-only, a folder that is someone else's.
         where = f": {error.filename}" if error.filename else ""
-        say(f"retfm {args.verb}: {error.strerror}{where}", error=True)
+        say(f"{verb}: {error.strerror}{where}", error=True)
         return 1
+    except MemoryError as error:
+        say(f"{verb}: there is not enough memory{f': {error}' * bool(str(error))}", error=True)
+        return 1
+    except Ended as error:
+        say(f"{verb}: ended by {error}", error=True)
+        return 128 + error.number
     except KeyboardInterrupt:
-        say(f"retfm {args.verb}: interrupted", error=True)
-        return 130
+        say(f"{verb}: interrupted", error=True)
+        return 128 + signal.SIGINT
     return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    overrides = [text[len("--config.") :] for text in arguments if text.startswith("--config.")]
+    parser = make_parser()
+    args = parser.parse_args([text for text in arguments if not text.startswith("--config.")])
+    if overrides and not hasattr(args, "config"):
+        parser.error(f"--config.{overrides[0]}: `retfm {args.verb}` takes no config")
+    for name, value in vars(args).items():
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(given, str) and not given.strip() for given in values):
+            # A variable of a script that is not set, most likely: "$OUT".
+            option = f"--{name}" if any(t.startswith(f"--{name}") for t in arguments) else name
+            raise UserError(f"{option} is empty: give it a value, or leave it out")
+    args.overrides = overrides
+    return args
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from retfm_jax.data import image_files, photographs, tables
 from retfm_jax.data.cells import is_empty
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.validation import ProblemLog
-from retfm_jax.errors import Stopped, Unusable, UserError
+from retfm_jax.errors import Stopped, Unusable, UserError, did_you_mean
 from retfm_jax.evaluation.embeddings import refuse_unusable
 from retfm_jax.files import (
     Path,
@@ -24,6 +24,7 @@ from retfm_jax.files import (
     absolute,
     as_path,
     atomic_write,
+    check_writable,
     is_remote,
     read_json,
     write_json,
@@ -32,7 +33,7 @@ from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import check_suffix, write_tensors
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.wording import ReportWording
-from retfm_jax.methods import get_method_class
+from retfm_jax.methods import get_method_class, method_names
 from retfm_jax.methods.method import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, load, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime import distributed
@@ -146,6 +147,7 @@ def embed(args: argparse.Namespace) -> None:
     out = as_path(args.out)
     if out.suffix not in (".npz", ".parquet"):
         raise UserError(f"--out {out}: embeddings are written as .npz or .parquet")
+    check_writable(out)
     paths, unusable = _image_paths(args.images)
     refuse_unusable(unusable, args.on_error)
     damaged: list[tuple[int, str]] = []
@@ -244,6 +246,11 @@ def export(args: argparse.Namespace) -> None:
     """`retfm export`: a workdir's network under its published names."""
     folder = args.to == "chinese_clip"
     out = as_path(args.out) if folder else check_suffix(args.out)
+    known = [*method_names(), "chinese_clip"]
+    if args.to not in known:
+        meant = did_you_mean(args.to, known)
+        raise UserError(f"--to {args.to}: give one of {', '.join(known)}{meant}")
+    check_writable(out / "config.json" if folder else out)
     model, meta = load_checkpoint(args.workdir)
     _refuse_own_source(out, args.workdir, model.config, meta)
     if folder:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class
 from retfm_jax.ranges import (
@@ -148,10 +148,10 @@ class DataConfig(Section):
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     augment: AugmentConfig = AugmentConfig()
-    vocabulary: str | None = None
-    extend: tuple[str, ...] = ()
+    vocabulary: Name | None = None
+    extend: tuple[Name, ...] = ()
     expert: ExpertConfig | None = None
-    banned_categories: tuple[str, ...] = ()
+    banned_categories: tuple[Name, ...] = ()
     balance_sets: bool = False
     workers: FewOrNone = 0
     threads: FewOrNone | None = None
@@ -182,7 +182,7 @@ class OptimizerConfig(Section):
     eps: PositiveFloat = 1e-6
     decay: Literal["published", "all"] = "published"
     clip_norm: PositiveFloat | None = None
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[Name, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,9 +267,9 @@ class InitConfig(Section):
       text: a text tower: a Hugging Face BERT folder or file, or Chinese-CLIP weights.
     """
 
-    weights: str | None = None
-    image: str | None = None
-    text: str | None = None
+    weights: Name | None = None
+    image: Name | None = None
+    text: Name | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,8 +431,7 @@ def _find(name_or_path: str) -> Path:
         path = as_path(configs.__file__).parent / f"{name_or_path}.py"
         if not path.is_file():
             names = bundled_configs()
-            hint = difflib.get_close_matches(name_or_path, names, n=1)
-            meant = f"; did you mean {hint[0]!r}?" if hint else ""
+            meant = did_you_mean(name_or_path, names)
             raise UserError(f"no config {name_or_path!r}{meant} (bundled: {', '.join(names)})")
     if not path.is_file():
         raise UserError(f"config file {path} does not exist")
@@ -481,6 +480,13 @@ def _build(cls: type, values: Any, where: str) -> Any:
             listed = f" (known: {', '.join(known)})"
             meant = f"; did you mean {where}.{hint[0]}?" if hint else listed
             raise UserError(f"unknown key {where}.{key}{meant}")
+    required = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in required if name not in values]:
+        raise UserError(f"{where}.{missing[0]} is missing")
     arguments = {
         key: _convert(types_of[key], value, f"{where}.{key}") for key, value in values.items()
     }
@@ -521,12 +527,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else _build(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise UserError(f"{where} must be finite, not {value!r}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise UserError(f"{where} must be finite, not {_short(value)}")
+        return number
     if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
-        raise UserError(f"{where} must be {hint.__name__}, not {value!r}")
+        raise UserError(f"{where} must be {hint.__name__}, not {_short(value)}")
     return value
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, cut where it fills the screen."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _build_one_of(sections: Sequence[type], value: Any, where: str) -> Any:

@@ -2,9 +2,14 @@
 
 Names, labels and paths are a user's own. Square brackets in them are no markup, control characters
 appear as escapes, and what the encoding of the output cannot hold is spelled out instead of ending
-the command. `say` and `Table.show` are the only places of this package that print.
+the command. `say` and `Table.show` are the only places of this package that print. Output that
+nobody takes, as behind a closed terminal or on a full disk, ends no work: `finish` tells of it.
 """
 
+import contextlib
+import errno
+import io
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,14 +27,60 @@ def say(*lines: object, style: str = "", error: bool = False) -> None:
       error: whether they go to stderr.
     """
     stream = sys.stderr if error else sys.stdout
+    if stream is None:  # closed before this process began
+        return
     text = "\n".join(fitting(printable(str(line), keep="\n\t"), stream) for line in lines)
-    if style and stream.isatty():
-        from rich.console import Console
-        from rich.text import Text
+    with _losing("stderr" if error else "stdout"):
+        if style and stream.isatty():
+            from rich.console import Console
+            from rich.text import Text
 
-        Console(file=stream).print(Text(text), style=style, soft_wrap=True)
-    else:
-        print(text, file=stream, flush=True)
+            Console(file=stream).print(Text(text), style=style, soft_wrap=True)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
+
+
+#: Why the output could not be written, by "stdout" and "stderr".
+_lost: dict[str, OSError] = {}
+
+#: A reader that has had enough (`| head`), a terminal that was closed.
+_NOBODY_READS = (errno.EPIPE, errno.EIO)
+
+
+@contextlib.contextmanager
+def _losing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _lost.setdefault(name, error)
+
+
+def finish() -> str | None:
+    """Writes what is left of the output, at the end of a command.
+
+    Python would try once more when it ends, say so, and change the exit status: a stream that
+    cannot be written leads to nowhere from here on.
+
+    Returns:
+      why standard output is not whole; None where it is, or where nobody reads it.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            continue
+        with _losing(name), contextlib.suppress(ValueError):  # it may be closed
+            stream.flush()
+        if name in _lost:
+            with contextlib.suppress(io.UnsupportedOperation, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+    reason = _lost.get("stdout")
+    _lost.clear()
+    if reason is None or reason.errno in _NOBODY_READS:
+        return None
+    return reason.strerror or str(reason)
 
 
 def fitting(text: str, stream: TextIO) -> str:

@@ -1,4 +1,7 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions that a user is meant to read, and what their messages share."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -31,3 +34,10 @@ class Stopped(UserError):
     """
 
     exit_status = 75
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message, such as "; did you mean 'retclip'?"; empty where no name is near."""
+    by_folded = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(str(name).casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -50,6 +50,8 @@ def as_path(path: PathLike) -> Path:
         object stores is not installed.
     """
     text = os.fspath(path)
+    if not text:
+        raise UserError("an empty path names nothing")
     if "\0" in text:
         raise UserError(f"{text!r} is no path: it holds a NUL character")
     scheme = _SCHEME.match(text)
@@ -106,6 +108,8 @@ def _explained(what: str, path: PathLike) -> Iterator[None]:
     try:
         yield
     except errors() as error:
+        if isinstance(error, BrokenPipeError) and _descriptor(as_path(path)) is not None:
+            raise  # a reader of our own output that has had enough
         raise UserError(f"cannot {what} {path}: {reason(error)}") from error
 
 
@@ -152,6 +156,27 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
             writing = _replace(path, mode)
         with writing as file:
             yield file
+
+
+def check_writable(path: PathLike) -> None:
+    """Looks before long work whether a file can be written, as far as anybody can know.
+
+    A folder that is missing is not made, what is there is not touched.
+
+    Raises:
+      UserError: it cannot: the disk is full or read-only, the path or what holds it is no such
+        thing, or belongs to somebody else.
+    """
+    path = as_path(path)
+    if is_remote(path):
+        return
+    with _explained("write", path):
+        if is_stream(path):
+            return
+        # The name behind links is the one that is written.
+        above = next(parent for parent in path.resolve().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=above) as file:
+            file.write(bytes(4096))
 
 
 def _encoding(mode: str) -> str | None:

@@ -20,7 +20,7 @@ from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import Table, say
 from retfm_jax.data import device
 from retfm_jax.errors import UserError
-from retfm_jax.files import write_json
+from retfm_jax.files import check_writable, write_json
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch
@@ -167,6 +167,8 @@ def run(args: argparse.Namespace) -> None:
     """
     config = load_config(args.config, args.overrides)
     check_vocabularies(config, present=True)
+    if args.out:
+        check_writable(args.out)
     topology = open_topology(args.topology)
     say(f"compiling for {topology.name}", error=True)
     planned = plan(config, topology)

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, plain lines in a log."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -21,8 +22,9 @@ class _Lines(tqdm):
             state = text.partition(" [")[0]
             if state and state != said:
                 said = state
-                file.write(text.rstrip() + "\n")
-                file.flush()
+                with contextlib.suppress(OSError):  # nobody reads it, or its disk is full
+                    file.write(text.rstrip() + "\n")
+                    file.flush()
 
         return show
 

@@ -110,6 +110,9 @@ def test_transformers_opens_the_folder(folder, tmp_path):
         (["--variants", "everything"], "no variant 'everything' (it has plain InfoNCE,"),
         (["--seeds", "one"], "give whole numbers"),
         (["--seeds", "1,1"], "a seed stands twice"),
+        (["--seeds", "0,-1"], "numbers from 0 to 4294967295"),
+        (["--seeds", "0,4294967296"], "numbers from 0 to 4294967295"),
+        (["--config.train.batch_size=6", "--config.mesh.data=7"], "does not fit 1 devices"),
         (["--split", "exam"], "no split 'exam'"),
         (["--dataset", "exam"], "dataset 'exam' is not built"),
         (["--prompts", "poem"], "give some of report, name, knowledge"),
@@ -121,6 +124,13 @@ def test_mistakes_are_said_before_anything_is_trained(folder, tmp_path, capsys, 
     assert cli.main([*ablate, data]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [["small", "Small"], ["a b", "a-b"], ["全部"]])
+def test_variants_never_share_a_folder(tmp_path, names):
+    variants = dict.fromkeys(names, load_config("vilref_synthetic"))
+    with pytest.raises(UserError, match="has no folder of its own"):
+        ablation.ablate(variants, [0], tmp_path)
 
 
 def test_a_run_that_a_signal_stopped_is_not_measured(folder, tmp_path, monkeypatch):

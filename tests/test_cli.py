@@ -1,15 +1,23 @@
 """The command line answers at once and speaks plainly."""
 
 import errno
+import io
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from retfm_jax import cli, listing
 from retfm_jax.config import bundled_configs, load_config
+from retfm_jax.console import Table, say
+from retfm_jax.errors import Stopped
 from retfm_jax.evaluation.evaluate import PROTOCOLS
 from retfm_jax.evaluation.tasks import described_tasks
+from retfm_jax.files import atomic_write
+from retfm_jax.progress import progress_bar
 
 
 def test_help_imports_nothing_heavy():
@@ -145,3 +153,114 @@ def test_every_entry_says_what_it_means(name):
         "list of 2: float, greater than 0 and at most 1, the smaller one first"
     )
     assert found["data.language"].kind == "'en' or 'zh' or 'mixed'"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_a_verb_which_tidies_up(number, monkeypatch, capsys, tmp_path):
+    def works(args):
+        with atomic_write(tmp_path / "out") as file:
+            file.write("half")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    before = [signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.getsignal(signal.SIGINT)]
+    try:
+        monkeypatch.setattr(listing, "run_tasks", works)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert cli.main(["tasks"]) == 128 + number
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.startswith("retfm tasks: ")
+
+
+class _Unread(io.StringIO):
+    """A stream that nobody takes from."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EPIPE, 0), (errno.EIO, 0), (errno.ENOSPC, 1)]
+)
+def test_output_that_nobody_takes_costs_no_work(number, status, monkeypatch):
+    done = []
+
+    def works(args):
+        say("begins", style="bold")
+        Table("title", ["name"]).show()
+        say("and warns", error=True)
+        list(progress_bar(range(2), desc="works"))
+        done.append(True)
+
+    monkeypatch.setattr(listing, "run_tasks", works)
+    monkeypatch.setattr(sys, "stdout", _Unread(number))
+    monkeypatch.setattr(sys, "stderr", _Unread(number))
+    assert cli.main(["tasks"]) == status
+    assert done == [True]
+    monkeypatch.setattr(sys, "stdout", None)  # closed from the beginning
+    assert cli.main(["tasks"]) == 0  # what one command lost is no matter of the next one
+
+
+def test_a_stopped_run_says_so_to_its_scheduler_even_where_nobody_reads(monkeypatch):
+    def stops(args):
+        raise Stopped("saved")
+
+    monkeypatch.setattr(listing, "run_tasks", stops)
+    monkeypatch.setattr(sys, "stderr", _Unread(errno.EIO))  # of a terminal that was closed
+    assert cli.main(["tasks"]) == 75
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["tasks"]) == 75
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "said"),
+    [
+        ("{0} --version >&-", 0, ""),
+        ("{0} --version <&- >&- 2>&-", 0, ""),
+        ("{0} nonsense 2>&-", 2, ""),
+        ("{0} --help >/dev/full", 1, "cannot write to standard output: No space left on device"),
+        ("{0} --version >/dev/full", 1, "cannot write to standard output: No space left"),
+    ],
+)
+def test_standard_files_may_be_closed_or_full(shell, status, said):
+    command = shell.format(f"{sys.executable} -m retfm_jax.cli")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    assert result.returncode == status
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--config", "quickstart", "--workdir", ""], "--workdir"),
+        ([*_EVALUATE, "--dataset", " "], "--dataset"),
+        ([*_EVALUATE, "--language", "en", "--language="], "--language"),
+        (["data", "import", "--name", "x", "--manifest", "m", "--shares", ""], "--shares"),
+        (["configs", ""], "name"),
+    ],
+)
+def test_a_variable_that_was_not_set_is_no_value(arguments, named, capsys):
+    assert cli.main(arguments) == 1
+    assert f"{named} is empty" in capsys.readouterr().err
+
+
+def test_a_machine_without_memory_is_one_line(monkeypatch, capsys):
+    def fails(args):
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(listing, "run_tasks", fails)
+    assert cli.main(["tasks"]) == 1
+    assert capsys.readouterr().err == (
+        "retfm tasks: there is not enough memory: Unable to allocate 7 TiB\n"
+    )

@@ -124,6 +124,16 @@ def test_every_number_of_every_section_has_a_range(name):
         ("data.text.context_length=129", r"context_length 129 is longer than .*positions 128"),
         ("model.text.positions=40", r"context_length 64 is longer than .*positions 40"),
         ('train.profile={"steps": 2, "first_step": 490}', r"first_step 490 .*steps 490"),
+        (f"optimizer.learning_rate=1{'0' * 400}", r"learning_rate must be finite, not 10+\.\.\.$"),
+        (f"optimizer.learning_rate=-1{'0' * 4000}", r"learning_rate must be finite"),
+        (f"train.batch_size={'9' * 9000}", r"batch_size must be int, not '9{199}\.\.\.$"),
+        (f"train.steps={'[' * 1000}", r"steps must be int, not '\[{199}\.\.\.$"),
+        ("data.expert={}", r"config\.data\.expert\.dataset is missing"),
+        ("data.vocabulary=", r"config\.data\.vocabulary must not be empty"),
+        ("init.weights=", r"config\.init\.weights must not be empty"),
+        ('optimizer.frozen=[""]', r"config\.optimizer\.frozen must not be empty"),
+        ("method=ret_clip", r"no method 'ret_clip'.*did you mean 'retclip'"),
+        ("method=ViLReF", r"did you mean 'vilref'"),
     ],
 )
 def test_values_that_make_no_sense_are_named_with_their_entry(override, message):

@@ -272,3 +272,49 @@ def test_a_folder_whose_replacement_was_killed_halfway_comes_back(tmp_path):
     files.remove_abandoned(tmp_path / "out")
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out" / "info").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("file/out.json", "Not a directory"),
+        ("file/deeper/out.json", "Not a directory"),
+        ("folder", "it is a folder"),
+        ("link/out.json", "Not a directory"),
+        ("/proc/out.json", "cannot write /proc/out.json"),
+        ("/dev/null/out", "Not a directory"),
+        ("n" * 300, "File name too long"),
+        ("", "empty path"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch, name, why):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    Path("link").symlink_to("file")
+    with pytest.raises(UserError, match=why):
+        files.check_writable(name)
+
+
+def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "new" / "file")
+    for name in ("old", "missing/below/out.json", "link"):
+        files.check_writable(tmp_path / name)
+    files.check_writable("/dev/stdout")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "old"]
+    assert (tmp_path / "old").read_text() == "old"
+
+
+def test_a_reader_that_has_had_enough_is_told_from_a_disk_that_fails():
+    command = (
+        "import sys; from retfm_jax.files import atomic_write\n"
+        "with atomic_write('/dev/stdout') as file: file.write('line\\n' * 100_000)"
+    )
+    shell = f'{sys.executable} -c "$CODE" | head -n 1'
+    result = subprocess.run(
+        shell, shell=True, capture_output=True, text=True, env=os.environ | {"CODE": command}
+    )
+    assert result.stdout == "line\n"
+    assert "BrokenPipeError" in result.stderr  # which the command line takes in silence
+    assert "UserError" not in result.stderr

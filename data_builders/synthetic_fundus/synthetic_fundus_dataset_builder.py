@@ -16,7 +16,7 @@ from etils import epath
 from retfm_jax import files
 from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
-from retfm_jax.data.threads import cores, end_with_parent
+from retfm_jax.data.threads import cores
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
@@ -26,6 +26,7 @@ from retfm_jax.data_builders.synthetic_fundus.population import (
     Population,
 )
 from retfm_jax.errors import UserError
+from retfm_jax.runtime.workers import end_with_parent
 
 _CHUNK = 32  # patients a task of a worker process
 
@@ -148,12 +149,15 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
             processes, mp_context=context, initializer=end_with_parent
         ) as pool:
             waiting = collections.deque()
-            for task in tasks:
-                waiting.append(pool.submit(draw_examples, task))
-                if len(waiting) > 2 * processes:
+            try:
+                for task in tasks:
+                    waiting.append(pool.submit(draw_examples, task))
+                    if len(waiting) > 2 * processes:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             "a drawing process ended too early: out of memory, or a script that calls build() "

@@ -12,7 +12,7 @@ from typing import Any
 from retfm_jax.benchmarks.timing import Comparison, Measurement
 from retfm_jax.console import Table, say
 from retfm_jax.errors import UserError
-from retfm_jax.files import write_json
+from retfm_jax.files import check_writable, write_json
 
 PARTS = ("data", "step", "embedding", "checkpoint")
 #: What each part can be compared with.
@@ -116,11 +116,14 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--microbatches goes with `retfm bench step`")
         if args.microbatches < 2:
             raise UserError(f"--microbatches {args.microbatches}: give 2 or more parts")
-    for name in ("rounds", "patients"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1")
-    if args.folder is not None and not Path(args.folder).is_dir():
-        raise UserError(f"--folder {args.folder} is not a folder")
+    if args.folder is not None:
+        if "checkpoint" not in parts:
+            raise UserError("--folder goes with `retfm bench checkpoint`")
+        if not Path(args.folder).is_dir():
+            raise UserError(f"--folder {args.folder} is not a folder")
+        check_writable(Path(args.folder) / "checkpoints")
+    if args.out:
+        check_writable(args.out)
     if "torch" in against:
         # The other process needs some of a GPU's memory, which JAX would take whole.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

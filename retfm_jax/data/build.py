@@ -19,7 +19,7 @@ from retfm_jax.data.rows_builder import (
     quiet_tfds,
     write_dataset,
 )
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path as AnyPath
 from retfm_jax.files import read_json
 
@@ -51,7 +51,7 @@ def builder_module(name: str) -> ModuleType:
         bundled = ", ".join(other for other in names if other != _IMPORTER)
         raise UserError(
             f"no builder {name!r}; there are {bundled}. Patients of your own come in with "
-            "`retfm data import`"
+            f"`retfm data import`{did_you_mean(name, names)}"
         )
     return importlib.import_module(_module_name(name))
 

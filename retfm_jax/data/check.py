@@ -21,7 +21,7 @@ from retfm_jax.data.splits import SPLITS
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, as_path, write_json
+from retfm_jax.files import PathLike, as_path, check_writable, write_json
 
 #: Token counts end here: BERT has no more positions, and a row of this length is kept per text.
 _LONGEST = 512
@@ -93,6 +93,7 @@ def check_dataset(
     Raises:
       UserError: the dataset cannot be opened.
     """
+    check_writable(as_path(out) / "check.json")
     wanted = [split] if split else _splits(name_or_folder, data_dir)
     tokenizer = Tokenizer(TextConfig(context_length=_LONGEST))
     limit = TextConfig().context_length

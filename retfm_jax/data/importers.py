@@ -16,6 +16,15 @@ from retfm_jax.errors import UserError
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def check_name(name: str) -> None:
+    """Raises a `UserError` for a dataset's name that TFDS does not take."""
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"--name {name!r}: a dataset's name is small letters, digits and underscores, and "
+            "begins with a letter"
+        )
+
+
 def import_rows(
     rows: Sequence[Row],
     problems: ProblemLog,
@@ -30,11 +39,7 @@ def import_rows(
     Raises:
       UserError: see `rows_builder.write_dataset`; or the name is none that TFDS takes.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"--name {name!r}: a dataset's name is small letters, digits and underscores, and "
-            "begins with a letter"
-        )
+    check_name(name)
     builder = build.builder_class("manifest")(
         name=name, rows=rows, problems=problems, options=options, data_dir=data_dir
     )
@@ -44,6 +49,17 @@ def import_rows(
 def run_import(args: argparse.Namespace) -> None:
     """Runs the verb. Exactly one of `args.manifest`, `args.tsv`, `args.lmdb` is given."""
     problems = ProblemLog()
+    given = [name for name in ("manifest", "tsv", "lmdb") if getattr(args, name)]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} are two sources: import them one by one")
+    for option, source in (("images", "manifest"), ("texts", "tsv")):
+        if getattr(args, option, None) and given and source not in given:
+            raise UserError(f"--{option} goes with --{source}, not with --{given[0]}")
+    pairs = _pairs(args.tsv or [], args.texts or []) if "tsv" in given else []
+    if given:
+        # Before a long table is read.
+        check_name(args.name)
+        options, beam = build.options_of(args), build.beam_of(args)
     if args.manifest:
         if not args.images:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
@@ -52,16 +68,13 @@ def run_import(args: argparse.Namespace) -> None:
             say(f"columns that mean nothing here: {', '.join(unused)}")
     elif args.tsv:
         rows = []
-        for images, texts in _pairs(args.tsv, args.texts or []):
+        for images, texts in pairs:
             rows += published.rows_of_tsv(images, texts, problems)
     elif args.lmdb:
         rows = published.rows_of_lmdb(Path(args.lmdb), problems)
     else:
         raise UserError("give --manifest FILE, --tsv FILE with --texts FILE, or --lmdb FOLDER")
-    options = build.options_of(args)
-    folder = import_rows(
-        rows, problems, args.name, args.data_dir, options, args.overwrite, build.beam_of(args)
-    )
+    folder = import_rows(rows, problems, args.name, args.data_dir, options, args.overwrite, beam)
     build.print_summary(folder)
 
 

@@ -36,7 +36,8 @@ def parse_shares(text: str) -> dict[str, float]:
         shares = [float(part) for part in text.split(",")]
     except ValueError:
         shares = []
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    sums = abs(sum(shares) - 1) <= 1e-6
+    if len(shares) != 3 or not sums or not all(0 <= share <= 1 for share in shares):
         raise UserError(
             f"--shares {text!r}: give the shares of train, validation and test as three numbers "
             "that sum to 1, such as 0.8,0.1,0.1"

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import check_tokenizer
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
 from retfm_jax.evaluation.class_files import AS_RELEASED, Reading, Said
@@ -152,8 +151,7 @@ def check_protocols(names: Sequence[str]) -> None:
         raise UserError(f"no protocol is named: give some of {', '.join(PROTOCOLS)}")
     for name in names:
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, PROTOCOLS)
             raise UserError(f"--task {name}: no such protocol ({', '.join(PROTOCOLS)}){hint}")
     if len(set(names)) < len(names):
         raise UserError(f"--task {','.join(names)}: a protocol stands twice")

@@ -17,7 +17,15 @@ from retfm_jax.console import say
 from retfm_jax.data import cells, columns
 from retfm_jax.errors import UserError
 from retfm_jax.figures import new_figure, plain_style, save, words
-from retfm_jax.files import Path, as_path, atomic_write, is_stream, local_file, reason
+from retfm_jax.files import (
+    Path,
+    as_path,
+    atomic_write,
+    check_writable,
+    is_stream,
+    local_file,
+    reason,
+)
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 from retfm_jax.progress import progress_bar
@@ -78,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
     picture = None if is_stream(out) else out.with_suffix(".png")
     if out in (source, picture):
         raise UserError(f"--out {out} would replace the reports, or be replaced by its picture")
+    check_writable(out)
     labeler = Labeler(load_vocabulary(args.vocabulary, extend=args.extend))
     counts = LabelCounts(labeler.vocabulary)
     with contextlib.ExitStack() as stack:

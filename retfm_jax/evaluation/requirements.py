@@ -1,14 +1,13 @@
 """What an evaluation needs, looked at before the first image is embedded."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
-from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, as_path, is_remote
+from retfm_jax.errors import UserError, did_you_mean
+from retfm_jax.files import PathLike, as_path, check_writable
 
 #: More would take hours or more memory than there is, and says no more.
 _MOST_DRAWS, _MOST_FOLDS, _MOST_COPIES = 1_000_000, 1000, 1000
@@ -19,8 +18,7 @@ _MOST_SEED = 2**32 - 1 - _MOST_FOLDS
 def check_name(option: str, name: str, known: Sequence[str]) -> None:
     """Raises a `UserError` for a name that is none of those known, with the nearest."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise UserError(f"{option} {name}: give one of {', '.join(known)}{hint}")
 
 
@@ -68,16 +66,7 @@ def check_out(out: PathLike) -> None:
         raise UserError(f"--out {path}: the numbers are written as JSON, name a .json file")
     if path.is_dir():
         raise UserError(f"--out {path} is a folder: name a .json file")
-    if is_remote(path):
-        return
-    import tempfile
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    check_writable(path)
 
 
 def check_records(source: RecordSource) -> None:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from retfm_jax.methods.method import Method
@@ -23,5 +23,7 @@ def get_method_class(name: str) -> "type[Method]":
       UserError: there is no such method.
     """
     if name not in method_names():
-        raise UserError(f"no method {name!r}; there are {', '.join(method_names())}")
+        names = method_names()
+        meant = did_you_mean(name, names)
+        raise UserError(f"no method {name!r}; there are {', '.join(names)}{meant}")
     return importlib.import_module(f"retfm_jax.methods.{name}").METHOD

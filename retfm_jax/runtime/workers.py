@@ -4,9 +4,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import signal
 import threading
 from multiprocessing import shared_memory
 from pathlib import Path
+
+#: Seconds for which a worker outlives a SIGTERM, should its parent not end before.
+GRACE = 20.0
 
 #: Where Linux shows shared memory; its names begin with the process that they belong to.
 _SHARED = Path("/dev/shm")
@@ -16,11 +20,16 @@ _NAME = re.compile(r"r(\d+)_(\d+)_[0-9a-f]+")
 def end_with_parent(*_: object) -> None:
     """To be called first in a worker process: it ends when the process that began it ends.
 
-    However that one ends, by kill -9 as well, and whatever the worker is waiting for.
+    However that one ends, by kill -9 as well, and whatever the worker is waiting for. Signals are
+    its parent's matter: a terminal and `timeout` send them to both, and a parent that saves and
+    stops may want one more batch. A SIGTERM to a worker alone ends it a little later.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
     # Names that tell whose memory it is, should all processes be killed at once. Macs have no
     # room for them, and no place where they could be looked up.
     if _SHARED.is_dir():
@@ -32,6 +41,13 @@ def end_with_parent(*_: object) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _end_later(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    timer = threading.Timer(GRACE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
 
 
 def _processes() -> int:

@@ -20,6 +20,7 @@ from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.ranges import LARGEST
 from retfm_jax.runtime import distributed, flops
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.lock import Lock, hold
@@ -200,7 +201,7 @@ def _run(
     total = total_steps(config, data)
     horizon = total
     if train.horizon_epochs is not None:
-        horizon = math.ceil(train.horizon_epochs * data.steps_per_epoch)
+        horizon = _steps(train.horizon_epochs, data, "horizon_epochs")
 
     schedule = learning_rate_schedule(config.optimizer, horizon)
     optimizer = make_optimizer(config.optimizer, method, schedule)
@@ -384,8 +385,21 @@ def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
 
 
 def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
-    """How many steps make the whole run."""
-    return config.train.steps or math.ceil(config.train.epochs * data.steps_per_epoch)
+    """How many steps make the whole run.
+
+    Raises:
+      UserError: more than 32 bits count.
+    """
+    return config.train.steps or _steps(config.train.epochs, data, "epochs")
+
+
+def _steps(epochs: float, data: TrainingData, entry: str) -> int:
+    steps = epochs * data.steps_per_epoch
+    if steps > LARGEST:
+        raise UserError(
+            f"config.train.{entry} {epochs:g} makes {steps:.3g} steps: more than {LARGEST}"
+        )
+    return math.ceil(steps)
 
 
 def _check_resume(

@@ -568,3 +568,23 @@ def test_the_list_of_problems_holds_no_formula(clinic, tmp_path):
     folder = bring(write_csv(tmp_path / "m.csv", patients(**changes)), clinic, tmp_path / "data")
     assert "=HYPERLINK(1)" in everything(folder)
     assert the_problem(folder, "missing_image")["record"] == "'=HYPERLINK(1)"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"manifest": "m.csv", "images": "i", "lmdb": "l"}, "--manifest and --lmdb are two source"),
+        ({"tsv": ["a"], "texts": ["b"], "lmdb": "l"}, "--tsv and --lmdb are two sources"),
+        ({"lmdb": "l", "images": "i"}, "--images goes with --manifest, not with --lmdb"),
+        ({"manifest": "m.csv", "images": "i", "texts": ["t"]}, "--texts goes with --tsv"),
+        ({"manifest": "m.csv", "images": "i", "name": "Clinic"}, "small letters"),
+        ({"manifest": "m.csv", "images": "i", "shares": "0.9,0.1"}, "that sum to 1"),
+        ({"manifest": "m.csv", "images": "i", "shares": "nan,0,1"}, "that sum to 1"),
+        ({"manifest": "m.csv", "images": "i", "beam_options": "a=b"}, "wants --beam_runner"),
+    ],
+)
+def test_what_contradicts_itself_is_said_before_a_table_is_read(given, why):
+    nothing = dict.fromkeys(("manifest", "images", "tsv", "texts", "lmdb"))
+    args = argparse.Namespace(**nothing | {"name": "clinic", "encoding": "utf-8"} | given)
+    with pytest.raises(UserError, match=why):
+        importers.run_import(args)

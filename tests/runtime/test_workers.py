@@ -71,6 +71,27 @@ def test_workers_and_their_memory_end_with_a_killed_parent(tmp_path, everything)
     assert _wait_for(lambda: not any(path.exists() for path in memory))
 
 
+def test_signals_to_all_processes_are_the_parents_matter(tmp_path):
+    # Control-C, `timeout`, schedulers: the parent saves, and may want one more batch for it.
+    script = tmp_path / "parent.py"
+    script.write_text("import signal; signal.signal(signal.SIGTERM, lambda *_: None)\n" + _PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    first, second, *_ = parent.stdout.readline().split()
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for pid in (first, second):
+            os.kill(int(pid), number)
+    os.killpg(parent.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert not _gone(first)
+    assert not _gone(second)
+    parent.kill()
+    assert _wait_for(lambda: _gone(first) and _gone(second))
+    assert "Traceback" not in parent.communicate()[1]
+
+
 def test_memory_of_another_container_is_not_ours_to_remove():
     # `docker run --ipc=host`: one /dev/shm, and tables of processes of their own.
     theirs = Path("/dev/shm/r1_999999999_abcd")
