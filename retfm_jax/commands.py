@@ -244,12 +244,12 @@ def _taken(workdir: Path) -> UserError:
 
 def export(args: argparse.Namespace) -> None:
     """`retfm export`: a workdir's network under its published names."""
-    folder = args.to == "chinese_clip"
-    out = as_path(args.out) if folder else check_suffix(args.out)
     known = [*method_names(), "chinese_clip"]
     if args.to not in known:
         meant = did_you_mean(args.to, known)
         raise UserError(f"--to {args.to}: give one of {', '.join(known)}{meant}")
+    folder = args.to == "chinese_clip"
+    out = as_path(args.out) if folder else check_suffix(args.out)
     check_writable(out / "config.json" if folder else out)
     model, meta = load_checkpoint(args.workdir)
     _refuse_own_source(out, args.workdir, model.config, meta)

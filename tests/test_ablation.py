@@ -112,7 +112,7 @@ def test_transformers_opens_the_folder(folder, tmp_path):
         (["--seeds", "1,1"], "a seed stands twice"),
         (["--seeds", "0,-1"], "numbers from 0 to 4294967295"),
         (["--seeds", "0,4294967296"], "numbers from 0 to 4294967295"),
-        (["--config.train.batch_size=6", "--config.mesh.data=7"], "does not fit 1 devices"),
+        (["--config.train.batch_size=7", "--config.mesh.data=7"], "data=7 fsdp=1 does not fit"),
         (["--split", "exam"], "no split 'exam'"),
         (["--dataset", "exam"], "dataset 'exam' is not built"),
         (["--prompts", "poem"], "give some of report, name, knowledge"),

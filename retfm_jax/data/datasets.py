@@ -4,8 +4,10 @@ A dataset lies in `<data_dir>/<name>[/<configuration>]/<version>`, on a disk or 
 what TFDS writes stands `contents.json`: a digest of the records of every split, in their order.
 """
 
+import errno
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -159,6 +161,10 @@ def _class_names(value: Any) -> Iterator[str]:
             yield from _class_names(child)
 
 
+#: A disk, a user's share of it, or the size of a file is at its limit.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def write(
     folder: files.PathLike, build: Callable[[pathlib.Path], pathlib.Path], overwrite: bool
 ) -> files.Path:
@@ -179,7 +185,20 @@ def write(
     with files.whole_folder(folder, last=INFO, overwrite=overwrite) as made:
         root = made / _TFDS
         root.mkdir()
-        for path in build(root).iterdir():
+        try:
+            built = build(root)
+        except (OSError, RuntimeError) as error:
+            # The writer of array records is C++ and says it in a RuntimeError.
+            full = getattr(error, "errno", None) in _FULL or any(
+                os.strerror(number) in str(error) for number in _FULL
+            )
+            if not full:
+                raise
+            raise UserError(
+                f"the disk of {folder} is full; nothing was written. Free some space, give "
+                "another --data_dir or a smaller --image_size"
+            ) from error
+        for path in built.iterdir():
             path.rename(made / path.name)
         shutil.rmtree(root)
         found = digests(made)

@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import dataclasses
-import errno
 import functools
 import io
 import itertools
@@ -233,16 +232,7 @@ def write_dataset(
     )
 
     def build(root: Path) -> Path:
-        try:
-            return builder.write_into(root, config)
-        except (OSError, RuntimeError) as error:
-            # The writer of array records is C++ and says it in a RuntimeError.
-            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-                raise UserError(
-                    f"the disk of {folder} is full; nothing was written. Free some space, give "
-                    "another --data_dir or a smaller --image_size"
-                ) from error
-            raise
+        return builder.write_into(root, config)
 
     return datasets.write(folder, build, overwrite)
 

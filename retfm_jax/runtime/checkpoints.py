@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -198,6 +199,8 @@ class Checkpoints:
             action()
         except (OSError, ValueError, RuntimeError) as error:
             step = self._writing
+            if jax.process_index() == 0:
+                remove_half_written(self.folder)  # a full disk has room for what is to come
             intact = [str(other) for other in self.steps if other != step]
             rest = (
                 f"the earlier ones are intact ({', '.join(intact)})"
@@ -384,8 +387,26 @@ class Checkpoints:
 
 
 def _quiet() -> None:
-    # Orbax reports its progress on the root logger; errors are raised, not only logged.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax reports its progress on the root logger, and errors with their tracebacks: those are
+    # raised as well. Once for every array that did not find room on a disk, so does asyncio.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if sys.unraisablehook is not _without_stragglers:
+        _hooks.append(sys.unraisablehook)
+        sys.unraisablehook = _without_stragglers
+
+
+#: What showed exceptions that nobody can catch before.
+_hooks: list[Callable[[Any], None]] = []
+
+
+def _without_stragglers(unraisable: Any) -> None:
+    """Shows an exception that nobody can catch, but for writes that nobody waits for any more.
+
+    Tensorstore's threads report to the event loop of a save that another array has ended already.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _hooks[-1](unraisable)
 
 
 class _Durable(ocp.path.atomicity.AtomicRenameTemporaryPath):
@@ -684,6 +705,7 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
     Raises:
       UserError: it cannot be written, holds something already, or values are not finite.
     """
+    _quiet()
     path = nameable(path)
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give a new folder")
@@ -699,4 +721,5 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
         with ocp.Checkpointer(handler, temporary_path_class=_temporary(path)) as writer:
             writer.save(path, args=args, force=True)
     except (OSError, ValueError, RuntimeError) as error:
+        remove_half_written(path.parent)
         raise UserError(f"cannot write {path}: {_reason(error)}") from error

@@ -1,5 +1,6 @@
 """A dataset is found, read and replaced as a whole, and is known by what its records hold."""
 
+import errno
 import json
 import shutil
 import sys
@@ -162,3 +163,32 @@ def test_a_dataset_in_a_store_is_built_read_and_replaced(bucket, photographs):
     assert {record.record_id: (record.right, record.left) for record in source} == before
     shards = [path for path in files.files_below(folder) if "array_record" in path.name]
     assert len(shards) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            'Failed to finalize split "train": write() failed: No space left on device; at'
+        ),
+        RuntimeError("write() failed: Disk quota exceeded; writing x.array_record"),
+        OSError(errno.EFBIG, "File too large"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_called_so_by_whichever_writer_met_it(tmp_path, error):
+    def build(root):
+        (root / "half").write_text("half")
+        raise error
+
+    with pytest.raises(UserError, match=r"the disk of .*/1\.0\.0 is full; nothing was written"):
+        datasets.write(tmp_path / "1.0.0", build, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_failures_of_a_build_stay_what_they_are(tmp_path):
+    def build(root):
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        datasets.write(tmp_path / "1.0.0", build, overwrite=False)

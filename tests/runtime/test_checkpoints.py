@@ -429,6 +429,9 @@ def test_a_write_that_stops_halfway_leaves_the_earlier_checkpoints(tmp_path):
     )
     assert "cannot write the checkpoint of step 2" in process.stdout, process.stderr
     assert "the earlier ones are intact (1)" in process.stdout
+    assert "cannot write" in process.stdout.splitlines()[1]  # a network without its training
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.glob("alone/*"))
     assert load_network(tmp_path)[0]["kernel"].shape == (64, 1024)
     Checkpoints(tmp_path).close()
     assert os.listdir(tmp_path / "checkpoints") == ["1"]
@@ -444,6 +447,11 @@ def _write_against_a_limit(workdir):
     try:
         checkpoints.save(2, network, {"step": jnp.int32(2)}, {"next_batch": 2}, META)
         checkpoints.wait()
+    except UserError as error:
+        print(error)
+    try:
+        many = [network["params"]["kernel"] + i for i in range(20)]
+        save_network(f"{workdir}/alone/0", dict(enumerate(many)), {}, META)
     except UserError as error:
         print(error)
 
