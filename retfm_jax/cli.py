@@ -300,7 +300,9 @@ def _evaluation(verbs) -> None:
         verbs, "embed", "retfm_jax.commands:embed", "embed photographs of a folder or a CSV"
     )
     embed.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    embed.add_argument("--images", required=True, help="folder, or CSV with a column `image`")
+    embed.add_argument(
+        "--images", required=True, help="folder, CSV with a column `image`, or one photograph"
+    )
     embed.add_argument("--out", required=True, help=".npz or .parquet file to write")
     _on_error(embed)
     label = _verb(

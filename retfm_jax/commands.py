@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -160,7 +161,7 @@ def embed(args: argparse.Namespace) -> None:
         say(f"{len(unusable)} images left out:", *unusable[:50], *["..."] * (len(unusable) > 50))
     if not len(kept):
         raise UserError(f"--images {args.images}: none of its images can be used")
-    names, embeddings = [str(paths[place]) for place in kept], embeddings[kept]
+    names, embeddings = _written([str(paths[place]) for place in kept]), embeddings[kept]
     with atomic_write(out, "wb") as file:
         if out.suffix == ".npz":
             np.savez(file, image=np.array(names), embedding=embeddings)
@@ -171,8 +172,17 @@ def embed(args: argparse.Namespace) -> None:
     say(f"{len(names)} embeddings of width {embeddings.shape[1]} in {out}")
 
 
+def _written(names: list[str]) -> list[str]:
+    """Names as files of tables can hold them: bytes that are no UTF-8 as escapes, and said."""
+    written = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+    odd = sum(map(str.__ne__, names, written))
+    if odd:
+        say(f"{odd} names hold bytes that are no UTF-8; they are written as escapes, such as \\xff")
+    return written
+
+
 def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
-    """Photographs of a folder or CSV, and what is to be said of those that cannot be used."""
+    """Photographs of a folder or CSV, or one; and what is to be said of those that are unusable."""
     source = as_path(images)
     if source.is_dir():
         listing = photographs.find(source)
@@ -184,6 +194,8 @@ def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
         return listing.paths(), [f"{source / name} holds no image" for name in listing.broken]
     if not source.is_file():
         raise UserError(f"--images {source}: no such folder or CSV")
+    if photographs.is_image(source):
+        return [source], []
     problems = ProblemLog()
     table = tables.read_csv(source, problems)
     tables.require_columns(table, ["image"])

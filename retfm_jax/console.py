@@ -18,6 +18,14 @@ from typing import TextIO
 #: Signs of our own that have a plain spelling, for terminals that know ASCII alone.
 _SPELLINGS = str.maketrans({"±": "+-", "–": "-", "—": "-", "…": "...", "─": "-", "≥": ">="})
 
+#: Categories of characters that move the cursor or cannot be written: controls, lone surrogates,
+#: separators of lines and of paragraphs.
+_MOVING = ("Cc", "Cs", "Zl", "Zp")
+#: Marks that turn the direction of what follows, and some that show nothing at all.
+_DIRECTIONS = frozenset(
+    "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+)
+
 
 def say(*lines: object, style: str = "", error: bool = False) -> None:
     """Prints lines as they are: nothing in them is markup, and none is wrapped or cut.
@@ -94,7 +102,9 @@ def fitting(text: str, stream: TextIO) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Control characters and lone surrogates as escapes: they would move a terminal's cursor.
+    """Control characters, lone surrogates and marks of direction as escapes.
+
+    They would move a terminal's cursor, or write a name, and what follows it, backwards.
 
     Args:
       keep: control characters that stay.
@@ -103,7 +113,8 @@ def printable(text: str, keep: str = "") -> str:
         return text
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in keep
+        if (unicodedata.category(character) in _MOVING or character in _DIRECTIONS)
+        and character not in keep
         else character
         for character in text
     )

@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
-from retfm_jax import cli, listing
+from retfm_jax import cli, commands, listing
 from retfm_jax.config import bundled_configs, load_config
 from retfm_jax.console import Table, say
 from retfm_jax.errors import Stopped
@@ -264,3 +265,19 @@ def test_a_machine_without_memory_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "retfm tasks: there is not enough memory: Unable to allocate 7 TiB\n"
     )
+
+
+def test_one_photograph_is_embedded_as_a_folder_of_one(tmp_path):
+    photograph = tmp_path / "left eye.JPG"
+    Image.new("RGB", (8, 8), "red").save(photograph, "JPEG")
+    assert commands._image_paths(photograph) == ([photograph], [])
+    (tmp_path / "list.csv").write_text("image\nleft eye.JPG\n")
+    assert commands._image_paths(tmp_path / "list.csv") == ([photograph], [])
+
+
+def test_names_of_bytes_that_are_no_text_are_written_as_escapes(capsys):
+    names = ["a.png", os.fsdecode(b"\xff\xfe.png"), "\xe9 \u53f3.png"]
+    assert commands._written(names) == ["a.png", "\\xff\\xfe.png", "\xe9 \u53f3.png"]
+    assert capsys.readouterr().out.startswith("1 names hold bytes that are no UTF-8")
+    assert commands._written(["a.png"]) == ["a.png"]
+    assert capsys.readouterr().out == ""

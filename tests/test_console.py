@@ -31,6 +31,24 @@ def test_text_is_no_markup_and_is_not_cut(capsys, text):
     assert sum(line.startswith(text) and line.endswith("0.980 ± 0.020") for line in lines) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("\u2066left\u2069", "\\u2066left\\u2069"),
+        ("\u200fright", "\\u200fright"),
+        ("nor\u200bmal", "nor\\u200bmal"),
+        ("\ufeffnormal", "\\ufeffnormal"),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("\x1b[31m\x07", "\\x1b[31m\\x07"),
+        ("شبكية טבעת 👩\u200d⚕ é", "شبكية טבעת 👩\u200d⚕ é"),
+    ],
+)
+def test_marks_of_direction_and_of_nothing_are_seen(capsys, name, shown):
+    say(name)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
 def test_a_narrow_terminal_cuts_nothing(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "20")
     table = Table("", ["class", *(f"recall\nat {k}" for k in range(12))])

@@ -379,6 +379,12 @@ def _first_bytes(path: files.PathLike) -> tuple[bytes | None, int]:
         os.close(descriptor)
 
 
+def is_image(path: files.PathLike) -> bool:
+    """Whether a file begins as one of the formats that are read."""
+    head, _ = _first_bytes(path)
+    return head is not None and image_format(head) is not None
+
+
 def image_format(head: bytes) -> str | None:
     """The format of an image that can be read, from its first bytes; None for all else."""
     for kind, begin in _MAGIC:

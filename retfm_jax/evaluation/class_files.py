@@ -157,6 +157,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
             f"{splits[reference]} holds {len(classes)} class folders ({', '.join(classes)}); "
             "a task needs at least two, each named after its class"
         )
+    _check_alike(classes, splits[reference])
     place = splits[wanted]
     files: list[LabelledFile] = []
     passed_over = [photographs.beside(place, place.name)]
@@ -259,6 +260,25 @@ def _copies(
 def _first(names: Sequence[str], most: int, comma: str = ", ") -> str:
     """The first of some names, and whether there are more."""
     return comma.join([*names[:most], *["..."] * (len(names) > most)])
+
+
+def _check_alike(classes: Sequence[str], reference: Path) -> None:
+    """Refuses one class in two folders: another case, form of Unicode or kind of space."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(image_files.folded(name).replace("_", " ").split()), []).append(
+            name
+        )
+    for names in alike.values():
+        if len(names) > 1:
+            written = " and ".join(
+                f"{name!r} ({name!a})" if name.isprintable() and not name.isascii() else repr(name)
+                for name in names
+            )
+            raise UserError(
+                f"{reference} holds the class folders {written}, which are one name written in "
+                "several ways: move their photographs into one of them"
+            )
 
 
 def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:

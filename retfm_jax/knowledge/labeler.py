@@ -10,6 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from retfm_jax.errors import UserError
 from retfm_jax.knowledge.clauses import (
     ABNORMALITY,
     ABSENT,
@@ -151,6 +152,9 @@ class Labeler:
 
         Args:
           report: English, Chinese or mixed.
+
+        Raises:
+          UserError: it is no text.
         """
         return self._resolve([(report, "report", self._walk(report, None))])
 
@@ -160,14 +164,23 @@ class Labeler:
         Args:
           left, right: the texts of the eyes; "" where there is none.
           report: a text about the patient beside them.
+
+        Raises:
+          UserError: one of them is no text.
         """
         texts = ((left, LEFT, LEFT), (right, RIGHT, RIGHT), (report, "report", None))
         return self._resolve(
-            [(text, source, self._walk(text, side)) for text, source, side in texts if text]
+            [
+                (text, source, self._walk(text, side))
+                for text, source, side in texts
+                if not isinstance(text, str) or text
+            ]
         )
 
     def _walk(self, text: str, side: str | None) -> list[tuple[Mention, str | None, int]]:
         """The mentions of a text with their side and the offset of their sentence."""
+        if not isinstance(text, str):
+            raise UserError(f"a report is a text, not {type(text).__name__} {text!r:.60}")
         found = []
         heading = named = side  # what governs the sentence, and the side spoken of last
         for offset, sentence in split_sentences(text):

@@ -54,10 +54,27 @@ def label_reports(
 
     Returns:
       As `multi_hot`: uncertain findings count as present, a row of zeros is an unknown report.
+
+    Raises:
+      UserError: the reports are one text alone, or one of them is no text (its number is said); a
+        column is unknown or stands twice.
     """
+    if isinstance(reports, str | bytes) or not isinstance(reports, Iterable):
+        raise UserError(f"give the reports as a list of texts, not as {type(reports).__name__}")
     labeler = labeler or shared_labeler()
     ids = labeler.vocabulary.ids if condition_ids is None else condition_ids
-    return multi_hot((labeler.label(report).patient for report in reports), ids)
+    if isinstance(ids, str):
+        raise UserError(f"give the columns as a list, [{ids!r}], not as a string")
+    unknown = [str(each) for each in ids if each not in labeler.vocabulary.ids]
+    if unknown:
+        raise UserError(f"{', '.join(unknown)}: no condition of the vocabulary has this id")
+    found = []
+    for number, report in enumerate(reports):
+        try:
+            found.append(labeler.label(report).patient)
+        except UserError as error:
+            raise UserError(f"report number {number}: {error}") from error
+    return multi_hot(found, ids)
 
 
 @functools.cache

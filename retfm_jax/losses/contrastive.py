@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from retfm_jax.errors import UserError
+from retfm_jax.losses.shapes import check_integers, check_shapes
+
 #: The logit of what does not count. Finite, so that a row without any candidate has a gradient.
 EXCLUDED = float(jnp.finfo(jnp.float32).min)
 
@@ -42,7 +45,12 @@ def cross_entropy(
       logits_and_targets: gives z and T of all queries for a block of candidates.
       candidates: arrays whose leading axis is the candidates.
       block_size: candidates in a block, which need not divide their number; None: all at once.
+
+    Raises:
+      UserError: `block_size` is not positive.
     """
+    if block_size is not None and block_size < 1:
+        raise UserError(f"block_size must be at least 1, or None, not {block_size}")
     count = jax.tree.leaves(candidates)[0].shape[0]
     if block_size is None or block_size >= count:
         log_sum, positive = _block_sums(*logits_and_targets(candidates))
@@ -98,7 +106,11 @@ def info_nce(
 
     Returns:
       the mean over the present pairs; 0, with zero gradient, where there is none.
+
+    Raises:
+      UserError: the shapes do not fit together.
     """
+    check_shapes(image=(image, "b d"), text=(text, "b d"), scale=(scale, ""), mask=(mask, "b"))
     index = jnp.arange(image.shape[0])
     present = jnp.ones(image.shape[0], bool) if mask is None else mask.astype(bool)
     image = jnp.where(present[:, None], image.astype(jnp.float32), 0.0)
@@ -139,7 +151,14 @@ def soft_target_info_nce(
       scale: the factor on the similarities.
       category: the category that pair i drew.
       block_size: see `cross_entropy`.
+
+    Raises:
+      UserError: the shapes do not fit together, or categories are no integers.
     """
+    check_shapes(
+        image=(image, "b d"), text=(text, "b d"), scale=(scale, ""), category=(category, "b")
+    )
+    check_integers(category=category)
     _, group, sizes = jnp.unique(
         category, return_inverse=True, return_counts=True, size=category.shape[0]
     )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from retfm_jax.losses.contrastive import EXCLUDED, cross_entropy, similarity
 from retfm_jax.losses.memory_queue import Queue, filled_mask
+from retfm_jax.losses.shapes import check_shapes
 
 
 def label_similarity(
@@ -110,7 +111,22 @@ def weighted_similarity_coupling(
       momentum: the batch's images and texts as the encoders that write the queue embed them; None:
         as if these were the encoders themselves.
       calibrated: see above.
+
+    Raises:
+      UserError: the shapes do not fit together.
     """
+    remembered, ours = queue or {}, momentum or (None, None)
+    check_shapes(
+        image=(image, "b d"),
+        text=(text, "b d"),
+        scale=(scale, ""),
+        labels=(labels, "b c"),
+        **{
+            f"queue[{name!r}]": (remembered.get(name), axes)
+            for name, axes in (("image", "k d"), ("text", "k d"), ("labels", "k c"))
+        },
+        **{f"momentum[{place}]": (each, "b d") for place, each in enumerate(ours)},
+    )
     image = image.astype(jnp.float32)
     text = text.astype(jnp.float32)
     labels = labels.astype(jnp.float32)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from retfm_jax.losses.shapes import check_shapes
+
 Queue = dict[str, Array]
 
 
@@ -46,7 +48,16 @@ def push(
     The batch need not divide the queue's size K; of a batch larger than K the newest K pairs
     stay. Under `jax.jit` with a sharded batch the queue takes the global batch, in its order.
     No gradient flows into the queue.
+
+    Raises:
+      UserError: the arrays do not fit together, or not into the queue.
     """
+    check_shapes(
+        image=(image, "b d"),
+        text=(text, "b d"),
+        labels=(labels, "b c"),
+        **{"the queue's image": (queue["image"], "k d"), "its labels": (queue["labels"], "k c")},
+    )
     size = queue["image"].shape[0]
     batch = image.shape[0]
     newest = min(batch, size)

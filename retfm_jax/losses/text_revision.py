@@ -4,11 +4,14 @@ A category image looks for similar expert images and takes their texts; the text
 category is drawn towards what it found. Source: Wu et al. (KeepFIT), arXiv 2405.11793.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from retfm_jax.errors import UserError
+from retfm_jax.losses.shapes import check_shapes
 
 #: What the attention weights of a pair of images are normalised over.
 SoftmaxOver = Literal["heads", "experts"]
@@ -43,7 +46,18 @@ def revise_texts(
       softmax_over: the axis on which the attention weights sum to 1.
       dropout_rate: share of the attention weights that is dropped (the rest is scaled up).
       key: randomness of the dropout; None drops nothing.
+
+    Raises:
+      UserError: the shapes do not fit together, the heads do not divide the width, or there is no
+        such axis of the softmax.
     """
+    check_shapes(queries=(queries, "b d"), keys=(keys, "e d"), values=(values, "e d"))
+    if num_heads < 1 or queries.shape[1] % num_heads:
+        raise UserError(f"num_heads {num_heads} does not divide the width {queries.shape[1]}")
+    if softmax_over not in get_args(SoftmaxOver):
+        raise UserError(
+            f"softmax_over is {' or '.join(get_args(SoftmaxOver))}, not {softmax_over!r}"
+        )
     heads = [array.reshape(array.shape[0], num_heads, -1) for array in (queries, keys, values)]
     query, expert_image, expert_text = (array.astype(jnp.float32) for array in heads)
     precision = jax.lax.Precision.HIGHEST
@@ -67,6 +81,10 @@ def revision_loss(text: Float[Array, "b d"], revised_text: Float[Array, "b d"]) 
     Args:
       text: embeddings of the categories' texts.
       revised_text: what the images assembled from expert texts (`revise_texts`, projected).
+
+    Raises:
+      UserError: the shapes differ.
     """
+    check_shapes(text=(text, "b d"), revised_text=(revised_text, "b d"))
     difference = text.astype(jnp.float32) - revised_text.astype(jnp.float32)
     return jnp.mean(jnp.square(difference))

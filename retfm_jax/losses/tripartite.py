@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from retfm_jax.errors import UserError
 from retfm_jax.losses.contrastive import info_nce
+from retfm_jax.losses.shapes import check_shapes
 
 #: The levels at which image and text are aligned.
 LEVELS = ("patient", "left", "right")
@@ -35,7 +37,20 @@ def tripartite(
 
     Returns:
       the sum, and its parts `loss_patient`, `loss_left`, `loss_right`.
+
+    Raises:
+      UserError: an embedding or a scale is missing, or the shapes do not fit together.
     """
+    names = [f"{kind}_{level}" for level in LEVELS for kind in ("image", "text")]
+    absent = [name for name in names if name not in embeddings]
+    absent += [f"the scale of {level}" for level in LEVELS if level not in scales]
+    if absent:
+        raise UserError(f"the tripartite loss needs {', '.join(absent)}")
+    check_shapes(
+        **{name: (embeddings[name], "b d") for name in names},
+        has_left=(has_left, "b"),
+        has_right=(has_right, "b"),
+    )
     everyone = jnp.ones(embeddings["image_patient"].shape[0], bool)
     left = everyone if has_left is None else has_left
     right = everyone if has_right is None else has_right

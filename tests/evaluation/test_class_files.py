@@ -135,6 +135,22 @@ def test_a_class_in_other_letter_case_is_the_same_class(class_folder):
     assert {record.categories for record in source} == {(name,) for name in CLASSES[:3]}
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("Normal", "'Normal' and 'normal'"),
+        ("normal ", "'normal' and 'normal '"),
+        ("e\u0301", r"e\\u0301.*'\\xe9'"),
+        ("mild npdr", "'mild npdr' and 'mild_npdr'"),
+    ],
+)
+def test_one_class_in_two_folders_is_refused(class_folder, other, said):
+    for name in ("\xe9", "mild_npdr", other):
+        shutil.copytree(class_folder / "train/normal", class_folder / "train" / name)
+    with pytest.raises(UserError, match=f"{said}.*, which are one name written in several ways"):
+        tasks.open_task(str(class_folder), "train", "")
+
+
 def test_class_folders_may_be_links_to_another_disk(class_folder, tmp_path):
     shutil.move(class_folder / "test/normal", tmp_path / "disk")
     (class_folder / "test/normal").symlink_to(tmp_path / "disk")

@@ -61,3 +61,30 @@ def test_classes_of_odir(labeler, left, right, classes):
 def test_every_condition_has_a_class_or_none(labeler):
     for condition in labeler.vocabulary:
         assert odir_class(condition.id, labeler.vocabulary) in (*CLASSES, None)
+
+
+@pytest.mark.parametrize(
+    ("reports", "columns", "message"),
+    [
+        ("Drusen.", None, "as a list of texts, not as str"),
+        (b"Drusen.", None, "as a list of texts, not as bytes"),
+        (None, None, "as a list of texts, not as NoneType"),
+        (["Drusen.", None], None, "report number 1: a report is a text, not NoneType"),
+        (["Drusen.", float("nan")], None, "report number 1: .*not float nan"),
+        ([b"Drusen."], None, "report number 0: .*not bytes"),
+        ([{"en": "Drusen."}], None, "report number 0: .*not dict"),
+        (["Drusen."], "drusen", "columns as a list"),
+        (["Drusen."], ["drussen"], "drussen: no condition"),
+        (["Drusen."], ["drusen", "drusen"], "stands twice"),
+    ],
+)
+def test_what_is_no_report_or_column_is_refused(labeler, reports, columns, message):
+    with pytest.raises(UserError, match=message):
+        label_reports(reports, columns, labeler)
+
+
+@pytest.mark.parametrize("text", [None, 3, float("nan"), b"x", ["Drusen."]])
+def test_what_is_no_text_of_an_eye_is_refused(labeler, text):
+    for call in (lambda: labeler.label(text), lambda: labeler.label_sides(left=text)):
+        with pytest.raises(UserError, match="a report is a text"):
+            call()
