@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import math
+import os
 import traceback
 import types
 import typing
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.files import Path, as_path, local_file, read_json
+from retfm_jax.files import Path, PathLike, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class
 from retfm_jax.ranges import (
     LARGEST,
@@ -297,6 +298,8 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
       UserError: an unknown key (with the nearest known one), a value of the wrong type, or values
         that contradict each other.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"a config is a mapping of entries, not {type(values).__name__}")
     values = dict(values)
     method = values.get("method")
     if not isinstance(method, str):
@@ -335,7 +338,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(name_or_path: PathLike, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads a bundled experiment by name, a config file or a `config.json`, and overrides entries.
 
     Args:
@@ -346,6 +349,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> ExperimentC
       UserError: no such config, a misspelt key, a value of the wrong type.
     """
     values = _read(name_or_path)
+    if isinstance(overrides, str) or not all(isinstance(entry, str) for entry in overrides):
+        raise UserError(f'give overrides as a list, ["train.steps=100"], not {overrides!r:.60}')
     for entry in overrides:
         key, separator, text = entry.partition("=")
         if not separator:
@@ -390,7 +395,7 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _read(name_or_path: str) -> dict[str, Any]:
+def _read(name_or_path: PathLike) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
         from retfm_jax.stored_paths import located
@@ -423,8 +428,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}{line}: {type(error).__name__}: {error}") from error
 
 
-def _find(name_or_path: str) -> Path:
+def _find(name_or_path: PathLike) -> Path:
     path = as_path(name_or_path)
+    name_or_path = os.fspath(name_or_path)
     if path.suffix not in (".py", ".json"):
         from retfm_jax import configs
 

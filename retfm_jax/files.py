@@ -46,10 +46,14 @@ def as_path(path: PathLike) -> Path:
     """A path on a local disk, `~` expanded, or in a store.
 
     Raises:
-      UserError: it is of a store that is not supported, it names no bucket, or the extra for
-        object stores is not installed.
+      UserError: it is no path, it is of a store that is not supported, it names no bucket, or the
+        extra for object stores is not installed.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{path!r:.60} is no path, but {type(path).__name__}")
     text = os.fspath(path)
+    if not isinstance(text, str):
+        raise UserError(f"{path!r:.60} is no path, but bytes: os.fsdecode makes it one")
     if not text:
         raise UserError("an empty path names nothing")
     if "\0" in text:

@@ -367,6 +367,10 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     from retfm_jax.runtime.checkpoints import FOLDER
 
     path = _path(path)
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     run = (path / FOLDER).is_dir() or (path / "network").is_dir()
     if path.is_dir() and (run or not holds_weights(path)):
         model, _ = load_checkpoint(path)

@@ -39,7 +39,11 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
     Raises:
       UserError: it is not built, or in several configurations.
     """
-    for folder in _places(name_or_folder, data_dir):
+    # An empty name would be the folder of all datasets, and of the only one in it.
+    if not str(name_or_folder).strip():
+        raise UserError("a dataset has a name, or is given by its folder; this one is empty")
+    places = _places(name_or_folder, data_dir)
+    for folder in places:
         found = versions(folder)
         if not found:
             continue

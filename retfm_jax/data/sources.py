@@ -186,6 +186,8 @@ def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordS
       UserError: the dataset is not built, several configurations are, or it was not written by
         this project's builders; or it has no such split.
     """
+    if not isinstance(split, str):
+        raise UserError(f"a split is named, such as 'train', not {split!r:.60}")
     folder = find(name_or_folder, data_dir)
     builder = open_builder(folder)
     if "record_id" not in builder.info.features or "labels" not in builder.info.features:

@@ -37,6 +37,7 @@ from retfm_jax.evaluation.tasks import (
     modality_of,
     open_task,
     said_of,
+    same_conditions,
     unknown_classes,
 )
 from retfm_jax.evaluation.zero_shot import check_classes, model_prompts, own_style, zero_shot
@@ -222,6 +223,13 @@ def evaluate(
     # What is missing is said before anything is embedded.
     if "zero_shot" in protocols:
         check_classes(source.label_names, unknown_classes(source.label_names))
+        for names in same_conditions(source.label_names):
+            note = (
+                f"{' and '.join(map(repr, names))} are one condition of the vocabulary: zero-shot "
+                "asks for them in the same words, and cannot tell them apart"
+            )
+            notes.append(note)
+            say(note)
     if "retrieval" in protocols:
         requirements.check_reports(source, options.languages)
     supervised = _prepared(model, train, source, prompts, options) if learning else None

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from retfm_jax.evaluation.class_files import (
     split_folders,
 )
 from retfm_jax.evaluation.embeddings import Prompts
+from retfm_jax.files import as_path
 from retfm_jax.knowledge.prompts import (
     MODALITIES,
     class_prompts,
@@ -86,6 +88,10 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
       UserError: there is no such task, folder or dataset, or it cannot be used; the message says
         what is wrong where.
     """
+    if isinstance(name, str) and not name.strip():
+        raise UserError("a task has a name: a folder, a published task or a built dataset")
+    as_path(name), isinstance(data_dir, str) or as_path(data_dir)
+    name = os.fspath(name)
     folder = Path(name).expanduser()
     if folder.is_dir() and any(split_folders(folder)):
         return folder_source(folder, split, reading)
@@ -355,6 +361,17 @@ def prompts_of(style: str, modality: str = "cfp", wording: ReportWording | None 
         return texts if style == "knowledge" else texts[:1]
 
     return prompts
+
+
+def same_conditions(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Classes that are the same condition under several names: asked for in the same words."""
+    vocabulary = load_vocabulary()
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        condition = vocabulary.find(name)
+        if condition is not None:
+            alike.setdefault(condition.id, []).append(name)
+    return [tuple(members) for members in alike.values() if len(members) > 1]
 
 
 def unknown_classes(names: Sequence[str]) -> tuple[str, ...]:

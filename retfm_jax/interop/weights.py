@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import ml_dtypes
 import numpy as np
@@ -296,6 +296,21 @@ def check_suffix(path: PathLike) -> Path:
     return path
 
 
+def _check_tensors(tensors: Any) -> None:
+    """Refuses what is no mapping from names to arrays of numbers."""
+    if not isinstance(tensors, Mapping):
+        raise UserError(f"give tensors by name, not {type(tensors).__name__}")
+    if not tensors:
+        raise UserError("there is no tensor to write")
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise UserError(f"a tensor has a name, and {name!r:.60} is none")
+        array = value if isinstance(value, np.ndarray) else None
+        if array is None or (array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16):
+            kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
+            raise UserError(f"{printable(name)} is no array of numbers, but {kind}")
+
+
 def write_tensors(
     path: PathLike,
     tensors: Mapping[str, np.ndarray],
@@ -317,6 +332,9 @@ def write_tensors(
         the disk is full.
     """
     path = check_suffix(path)
+    if container not in get_args(Container):
+        raise UserError(f"container is {' or '.join(get_args(Container))}, not {container!r}")
+    _check_tensors(tensors)
     refuse_nonfinite(tensors, f"the network to be written into {path}")
     if path.suffix == ".safetensors":
         from safetensors.numpy import save

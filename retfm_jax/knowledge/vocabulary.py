@@ -156,7 +156,9 @@ def load_vocabulary(
     extensions = [extend] if isinstance(extend, str | os.PathLike) else list(extend or ())
     if path is None and not extensions:
         return _bundled()
-    return _load(as_path(path or _BUNDLED), [as_path(file) for file in extensions])
+    return _load(
+        as_path(_BUNDLED if path is None else path), [as_path(file) for file in extensions]
+    )
 
 
 @functools.cache

@@ -707,8 +707,11 @@ def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[st
     """
     _quiet()
     path = nameable(path)
-    if path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty: give a new folder")
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise UserError(f"{path} is not empty: give a new folder")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {_reason(error)}") from error
     network = {"params": params, "batch_stats": batch_stats}
     refuse_nonfinite(network, f"the network to be written into {path}")
     args = ocp.args.Composite(

@@ -217,3 +217,12 @@ def test_a_task_of_ones_own_in_a_file(idrid, tmp_path):
         tasks.open_task(str(own), "test", str(idrid))
     with pytest.raises(UserError, match=r"cannot read the task .*nothing.yaml"):
         tasks.open_task(str(tmp_path / "nothing.yaml"), "test", str(idrid))
+
+
+def test_one_condition_under_two_names_is_found():
+    names = ["normal", "DR", "mass", "diabetic retinopathy", "正常眼底", "drusen", "own class"]
+    assert tasks.same_conditions(names) == [
+        ("normal", "正常眼底"),
+        ("DR", "diabetic retinopathy"),
+    ]
+    assert tasks.same_conditions(["normal", "drusen", "own", "other"]) == []
