@@ -42,8 +42,7 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
     # An empty name would be the folder of all datasets, and of the only one in it.
     if not str(name_or_folder).strip():
         raise UserError("a dataset has a name, or is given by its folder; this one is empty")
-    places = _places(name_or_folder, data_dir)
-    for folder in places:
+    for folder in _places(name_or_folder, data_dir):
         found = versions(folder)
         if not found:
             continue
