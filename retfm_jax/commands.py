@@ -206,7 +206,7 @@ def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
         if is_empty(name):
             continue
         path = source.parent / name
-        if not path.exists():
+        if not _is_there(path):
             try:
                 found = image_files.locate(source.parent, name, follow_links=True)
             except Unusable as error:
@@ -221,6 +221,13 @@ def _image_paths(images: PathLike) -> tuple[list[Path], list[str]]:
         first = f": {unusable[0]}" if unusable else ""
         raise UserError(f"--images {source}: no image in it{first}")
     return paths, unusable
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def import_weights(args: argparse.Namespace) -> None:

@@ -281,3 +281,13 @@ def test_names_of_bytes_that_are_no_text_are_written_as_escapes(capsys):
     assert capsys.readouterr().out.startswith("1 names hold bytes that are no UTF-8")
     assert commands._written(["a.png"]) == ["a.png"]
     assert capsys.readouterr().out == ""
+
+
+def test_names_that_no_file_can_have_are_left_out_by_row(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    names = ["a" * 5000, "a.png", "http://host/a.png", '"nul\0"', "b/" * 3000 + "c.png", "a.png/x"]
+    (tmp_path / "list.csv").write_text("\n".join(["image", *names]))
+    paths, unusable = commands._image_paths(tmp_path / "list.csv")
+    assert paths == [tmp_path / "a.png"]
+    rows = sorted(int(said.partition(" row ")[2].partition(":")[0]) for said in unusable)
+    assert rows == [2, 4, 5, 6, 7]
