@@ -70,7 +70,7 @@ def parse_shots(text: str) -> tuple[Shots, ...]:
     """
     shots = []
     for entry in text.split(","):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", entry.strip())
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", entry.strip())
         if entry.strip() == "all":
             shots.append(Shots())
         elif match and match[2] and 0 < float(match[1]) <= 100:
