@@ -12,10 +12,15 @@ from object_store import BUCKET, emulator
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The programs of tests are small and run a few times: compiling them well costs more than it saves.
+# Rewriting and fusion stay as users have them, only the machine code is made in a hurry.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-# Runs keep their compiled programs there, for the length of the tests.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# Runs keep their compiled programs there, for the length of the tests and for all of their workers,
+# which find in their environment what the process that started them has set.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -46,11 +46,9 @@ def _compiled_quickly_for_one_device(tmp_path_factory):
     first = jax.devices()[:1]
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 

@@ -21,8 +21,6 @@ SAMPLES = 16
 TEXT = BertConfig(vocab_size=40, width=16, layers=2, heads=2, mlp_width=16, positions=8)
 SMALL = {"text": TEXT, "embed_dim": 8}
 STAGES = (1, 1, 1, 1)
-#: Compiled in a hurry: these programs run once.
-HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 RETCLIP = RetClip(
     RetClipConfig(image=ViTConfig(64, 16, 16, 2, heads=2, patch_dropout=0.5), **SMALL)
@@ -68,7 +66,7 @@ def test_parts_equal_the_whole(method, parts):
     batch, partition = _batch(method), Partition(method.unused)
     params, state = jax.jit(method.init)(jax.random.key(0))
 
-    @functools.partial(jax.jit, static_argnums=3, compiler_options=HURRY)
+    @functools.partial(jax.jit, static_argnums=3)
     def compute(params, state, batch, microbatches):
         key = jax.random.key(1)
         return loss_and_gradients(method, partition, params, state, batch, key, microbatches)
