@@ -15,7 +15,7 @@ quickstart: venv
 test: venv
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 venv:
 	$(if $(PYTHON),,$(error Python >= 3.11 is not on PATH: make PYTHON=/path/to/python3.11))
