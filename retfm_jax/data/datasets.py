@@ -74,7 +74,9 @@ def below(data_dir: files.PathLike) -> list[files.Path]:
 
 def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
     given = files.as_path(name_or_folder)
-    return [given] if files.is_remote(given) else [given, files.as_path(data_dir) / given]
+    # A folder of its own needs no data folder, which may then be empty.
+    whole = files.is_remote(given) or given.is_absolute()
+    return [given] if whole else [given, files.as_path(data_dir) / given]
 
 
 def versions(folder: files.Path) -> list[files.Path]:

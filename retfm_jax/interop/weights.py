@@ -305,7 +305,7 @@ def _check_tensors(tensors: Any) -> None:
     for name, value in tensors.items():
         if not isinstance(name, str):
             raise UserError(f"a tensor has a name, and {name!r:.60} is none")
-        array = value if isinstance(value, np.ndarray) else None
+        array = value if isinstance(value, np.ndarray | np.generic) else None
         if array is None or (array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16):
             kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
             raise UserError(f"{printable(name)} is no array of numbers, but {kind}")

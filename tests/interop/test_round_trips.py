@@ -110,7 +110,7 @@ def test_exports_are_imported_again(model, folder, tmp_path, name, container):
         ("vilref", "FOLDER/w", "written as .pt, .pth or .safetensors"),
         ("vilref", "FOLDER/folder.pt", "is a folder"),
         ("retclip", "FOLDER/w.pt", "holds a vilref network"),
-        ("clip", "FOLDER/w.pt", "holds a vilref network"),
+        ("clip", "FOLDER/w.pt", "give one of"),
         ("chinese_clip", "FOLDER/run", "is not empty"),
         ("chinese_clip", "ORIGINAL", "original.safetensors"),
     ],
