@@ -25,14 +25,13 @@ from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch
 from retfm_jax.progress import progress_bar
-from retfm_jax.runtime.flops import count_program, training_flops
-from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, path_string
+from retfm_jax.runtime.flops import count_program
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh, path_string
 from retfm_jax.runtime.programs import Collective, Program, Work
 from retfm_jax.runtime.topologies import Topology, open_topology
-from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
 from retfm_jax.training.requirements import check_vocabularies
-from retfm_jax.training.state import TrainState, abstract_state
-from retfm_jax.training.step import make_train_step
+from retfm_jax.training.setup import Setup
+from retfm_jax.training.state import TrainState
 
 #: A program that stands in for that of a GPU never runs: no time is spent on its machine code.
 _UNRUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -190,26 +189,14 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
       UserError: the mesh does not fit the devices, or the batch does not divide over them.
     """
     mesh = make_mesh(config.mesh, topology.devices)
-    check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
     method = get_method_class(config.method)(config.model)
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps or 1000)
-    optimizer = make_optimizer(config.optimizer, method, schedule)
-    params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
-    partition = Partition.of(method, config.optimizer, params)
-    state = abstract_state(method, optimizer, partition, mesh)
+    setup = Setup.of(config, method, mesh, horizon=config.train.steps or 1000)
+    state = setup.abstract
     batch = abstract_batch(config, mesh)
-    step = make_train_step(
-        method,
-        optimizer,
-        partition,
-        schedule,
-        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key),
-        state,
-        mesh,
-        config.train.microbatches,
+    step = setup.step(
+        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
     )
-    flags = _sharded(mesh, (mesh.size,), jnp.int32)
-    traced = step.trace(state, batch, flags)
+    traced = setup.jit(step).trace(state, batch)
     program_flops = count_program(traced)
     memory = _memory(state, batch)
     work = seconds = None
@@ -242,9 +229,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
         needed=needed,
         capacity=capacity,
         fits=fits,
-        model_flops=training_flops(
-            method, state.params, state.method_state, batch, partition.fixed
-        ),
+        model_flops=setup.model_flops(batch),
         program_flops=program_flops,
         work=work,
         seconds=seconds,

@@ -21,16 +21,10 @@ from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Method, MethodState
 from retfm_jax.models.vit import ViTConfig
-from retfm_jax.runtime.flops import peak_flops, training_flops
-from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
-from retfm_jax.training.optimizers import (
-    UNDECAYED,
-    Partition,
-    learning_rate_schedule,
-    make_optimizer,
-)
-from retfm_jax.training.state import abstract_state, create_state
-from retfm_jax.training.step import make_train_step
+from retfm_jax.runtime.flops import peak_flops
+from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
+from retfm_jax.training.optimizers import UNDECAYED
+from retfm_jax.training.setup import Setup
 
 #: The schedule's length; the bench's few steps stand at its beginning.
 _HORIZON = 1000
@@ -67,20 +61,13 @@ class Trainer:
         self.config = config
         self.method = get_method_class(config.method)(config.model)
         self.mesh = make_mesh(config.mesh, devices)
-        check_batch_size(config.train.batch_size, 1, self.mesh)
-        self._schedule = learning_rate_schedule(config.optimizer, _HORIZON)
-        self._optimizer = make_optimizer(config.optimizer, self.method, self._schedule)
-        params = jax.eval_shape(lambda: self.method.init(jax.random.key(0))[0])
-        self._partition = Partition.of(self.method, config.optimizer, params)
-        setting = self.method, self._optimizer, self._partition, self.mesh
-        self._abstract = abstract_state(*setting)
-        self.state = create_state(*setting, config.train.seed)
+        self._setup = Setup.of(config, self.method, self.mesh, horizon=_HORIZON)
+        self.state = self._setup.create()
         arrays = draw_batch(config, self.method)
         if prepared:
             arrays = jax.tree.map(np.asarray, device.prepare(arrays, config.data.image))
         self.batch = place_batch(arrays, self.mesh)
         self._prepared = prepared
-        self._stop = jax.device_put(np.zeros(self.mesh.size, np.int32), batch_sharding(self.mesh))
 
     def _prepare(self, batch, key):
         if self._prepared:
@@ -94,23 +81,14 @@ class Trainer:
           UserError: the batch does not divide into them.
         """
         check_batch_size(self.config.train.batch_size, microbatches, self.mesh)
-        step = make_train_step(
-            self.method,
-            self._optimizer,
-            self._partition,
-            self._schedule,
-            self._prepare,
-            self._abstract,
-            self.mesh,
-            microbatches,
-        )
-        lowered = step.lower(self._abstract, self.batch, self._stop)
+        step = self._setup.jit(self._setup.step(self._prepare, microbatches))
+        lowered = step.lower(self._setup.abstract, self.batch)
         began = time.perf_counter()
         return CompiledStep(self, lowered.compile(), time.perf_counter() - began)
 
     def run(self, compiled: Any) -> float:
         """One step; the loss before it."""
-        self.state, metrics = compiled(self.state, self.batch, self._stop)
+        self.state, metrics = compiled(self.state, self.batch)
         jax.block_until_ready(self.state)
         return float(metrics["loss"])
 
@@ -123,14 +101,11 @@ class Trainer:
 
     def model_flops(self) -> int | None:
         """Model FLOPs of a step; None where they cannot be counted."""
-        state = self._abstract
-        return training_flops(
-            self.method, state.params, state.method_state, self.batch, self._partition.fixed
-        )
+        return self._setup.model_flops(self.batch)
 
     def learning_rates(self, steps: int) -> list[float]:
         """Of the first steps."""
-        return [float(self._schedule(step)) for step in range(steps)]
+        return [float(self._setup.schedule(step)) for step in range(steps)]
 
 
 @dataclasses.dataclass

@@ -19,26 +19,23 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.ranges import LARGEST
-from retfm_jax.runtime import distributed, flops
+from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import Checkpoints
+from retfm_jax.runtime.flops import peak_flops
 from retfm_jax.runtime.lock import Lock, hold
-from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, make_mesh, place_batch
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.stored_paths import portable
 from retfm_jax.training.log import Log, resume_point
-from retfm_jax.training.optimizers import (
-    Partition,
-    learning_rate_schedule,
-    make_optimizer,
-    name_beside_clipping,
-)
+from retfm_jax.training.optimizers import name_beside_clipping
 from retfm_jax.training.padding import cut_padding
 from retfm_jax.training.requirements import check_vocabularies
-from retfm_jax.training.state import TrainState, abstract_state, create_state
-from retfm_jax.training.step import Prepare, make_train_step
+from retfm_jax.training.setup import Setup
+from retfm_jax.training.state import TrainState
+from retfm_jax.training.step import Prepare, TrainStep
 
 if TYPE_CHECKING:
     from retfm_jax.data.sources import RecordSource
@@ -197,32 +194,23 @@ def _run(
 ) -> TrainState:
     train = config.train
     mesh = make_mesh(config.mesh)
-    check_batch_size(train.batch_size, train.microbatches, mesh)
     total = total_steps(config, data)
     horizon = total
     if train.horizon_epochs is not None:
         horizon = _steps(train.horizon_epochs, data, "horizon_epochs")
 
-    schedule = learning_rate_schedule(config.optimizer, horizon)
-    optimizer = make_optimizer(config.optimizer, method, schedule)
-    params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
-    partition = Partition.of(method, config.optimizer, params)
-    abstract = abstract_state(method, optimizer, partition, mesh)
-    train_step = make_train_step(
-        method, optimizer, partition, schedule, data.prepare, abstract, mesh, train.microbatches
-    )
-
-    work = _work_counter(method, partition, abstract)
+    setup = Setup.of(config, method, mesh, horizon=horizon)
+    train_step = setup.jit(_with_votes(setup.step(data.prepare)))
+    work = _work_counter(setup)
 
     restored = checkpoints.restore(
-        abstract.network(),
-        abstract.training(),
+        setup.abstract.network(),
+        setup.abstract.training(),
         lambda stored, meta: _check_resume(config, data, workdir, stored["identity"], meta),
         name_beside_clipping,
     )
     if restored is None:
-        begin_with = None if weights is None else weights()
-        state = create_state(method, optimizer, partition, mesh, train.seed, begin_with)
+        state = setup.create(None if weights is None else weights())
         step = 0
     else:
         state = TrainState.from_parts(restored.network, restored.training)
@@ -248,7 +236,7 @@ def _run(
         contextlib.closing(profiler),
         contextlib.closing(_batches(config, method, data, step, mesh)) as batches,
     ):
-        log.say(*_header(config, workdir, data, mesh, abstract, partition, step, total))
+        log.say(*_header(setup, workdir, data, step, total))
         if restored is not None:
             log.say(
                 f"resuming from {checkpoints.folder / str(step)}",
@@ -284,7 +272,7 @@ def _run(
             if batch.index != step:
                 raise RuntimeError(f"the data gave batch {batch.index} for step {step}")
             profiler.before_step(step, state)
-            state, metrics = train_step(state, batch.arrays, _stop_flags(signal, mesh))
+            state, metrics = train_step(state, (batch.arrays, _votes(signal, mesh)))
             step += 1
             log.add(step, metrics, batch.arrays, batch.record_ids, work(batch.arrays))
             checkpoints.check()
@@ -317,23 +305,15 @@ def _evaluate(
         log.evaluation(step, metrics, time.perf_counter() - began)
 
 
-def _header(
-    config: ExperimentConfig,
-    workdir: Path,
-    data: TrainingData,
-    mesh: Mesh,
-    abstract: TrainState,
-    partition: Partition,
-    step: int,
-    total: int,
-) -> list[str]:
+def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: int) -> list[str]:
     """What is about to happen, for people."""
+    config, mesh = setup.config, setup.mesh
     train = config.train
 
     def count(tree: Params) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    trained = count(partition.split(abstract.params)[0])
+    trained = count(setup.partition.split(setup.abstract.params)[0])
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     device = mesh.devices.flat[0].device_kind
     hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -342,7 +322,7 @@ def _header(
     return [
         f"training {config.method}",
         f"  devices     {mesh.size} x {device} ({axes}{hosts})",
-        f"  parameters  {count(abstract.params):,}, of which {trained:,} are trained",
+        f"  parameters  {count(setup.abstract.params):,}, of which {trained:,} are trained",
         f"  data        {config.data.dataset}, {config.data.train_split}: {records}"
         f"{data.steps_per_epoch:,} batches of {train.batch_size}{parts} an epoch",
         f"  steps       {step:,} of {total:,} done; a checkpoint every {train.checkpoint_every:,}",
@@ -359,19 +339,15 @@ def _batches(
     return cut_padding(batches, multiple) if multiple and method.ignores_padding else batches
 
 
-def _work_counter(
-    method: Method, partition: Partition, abstract: TrainState
-) -> Callable[[Batch], int]:
+def _work_counter(setup: Setup) -> Callable[[Batch], int]:
     """Counts the model FLOPs of a step from the shapes of its batch, once for each."""
     counted: dict[tuple[tuple[int, ...], ...], int] = {}
 
     def count(batch: Batch) -> int:
         shapes = tuple(array.shape for array in batch.values())
         if shapes not in counted:
-            work = flops.training_flops(
-                method, abstract.params, abstract.method_state, batch, partition.fixed
-            )
-            counted[shapes] = work or 0  # unknown: the run goes on without this metric
+            # 0 where it is unknown: the run continues without this metric.
+            counted[shapes] = setup.model_flops(batch) or 0
         return counted[shapes]
 
     return count
@@ -380,7 +356,7 @@ def _work_counter(
 def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
     """Of all devices together in the experiment's compute type; None where it is not known."""
     device = mesh.devices.flat[0]
-    peak = flops.peak_flops(device.device_kind, getattr(config.model, "dtype", "float32"))
+    peak = peak_flops(device.device_kind, getattr(config.model, "dtype", "float32"))
     return None if peak is None else peak * mesh.size
 
 
@@ -456,7 +432,25 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("retfm-jax", "jax", "flax")}
 
 
-def _stop_flags(signal: StopSignal, mesh: Mesh) -> Int[Array, " devices"]:
+def _with_votes(
+    step: TrainStep,
+) -> Callable[[TrainState, tuple[Batch, Int[Array, " devices"]]], tuple[TrainState, Metrics]]:
+    """The step, which also carries the wish of some process to stop to all of them.
+
+    The metric "stop" is the largest of the votes.
+    """
+
+    def voting(
+        state: TrainState, inputs: tuple[Batch, Int[Array, " devices"]]
+    ) -> tuple[TrainState, Metrics]:
+        batch, votes = inputs
+        state, metrics = step(state, batch)
+        return state, metrics | {"stop": votes.max()}
+
+    return voting
+
+
+def _votes(signal: StopSignal, mesh: Mesh) -> Int[Array, " devices"]:
     """One number for each device: does its process wish to stop?"""
     flags = np.full(mesh.local_mesh.size, signal.received is not None, np.int32)
     return jax.make_array_from_process_local_data(batch_sharding(mesh), flags)

@@ -102,17 +102,17 @@ def create_state(
     method: Method,
     optimizer: optax.GradientTransformation,
     partition: Partition,
-    mesh: Mesh,
+    abstract: TrainState,
     seed: int,
     network: tuple[Params, dict[str, Any]] | None = None,
 ) -> TrainState:
     """The state before the first step, each array made where it will lie.
 
     Args:
-      seed: of the parameters (where they are drawn) and of the run.
-      network: parameters and batch statistics to begin with, None to draw them at random.
+      abstract: see `abstract_state`.
+      seed: of the parameters (where they are random) and of the run.
+      network: parameters and batch statistics to begin with; None initializes them at random.
     """
-    abstract = abstract_state(method, optimizer, partition, mesh)
     return jax.jit(
         lambda network: _create(method, optimizer, partition, jax.random.key(seed), network),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract),

@@ -1,4 +1,4 @@
-"""One training step, whatever the method: a pure function under one `jax.jit` on the mesh."""
+"""One training step, whatever the method: a pure function of state and batch."""
 
 import contextlib
 from collections.abc import Callable
@@ -6,17 +6,16 @@ from collections.abc import Callable
 import jax
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from retfm_jax.methods.method import Batch, Method, MethodState, Metrics
-from retfm_jax.runtime.mesh import batch_sharding, replicated
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 from retfm_jax.training.state import TrainState
 
 #: Device preprocessing: a host batch (uint8 images) and a key -> what the method eats.
 Prepare = Callable[[Batch, PRNGKeyArray], Batch]
-TrainStep = Callable[[TrainState, Batch, Int[Array, " devices"]], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -25,23 +24,21 @@ def make_train_step(
     partition: Partition,
     schedule: optax.Schedule,
     prepare: Prepare,
-    abstract: TrainState,
     mesh: Mesh,
     microbatches: int = 1,
 ) -> TrainStep:
-    """Compiles the step: prepare, loss and gradient, update, what follows the update, metrics.
+    """The step: prepare, loss and gradient, update, what follows the update, metrics.
 
     Args:
-      abstract: shapes and shardings of the state (`state.abstract_state`).
-      microbatches: parts in which the batch is encoded.
+      schedule: step number -> learning rate, for the metrics.
+      prepare: preprocessing on the device.
+      microbatches: in which the batch is encoded.
 
     Returns:
-      a function (state, batch, stop flags) -> (state, metrics). It takes the old state's memory.
-      The flags, one for each device, carry the wish of some process to stop to all of them:
-      their maximum is the metric "stop".
+      a pure function (state, batch) -> (state, metrics).
     """
 
-    def step(state: TrainState, batch: Batch, stop: Int[Array, " devices"]):
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         prepare_key, loss_key = jax.random.split(key)
         batch = prepare(batch, prepare_key)
@@ -64,7 +61,6 @@ def make_train_step(
             "loss": loss,
             "grad_norm": optax.tree.norm(gradients),
             "learning_rate": schedule(state.step),
-            "stop": stop.max(),
         }
         new_state = TrainState(
             step=state.step + 1,
@@ -76,23 +72,7 @@ def make_train_step(
         )
         return new_state, metrics
 
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(
-        step,
-        in_shardings=(state_shardings, batch_sharding(mesh), batch_sharding(mesh)),
-        out_shardings=(state_shardings, replicated(mesh)),
-        donate_argnums=0,
-        compiler_options=_compiler_options(abstract, mesh),
-    )
-
-
-def _compiler_options(abstract: TrainState, mesh: Mesh) -> dict[str, bool]:
-    # The TPU's compiler (libtpu 0.0.42) overflows its stack where it fuses a residual network's
-    # convolutions into one another. Networks with batch norms are such networks.
-    convolutional = bool(jax.tree.leaves(abstract.batch_stats))
-    if not convolutional or mesh.devices.flat[0].platform != "tpu":
-        return {}
-    return {"xla_tpu_dot_dot_fusion": False, "xla_tpu_nested_dot_fusion": False}
+    return step
 
 
 def divided(mesh: Mesh) -> contextlib.AbstractContextManager:

@@ -5,33 +5,23 @@ import numpy as np
 import pytest
 from toy_training import Toy, batches, flat, prepare, toy_config
 
-from retfm_jax.runtime.mesh import batch_sharding, make_mesh, place_batch
-from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
-from retfm_jax.training.state import abstract_state, create_state
-from retfm_jax.training.step import make_train_step
+from retfm_jax.runtime.mesh import make_mesh, place_batch
+from retfm_jax.training.setup import Setup
 
 
-def _train(mesh_sizes, steps=3, microbatches=1, **options):
+def _train(mesh_sizes, steps=3, **options):
     config = toy_config(steps, mesh_sizes, **options)
     mesh = make_mesh(config.mesh, jax.devices()[: mesh_sizes[0] * mesh_sizes[1]])
-    method = Toy(config.model)
-    schedule = learning_rate_schedule(config.optimizer, 10)
-    optimizer = make_optimizer(config.optimizer, method, schedule)
-    params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
-    partition = Partition.of(method, config.optimizer, params)
-    abstract = abstract_state(method, optimizer, partition, mesh)
-    state = create_state(method, optimizer, partition, mesh, seed=0)
+    setup = Setup.of(config, Toy(config.model), mesh, horizon=10)
+    state = setup.create()
     first = jax.device_get(state)
-    step = make_train_step(
-        method, optimizer, partition, schedule, prepare, abstract, mesh, microbatches
-    )
-    stop = jax.device_put(np.zeros(mesh.size, np.int32), batch_sharding(mesh))
+    step = setup.jit(setup.step(prepare))
     losses = []
     for _, batch in zip(range(steps), batches(0), strict=False):
-        state, metrics = step(state, place_batch(batch.arrays, mesh), stop)
+        state, metrics = step(state, place_batch(batch.arrays, mesh))
         losses.append(float(metrics["loss"]))
     assert step._cache_size() == 1
-    return first, jax.device_get(state), losses, abstract
+    return first, jax.device_get(state), losses, setup.abstract
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])

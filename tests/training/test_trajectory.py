@@ -6,13 +6,11 @@ import jax
 import numpy as np
 from golden_files import Golden, assert_near, to_batch
 
-from retfm_jax.config import MeshConfig, OptimizerConfig
+from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
 from retfm_jax.interop import state_dict as interop
 from retfm_jax.losses.tripartite import LEVELS
-from retfm_jax.runtime.mesh import batch_sharding, make_mesh
-from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
-from retfm_jax.training.state import abstract_state, create_state
-from retfm_jax.training.step import make_train_step
+from retfm_jax.runtime.mesh import make_mesh
+from retfm_jax.training.setup import Setup
 
 
 def test_published_trajectory():
@@ -22,7 +20,7 @@ def test_published_trajectory():
     text = dataclasses.replace(method.config.text, dropout=0.0)
     method = type(method)(dataclasses.replace(method.config, text=text))
     recipe = golden.config["optimizer"]
-    config = OptimizerConfig(
+    optimizer = OptimizerConfig(
         learning_rate=recipe["lr"],
         warmup_steps=recipe["warmup_steps"],
         weight_decay=recipe["weight_decay"],
@@ -30,22 +28,18 @@ def test_published_trajectory():
         b2=recipe["betas"][1],
         eps=recipe["eps"],
     )
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    schedule = learning_rate_schedule(config, recipe["total_steps"])
-    optimizer = make_optimizer(config, method, schedule)
-    partition = Partition.of(method, config, params)
-    abstract = abstract_state(method, optimizer, partition, mesh)
-    train_state = create_state(method, optimizer, partition, mesh, 0, (params, state.batch_stats))
-    step = make_train_step(
-        method, optimizer, partition, schedule, lambda batch, key: batch, abstract, mesh
-    )
     batches = [
         {name: to_batch(value[index]) for name, value in golden["in"].items()} for index in range(4)
     ]
-    stop = jax.device_put(np.zeros(1, np.int32), batch_sharding(mesh))
+    train = TrainConfig(batch_size=len(batches[0]["tokens"]))
+    config = ExperimentConfig("retclip", method.config, optimizer=optimizer, train=train)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    setup = Setup.of(config, method, mesh, horizon=recipe["total_steps"])
+    train_state = setup.create((params, state.batch_stats))
+    step = setup.jit(setup.step(lambda batch, key: batch))
     losses, rates, scales = [], [], []
     for index in range(recipe["total_steps"]):
-        train_state, metrics = step(train_state, batches[index % 4], stop)
+        train_state, metrics = step(train_state, batches[index % 4])
         losses.append(float(metrics["loss"]))
         rates.append(float(metrics["learning_rate"]))
         scales.append([float(train_state.params["log_scale"][level]) for level in LEVELS])

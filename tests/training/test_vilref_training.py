@@ -14,9 +14,7 @@ from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_bu
 from retfm_jax.methods.vilref import Vilref
 from retfm_jax.runtime import mesh as meshes
 from retfm_jax.training import loop
-from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
-from retfm_jax.training.state import abstract_state, create_state
-from retfm_jax.training.step import make_train_step
+from retfm_jax.training.setup import Setup
 
 #: A queue that no batch divides; 60 patients make 13 batches of an epoch.
 TINY = [
@@ -69,18 +67,13 @@ def _states(config, sizes, steps=3):
     config = dataclasses.replace(config, mesh=MeshConfig(*sizes))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[: sizes[0] * sizes[1]])
     method = Vilref(config.model)
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
-    optimizer = make_optimizer(config.optimizer, method, schedule)
-    params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
-    partition = Partition.of(method, config.optimizer, params)
-    abstract = abstract_state(method, optimizer, partition, mesh)
-    state = create_state(method, optimizer, partition, mesh, seed=0)
     data = loop.TrainingData.of(config, method)
-    step = make_train_step(method, optimizer, partition, schedule, data.prepare, abstract, mesh)
-    stop = jax.device_put(np.zeros(mesh.size, np.int32), meshes.batch_sharding(mesh))
+    setup = Setup.of(config, method, mesh, horizon=config.train.steps)
+    state = setup.create()
+    step = setup.jit(setup.step(data.prepare))
     batches = data.open(0, mesh)
     for _, batch in zip(range(steps), batches, strict=False):
-        state, _ = step(state, batch.arrays, stop)
+        state, _ = step(state, batch.arrays)
         yield jax.device_get(state)
     batches.close()
 

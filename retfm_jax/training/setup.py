@@ -1,0 +1,117 @@
+"""An experiment ready to be compiled: all that its step, its state and its plan have in common."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from retfm_jax.config import ExperimentConfig
+from retfm_jax.methods.method import Batch, Method, Metrics, Params
+from retfm_jax.runtime.flops import training_flops
+from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
+from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
+from retfm_jax.training.state import TrainState, abstract_state, create_state
+from retfm_jax.training.step import Prepare, TrainStep, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What config, method and mesh make of an experiment; nothing of it lies on a device yet.
+
+    Attributes:
+      schedule: step number -> learning rate.
+      optimizer: of the trainable parameters.
+      partition: which parameters are trained.
+      abstract: shapes, types and shardings of the state.
+    """
+
+    config: ExperimentConfig
+    method: Method
+    mesh: Mesh
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    partition: Partition
+    abstract: TrainState
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, method: Method, mesh: Mesh, *, horizon: int) -> "Setup":
+        """Assembles an experiment.
+
+        Args:
+          method: made from `config.model`.
+          horizon: number of steps at which the learning rate's cosine ends.
+
+        Raises:
+          UserError: the batch does not divide over mesh and microbatches, or the config freezes
+            parameters that there are not, or all.
+        """
+        check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
+        schedule = learning_rate_schedule(config.optimizer, horizon)
+        optimizer = make_optimizer(config.optimizer, method, schedule)
+        params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
+        partition = Partition.of(method, config.optimizer, params)
+        abstract = abstract_state(method, optimizer, partition, mesh)
+        return cls(config, method, mesh, schedule, optimizer, partition, abstract)
+
+    def create(self, network: tuple[Params, dict[str, Any]] | None = None) -> TrainState:
+        """The state before the first step, each array made where it will lie.
+
+        Args:
+          network: parameters and batch statistics to begin with; None initializes them at random
+            from the config's seed.
+        """
+        seed = self.config.train.seed
+        parts = self.method, self.optimizer, self.partition, self.abstract
+        return create_state(*parts, seed, network)
+
+    def step(self, prepare: Prepare, microbatches: int | None = None) -> TrainStep:
+        """The training step as a pure function; `jit` compiles it.
+
+        Args:
+          prepare: preprocessing on the device.
+          microbatches: in which the batch is encoded; None: as many as the config says.
+        """
+        return make_train_step(
+            self.method,
+            self.optimizer,
+            self.partition,
+            self.schedule,
+            prepare,
+            self.mesh,
+            microbatches or self.config.train.microbatches,
+        )
+
+    def jit(
+        self, step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+    ) -> "jax.stages.Wrapped":
+        """Compiles a step for the mesh. It takes the old state's memory.
+
+        Args:
+          step: of the state and of a pytree of arrays whose first axis is sharded like a batch's.
+        """
+        state = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        return jax.jit(
+            step,
+            in_shardings=(state, batch_sharding(self.mesh)),
+            out_shardings=(state, replicated(self.mesh)),
+            donate_argnums=0,
+            compiler_options=self._compiler_options(),
+        )
+
+    def _compiler_options(self) -> dict[str, bool]:
+        # The TPU's compiler (libtpu 0.0.42) overflows its stack where it fuses a residual network's
+        # convolutions into one another. Networks with batch norms are such networks.
+        convolutional = bool(jax.tree.leaves(self.abstract.batch_stats))
+        if not convolutional or self.mesh.devices.flat[0].platform != "tpu":
+            return {}
+        return {"xla_tpu_dot_dot_fusion": False, "xla_tpu_nested_dot_fusion": False}
+
+    def model_flops(self, batch: Batch) -> int | None:
+        """Model FLOPs of a step on a batch of arrays or shapes; None where they are unknown."""
+        state = self.abstract
+        return training_flops(
+            self.method, state.params, state.method_state, batch, self.partition.fixed
+        )
