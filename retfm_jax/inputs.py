@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from retfm_jax.console import printable
+from retfm_jax.data.kinds import get_kind
+from retfm_jax.data.kinds.base import Role
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.normalise import fold
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Vocabulary, load_vocabulary
@@ -27,26 +29,6 @@ _CLOSE = 0.7
 #: Spaces, controls and marks of zero width: a text of these alone says nothing.
 _UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
 
-#: Arrays of a batch by the kind of sample: images, tokens, masks of tokens, one value a sample.
-_BATCHES: dict[str, dict[str, str]] = {
-    "patient": {
-        "image_left": "images",
-        "image_right": "images",
-        "tokens": "tokens",
-        "has_left": "flags",
-        "has_right": "flags",
-    },
-    "image": {"image": "images", "tokens": "tokens", "labels": "labels"},
-    "category": {
-        "image": "images",
-        "tokens": "tokens",
-        "attention_mask": "mask",
-        "category": "values",
-        "expert_image": "images",
-        "expert_tokens": "tokens",
-        "expert_attention_mask": "mask",
-    },
-}
 #: Normalised pixels stay within a few units; further out they are something else.
 _LARGEST_PIXEL = 30.0
 
@@ -255,7 +237,8 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
     Raises:
       UserError: an array is missing, unknown, or of the wrong shape, dtype or range.
     """
-    known = _BATCHES[method.sample_kind]
+    kind = get_kind(method.sample_kind)
+    known = kind.roles
     if not isinstance(batch, Mapping):
         raise UserError(f"a batch is a mapping of arrays ({', '.join(known)}), not {_kind(batch)}")
     for name in batch:
@@ -265,31 +248,19 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
             raise UserError(
                 f"batch: {method.name} knows no array {name!r}{meant} (known: {', '.join(known)})"
             )
-    prefixes = [""]
-    if method.sample_kind == "category" and any(name.startswith("expert_") for name in batch):
-        prefixes.append("expert_")
-    required = [
-        prefix + name
-        for prefix in prefixes
-        for name in (
-            ("image_left", "image_right", "tokens")
-            if method.sample_kind == "patient"
-            else ("image", "tokens")
-        )
-    ]
-    if losses and method.sample_kind == "category":
-        required.append("category")
+    streams = [""]
+    if kind.second is not None and any(map(kind.is_second, batch)):
+        streams.append(kind.second)
+    required = [prefix + name for prefix in streams for name in kind.required]
+    if losses:
+        required += kind.targets
     absent = [name for name in required if name not in batch]
     if absent:
         raise UserError(f"batch: {', '.join(absent)} missing; {method.name} needs "
                         f"{', '.join(required)}")  # fmt: skip
     arrays = {name: _as_jax(name, value) for name, value in batch.items()}
-    for prefix in prefixes:
-        stream = {
-            name: array
-            for name, array in arrays.items()
-            if name.startswith("expert_") == (prefix == "expert_")
-        }
+    for prefix in streams:
+        stream = {name: a for name, a in arrays.items() if kind.is_second(name) == bool(prefix)}
         for name, array in stream.items():
             _check_array(method, name, known[name], array)
         _check_rows(stream)
@@ -328,18 +299,18 @@ def _check_rows(stream: Mapping[str, jax.Array]) -> None:
         raise UserError("batch: it holds no sample")
 
 
-def _check_array(method: Method, name: str, kind: str, array: jax.Array) -> None:
-    axes = {"images": 4, "tokens": 2, "mask": 2, "labels": 2}.get(kind, 1)
+def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> None:
+    axes = {"image": 4, "tokens": 2, "mask": 2, "labels": 2}.get(role, 1)
     if array.ndim != axes:
         raise UserError(f"batch: {name} must have {axes} axes, not the shape {array.shape}")
-    if kind == "images":
+    if role == "image":
         _check_images(method, name, array)
-    elif kind == "tokens":
+    elif role == "tokens":
         _check_tokens(method, name, array)
-    elif kind in ("mask", "flags"):
+    elif role in ("mask", "flag"):
         if jnp.issubdtype(array.dtype, jnp.floating):
             raise UserError(f"batch: {name} is true or false, not {array.dtype}")
-    elif kind == "values" and not jnp.issubdtype(array.dtype, jnp.integer):
+    elif role == "category" and not jnp.issubdtype(array.dtype, jnp.integer):
         raise UserError(f"batch: {name} must be integers, not {array.dtype}")
 
 

@@ -24,6 +24,7 @@ from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device import prepare
 from retfm_jax.data.images import ImageError, decode, fit
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import Unusable, UserError
@@ -83,7 +84,7 @@ class RetinalModel:
     @property
     def trains_on_patients(self) -> bool:
         """Whether the model has a patient level beside single images."""
-        return self.method.sample_kind == "patient"
+        return get_kind(self.method.sample_kind).paired_eyes
 
     @property
     def logit_scale(self) -> float:

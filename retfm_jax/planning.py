@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import Table, say
 from retfm_jax.data import device
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.files import check_writable, write_json
-from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.method import Batch
 from retfm_jax.progress import progress_bar
@@ -238,22 +237,11 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
 
 def abstract_batch(config: ExperimentConfig, mesh: Mesh) -> Batch:
     """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
-    data, rows = config.data, config.train.batch_size
-    image = _sharded(mesh, (rows, data.image.size, data.image.size, 3), jnp.uint8)
-    tokens = _sharded(mesh, (rows, data.text.context_length), jnp.int32)
-    present = _sharded(mesh, (rows,), jnp.bool_)
-    kind = get_method_class(config.method).sample_kind
-    if kind == "patient":
-        eyes = {"image_left": image, "image_right": image}
-        return {**eyes, "tokens": tokens, "has_left": present, "has_right": present}
-    batch = {"image": image, "tokens": tokens}
-    if kind == "image":
-        labels = config.model.num_labels or len(load_vocabulary())
-        return batch | {"labels": _sharded(mesh, (rows, labels), jnp.float32)}
-    batch["category"] = _sharded(mesh, (rows,), jnp.int32)
-    if data.expert is not None:
-        batch |= {"expert_image": image, "expert_tokens": tokens}
-    return batch
+    kind = get_kind(get_method_class(config.method).sample_kind)
+    return {
+        name: _sharded(mesh, (config.train.batch_size, *spec.shape), spec.dtype)
+        for name, spec in kind.arrays(config).items()
+    }
 
 
 def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:

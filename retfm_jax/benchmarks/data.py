@@ -26,10 +26,11 @@ from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
 from retfm_jax.data import device
 from retfm_jax.data.datasets import is_built
 from retfm_jax.data.images import augmented, decode, least_side
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.pipeline import TrainIterator, open_training, reading_threads, stack
 from retfm_jax.data.prefetch import device_batches
 from retfm_jax.data.records import PatientRecord
-from retfm_jax.data.samples import SampleMaker, choose_text
+from retfm_jax.data.samples import choose_text
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores
@@ -139,8 +140,8 @@ class Pipeline:
         samples = min(_PIPELINE_SAMPLES, 4 * len(source))
         self._batches = -(-samples // batch_size)
         self._place = place
-        eyes = {"patient": 2}.get(kind, 1 if expert is None else 2)
-        self.images = eyes * batch_size * self._batches
+        images = get_kind(kind).names("image", second=expert is not None)
+        self.images = len(images) * batch_size * self._batches
         # Worker processes use CPU time that this process does not see.
         self._all_here = data.workers == 0
 
@@ -207,7 +208,7 @@ def _stages(
     yield "tokenise, first time", first_texts, count, "texts"
     yield "tokenise, cached", lambda: timed(lambda: tokenizers[0](texts)), count, "texts"
 
-    make = SampleMaker(kind, data, source.label_names)
+    make = get_kind(kind).maker(data, source.label_names)
 
     def making() -> list[dict[str, Any]]:
         return [make.training(record, rng) for record in records]
@@ -248,7 +249,7 @@ def compare_published(
       UserError: PyTorch is not installed, or the method does not learn from patients.
     """
     check_torch()
-    if get_method_class(config.method).sample_kind != "patient":
+    if not get_kind(get_method_class(config.method).sample_kind).paired_eyes:
         raise UserError(
             "--against published-data compares loaders of patients with two eyes: "
             "take a RET-CLIP config"

@@ -15,11 +15,12 @@ from retfm_jax import extras
 from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing, take_turns, timed
 from retfm_jax.config import ExperimentConfig, MeshConfig, to_dict
 from retfm_jax.data import device
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Method, MethodState
+from retfm_jax.methods.method import MethodState
 from retfm_jax.models.vit import ViTConfig
 from retfm_jax.runtime.flops import peak_flops
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
@@ -31,14 +32,13 @@ _HORIZON = 1000
 #: How near both first losses must be, by compute type, relative to the loss.
 _LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 
-_UNITS = {"patient": "patients", "image": "pairs", "category": "pairs"}
-
 
 class Trainer:
-    """An experiment's state and drawn batch on the devices, and its compiled steps.
+    """An experiment's state and random batch on the devices, and its compiled steps.
 
     Attributes:
       method, mesh, batch: as in training; the batch has full-length texts and every eye.
+      kind: what its samples are.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class Trainer:
         self.mesh = make_mesh(config.mesh, devices)
         self._setup = Setup.of(config, self.method, self.mesh, horizon=_HORIZON)
         self.state = self._setup.create()
-        arrays = draw_batch(config, self.method)
+        self.kind = get_kind(self.method.sample_kind)
+        arrays = self.kind.random_batch(config, config.train.batch_size, config.train.seed)
         if prepared:
             arrays = jax.tree.map(np.asarray, device.prepare(arrays, config.data.image))
         self.batch = place_batch(arrays, self.mesh)
@@ -130,37 +131,6 @@ class CompiledStep:
             held += memory.temp_size_in_bytes - memory.alias_size_in_bytes
             facts["compiled peak GB"] = held / 1e9
         return facts
-
-
-def draw_batch(config: ExperimentConfig, method: Method) -> dict[str, np.ndarray]:
-    """Random pixels, full-length texts and some labels, as the pipeline would give them."""
-    rng = np.random.default_rng(config.train.seed)
-    rows, size = config.train.batch_size, config.data.image.size
-    length, words = config.data.text.context_length, config.model.text.vocab_size
-
-    def images() -> np.ndarray:
-        return rng.integers(0, 256, (rows, size, size, 3), np.uint8)
-
-    def texts() -> np.ndarray:
-        return rng.integers(1, words, (rows, length), np.int32)
-
-    if method.sample_kind == "patient":
-        present = np.ones(rows, np.bool_)
-        return {
-            "image_left": images(),
-            "image_right": images(),
-            "tokens": texts(),
-            "has_left": present,
-            "has_right": present,
-        }
-    batch = {"image": images(), "tokens": texts()}
-    if method.sample_kind == "image":
-        labels = rng.random((rows, config.model.num_labels)) < 0.05
-        return batch | {"labels": labels.astype(np.float32)}
-    batch["category"] = rng.integers(0, max(2, rows // 2), rows, np.int32)
-    if config.data.expert is not None:
-        batch |= {"expert_image": images(), "expert_tokens": texts()}
-    return batch
 
 
 def measure(config: ExperimentConfig, rounds: int) -> list[Measurement]:
@@ -351,7 +321,7 @@ def _measurement(
 ) -> Measurement:
     config = trainer.config
     rows, flops = config.train.batch_size, trainer.model_flops()
-    found = Measurement(name, timings, rows, _UNITS[trainer.method.sample_kind])
+    found = Measurement(name, timings, rows, trainer.kind.unit)
     if flops is None:
         return dataclasses.replace(found, facts=dict(facts))
     rate = flops * found.rate / rows

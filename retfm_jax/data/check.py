@@ -15,13 +15,14 @@ from retfm_jax.console import Table, say
 from retfm_jax.data import images
 from retfm_jax.data.contact_sheet import write_contact_sheet
 from retfm_jax.data.patients import BY_IMAGE
-from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource, open_dataset
 from retfm_jax.data.splits import SPLITS
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, check_writable, write_json
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 #: Token counts end here: BERT has no more positions, and a row of this length is kept per text.
 _LONGEST = 512

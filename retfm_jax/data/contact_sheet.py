@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from retfm_jax import markup
 from retfm_jax.data import images
-from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.figures import new_figure, plain_style, save, words, wrapped
 from retfm_jax.files import Path, atomic_write
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 #: Records on a contact sheet, evenly spaced through the split.
 _SHOWN = 24

@@ -5,6 +5,7 @@ spends no time on colours. They work on planes, (b, 3, h, w): a TPU pads a last 
 """
 
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from retfm_jax.config import AugmentConfig, ImageConfig
 from retfm_jax.methods.method import Batch
 
-_IMAGES = ("image_left", "image_right", "image", "expert_image")
+#: The random stream of an array's augmentation: its place here, or a number of its name.
+_STREAMS = ("image_left", "image_right", "image", "expert_image")
 
 #: ITU-R 601-2 luma, as Pillow and torchvision define grey.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -33,7 +35,8 @@ def prepare(
     """Makes a host batch what `Method.loss` takes; jit-able, the configurations static.
 
     Args:
-      batch: global arrays; those that hold images are uint8 NHWC, all others pass as they are.
+      batch: global arrays; those of uint8 with four axes are images, NHWC, all others pass as they
+        are.
       augment_config: its colour and erasing entries; needed with a key only.
       key: randomness of the augmentation of this batch; None augments nothing. Every image (both
         eyes of a patient, too) draws for itself, from the key and its row in the global batch, so
@@ -43,18 +46,22 @@ def prepare(
       the batch with images as float32, `(x / 255 - mean) / std`.
     """
     prepared = dict(batch)
-    for place, name in enumerate(_IMAGES):
-        if name not in batch:
+    for name, images in batch.items():
+        if images.dtype != jnp.uint8 or images.ndim != 4:
             continue
-        planes = jnp.moveaxis(batch[name], -1, 1).astype(jnp.float32) / 255
+        planes = jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255
         if key is None:
             planes = normalise(planes, image_config)
         else:
-            jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, place))
+            jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, _stream(name)))
             planes = normalise(colour_jitter(planes, augment_config, jitter_key), image_config)
             planes = random_erasing(planes, augment_config.erasing_probability, erasing_key)
         prepared[name] = jnp.moveaxis(planes, 1, -1)
     return prepared
+
+
+def _stream(name: str) -> int:
+    return _STREAMS.index(name) if name in _STREAMS else zlib.crc32(name.encode())
 
 
 def normalise(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Array, "b 3 h w"]:

@@ -36,7 +36,6 @@ from typing import Any
 
 from retfm_jax.data import cells, splits, tables
 from retfm_jax.data.columns import meant
-from retfm_jax.data.records import LANGUAGES
 from retfm_jax.data.rows import (
     FilePicture,
     ImageRow,
@@ -47,7 +46,7 @@ from retfm_jax.data.rows import (
 )
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
 
 _REPORTS = ("report", "left_report", "right_report")
 _LABELS = ("labels", "left_labels", "right_labels")

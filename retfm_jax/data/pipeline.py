@@ -18,14 +18,10 @@ from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.console import say
-from retfm_jax.data.samples import DAMAGED, Sample, SampleKind, SampleMaker, Unusable
-from retfm_jax.data.sources import (
-    RecordSource,
-    as_images,
-    balanced,
-    open_dataset,
-    with_category,
-)
+from retfm_jax.data.kinds import get_kind
+from retfm_jax.data.kinds.base import SampleKind
+from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable
+from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.workers import end_with_parent, remove_abandoned_memory
@@ -66,35 +62,17 @@ class HostBatch(NamedTuple):
     index: int
 
 
-def open_training(config: DataConfig, kind: SampleKind) -> tuple[RecordSource, RecordSource | None]:
-    """Opens the training split, as patients or images as the method needs them, and the experts.
-
-    A category set goes without experts where `config.expert` names none.
+def open_training(config: DataConfig, kind: str) -> tuple[RecordSource, RecordSource | None]:
+    """Opens the training split and, where there is one, the second stream of a kind of samples.
 
     Raises:
       UserError: a dataset or split is missing, or its records cannot serve the method.
     """
-    source = open_dataset(config.dataset, config.train_split, config.data_dir)
-    if kind == "patient":
-        if source.kind != "patient":
-            raise UserError(
-                f"dataset {source.name} holds single images, but the method learns from patients "
-                "with a left and a right eye"
-            )
-        return source, None
-    if kind == "image":
-        return as_images(source, "caption"), None
-    images = with_category(as_images(source, "category"), banned=config.banned_categories)
-    if config.balance_sets:
-        images = balanced(images)
-    if config.expert is None:
-        return images, None
-    expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
-    return images, as_images(expert, "caption")
+    return get_kind(kind).open(config)
 
 
 class _TrainingRows:
-    """Global row number -> sample: picks the record, draws its augmentation, adds an expert pair.
+    """Global row number -> sample: picks the record, augments it, adds one of the second stream.
 
     Picklable, for worker processes.
     """
@@ -102,19 +80,20 @@ class _TrainingRows:
     def __init__(
         self,
         source: RecordSource,
-        expert: RecordSource | None,
+        second: RecordSource | None,
         kind: SampleKind,
         config: DataConfig,
         batch_size: int,
         seed: int,
     ):
-        self._source, self._expert = source, expert
+        self._source, self._second = source, second
         self._seed, self._batch_size = seed, batch_size
         self.rows_per_epoch = len(source) // batch_size * batch_size
         self._orders: dict[int, np.ndarray] = {}
-        self._make = SampleMaker(kind, config, source.label_names)
-        if expert is not None:
-            self._make_expert = SampleMaker("expert", config, expert.label_names)
+        self._make = kind.maker(config, source.label_names)
+        if second is not None:
+            self._prefix = kind.second
+            self._make_second = kind.second_maker(config, second.label_names)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -123,10 +102,12 @@ class _TrainingRows:
 
     def __call__(self, row: int) -> Sample:
         sample = self._primary(row)
-        if self._expert is not None:
-            expert = self._expert_pair(row)
-            sample["expert_image"], sample["expert_tokens"] = expert["image"], expert["tokens"]
-            sample[_UNUSABLE] += expert[_UNUSABLE]
+        if self._second is not None:
+            beside = self._beside(row)
+            sample[_UNUSABLE] += beside.pop(_UNUSABLE)
+            sample[DAMAGED] += beside.pop(DAMAGED)
+            del beside[_RECORD_ID]
+            sample |= {f"{self._prefix}{name}": array for name, array in beside.items()}
         return sample
 
     def _primary(self, row: int) -> Sample:
@@ -139,10 +120,10 @@ class _TrainingRows:
         )
         return _first_usable(self._source, candidates, self._make, rng)
 
-    def _expert_pair(self, row: int) -> Sample:
+    def _beside(self, row: int) -> Sample:
         rng = self._rng(1, row)
-        candidates = (rng.integers(len(self._expert)) for _ in range(_ATTEMPTS))
-        return _first_usable(self._expert, candidates, self._make_expert, rng)
+        candidates = (rng.integers(len(self._second)) for _ in range(_ATTEMPTS))
+        return _first_usable(self._second, candidates, self._make_second, rng)
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " records"]:
         order = self._orders.get(epoch)
@@ -299,7 +280,7 @@ class TrainIterator:
     def __init__(
         self,
         source: RecordSource,
-        kind: SampleKind,
+        kind: str,
         config: DataConfig,
         *,
         batch_size: int,
@@ -311,8 +292,8 @@ class TrainIterator:
         """Prepares the stream; nothing is read before the first `next`.
 
         Args:
-          source, expert: see `open_training`.
-          kind: what the method takes for a sample.
+          source, expert: the training split and the second stream; see `open_training`.
+          kind: name of what the method takes for a sample.
           batch_size: of the global batch, over all processes.
           process_index, process_count: which rows of each global batch this process makes.
 
@@ -326,7 +307,7 @@ class TrainIterator:
                 f"batch of {batch_size}: lower config.train.batch_size"
             )
         self._config = config
-        self._rows = _TrainingRows(source, expert, kind, config, batch_size, seed)
+        self._rows = _TrainingRows(source, expert, get_kind(kind), config, batch_size, seed)
         self._shard = (batch_size, process_index, process_count)
         self.batches_per_epoch = len(source) // batch_size
         content = dataclasses.asdict(config)

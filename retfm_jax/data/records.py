@@ -9,8 +9,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int8
 from tensorflow_datasets.proto import tf_example_pb2
 
-#: Languages in which a record may carry text.
-LANGUAGES = ("en", "zh")
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +56,16 @@ class ImageRecord:
     categories: tuple[str, ...]
     attributes: tuple[str, ...]
     labels: Int8[np.ndarray, " classes"]
+
+    def shows(self, label_names: Sequence[str]) -> tuple[str, ...]:
+        """What it shows: its categories, or the names of its present labels.
+
+        Args:
+          label_names: the classes of the dataset's label vectors.
+        """
+        if self.categories:
+            return self.categories
+        return tuple(label_names[index] for index in np.flatnonzero(self.labels > 0))
 
 
 def _text() -> dict[str, Any]:

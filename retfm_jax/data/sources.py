@@ -273,20 +273,13 @@ def _fulfils(eye: ImageRecord, require: str) -> bool:
     return require == "image" or bool((eye.labels > 0).any())
 
 
-def categories(record: ImageRecord, label_names: Sequence[str]) -> tuple[str, ...]:
-    """What a single image shows: its categories, or the names of its present labels."""
-    if record.categories:
-        return record.categories
-    return tuple(label_names[index] for index in np.flatnonzero(record.labels > 0))
-
-
 def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSource:
     """The images that have a category, none of them banned. Reads every record once.
 
     Raises:
       UserError: nothing is left, or there is no such category: it would be banned in vain.
     """
-    shown = list(_scan(len(source), lambda index: categories(source[index], source.label_names)))
+    shown = list(_scan(len(source), lambda index: source[index].shows(source.label_names)))
     known = {*source.label_names, *itertools.chain.from_iterable(shown)}
     for name in banned:
         if name not in known:

@@ -17,11 +17,12 @@ import numpy as np
 
 from retfm_jax.data import image_files, patients, photographs, tables
 from retfm_jax.data.cells import is_empty, same_name
-from retfm_jax.data.records import LANGUAGES, ImageRecord
+from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.splits import SPLITS, hashed_split, split_name
 from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import Unusable, UserError
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt8
 
 from retfm_jax.data.images import ImageError, decode
-from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import WeightedPrompt
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]

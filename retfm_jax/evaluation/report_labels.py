@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int8
 
-from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.requirements import is_labelled, texts
 from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
 
 #: What is said wherever such labels are used.

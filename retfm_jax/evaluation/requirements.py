@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from retfm_jax.data.records import LANGUAGES, ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import PathLike, as_path, check_writable
+from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 #: More would take hours or more memory than there is, and says no more.
 _MOST_DRAWS, _MOST_FOLDS, _MOST_COPIES = 1_000_000, 1000, 1000

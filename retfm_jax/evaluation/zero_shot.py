@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import (
     EYES,
@@ -40,7 +41,7 @@ class ZeroShot:
 
 def own_style(model: ImageTextModel) -> str:
     """The style of prompts that a model was trained with: of categories or of reports."""
-    return "knowledge" if model.method.sample_kind == "category" else "report"
+    return get_kind(model.method.sample_kind).texts
 
 
 def model_prompts(

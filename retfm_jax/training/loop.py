@@ -114,9 +114,10 @@ class TrainingData:
 
 
 def _wording(source: "RecordSource", method: Method) -> ReportWording | None:
+    from retfm_jax.data.kinds import get_kind
     from retfm_jax.data.report_wording import split_wording
 
-    return None if method.sample_kind == "category" else split_wording(source)
+    return split_wording(source) if get_kind(method.sample_kind).texts == "report" else None
 
 
 def train(

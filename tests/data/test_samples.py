@@ -7,15 +7,10 @@ import pytest
 
 from retfm_jax.config import AugmentConfig, DataConfig, ImageConfig, TextConfig
 from retfm_jax.data.images import decode, fit
+from retfm_jax.data.kinds import get_kind
+from retfm_jax.data.kinds.category import category_id
 from retfm_jax.data.records import ImageRecord, PatientRecord
-from retfm_jax.data.samples import (
-    DAMAGED,
-    SampleMaker,
-    Unusable,
-    category_id,
-    choose_text,
-    draw_flip,
-)
+from retfm_jax.data.samples import DAMAGED, SampleMaker, Unusable, choose_text, draw_flip
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 LABELS = ("normal", "drusen")
@@ -39,7 +34,7 @@ def image(data: bytes, caption: str = "", names: tuple[str, ...] = ()) -> ImageR
 
 
 def maker(kind: str = "patient", **changes) -> SampleMaker:
-    return SampleMaker(kind, dataclasses.replace(CONFIG, **changes), LABELS)
+    return get_kind(kind).maker(dataclasses.replace(CONFIG, **changes), LABELS)
 
 
 def unchanged(record, kind: str = "patient", **changes) -> dict:
@@ -181,7 +176,8 @@ def test_a_report_without_findings_is_unknown_whatever_the_stored_labels_say():
 
 
 def test_expert_pairs_have_no_labels():
-    sample = maker("expert").training(image(disc_at("left"), "drusen"), rng())
+    make = get_kind("category").second_maker(CONFIG, LABELS)
+    sample = make.training(image(disc_at("left"), "drusen"), rng())
     assert sample.keys() == {"image", "tokens", DAMAGED}
 
 

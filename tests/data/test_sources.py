@@ -11,7 +11,6 @@ from retfm_jax.data.records import ImageRecord, PatientRecord, image_example
 from retfm_jax.data.sources import (
     as_images,
     balanced,
-    categories,
     eye_record,
     open_dataset,
     with_category,
@@ -115,7 +114,7 @@ def test_patients_as_single_images(data_dir):
     assert all(any(eye.caption.values()) for eye in captioned)
     assert eyes.identity != captioned.identity
     labelled = as_images(source, "category")
-    assert {name for eye in labelled for name in categories(eye, eyes.label_names)} == {
+    assert {name for eye in labelled for name in eye.shows(eyes.label_names)} == {
         "drusen",
         "normal",
     }

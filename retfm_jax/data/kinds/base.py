@@ -1,0 +1,126 @@
+"""What a kind of sample tells everybody who handles batches."""
+
+import abc
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from retfm_jax.config import DataConfig, ExperimentConfig
+from retfm_jax.data.samples import SampleMaker
+
+if TYPE_CHECKING:  # TensorFlow Datasets takes seconds to import, and only reading needs it.
+    from retfm_jax.data.sources import RecordSource
+
+#: What an array holds: pixels; token ids, 0 is padding; 1 where a token is text; one truth value a
+#: sample; a multi-hot row of conditions; a number that is equal for equal categories.
+Role = Literal["image", "tokens", "mask", "flag", "labels", "category"]
+
+#: How often a random batch shows a condition.
+_LABELED = 0.05
+
+
+class ArraySpec(NamedTuple):
+    """One array of a batch as the pipeline gives it.
+
+    Attributes:
+      role: what it holds.
+      shape: of one sample.
+      dtype: on the host; images become float32 on the device.
+      below: the least integer that its values do not reach, where they are ids.
+    """
+
+    role: Role
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    below: int = 2
+
+
+class SampleKind(abc.ABC):
+    """What one sample is: where it comes from, which arrays it has, what people call it.
+
+    Attributes:
+      name: of the file in `data/kinds/`, which methods give as their `sample_kind`.
+      unit: what samples are called in sentences, in the plural.
+      roles: of every array that such a batch may hold, in order; `arrays` names those that the
+        pipeline makes.
+      required: arrays without which nothing can be encoded.
+      targets: arrays that only the objective needs.
+      second: prefix of the arrays of a second stream, whose batch may be of another size; None
+        where there is one stream.
+      texts: what the texts are, and so how zero-shot asks: "report", or "knowledge" for prompts
+        that describe categories.
+      paired_eyes: a sample is both eyes of a patient, and there is a patient level.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    roles: ClassVar[Mapping[str, Role]]
+    required: ClassVar[tuple[str, ...]]
+    targets: ClassVar[tuple[str, ...]] = ()
+    second: ClassVar[str | None] = None
+    texts: ClassVar[Literal["report", "knowledge"]] = "report"
+    paired_eyes: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
+        """The arrays of a training batch, by name."""
+
+    @abc.abstractmethod
+    def open(self, config: DataConfig) -> "tuple[RecordSource, RecordSource | None]":
+        """Opens the training split and, where the kind has one, the second stream.
+
+        Raises:
+          UserError: a dataset or split is missing, or its records are not of this kind.
+        """
+
+    @abc.abstractmethod
+    def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
+        """What turns records of the training split into samples."""
+
+    def second_maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
+        """What turns records of the second stream into samples, named without its prefix."""
+        raise NotImplementedError(f"{self.name} has one stream")
+
+    def names(self, role: Role, *, second: bool = True) -> tuple[str, ...]:
+        """The arrays of a role, those of the second stream among them or not."""
+        return tuple(
+            name
+            for name, each in self.roles.items()
+            if each == role and (second or not self.is_second(name))
+        )
+
+    def is_second(self, name: str) -> bool:
+        """Whether an array belongs to the second stream."""
+        return self.second is not None and name.startswith(self.second)
+
+    def random_batch(self, config: ExperimentConfig, rows: int, seed: int) -> dict[str, np.ndarray]:
+        """A host batch of random pixels, full-length texts and every flag set."""
+        return {
+            name: _random(spec, rows, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+            for name, spec in self.arrays(config).items()
+        }
+
+
+def _random(spec: ArraySpec, rows: int, rng: np.random.Generator) -> np.ndarray:
+    shape = (rows, *spec.shape)
+    if spec.role == "image":
+        return rng.integers(0, 256, shape, spec.dtype)
+    if spec.role == "labels":
+        return (rng.random(shape) < _LABELED).astype(spec.dtype)
+    if spec.role in ("flag", "mask"):
+        return np.ones(shape, spec.dtype)
+    return rng.integers(1, max(spec.below, 2), shape, spec.dtype)
+
+
+def image_spec(config: ExperimentConfig) -> ArraySpec:
+    """A photograph, uint8 (height, width, 3)."""
+    size = config.data.image.size
+    return ArraySpec("image", (size, size, 3), np.uint8)
+
+
+def tokens_spec(config: ExperimentConfig) -> ArraySpec:
+    """A text's token ids, int32."""
+    vocabulary = config.model.text.vocab_size
+    return ArraySpec("tokens", (config.data.text.context_length,), np.int32, vocabulary)

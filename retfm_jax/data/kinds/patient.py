@@ -1,0 +1,111 @@
+"""A patient: a left eye, a right eye, either of which may be missing, and one report."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from retfm_jax.config import DataConfig, ExperimentConfig
+from retfm_jax.data.images import ImageError
+from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
+from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable, choose_text, draw_flip
+from retfm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from retfm_jax.data.records import PatientRecord
+    from retfm_jax.data.sources import RecordSource
+
+_SIDES = ("left", "right")
+# Which stored eye stands at which side of a sample.
+_IN_PLACE = {"left": "left", "right": "right"}
+_EXCHANGED = {"left": "right", "right": "left"}
+
+
+class PatientKind(SampleKind):
+    """Arrays `image_left`, `image_right`, `tokens`, `has_left`, `has_right`."""
+
+    name = "patient"
+    unit = "patients"
+    roles: ClassVar = {
+        "image_left": "image",
+        "image_right": "image",
+        "tokens": "tokens",
+        "has_left": "flag",
+        "has_right": "flag",
+    }
+    required = ("image_left", "image_right", "tokens")
+    paired_eyes = True
+
+    def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
+        """See `SampleKind.arrays`."""
+        image, present = image_spec(config), ArraySpec("flag", (), np.bool_)
+        return {
+            "image_left": image,
+            "image_right": image,
+            "tokens": tokens_spec(config),
+            "has_left": present,
+            "has_right": present,
+        }
+
+    def open(self, config: DataConfig) -> "tuple[RecordSource, None]":
+        """See `SampleKind.open`."""
+        from retfm_jax.data.sources import open_dataset
+
+        source = open_dataset(config.dataset, config.train_split, config.data_dir)
+        if source.kind != "patient":
+            raise UserError(
+                f"dataset {source.name} holds single images, but the method learns from patients "
+                "with a left and a right eye"
+            )
+        return source, None
+
+    def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
+        """See `SampleKind.maker`."""
+        return _PatientMaker(config)
+
+
+class _PatientMaker(SampleMaker):
+    def training(self, record: "PatientRecord", rng: np.random.Generator) -> Sample:
+        augment = self.config.augment
+        text = choose_text(record.report, self.config.language, rng)
+        eyes = _IN_PLACE
+        if augment.flip == "independent":
+            mirrored = {side: rng.random() < augment.flip_probability for side in _SIDES}
+        else:
+            mirror, text = draw_flip(augment, text, rng)
+            mirrored = dict.fromkeys(_SIDES, mirror)
+            if mirror:
+                eyes = _EXCHANGED
+
+        def load(data: bytes, name: str, side: str) -> np.ndarray:
+            return self.image(data, name, rng, mirror=mirrored[side])
+
+        return self._sample(record, eyes, text, load)
+
+    def _sample(
+        self,
+        record: "PatientRecord",
+        eyes: Mapping[str, str],
+        text: str,
+        load: Callable[[bytes, str, str], np.ndarray],
+    ) -> Sample:
+        size = self.config.image.size
+        sample: Sample = {"tokens": self.tokens(text), DAMAGED: []}
+        for side in _SIDES:
+            sample[f"image_{side}"] = np.zeros((size, size, 3), np.uint8)
+            sample[f"has_{side}"] = np.bool_(False)
+        images = {"left": record.left, "right": record.right}
+        for side, stored in eyes.items():
+            if images[stored]:
+                name = f"{record.record_id}/{stored}"
+                try:
+                    sample[f"image_{side}"] = load(images[stored], name, side)
+                    sample[f"has_{side}"] = np.bool_(True)
+                except ImageError:
+                    sample[DAMAGED].append(name)
+        if not (sample["has_left"] or sample["has_right"]):
+            raise Unusable(record.record_id)
+        return sample
+
+
+KIND = PatientKind()
