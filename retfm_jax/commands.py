@@ -34,8 +34,8 @@ from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.weights import check_suffix, write_tensors
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.wording import ReportWording
-from retfm_jax.methods import get_method_class, method_names
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods import make_method, method_names
+from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.model import RetinalModel, load, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import (
@@ -89,7 +89,7 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
     """
     keep_programs()
-    method = get_method_class(config.method)(config.model)
+    method = make_method(config.method, config.model)
     # First: what is wrong with data or tokenizer is said before a large network is drawn.
     requirements.check_splits(config)
     mesh = loop.make_mesh(config.mesh)

@@ -22,7 +22,7 @@ from retfm_jax.data.kinds.base import Role
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.normalise import fold
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Vocabulary, load_vocabulary
-from retfm_jax.methods.method import Batch, Method
+from retfm_jax.methods.base import Batch, Method
 
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 _CLOSE = 0.7

@@ -32,8 +32,9 @@ from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
-from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.methods import get_method_class, make_method
+from retfm_jax.methods.base import Batch, MethodState, Params
+from retfm_jax.methods.dual_encoder import DualEncoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from retfm_jax.stored_paths import located
@@ -59,7 +60,7 @@ class RetinalModel:
 
     def __init__(
         self,
-        method: Method,
+        method: DualEncoder,
         params: Params,
         state: MethodState,
         config: ExperimentConfig,
@@ -359,7 +360,7 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     Args:
       path: a workdir or checkpoint, or a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`,
         `.safetensors`, or a Hugging Face folder).
-      method: "retclip", "vilref" or "keepfit"; needed for weight files.
+      method: name of the method; needed for weight files.
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
@@ -395,7 +396,7 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
 
     params, stats, meta = load_network(path)
     config = from_dict(located(meta["config"], workdir_of(path)))
-    built = get_method_class(config.method)(config.model)
+    built = make_method(config.method, config.model)
     said = meta.get("wording")
     wording = None if said is None else ReportWording.from_json(said, str(path))
     return RetinalModel(built, params, MethodState(stats, {}), config, wording), meta
@@ -441,7 +442,7 @@ def from_torch(
 
     Args:
       state_dict: tensors (torch or NumPy) by published name, with or without `module.`.
-      method: "retclip", "vilref" or "keepfit".
+      method: name of the method.
       text_num_heads: attention heads of the text tower; None: one for every 64 of its width.
       where: how errors call it.
 
@@ -467,6 +468,10 @@ def from_torch(
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     try:
         built = cls(cls.infer_config(shapes, text_num_heads))
+    except NotImplementedError as error:
+        raise UserError(
+            f"{where}: {error}, so that nothing tells its sizes; load a workdir instead"
+        ) from error
     except (ValueError, ArithmeticError, TypeError) as error:
         hint = recognised(tensors, method) or (
             " Give text_num_heads if it is the text tower."

@@ -21,8 +21,8 @@ from retfm_jax.data import device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.files import check_writable, write_json
-from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Batch
+from retfm_jax.methods import make_method
+from retfm_jax.methods.base import Batch
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.flops import count_program
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, path_string
@@ -188,10 +188,10 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
       UserError: the mesh does not fit the devices, or the batch does not divide over them.
     """
     mesh = make_mesh(config.mesh, topology.devices)
-    method = get_method_class(config.method)(config.model)
+    method = make_method(config.method, config.model)
     setup = Setup.of(config, method, mesh, horizon=config.train.steps or 1000)
     state = setup.abstract
-    batch = abstract_batch(config, mesh)
+    batch = abstract_batch(setup)
     step = setup.step(
         lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
     )
@@ -235,12 +235,12 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     )
 
 
-def abstract_batch(config: ExperimentConfig, mesh: Mesh) -> Batch:
+def abstract_batch(setup: Setup) -> Batch:
     """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
-    kind = get_kind(get_method_class(config.method).sample_kind)
+    config = setup.config
     return {
-        name: _sharded(mesh, (config.train.batch_size, *spec.shape), spec.dtype)
-        for name, spec in kind.arrays(config).items()
+        name: _sharded(setup.mesh, (config.train.batch_size, *spec.shape), spec.dtype)
+        for name, spec in get_kind(setup.method.sample_kind).arrays(config).items()
     }
 
 

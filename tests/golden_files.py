@@ -11,7 +11,7 @@ import numpy as np
 
 from retfm_jax.interop import state_dict as interop
 from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods.base import Method, MethodState, Params
 
 
 def golden_path(name: str) -> Path:

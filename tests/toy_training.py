@@ -19,7 +19,7 @@ from flax import nnx
 
 from retfm_jax import files
 from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
-from retfm_jax.methods.method import Method
+from retfm_jax.methods.dual_encoder import DualEncoder
 from retfm_jax.models.layers import dropout, split
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.mesh import place_batch
@@ -68,7 +68,7 @@ def _words(tokens):
     return (jax.nn.one_hot(tokens, 12) * (tokens != 0)[..., None]).sum(1) / 5
 
 
-class Toy(Method):
+class Toy(DualEncoder):
     """InfoNCE between images and texts, with a queue of momentum text embeddings."""
 
     name = "toy"

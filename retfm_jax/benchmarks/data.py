@@ -35,7 +35,7 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
-from retfm_jax.methods import get_method_class
+from retfm_jax.methods import make_method
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
 
 #: Side of drawn photographs as `retfm data import` stores them, and as the published sources are.
@@ -87,7 +87,7 @@ def measure(config: ExperimentConfig, data: DataConfig, rounds: int) -> list[Mea
     Raises:
       UserError: the dataset cannot be used, or the batch does not fit the devices.
     """
-    kind = get_method_class(config.method).sample_kind
+    kind = make_method(config.method, config.model).sample_kind
     source, expert = open_training(data, kind)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, 1, mesh)
@@ -249,7 +249,7 @@ def compare_published(
       UserError: PyTorch is not installed, or the method does not learn from patients.
     """
     check_torch()
-    if not get_kind(get_method_class(config.method).sample_kind).paired_eyes:
+    if not get_kind(make_method(config.method, config.model).sample_kind).paired_eyes:
         raise UserError(
             "--against published-data compares loaders of patients with two eyes: "
             "take a RET-CLIP config"

@@ -10,7 +10,7 @@ from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import choose_text
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.methods import get_method_class
+from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel
 
 
@@ -23,7 +23,7 @@ def measure(
       data: whose training split is embedded.
       images: and as many texts at most, a run.
     """
-    method = get_method_class(config.method)(config.model)
+    method = make_method(config.method, config.model)
     model = RetinalModel(method, *method.init(jax.random.key(config.train.seed)), config)
     source = open_dataset(data.dataset, data.train_split, data.data_dir)
     encoded, texts = [], []

@@ -19,8 +19,8 @@ from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
-from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import MethodState
+from retfm_jax.methods import make_method
+from retfm_jax.methods.base import MethodState
 from retfm_jax.models.vit import ViTConfig
 from retfm_jax.runtime.flops import peak_flops
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
@@ -59,7 +59,7 @@ class Trainer:
           UserError: the batch or the mesh does not fit the devices.
         """
         self.config = config
-        self.method = get_method_class(config.method)(config.model)
+        self.method = make_method(config.method, config.model)
         self.mesh = make_mesh(config.mesh, devices)
         self._setup = Setup.of(config, self.method, self.mesh, horizon=_HORIZON)
         self.state = self._setup.create()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.config import AugmentConfig, ImageConfig
-from retfm_jax.methods.method import Batch
+from retfm_jax.methods.base import Batch
 
 #: The random stream of an array's augmentation: its place here, or a number of its name.
 _STREAMS = ("image_left", "image_right", "image", "expert_image")

@@ -12,7 +12,7 @@ from retfm_jax.files import Path, PathLike, absolute, as_path, read_json, whole_
 from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.interop.weights import holds_weights, write_tensors
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models.vit import ViTConfig
 

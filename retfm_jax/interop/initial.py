@@ -18,7 +18,7 @@ from retfm_jax.interop.state_dict import (
     unflatten_like,
 )
 from retfm_jax.interop.weights import holds_weights, read_tensors
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods.base import Method, MethodState, Params
 
 #: Names under which the towers stand in files of others.
 _IMAGE_PREFIXES = ("visual.", "vision_model.model.", "image_encoder.", "")
@@ -33,7 +33,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     """
     init = config.init
     if init.weights is not None:
-        return _whole_network(init.weights, method)
+        return _whole_network(init.weights, config.method, method)
     params, state = jax.jit(method.init)(jax.random.key(config.train.seed))
     if init.image is None and init.text is None:
         return params, state
@@ -48,7 +48,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     return from_state_dict(method, tensors, where=sources)
 
 
-def _whole_network(source: str, method: Method) -> tuple[Params, MethodState]:
+def _whole_network(source: str, name: str, method: Method) -> tuple[Params, MethodState]:
     if not as_path(source).is_dir() or holds_weights(source):
         tensors = normalise(read_tensors(source), where=source)
         wanted = jax.eval_shape(method.init, jax.random.key(0))
@@ -57,10 +57,9 @@ def _whole_network(source: str, method: Method) -> tuple[Params, MethodState]:
     from retfm_jax.runtime.checkpoints import load_network
 
     params, stats, meta = load_network(source)
-    if meta["config"]["method"] != method.name:
+    if meta["config"]["method"] != name:
         raise UserError(
-            f"{source} holds a {meta['config']['method']} network, the config asks for "
-            f"{method.name}"
+            f"{source} holds a {meta['config']['method']} network, the config asks for {name}"
         )
     wanted, state = jax.eval_shape(method.init, jax.random.key(0))
     shapes, found = flatten(wanted), flatten(params)

@@ -28,7 +28,7 @@ from retfm_jax.interop.layouts import (
     recognised,
 )
 from retfm_jax.interop.pickles import printable
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.trees import refuse_nonfinite
 
 Names = tuple[tuple[str, str, str], ...]

@@ -1,29 +1,67 @@
-"""The published systems, one file each; a method is found by its file's name."""
+"""The methods, one file each; a method is found by its file's name, or by "module:Class"."""
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retfm_jax.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from retfm_jax.methods.method import Method
+    from retfm_jax.methods.base import Method
+
+_SHARED = ("base", "dual_encoder", "towers")
 
 
 def method_names() -> list[str]:
-    """Names of the methods that there are."""
-    shared = ("method", "towers")
-    return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name not in shared)
+    """Names of the methods that come with this package."""
+    return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name not in _SHARED)
 
 
 def get_method_class(name: str) -> "type[Method]":
-    """The class of a method: `METHOD` of `retfm_jax/methods/<name>.py`.
+    """The class of a method.
+
+    Args:
+      name: of a file, whose `METHOD` it is (`retfm_jax/methods/<name>.py`); or "module:Class", as
+        in "my_lab.siglip:Siglip", of a method from outside this package.
 
     Raises:
       UserError: there is no such method.
     """
+    if ":" in name:
+        return _from_outside(name)
     if name not in method_names():
         names = method_names()
         meant = did_you_mean(name, names)
-        raise UserError(f"no method {name!r}; there are {', '.join(names)}{meant}")
+        raise UserError(
+            f"no method {name!r}; there are {', '.join(names)}, and module:Class from outside this "
+            f"package{meant}"
+        )
     return importlib.import_module(f"retfm_jax.methods.{name}").METHOD
+
+
+def make_method(name: str, config: Any) -> "Method":
+    """A method by name, made from its `config.model`.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    return get_method_class(name)(config)
+
+
+def _from_outside(name: str) -> "type[Method]":
+    from retfm_jax.methods.base import Method
+
+    module, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), class_name, None)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(
+            f"method {name!r}: {module!r} cannot be imported ({error}). Install the package that "
+            "holds it, or put its folder on PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise UserError(
+            f"method {name!r}: {module} has no class {class_name!r} that is a "
+            "retfm_jax.methods.base.Method"
+        )
+    return found

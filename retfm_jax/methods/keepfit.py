@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from retfm_jax.errors import UserError
 from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
 from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
-from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import prefixed, relative, text_names, unit
 from retfm_jax.models import bert, resnet
 from retfm_jax.models.layers import Linear, majority, split
@@ -155,7 +156,7 @@ class KeepfitNetwork(nnx.Module):
         return unit(self.text_projection(unit(pooled)))
 
 
-class Keepfit(Method[KeepfitNetwork]):
+class Keepfit(DualEncoder[KeepfitNetwork]):
     """Category pairs with soft targets, expert pairs, and revision of the first by the second."""
 
     name = "keepfit"

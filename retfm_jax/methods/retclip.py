@@ -11,9 +11,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.losses.tripartite import LEVELS, tripartite
-from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
+    embed_eyes,
     image_names,
     image_tower,
     infer_image_config,
@@ -82,7 +84,7 @@ class RetClipNetwork(nnx.Module):
             self.log_scale[level] = nnx.Param(jnp.log(config.initial_scale))
 
 
-class RetClip(Method[RetClipNetwork]):
+class RetClip(DualEncoder[RetClipNetwork]):
     """The tripartite objective over patients, of whom some have one eye only."""
 
     name = "retclip"
@@ -138,30 +140,11 @@ class RetClip(Method[RetClipNetwork]):
         """
         network = self.bind(params, state.batch_stats)
         image_keys, text_keys = split(keys, 2)
-        images = self._images(network, batch, image_keys, train)
+        eyes = embed_eyes(network.visual, batch, image_keys, train)
+        images = _image_levels(network, eyes[:, 0], eyes[:, 1])
         texts = _text_levels(network, batch["tokens"], text_keys)
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         return images | texts, stats
-
-    def _images(
-        self, network: RetClipNetwork, batch: Batch, keys: Key[Array, " b"] | None, train: bool
-    ) -> Embeddings:
-        left, right = batch["image_left"], batch["image_right"]
-        # The other eye stands in for a missing one before the tower, so that no blank picture
-        # enters a batch norm's statistics.
-        if "has_left" in batch:
-            left = jnp.where(batch["has_left"][:, None, None, None], left, batch["image_right"])
-        if "has_right" in batch:
-            right = jnp.where(batch["has_right"][:, None, None, None], right, batch["image_left"])
-        # Both eyes go through the tower in one call; with the eye as the second axis the rows of
-        # one patient stay on one device.
-        eyes = jnp.stack([left, right], axis=1)
-        eyes_keys = None if keys is None else split(keys, 2).T.reshape(-1)
-        embedded, _ = network.visual(
-            eyes.reshape(-1, *eyes.shape[2:]), keys=eyes_keys, train=train, views=2
-        )
-        embedded = embedded.reshape(-1, 2, self.config.embed_dim)
-        return _image_levels(network, embedded[:, 0], embedded[:, 1])
 
     def objective(
         self,
@@ -202,12 +185,6 @@ class RetClip(Method[RetClipNetwork]):
         embedded, _ = network.visual(images)
         return _image_levels(network, embedded, embedded)["image_patient"]
 
-    def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b w"]:
-        _, features = self.bind(params, state.batch_stats).visual(images)
-        return features.astype(jnp.float32)
-
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
@@ -218,7 +195,9 @@ class RetClip(Method[RetClipNetwork]):
         return jnp.exp(params["log_scale"]["patient"])
 
     def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        return self._images(self.bind(params, state.batch_stats), batch, None, False)
+        network = self.bind(params, state.batch_stats)
+        eyes = embed_eyes(network.visual, batch, None, False)
+        return _image_levels(network, eyes[:, 0], eyes[:, 1])
 
     def encode_reports(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]

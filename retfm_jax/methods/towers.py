@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from retfm_jax.models import bert, resnet, vit
+from retfm_jax.models.layers import split
 
 Names = tuple[tuple[str, str, str], ...]
 
@@ -54,6 +55,34 @@ def relative(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def prefixed(names: Names, theirs: str, ours: str) -> Names:
     """A name table under prefixes."""
     return tuple((theirs + published, ours + path, rule) for published, path, rule in names)
+
+
+def embed_eyes(
+    tower: resnet.ClipResNet | vit.ViT,
+    batch: Mapping[str, Array],
+    keys: Key[Array, " b"] | None,
+    train: bool,
+) -> Float[Array, "b 2 d"]:
+    """Embeddings of the left and the right eye of patients, not normalised.
+
+    Args:
+      batch: `image_left`, `image_right` (B, H, W, 3) and, where eyes are missing, `has_left`,
+        `has_right` (B,) bool. The other eye stands in for a missing one.
+      keys: randomness of each patient; None embeds without dropout.
+      train: see `Method.loss`.
+    """
+    left, right = batch["image_left"], batch["image_right"]
+    # Before the tower, so that no blank picture enters a batch norm's statistics.
+    if "has_left" in batch:
+        left = jnp.where(batch["has_left"][:, None, None, None], left, batch["image_right"])
+    if "has_right" in batch:
+        right = jnp.where(batch["has_right"][:, None, None, None], right, batch["image_left"])
+    # Both eyes go through the tower in one call; with the eye as the second axis the rows of
+    # one patient stay on one device.
+    eyes = jnp.stack([left, right], axis=1)
+    eyes_keys = None if keys is None else split(keys, 2).T.reshape(-1)
+    embedded, _ = tower(eyes.reshape(-1, *eyes.shape[2:]), keys=eyes_keys, train=train, views=2)
+    return embedded.reshape(-1, 2, embedded.shape[-1])
 
 
 def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:

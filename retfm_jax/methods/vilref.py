@@ -14,7 +14,8 @@ from retfm_jax.errors import UserError
 from retfm_jax.losses import memory_queue
 from retfm_jax.losses.contrastive import info_nce
 from retfm_jax.losses.coupling import weighted_similarity_coupling
-from retfm_jax.methods.method import Batch, Embeddings, Method, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
     image_names,
@@ -100,7 +101,7 @@ class VilrefNetwork(nnx.Module):
         return unit(first @ self.text_projection[...]), first
 
 
-class Vilref(Method[VilrefNetwork]):
+class Vilref(DualEncoder[VilrefNetwork]):
     """Weighted similarity coupling over the batch and queues of momentum embeddings.
 
     The momentum encoders keep no statistics of their own: after every update they would be copied
@@ -257,11 +258,6 @@ class Vilref(Method[VilrefNetwork]):
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b d"]:
         return self.bind(params, state.batch_stats).image(images)[0]
-
-    def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b w"]:
-        return self.bind(params, state.batch_stats).image(images)[1].astype(jnp.float32)
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from retfm_jax.console import say
-from retfm_jax.methods.method import Batch, Method, MethodState, Params
+from retfm_jax.methods.base import Batch, Method, MethodState, Params
 from retfm_jax.runtime import chips
 
 

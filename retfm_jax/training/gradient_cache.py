@@ -9,7 +9,7 @@ its own part only. Gradient caching keeps the objective of the whole batch:
 3. embed every part once more, with the same keys, and pull its embeddings' gradient back.
 
 Memory is that of one part, whatever their number; the price is one more forward pass. The result
-does not depend on the number of parts: dropout masks belong to the sample (`method.split_key`), and
+does not depend on the number of parts: dropout masks belong to the sample (`split_key`), and
 batch norms normalise groups of samples that lie in one part (`ResNetConfig.norm_batch`).
 """
 
@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.config import check_norm_batch
-from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params, split_key
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.dual_encoder import DualEncoder, split_key
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -49,7 +50,7 @@ def join(tree: Any) -> Any:
 
 
 def loss_and_gradients(
-    method: Method,
+    method: DualEncoder,
     partition: Partition,
     params: Params,
     state: MethodState,

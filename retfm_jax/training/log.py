@@ -15,7 +15,7 @@ from retfm_jax import console
 from retfm_jax.config import TrainConfig
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, write_json
-from retfm_jax.methods.method import Batch, Metrics
+from retfm_jax.methods.base import Batch, Metrics
 from retfm_jax.progress import on_terminal
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import Checkpoints, not_finite

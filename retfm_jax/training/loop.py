@@ -18,8 +18,8 @@ from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.knowledge.wording import ReportWording
-from retfm_jax.methods import get_method_class
-from retfm_jax.methods.method import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.methods import make_method
+from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.ranges import LARGEST
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import Checkpoints
@@ -128,7 +128,7 @@ def train(
     evaluate: Evaluate | None = None,
 ) -> TrainState:
     """Runs an experiment on its training split; see `run`."""
-    method = get_method_class(config.method)(config.model)
+    method = make_method(config.method, config.model)
     data = TrainingData.of(config, method)
     return run(config, workdir, method, data, weights=weights, evaluate=evaluate)
 

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from retfm_jax.config import OptimizerConfig
 from retfm_jax.errors import UserError
-from retfm_jax.methods.method import Method, Params
+from retfm_jax.methods.base import Method, Params
 
 #: A tensor whose published name contains one of these is not decayed.
 UNDECAYED = ("bn", "ln", "bias", "logit_scale")

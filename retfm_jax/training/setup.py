@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
-from retfm_jax.methods.method import Batch, Method, Metrics, Params
+from retfm_jax.methods.base import Batch, Method, Metrics, Params
 from retfm_jax.runtime.flops import training_flops
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-from retfm_jax.methods.method import Method, MethodState, Params
+from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.runtime.mesh import shardings
 from retfm_jax.training.optimizers import Partition
 

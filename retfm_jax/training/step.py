@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from retfm_jax.methods.method import Batch, Method, MethodState, Metrics
+from retfm_jax.methods.base import Batch, Method, MethodState, Metrics
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 from retfm_jax.training.state import TrainState

@@ -7,7 +7,7 @@ import numpy as np
 
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
-from retfm_jax.data.kinds.image import PairMaker
+from retfm_jax.data.kinds.pair import PairMaker
 from retfm_jax.data.samples import Sample, SampleMaker, draw_language
 from retfm_jax.knowledge.prompts import training_prompt
 from retfm_jax.knowledge.vocabulary import LANGUAGES

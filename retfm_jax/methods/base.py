@@ -1,0 +1,170 @@
+"""What every method offers to training, evaluation and interop."""
+
+import abc
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from retfm_jax.models.layers import gathered
+
+Params = dict[str, Any]
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+#: What a method's `network` builds.
+Network = TypeVar("Network", bound=nnx.Module)
+
+
+class MethodState(NamedTuple):
+    """What a method keeps between steps beside its parameters.
+
+    Attributes:
+      batch_stats: running statistics of batch norms, as a nested dict ({} without any).
+      carry: what the method itself carries: momentum parameters and queues ({} without any).
+    """
+
+    batch_stats: dict[str, Any]
+    carry: dict[str, Any]
+
+
+class Method(abc.ABC, Generic[Network]):
+    """A system that can be trained: its network, what it takes for a sample, its loss.
+
+    All methods are pure: parameters and state go in as nested dicts of arrays and come out again.
+
+    Attributes:
+      name: of its file.
+      config_class: dataclass of `config.model`.
+      default_experiment: the bundled config whose preprocessing belongs to the published weights.
+      sample_kind: name of what one training sample is; see `data.kinds`.
+      unused: path prefixes of parameters that published files hold but no loss depends on.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+    default_experiment: ClassVar[str]
+    sample_kind: str
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any):
+        self.config = config
+        abstract = nnx.eval_shape(lambda: self.network(nnx.Rngs(0)))
+        self._graphdef, self._abstract_params, self._abstract_stats = nnx.split(
+            abstract, nnx.Param, nnx.BatchStat
+        )
+
+    @abc.abstractmethod
+    def network(self, rngs: nnx.Rngs) -> Network:
+        """Builds the towers and heads with random parameters."""
+
+    @property
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        """Rows of (published name, our path, transform); see `interop.state_dict`.
+
+        By default parameters go by their own paths, as `own_names` says.
+        """
+        return self.own_names(())
+
+    def own_names(self, others: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, str, str], ...]:
+        """Rows for the parameters that no published system named.
+
+        As PyTorch would have them: "head/kernel" is "head.weight" and is transposed, all others
+        have "." for "/".
+
+        Args:
+          others: rows of all other parameters.
+        """
+        named = {path for _, path, _ in others}
+        rows = []
+        for tree in (self._abstract_params, self._abstract_stats):
+            for keys, leaf in jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(tree))[0]:
+                path = jax.tree_util.keystr(keys, simple=True, separator="/")
+                parent, _, last = path.rpartition("/")
+                if path in named:
+                    continue
+                if last == "kernel" and parent and leaf.ndim == 2:
+                    rows.append((f"{parent.replace('/', '.')}.weight", path, "linear"))
+                else:
+                    rows.append((path.replace("/", "."), path, "copy"))
+        return tuple(rows)
+
+    @property
+    def ignores_padding(self) -> bool:
+        """Whether padding behind a text takes no part in its embedding, so that it may be cut."""
+        return False
+
+    @property
+    def image_size(self) -> int | None:
+        """Height and width that the network is made for; None: any."""
+        return getattr(self.config.image, "image_size", None)
+
+    def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
+        """Draws random parameters and an empty state."""
+        _, params, stats = nnx.split(self.network(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+        params = nnx.to_pure_dict(params)
+        stats = nnx.to_pure_dict(stats)
+        return params, MethodState(stats, self.init_carry(params, stats))
+
+    def init_carry(self, params: Params, batch_stats: dict[str, Any]) -> dict[str, Any]:
+        """What the method carries before its first step."""
+        return {}
+
+    def bind(self, params: Params, batch_stats: dict[str, Any]) -> Network:
+        """The network as a module that holds the given arrays."""
+        # Stacked layers are gathered one at a time, when they run.
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if jax.tree_util.DictKey("blocks") in path else gathered(leaf),
+            params,
+        )
+        # New variables at every call: batch norms update theirs under the caller's trace.
+        params_state, stats_state = (
+            jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(arrays))
+            for abstract, arrays in (
+                (self._abstract_params, params),
+                (self._abstract_stats, batch_stats),
+            )
+        )
+        return nnx.merge(self._graphdef, params_state, stats_state)
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        key: PRNGKeyArray | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """The loss over the global batch, its parts by name, and the state after it.
+
+        Args:
+          batch: the method's arrays, images NHWC float32 normalised, sample axis first.
+          key: randomness of dropout and patch dropping; None computes without any.
+          train: batch norms use and update the statistics of the batch.
+        """
+
+    def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
+        """What follows the optimiser's step: clamps, momentum updates."""
+        return params, state
+
+    @abc.abstractmethod
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """Embeddings and scales under their public names, without dropout."""
+
+    def image_features(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b w"]:
+        """What the image tower says of single images before any projection, not normalised."""
+        raise NotImplementedError(f"{self.name} has no features before a projection")
+
+    @classmethod
+    def infer_config(cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None) -> Any:
+        """The configuration of the network that published tensors of these shapes belong to.
+
+        Raises:
+          NotImplementedError: the method has no published weights.
+        """
+        raise NotImplementedError(f"{cls.name} has no published weights")

@@ -1,0 +1,151 @@
+"""Methods that embed images and texts in one space and compare them over the whole batch."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Network, Params
+from retfm_jax.methods.towers import embed_eyes, image_names, text_names, unit
+from retfm_jax.models.layers import split
+
+Embeddings = dict[str, Array]
+
+
+def split_key(
+    key: PRNGKeyArray | None, batch: Batch
+) -> tuple[Key[Array, " b"] | None, PRNGKeyArray | None]:
+    """A step's key -> a key for each sample's encoding, and the objective's; None passes on."""
+    if key is None:
+        return None, None
+    encode_key, objective_key = jax.random.split(key)
+    samples = jnp.arange(len(next(iter(batch.values()))))
+    return jax.vmap(jax.random.fold_in, (None, 0))(encode_key, samples), objective_key
+
+
+class DualEncoder(Method[Network]):
+    """A method whose loss is an objective over the embeddings of all samples of a batch.
+
+    `loss` is `objective` after `encode`; the two are separate so that gradient caching can divide
+    the encoding of a large batch and still compute one objective over all of it.
+
+    A method may replace any of these. By default its network holds `visual`, an image tower (images
+    -> embedding, features), and `text` (tokens -> embedding), and its parameters a `log_scale`.
+
+    Attributes:
+      image_prefix, text_prefix: under which the towers stand among the published names.
+    """
+
+    image_prefix: ClassVar[str] = "visual."
+    text_prefix: ClassVar[str] = "bert."
+
+    @property
+    def names(self) -> tuple[tuple[str, str, str], ...]:
+        """See `Method.names`; by default the towers `visual` and `bert` go by their tables."""
+        towers = (
+            *image_names(self.config.image, self.image_prefix, "visual/"),
+            *text_names(self.text_prefix, "bert/"),
+            ("logit_scale", "log_scale", "copy"),
+        )
+        return (*towers, *self.own_names(towers))
+
+    def encode(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        *,
+        keys: Key[Array, " b"] | None = None,
+        train: bool = False,
+    ) -> tuple[Embeddings, dict[str, Any]]:
+        """Embeds every sample of a batch, or of a part of one.
+
+        Args:
+          batch: the method's arrays, images NHWC float32 normalised, sample axis first.
+          keys: randomness of dropout and patch dropping, one for each sample (`split_key`), so
+            that a sample is computed alike in every part; None computes without any.
+          train: batch norms use and update the statistics of the batch.
+
+        Returns:
+          the embeddings, sample axis first, and the new batch statistics. By default unit-norm
+          `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is the
+          mean of their eyes'.
+        """
+        network = self.bind(params, state.batch_stats)
+        image_keys, text_keys = split(keys, 2)
+        if "image" in batch:
+            image, _ = network.visual(batch["image"], keys=image_keys, train=train)
+        else:
+            image = embed_eyes(network.visual, batch, image_keys, train).mean(1)
+        text = network.text(batch["tokens"], keys=text_keys)
+        stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        return {"image": unit(image), "text": unit(text)}, stats
+
+    @abc.abstractmethod
+    def objective(
+        self,
+        params: Params,
+        state: MethodState,
+        embeddings: Embeddings,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """The loss over the global batch, its parts by name, and the state after it."""
+
+    def loss(
+        self,
+        params: Params,
+        state: MethodState,
+        batch: Batch,
+        key: PRNGKeyArray | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
+        """`objective` of `encode`; see `Method.loss`."""
+        keys, objective_key = split_key(key, batch)
+        embeddings, stats = self.encode(params, state, batch, keys=keys, train=train)
+        state = state._replace(batch_stats=stats)
+        return self.objective(params, state, embeddings, batch, key=objective_key)
+
+    def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """Embeddings and scales under their public names, without dropout."""
+        return self.encode(params, state, batch)[0] | {"scale": self.scale(params)}
+
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        """Unit-norm embeddings of single images, comparable with `encode_texts`."""
+        return unit(self.bind(params, state.batch_stats).visual(images)[0])
+
+    def image_features(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b w"]:
+        """What the image tower says of single images before any projection, not normalised."""
+        return self.bind(params, state.batch_stats).visual(images)[1].astype(jnp.float32)
+
+    def encode_texts(
+        self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
+        return unit(self.bind(params, state.batch_stats).text(tokens))
+
+    def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
+        """Image embeddings of patients, `image_patient`, `image_left`, `image_right`."""
+        eyes = embed_eyes(self.bind(params, state.batch_stats).visual, batch, None, False)
+        levels = {"patient": eyes.mean(1), "left": eyes[:, 0], "right": eyes[:, 1]}
+        return {f"image_{level}": unit(embedding) for level, embedding in levels.items()}
+
+    def encode_reports(
+        self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
+    ) -> dict[str, Array]:
+        """Text embeddings of patients' reports, `text_patient`, `text_left`, `text_right`."""
+        text = self.encode_texts(params, state, tokens)
+        return dict.fromkeys(("text_patient", "text_left", "text_right"), text)
+
+    def scale(self, params: Params) -> Float[Array, ""]:
+        """The factor on cosines of `encode_images` and `encode_texts` before a softmax."""
+        return jnp.exp(params["log_scale"])
