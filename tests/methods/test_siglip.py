@@ -63,9 +63,8 @@ def test_three_steps_on_a_mesh_equal_those_on_one_device():
     assert np.mean(np.abs(moved) > 1e-4) < 0.01
 
 
-@pytest.mark.parametrize("samples", ["pair", "patient"])
-def test_microbatches_equal_the_whole(samples):
-    config, method = tiny(samples)
+def test_microbatches_equal_the_whole():
+    config, method = tiny()
     params, state = jax.jit(method.init)(jax.random.key(0))
     batch = batch_of(config, method)
 
