@@ -10,6 +10,7 @@ from typing import Any
 
 from retfm_jax.console import finish, say
 from retfm_jax.errors import UserError
+from retfm_jax.methods import method_names
 from retfm_jax.ranges import LARGEST, Range
 from retfm_jax.runtime.signals import Ended, ending
 
@@ -315,13 +316,14 @@ def _evaluation(verbs) -> None:
 
 
 def _interop(verbs) -> None:
+    methods = ", ".join(method_names())
     bring = _verb(
         verbs, "import", "retfm_jax.commands:import_weights", "read published PyTorch weights"
     )
     bring.add_argument(
         "weights", help=".pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder"
     )
-    bring.add_argument("--method", required=True, help="retclip, vilref or keepfit")
+    bring.add_argument("--method", required=True, help=f"one of {methods}")
     bring.add_argument("--workdir", required=True, help="new folder to write")
     _number(bring, "--text_num_heads", _POSITIVE, help="where heads are not 64 wide")
     export = _verb(
@@ -331,8 +333,8 @@ def _interop(verbs) -> None:
     export.add_argument(
         "--to",
         required=True,
-        help="retclip, vilref or keepfit: the published code's; chinese_clip: a folder that "
-        "transformers' ChineseCLIPModel opens",
+        help=f"the network's own method ({methods}), or chinese_clip: a folder that transformers' "
+        "ChineseCLIPModel opens",
     )
     export.add_argument(
         "--out", required=True, help=".pt, .pth or .safetensors file (chinese_clip: new folder)"

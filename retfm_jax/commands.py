@@ -264,7 +264,7 @@ def _taken(workdir: Path) -> UserError:
 def export(args: argparse.Namespace) -> None:
     """`retfm export`: a workdir's network under its published names."""
     known = [*method_names(), "chinese_clip"]
-    if args.to not in known:
+    if args.to not in known and ":" not in args.to:
         meant = did_you_mean(args.to, known)
         raise UserError(f"--to {args.to}: give one of {', '.join(known)}{meant}")
     folder = args.to == "chinese_clip"
@@ -278,11 +278,9 @@ def export(args: argparse.Namespace) -> None:
         write_chinese_clip(args.out, model.method, model.params, model.state, model.data_config)
         say(f"transformers' ChineseCLIPModel opens {args.out}")
         return
-    if args.to != model.method.name:
-        raise UserError(
-            f"{args.workdir} holds a {model.method.name} network; export it --to "
-            f"{model.method.name}"
-        )
+    method = model.config.method
+    if args.to != method:
+        raise UserError(f"{args.workdir} holds a {method} network; export it --to {method}")
     tensors = to_torch(model)
     write_tensors(args.out, tensors, container=args.container)
     say(f"{len(tensors)} tensors in {args.out}")

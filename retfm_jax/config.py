@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, as_path, local_file, read_json
-from retfm_jax.methods import get_method_class
+from retfm_jax.methods import get_method_class, method_names
 from retfm_jax.ranges import (
     LARGEST,
     Count,
@@ -278,7 +278,7 @@ class ExperimentConfig(Section):
     """One experiment, whole.
 
     Attributes:
-      method: retclip, vilref or keepfit.
+      method: name of a method, or "module:Class" of one from outside this package.
     """
 
     method: str
@@ -303,7 +303,7 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     values = dict(values)
     method = values.get("method")
     if not isinstance(method, str):
-        raise UserError("config.method is missing; name one of retclip, vilref, keepfit")
+        raise UserError(f"config.method is missing; name one of {', '.join(method_names())}")
     model = _build(get_method_class(method).config_class, values.get("model", {}), "config.model")
     config = _build(ExperimentConfig, values | {"model": model}, "config")
     _check(config)
