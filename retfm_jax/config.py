@@ -334,8 +334,28 @@ def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The inverse of `from_dict`: nested dicts of JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The inverse of `from_dict`: nested dicts of JSON values, in which towers name their kind."""
+    return json.loads(json.dumps(_named(config)))
+
+
+def model_entries(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A model section as `to_dict` writes it, whichever version wrote it.
+
+    Args:
+      model: dataclass of the section, `Method.config_class`.
+
+    Raises:
+      UserError: an entry is unknown, or its value cannot be.
+    """
+    return to_dict(_build(model, values, "config.model"))
+
+
+def _named(section: Any) -> dict[str, Any]:
+    named = {"kind": section.kind} if hasattr(section, "sizes") else {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        named[field.name] = _named(value) if dataclasses.is_dataclass(value) else value
+    return named
 
 
 def load_config(name_or_path: PathLike, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -459,6 +479,8 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         child = values.setdefault(parent, {})
         if child is None:
             child = values[parent] = {}
+        if isinstance(child, str):  # a size by name, of which an entry is to differ
+            child = values[parent] = {"size": child}
         if not isinstance(child, dict):
             raise UserError(f"config.{key}: {parent!r} holds a value, not a section")
         values = child
@@ -516,7 +538,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         sections = [option for option in options if dataclasses.is_dataclass(option)]
         if sections:
-            return _build_one_of(sections, value, where)
+            return _build_tower(sections, value, where)
         (option,) = (option for option in options if option is not type(None))
         return _convert(option, value, where)
     if origin is Literal:
@@ -530,6 +552,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if options[-1] is not Ellipsis and len(value) != len(options):
             raise UserError(f"{where} needs {len(options)} values, not {len(value)}")
         return tuple(_convert(options[0], item, where) for item in value)
+    if hasattr(hint, "sizes"):
+        return _build_tower([hint], value, where)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else _build(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -554,17 +578,41 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _build_one_of(sections: Sequence[type], value: Any, where: str) -> Any:
-    """Builds the kind of section that the entries speak of: the one that knows most of them."""
-    for section in sections:
-        if isinstance(value, section):
+def _build_tower(towers: Sequence[type], value: Any, where: str) -> Any:
+    """Builds the sizes of one of several kinds of towers.
+
+    The entry `kind` names the kind, `size` a published size from which the other entries differ; a
+    name alone is such a size. Where neither is given, as in version 0.1, it is the kind that knows
+    most of the entries.
+    """
+    for tower in towers:
+        if isinstance(value, tower):
             return value
-    entries = set(value) if isinstance(value, Mapping) else set()
+    value = {"size": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} must be a section with entries, or a size, not {value!r}")
+    entries = dict(value)
+    kind, size = entries.pop("kind", None), entries.pop("size", None)
+    if kind is not None:
+        towers = [tower for tower in towers if tower.kind == kind] or _none(
+            f"{where}.kind", kind, [tower.kind for tower in towers]
+        )
+    if size is not None:
+        found = [tower for tower in towers if size in tower.sizes]
+        towers = found or _none(
+            f"{where}.size", size, [name for tower in towers for name in tower.sizes]
+        )
+        entries = {**towers[0].sizes[size], **entries}
 
-    def unknown(section: type) -> int:
-        return len(entries - {field.name for field in dataclasses.fields(section)})
+    def unknown(tower: type) -> int:
+        return len(set(entries) - {field.name for field in dataclasses.fields(tower)})
 
-    return _build(min(sections, key=unknown), value, where)
+    return _build(min(towers, key=unknown), entries, where)
+
+
+def _none(where: str, value: Any, known: Sequence[str]) -> typing.NoReturn:
+    meant = did_you_mean(value, known) if isinstance(value, str) else ""
+    raise UserError(f"{where} must be one of {', '.join(known)}, not {value!r}{meant}")
 
 
 def _check(config: ExperimentConfig) -> None:

@@ -85,6 +85,9 @@ def entries(section: Any, path: str = "") -> Iterator[Entry]:
     """Every entry of a configuration, those of its sections after its own."""
     meanings = documented(type(section))
     later = []
+    if hasattr(section, "sizes"):
+        about = f"or a size by name, as {path.rstrip('.')}={next(iter(section.sizes))}"
+        yield Entry(f"{path}kind", json.dumps(section.kind), "str", about)
     for name, hint in hints(type(section)).items():
         value = getattr(section, name)
         if dataclasses.is_dataclass(value):

@@ -13,6 +13,7 @@ from retfm_jax.config import (
     from_dict,
     load_config,
     load_variants,
+    model_entries,
     to_dict,
 )
 from retfm_jax.errors import UserError
@@ -211,3 +212,34 @@ def test_json_that_holds_no_entries_is_refused(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="mapping of entries, not list"):
         load_config(str(path))
+
+
+def test_a_tower_is_named_by_kind_by_size_or_by_its_entries():
+    def image(*overrides):
+        small = ["model.text.layers=1", "data.image.size=224"]
+        return load_config("quickstart", [*small, *overrides]).model.image
+
+    vit = image("model.image=ViT-L/14", "model.image.layers=2")
+    assert (vit.kind, vit.width, vit.patch_size, vit.layers) == ("vit", 1024, 14, 2)
+    assert image("model.image=RN101").stages == (3, 4, 23, 3)
+    # What both kinds know says nothing: the kind does.
+    assert image('model.image={"kind": "clip_resnet", "width": 32}').kind == "clip_resnet"
+    assert image('model.image={"kind": "vit", "width": 64}').kind == "vit"
+    # Version 0.1 went by the entries.
+    assert image('model.image={"stages": [1, 1, 1, 1]}').kind == "clip_resnet"
+    for entry, said in (
+        ("ViT-B16", r"image\.size must be one of .*not 'ViT-B16'.*did you mean 'ViT-B/16'"),
+        ('{"kind": "resnet"}', r"image\.kind must be one of vit, clip_resnet, not 'resnet'"),
+        ('{"kind": "vit", "size": "RN50"}', r"image\.size must be one of ViT-S/16, .*not 'RN50'"),
+        ("7", r"image must be a section with entries, or a size, not 7"),
+    ):
+        with pytest.raises(UserError, match=said):
+            image(f"model.image={entry}")
+
+
+def test_model_entries_of_version_0_1_are_those_of_today():
+    config = load_config("retclip_vit_b16")
+    now = to_dict(config)["model"]
+    before = {**now, "image": {key: now["image"][key] for key in now["image"] if key != "kind"}}
+    assert before != now
+    assert model_entries(type(config.model), before) == now

@@ -8,7 +8,7 @@ and in how the last feature map becomes a vector.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,13 @@ class ResNetConfig(Section):
         microbatches needs it, because a part cannot know the statistics of the others.
     """
 
+    kind: ClassVar[str] = "resnet"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "ResNet-50": {},
+        "ResNet-101": {"stages": (3, 4, 23, 3)},
+        "ResNet-152": {"stages": (3, 8, 36, 3)},
+    }
+
     stages: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)
     width: Positive = 64
     norm_batch: Positive | None = None
@@ -56,6 +63,15 @@ class ClipResNetConfig(ResNetConfig):
       image_size: height and width of the images, for which attention pooling learns positions.
     """
 
+    kind: ClassVar[str] = "clip_resnet"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "RN50": {},
+        "RN101": {"stages": (3, 4, 23, 3)},
+        "RN50x4": {"stages": (4, 6, 10, 6), "width": 80, "image_size": 288},
+        "RN50x16": {"stages": (6, 8, 18, 8), "width": 96, "image_size": 384},
+        "RN50x64": {"stages": (3, 15, 36, 10), "width": 128, "image_size": 448},
+    }
+
     image_size: Positive = 224
 
     def __post_init__(self):
@@ -64,16 +80,6 @@ class ClipResNetConfig(ResNetConfig):
             raise ValueError(f"width {self.width} must be even: the stem begins with half of it")
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size {self.image_size} is no multiple of 32")
-
-
-#: CLIP's published sizes.
-CLIP_SIZES = {
-    "RN50": ClipResNetConfig(),
-    "RN101": ClipResNetConfig(stages=(3, 4, 23, 3)),
-    "RN50x4": ClipResNetConfig(stages=(4, 6, 10, 6), width=80, image_size=288),
-    "RN50x16": ClipResNetConfig(stages=(6, 8, 18, 8), width=96, image_size=384),
-    "RN50x64": ClipResNetConfig(stages=(3, 15, 36, 10), width=128, image_size=448),
-}
 
 
 class Conv(nnx.Module):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,17 @@ class ViTConfig(Section):
       patch_dropout: share of the patch tokens dropped in training (FLIP, Li et al. 2023).
       remat: what the backward pass computes again to save memory.
     """
+
+    kind: ClassVar[str] = "vit"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "ViT-S/16": {"width": 384},
+        "ViT-B/32": {"patch_size": 32},
+        "ViT-B/16": {},
+        "ViT-L/16": {"width": 1024, "layers": 24},
+        "ViT-L/14": {"width": 1024, "layers": 24, "patch_size": 14},
+        "ViT-L/14@336px": {"width": 1024, "layers": 24, "patch_size": 14, "image_size": 336},
+        "ViT-H/14": {"width": 1280, "layers": 32, "patch_size": 14, "heads": 16},
+    }
 
     image_size: Positive = 224
     patch_size: Positive = 16

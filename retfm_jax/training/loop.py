@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from retfm_jax.config import ExperimentConfig, to_dict
+from retfm_jax.config import ExperimentConfig, model_entries, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.knowledge.wording import ReportWording
@@ -390,6 +390,8 @@ def _check_resume(
     from retfm_jax.data.pipeline import check_identity
 
     before, now = meta["config"], to_dict(config)
+    if before["method"] == config.method:
+        before = before | {"model": model_entries(type(config.model), before["model"])}
     for section in ("method", "model"):
         differences = _differences(before[section], now[section], f"config.{section}")
         if differences:

@@ -10,7 +10,7 @@ from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.keepfit import KeepfitConfig
 from retfm_jax.methods.vilref import VilrefConfig
-from retfm_jax.models.resnet import CLIP_SIZES
+from retfm_jax.models.resnet import ClipResNetConfig
 
 
 def _bert(layers, width=768, mlp=3072, vocabulary=21128):
@@ -89,7 +89,7 @@ def test_retclip_vit_b16_with_bert_base():
 @pytest.mark.parametrize(
     ("method", "config", "count"),
     [
-        ("vilref", VilrefConfig(image=CLIP_SIZES["RN50"], embed_dim=1024), 538),
+        ("vilref", VilrefConfig(image=ClipResNetConfig(), embed_dim=1024), 538),
         ("keepfit", KeepfitConfig(), 524),
         ("keepfit", KeepfitConfig(attention=False, expert_weight=0.0, revision_weight=0.0), 520),
     ],

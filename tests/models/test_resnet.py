@@ -298,7 +298,9 @@ def test_sizes_are_read_off_the_published_shapes(config):
     assert resnet.infer_config(shapes) == config
 
 
-@pytest.mark.parametrize("config", [SMALL_CLIP, resnet.CLIP_SIZES["RN50x4"]])
+@pytest.mark.parametrize(
+    "config", [SMALL_CLIP, resnet.ClipResNetConfig(**resnet.ClipResNetConfig.sizes["RN50x4"])]
+)
 def test_clip_sizes_are_read_off_the_published_shapes(config):
     shapes = {name: tuple(x.shape) for name, x in TorchResNet(config, 8).state_dict().items()}
     assert resnet.infer_clip_config(shapes) == config
