@@ -27,7 +27,7 @@ def get_method_class(name: str) -> "type[Method]":
     Raises:
       UserError: there is no such method.
     """
-    if ":" in name:
+    if isinstance(name, str) and ":" in name:
         return _from_outside(name)
     if name not in method_names():
         names = method_names()

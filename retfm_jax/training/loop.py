@@ -21,9 +21,8 @@ from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.ranges import LARGEST
-from retfm_jax.runtime import distributed
+from retfm_jax.runtime import distributed, flops
 from retfm_jax.runtime.checkpoints import Checkpoints
-from retfm_jax.runtime.flops import peak_flops
 from retfm_jax.runtime.lock import Lock, hold
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
@@ -357,7 +356,7 @@ def _work_counter(setup: Setup) -> Callable[[Batch], int]:
 def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
     """Of all devices together in the experiment's compute type; None where it is not known."""
     device = mesh.devices.flat[0]
-    peak = peak_flops(device.device_kind, getattr(config.model, "dtype", "float32"))
+    peak = flops.peak_flops(device.device_kind, getattr(config.model, "dtype", "float32"))
     return None if peak is None else peak * mesh.size
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.methods.base import Batch, Method, Metrics, Params
-from retfm_jax.runtime.flops import training_flops
+from retfm_jax.runtime import flops
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
 from retfm_jax.training.state import TrainState, abstract_state, create_state
@@ -112,6 +112,6 @@ class Setup:
     def model_flops(self, batch: Batch) -> int | None:
         """Model FLOPs of a step on a batch of arrays or shapes; None where they are unknown."""
         state = self.abstract
-        return training_flops(
+        return flops.training_flops(
             self.method, state.params, state.method_state, batch, self.partition.fixed
         )
