@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig, load_config, to_dict
 from retfm_jax.console import Table, say
@@ -25,12 +24,13 @@ from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Batch
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.flops import count_program
-from retfm_jax.runtime.mesh import batch_sharding, make_mesh, path_string
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh
 from retfm_jax.runtime.programs import Collective, Program, Work
 from retfm_jax.runtime.topologies import Topology, open_topology
 from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.state import TrainState
+from retfm_jax.trees import leaf_name
 
 #: A program that stands in for that of a GPU never runs: no time is spent on its machine code.
 _UNRUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -237,9 +237,10 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
 
 def abstract_batch(setup: Setup) -> Batch:
     """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
-    config = setup.config
+    config, sharding = setup.config, batch_sharding(setup.mesh)
+    rows = config.train.batch_size
     return {
-        name: _sharded(setup.mesh, (config.train.batch_size, *spec.shape), spec.dtype)
+        name: jax.ShapeDtypeStruct((rows, *spec.shape), spec.dtype, sharding=sharding)
         for name, spec in get_kind(setup.method.sample_kind).arrays(config).items()
     }
 
@@ -289,10 +290,6 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
             bar.update()
 
 
-def _sharded(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-
-
 def _memory(state: TrainState, batch: Batch) -> dict[str, int]:
     parts = {
         "parameters": state.params,
@@ -315,7 +312,7 @@ def _rules(state: TrainState) -> tuple[Rule, ...]:
     leaves = jax.tree_util.tree_flatten_with_path(state.params)[0]
     return tuple(
         Rule(
-            path_string(path),
+            leaf_name(path),
             leaf.shape,
             ", ".join(str(axis) for axis in leaf.sharding.spec) or "whole",
             _bytes_per_device(leaf),

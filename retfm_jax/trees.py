@@ -1,13 +1,29 @@
-"""Looks at the values of pytrees."""
+"""Pytrees: what their leaves are called, and whether their values are finite."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from retfm_jax.errors import UserError
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf as "visual/blocks/mlp/kernel"."""
+    return keystr(path, simple=True, separator="/")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by their names."""
+    return {leaf_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+
+
+def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """A tree shaped like `tree` with the leaves named by `flatten`."""
+    return tree_map_with_path(lambda path, _: leaves[leaf_name(path)], tree)
 
 
 @jax.jit
@@ -24,16 +40,17 @@ def nonfinite_leaves(tree: Any) -> dict[str, int]:
     Returns:
       counts by the leaves' paths, parts joined by "/".
     """
-    paths, leaves = [], []
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            paths.append(keystr(path, simple=True, separator="/"))
-            leaves.append(leaf)
+    floating = {
+        name: leaf
+        for name, leaf in flatten(tree).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+    leaves = list(floating.values())
     if all(isinstance(leaf, np.ndarray) for leaf in leaves):
         counts = [leaf.size - np.count_nonzero(np.isfinite(leaf)) for leaf in leaves]
     else:
         counts = _counts(leaves)
-    found = {path: int(count) for path, count in zip(paths, counts, strict=True)}
+    found = {path: int(count) for path, count in zip(floating, counts, strict=True)}
     return {path: count for path, count in found.items() if count}
 
 

@@ -10,15 +10,14 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import as_path
 from retfm_jax.interop.layouts import recognised
 from retfm_jax.interop.state_dict import (
-    flatten,
     from_state_dict,
     normalise,
     resize_positions,
     to_state_dict,
-    unflatten_like,
 )
 from retfm_jax.interop.weights import holds_weights, read_tensors
 from retfm_jax.methods.base import Method, MethodState, Params
+from retfm_jax.trees import flatten, unflatten_like
 
 #: Names under which the towers stand in files of others.
 _IMAGE_PREFIXES = ("visual.", "vision_model.model.", "image_encoder.", "")

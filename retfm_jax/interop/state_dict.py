@@ -29,7 +29,7 @@ from retfm_jax.interop.layouts import (
 )
 from retfm_jax.interop.pickles import printable
 from retfm_jax.methods.base import Method, MethodState, Params
-from retfm_jax.trees import refuse_nonfinite
+from retfm_jax.trees import flatten, refuse_nonfinite, unflatten_like
 
 Names = tuple[tuple[str, str, str], ...]
 
@@ -70,19 +70,6 @@ def _tensors(names: Names, leaves: Mapping[str, Any]) -> Iterator[_Tensor]:
             continue
         for index in range(leaves[path].shape[0]):
             yield _Tensor(published.replace("{n}", str(index)), path, index, transform)
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by their path, parts joined by "/"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """A tree shaped like `tree` with the leaves named by `flatten`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: leaves[jax.tree_util.keystr(path, simple=True, separator="/")], tree
-    )
 
 
 def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.models.layers import gathered
+from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
 Batch = dict[str, Array]
@@ -79,8 +80,7 @@ class Method(abc.ABC, Generic[Network]):
         named = {path for _, path, _ in others}
         rows = []
         for tree in (self._abstract_params, self._abstract_stats):
-            for keys, leaf in jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(tree))[0]:
-                path = jax.tree_util.keystr(keys, simple=True, separator="/")
+            for path, leaf in flatten(nnx.to_pure_dict(tree)).items():
                 parent, _, last = path.rpartition("/")
                 if path in named:
                     continue

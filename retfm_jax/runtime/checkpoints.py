@@ -35,8 +35,7 @@ from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, absolute, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
-from retfm_jax.runtime.mesh import path_string
-from retfm_jax.trees import refuse_nonfinite
+from retfm_jax.trees import flatten, leaf_name, refuse_nonfinite, unflatten_like
 
 FOLDER = "checkpoints"
 #: Orbax's last object of a checkpoint in a store.
@@ -338,18 +337,18 @@ class Checkpoints:
 
     def _arrays(self, step: int, item: str, stored: Any, wanted: Any, former) -> Any:
         """An item in the structure of `wanted`, whatever containers it was stored in."""
-        shapes = _by_name(_without_empty(wanted))
-        there = _by_name(stored).keys()
+        shapes = flatten(_without_empty(wanted))
+        there = flatten(stored).keys()
         if there != shapes.keys() and there == {former(name) for name in shapes}:
             shapes = {former(name): leaf for name, leaf in shapes.items()}
         else:
             former = str
         _check_shapes(self.folder / str(step), item, stored, shapes)
-        target = jax.tree_util.tree_map_with_path(lambda path, _: shapes[path_string(path)], stored)
-        found = _by_name(self._item(step, item, ocp.args.StandardRestore(target)))
+        target = unflatten_like(stored, shapes)
+        found = flatten(self._item(step, item, ocp.args.StandardRestore(target)))
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: (
-                found[former(path_string(path))]
+                found[former(leaf_name(path))]
                 if leaf.size
                 else jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
             ),
@@ -552,7 +551,7 @@ def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
         an update that went wrong, and make no loss that is finite.
     """
     names = [
-        name for name, leaf in _by_name(tree).items() if jnp.issubdtype(leaf.dtype, jnp.floating)
+        name for name, leaf in flatten(tree).items() if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
     found = jax.device_get(_finite(tree, norms))
     return [name for name, finite in zip(names, found, strict=True) if not finite]
@@ -586,14 +585,9 @@ def _problem(error: BaseException) -> _Problem:
     return _Problem.DAMAGED
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_string(path): leaf for path, leaf in leaves}
-
-
 def _check_shapes(path: Path, item: str, stored: Any, wanted: Mapping[str, Any]) -> None:
     """Tells a checkpoint of another network or optimizer from a damaged one."""
-    stored = {name: tuple(leaf.shape) for name, leaf in _by_name(stored).items()}
+    stored = {name: tuple(leaf.shape) for name, leaf in flatten(stored).items()}
     wanted = {name: tuple(leaf.shape) for name, leaf in wanted.items()}
     differences = [
         f"{name}: {stored.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"

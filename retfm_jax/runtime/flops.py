@@ -17,6 +17,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from retfm_jax.console import say
 from retfm_jax.methods.base import Batch, Method, MethodState, Params
 from retfm_jax.runtime import chips
+from retfm_jax.trees import leaf_name
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
@@ -107,7 +108,7 @@ def training_flops(
 
 
 def _under(path: tuple[Any, ...], prefixes: Sequence[str]) -> bool:
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    name = leaf_name(path)
     return any(f"{name}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
 
 

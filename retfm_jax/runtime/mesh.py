@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from retfm_jax.config import MeshConfig
 from retfm_jax.errors import UserError
+from retfm_jax.trees import leaf_name
 
 #: Axes of the mesh: samples are divided over both, parameters over `fsdp` alone.
 AXES = ("data", "fsdp")
@@ -60,11 +61,6 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
-def path_string(path: tuple[Any, ...]) -> str:
-    """The path of a leaf as 'visual/blocks/mlp/kernel'."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
     """How one array of the training state is divided over `fsdp` devices."""
     whole = next(whole for pattern, whole in RULES if re.search(pattern, path))
@@ -85,7 +81,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """
     fsdp = mesh.shape["fsdp"]
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, partition_spec(path_string(path), leaf.shape, fsdp)),
+        lambda path, leaf: NamedSharding(mesh, partition_spec(leaf_name(path), leaf.shape, fsdp)),
         tree,
     )
 
