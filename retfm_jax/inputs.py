@@ -19,7 +19,7 @@ from PIL import Image
 from retfm_jax.console import printable
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import Role
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.knowledge.normalise import fold
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Vocabulary, load_vocabulary
 from retfm_jax.methods.base import Batch, Method
@@ -243,8 +243,7 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
         raise UserError(f"a batch is a mapping of arrays ({', '.join(known)}), not {_kind(batch)}")
     for name in batch:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
+            meant = did_you_mean(name, known)
             raise UserError(
                 f"batch: {method.name} knows no array {name!r}{meant} (known: {', '.join(known)})"
             )

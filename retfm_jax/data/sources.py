@@ -2,7 +2,6 @@
 
 import abc
 import bisect
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from jaxtyping import Int64
 
 from retfm_jax.data.datasets import find, open_builder, stored_digests
 from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, reason
 from retfm_jax.knowledge.laterality import names_side
 
@@ -283,10 +282,9 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
     known = {*source.label_names, *itertools.chain.from_iterable(shown)}
     for name in banned:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
             raise UserError(
                 f"config.data.banned_categories: {source.name} has no category {name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
+                + did_you_mean(name, sorted(known))
             )
     kept = np.flatnonzero([bool(names) and not set(names) & set(banned) for names in shown])
     if not len(kept):

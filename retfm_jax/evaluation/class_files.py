@@ -5,7 +5,6 @@ files get their classes and splits. Nothing outside the folder or release is rea
 """
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import os
@@ -21,7 +20,7 @@ from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.splits import SPLITS, hashed_split, split_name
 from retfm_jax.data.validation import ProblemLog
-from retfm_jax.errors import Unusable, UserError
+from retfm_jax.errors import Unusable, UserError, did_you_mean
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 
@@ -290,8 +289,7 @@ def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
         return name
     if len(same) == 1:
         return same[0]
-    near = difflib.get_close_matches(name, classes, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, classes)
     raise UserError(
         f"{folder}: {name!r} is no class of {reference} (classes: {', '.join(classes)}){hint}"
     )

@@ -17,7 +17,7 @@ from retfm_jax.data.datasets import is_built
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, as_images, open_dataset
 from retfm_jax.data.splits import SPLITS, split_name
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation.class_files import (
     AS_RELEASED,
     NOTHING_SAID,
@@ -203,8 +203,7 @@ def _task(task: dict[str, Any], where: str) -> dict[str, Any]:
     for split, patterns in task.get("files", {}).items():
         texts(patterns, f"files: {split}")
         for label, pattern in patterns.items():
-            near = difflib.get_close_matches(label, task["classes"], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(label, task["classes"])
             known = ", ".join(task["classes"])
             need(label in task["classes"], f"{label!r} is none of its classes ({known}){hint}")
             need(bool(pattern), f"the pattern of {label!r} is empty")
