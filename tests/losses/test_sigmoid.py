@@ -47,16 +47,16 @@ def test_on_a_mesh_texts_go_from_neighbor_to_neighbor(sizes):
     mesh = make_mesh(MeshConfig(*sizes))
     image, text = embeddings(24)
     rows = batch_sharding(mesh)
-    place = lambda array: jax.device_put(array, rows)  # noqa: E731
+    placed = jax.device_put((image, text), rows)
     step = jax.jit(
         jax.value_and_grad(lambda *pair: sigmoid(*pair, jnp.float32(10.0), jnp.float32(-10.0), 8)),
         in_shardings=(rows, rows),
     )
-    compiled = step.lower(place(image), place(text)).compile()
+    compiled = step.lower(*placed).compile()
     program = compiled.as_text()
     assert "collective-permute" in program
     assert "all-gather" not in program
-    loss, gradient = compiled(place(image), place(text))
+    loss, gradient = compiled(*placed)
     want, slope = jax.value_and_grad(sigmoid)(image, text, jnp.float32(10.0), jnp.float32(-10.0))
     np.testing.assert_allclose(loss, want, rtol=1e-6)
     np.testing.assert_allclose(gradient, slope, atol=1e-6)

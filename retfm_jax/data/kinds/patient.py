@@ -65,6 +65,10 @@ class PatientKind(SampleKind):
 
 
 class _PatientMaker(SampleMaker):
+    def __init__(self, config: DataConfig):
+        super().__init__(config)
+        self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
+
     def training(self, record: "PatientRecord", rng: np.random.Generator) -> Sample:
         augment = self.config.augment
         text = choose_text(record.report, self.config.language, rng)
@@ -89,10 +93,9 @@ class _PatientMaker(SampleMaker):
         text: str,
         load: Callable[[bytes, str, str], np.ndarray],
     ) -> Sample:
-        size = self.config.image.size
         sample: Sample = {"tokens": self.tokens(text), DAMAGED: []}
         for side in _SIDES:
-            sample[f"image_{side}"] = np.zeros((size, size, 3), np.uint8)
+            sample[f"image_{side}"] = self._nothing
             sample[f"has_{side}"] = np.bool_(False)
         images = {"left": record.left, "right": record.right}
         for side, stored in eyes.items():
