@@ -184,14 +184,14 @@ def _training(verbs) -> None:
     quickstart = _verb(
         verbs,
         "quickstart",
-        "retfm_jax.commands:quickstart",
+        "retfm_jax.experiments.training:quickstart",
         "build drawn patients, train a small RET-CLIP on them, evaluate it and export it",
     )
     quickstart.add_argument("--workdir", default="quickstart", help="where everything goes")
     train = _verb(
         verbs,
         "train",
-        "retfm_jax.commands:train",
+        "retfm_jax.experiments.training:train",
         "train; goes on by itself where the workdir has a checkpoint",
     )
     train.epilog = (
@@ -203,7 +203,7 @@ def _training(verbs) -> None:
     ablate = _verb(
         verbs,
         "ablate",
-        "retfm_jax.ablation:run",
+        "retfm_jax.experiments.ablation:run",
         "train the variants of a config with several seeds and compare them; goes on by itself",
     )
     _config(ablate)
@@ -223,7 +223,7 @@ def _training(verbs) -> None:
     plan = _verb(
         verbs,
         "plan",
-        "retfm_jax.planning:run",
+        "retfm_jax.planning.plan:run",
         "compile the training step for devices that need not be here: memory, time, collectives",
     )
     _config(plan)
@@ -298,7 +298,10 @@ def _evaluation(verbs) -> None:
         "list the protocols and the published tasks that `retfm evaluate` knows",
     )
     embed = _verb(
-        verbs, "embed", "retfm_jax.commands:embed", "embed photographs of a folder or a CSV"
+        verbs,
+        "embed",
+        "retfm_jax.experiments.training:embed",
+        "embed photographs of a folder or a CSV",
     )
     embed.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
     embed.add_argument(
@@ -307,7 +310,7 @@ def _evaluation(verbs) -> None:
     embed.add_argument("--out", required=True, help=".npz or .parquet file to write")
     _on_error(embed)
     label = _verb(
-        verbs, "label", "retfm_jax.evaluation.labels:run", "read findings out of reports (JSONL)"
+        verbs, "label", "retfm_jax.experiments.labeling:run", "read findings out of reports (JSONL)"
     )
     label.add_argument("input", help="JSONL: objects with `report`, or `left` and `right`")
     label.add_argument("--out", required=True, help="JSONL file to write")
@@ -318,7 +321,10 @@ def _evaluation(verbs) -> None:
 def _interop(verbs) -> None:
     methods = ", ".join(method_names())
     bring = _verb(
-        verbs, "import", "retfm_jax.commands:import_weights", "read published PyTorch weights"
+        verbs,
+        "import",
+        "retfm_jax.experiments.training:import_weights",
+        "read published PyTorch weights",
     )
     bring.add_argument(
         "weights", help=".pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder"
@@ -327,7 +333,10 @@ def _interop(verbs) -> None:
     bring.add_argument("--workdir", required=True, help="new folder to write")
     _number(bring, "--text_num_heads", _POSITIVE, help="where heads are not 64 wide")
     export = _verb(
-        verbs, "export", "retfm_jax.commands:export", "write weights for the published code"
+        verbs,
+        "export",
+        "retfm_jax.experiments.training:export",
+        "write weights for the published code",
     )
     export.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
     export.add_argument(
@@ -350,7 +359,9 @@ def _interop(verbs) -> None:
 def _data(verbs) -> None:
     data = verbs.add_parser("data", help="build, import, list and check datasets")
     verbs = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
-    build = _verb(verbs, "build", "retfm_jax.data.build:run_build", "build a bundled dataset")
+    build = _verb(
+        verbs, "build", "retfm_jax.data.building.registry:run_build", "build a bundled dataset"
+    )
     build.add_argument("name", help="`retfm data list` names them")
     _data_dir(build)
     build.add_argument("--source", help="folder of the files as they were downloaded")
@@ -358,7 +369,10 @@ def _data(verbs) -> None:
     build.add_argument("--population", help="synthetic_fundus: which population to draw")
     _storing(build)
     bring = _verb(
-        verbs, "import", "retfm_jax.data.importers:run_import", "import patients of your own"
+        verbs,
+        "import",
+        "retfm_jax.data.importing.importers:run_import",
+        "import patients of your own",
     )
     bring.add_argument("--name", required=True, help="of the new dataset")
     _data_dir(bring)
@@ -370,13 +384,16 @@ def _data(verbs) -> None:
     bring.add_argument("--lmdb", help="published LMDB folder")
     _storing(bring)
     listing = _verb(
-        verbs, "list", "retfm_jax.data.build:run_list", "list builders and built datasets"
+        verbs,
+        "list",
+        "retfm_jax.data.building.registry:run_list",
+        "list builders and built datasets",
     )
     _data_dir(listing)
     check = _verb(
         verbs,
         "check",
-        "retfm_jax.data.check:run_check",
+        "retfm_jax.data.inspection.check:run_check",
         "look a built dataset through: counts, faults, a contact sheet",
     )
     check.add_argument("name", help="built dataset, or its folder")

@@ -22,11 +22,10 @@ from retfm_jax.config import (
 )
 from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
-from retfm_jax.data.device import prepare
+from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.images import ImageError, decode, fit
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
-from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import Unusable, UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
@@ -37,7 +36,8 @@ from retfm_jax.methods.base import Batch, MethodState, Params
 from retfm_jax.methods.dual_encoder import DualEncoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
-from retfm_jax.stored_paths import located
+from retfm_jax.runtime.threads import cores, in_threads
+from retfm_jax.training.stored_paths import located
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
 #: grey, RGB or RGBA).
@@ -241,7 +241,7 @@ class RetinalModel:
             there are fewer than two, the language or the modality is unknown, or an image cannot
             be read.
         """
-        from retfm_jax.evaluation import zero_shot
+        from retfm_jax.evaluation.protocols import zero_shot
 
         given = as_classes(classes, language)
         images = as_images(images)

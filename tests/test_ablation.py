@@ -10,10 +10,11 @@ from golden_files import assert_same_bits
 from jax.experimental.compilation_cache import compilation_cache
 
 import retfm_jax
-from retfm_jax import ablation, cli
-from retfm_jax.ablation import compare
+from retfm_jax import cli
 from retfm_jax.config import load_config
 from retfm_jax.errors import UserError
+from retfm_jax.experiments import ablation
+from retfm_jax.experiments.ablation import compare
 from retfm_jax.interop.weights import read_tensors
 
 TINY = [

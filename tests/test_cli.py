@@ -11,12 +11,13 @@ import time
 import pytest
 from PIL import Image
 
-from retfm_jax import cli, commands, listing
+from retfm_jax import cli, listing
 from retfm_jax.config import bundled_configs, load_config
 from retfm_jax.console import Table, say
 from retfm_jax.errors import Stopped
 from retfm_jax.evaluation.evaluate import PROTOCOLS
 from retfm_jax.evaluation.tasks import described_tasks
+from retfm_jax.experiments import training as commands
 from retfm_jax.files import atomic_write
 from retfm_jax.progress import progress_bar
 

@@ -14,7 +14,7 @@ from retfm_jax.data.sources import open_dataset
 from retfm_jax.interop.weights import read_tensors
 
 TINY = [
-    "--config.model.image={\"image_size\": 32, \"patch_size\": 8, \"width\": 64, \"layers\": 1}",
+    '--config.model.image={"image_size": 32, "patch_size": 8, "width": 64, "layers": 1}',
     "--config.model.text.width=64",
     "--config.model.text.layers=1",
     "--config.data.image.size=32",
@@ -50,8 +50,10 @@ def test_the_workdir_holds_what_it_should(folder):
 
 def test_export_computes_the_same_in_torch(folder):
     out = folder / "export.pt"
-    assert cli.main(["export", "--workdir", str(folder / "run"), "--to", "retclip",
-                     "--out", str(out)]) == 0
+    assert (
+        cli.main(["export", "--workdir", str(folder / "run"), "--to", "retclip", "--out", str(out)])
+        == 0
+    )
     model = retfm_jax.load(folder / "run")
     state_dict = torch.load(out, weights_only=True)["state_dict"]
     tensors = {name.removeprefix("module."): value for name, value in state_dict.items()}
@@ -74,11 +76,28 @@ def test_export_computes_the_same_in_torch(folder):
 
 def test_import_brings_the_export_back(folder):
     weights, again = folder / "bare.safetensors", folder / "imported"
-    assert cli.main(["export", "--workdir", str(folder / "run"), "--to", "retclip",
-                     "--out", str(weights)]) == 0
+    assert (
+        cli.main(
+            ["export", "--workdir", str(folder / "run"), "--to", "retclip", "--out", str(weights)]
+        )
+        == 0
+    )
     heads = retfm_jax.load(folder / "run").method.config.text.num_heads
-    assert cli.main(["import", str(weights), "--method", "retclip", "--workdir", str(again),
-                     "--text_num_heads", str(heads)]) == 0
+    assert (
+        cli.main(
+            [
+                "import",
+                str(weights),
+                "--method",
+                "retclip",
+                "--workdir",
+                str(again),
+                "--text_num_heads",
+                str(heads),
+            ]
+        )
+        == 0
+    )
     assert_same_bits(retfm_jax.to_torch(retfm_jax.load(again)), read_tensors(weights))
 
 
@@ -99,8 +118,20 @@ def test_embed_equals_encode_images(folder, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
     for name in ("out.npz", "out.parquet"):
         out = tmp_path / name
-        assert cli.main(["embed", "--workdir", str(folder / "run"), "--images", str(tmp_path),
-                         "--out", str(out)]) == 0
+        assert (
+            cli.main(
+                [
+                    "embed",
+                    "--workdir",
+                    str(folder / "run"),
+                    "--images",
+                    str(tmp_path),
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 0
+        )
         if name.endswith("npz"):
             embedding = np.load(out)["embedding"]
         else:
@@ -113,8 +144,22 @@ def test_embed_equals_encode_images(folder, tmp_path):
 def test_evaluate_writes_numbers_and_a_picture(folder, tmp_path):
     for task in ("zero_shot", "retrieval"):
         out = tmp_path / f"{task}.json"
-        assert cli.main(["evaluate", "--workdir", str(folder / "run"), "--task", task,
-                         "--split", "test", "--out", str(out)]) == 0
+        assert (
+            cli.main(
+                [
+                    "evaluate",
+                    "--workdir",
+                    str(folder / "run"),
+                    "--task",
+                    task,
+                    "--split",
+                    "test",
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 0
+        )
         assert json.loads(out.read_text())
         assert list(tmp_path.glob(f"{task}*.png"))
 

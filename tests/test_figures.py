@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfm_jax import figures, markup
+from retfm_jax.rendering import figures, markup
 
 NASTY = [
     "IOP $5_{ $",

@@ -6,7 +6,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from retfm_jax import fonts
+from retfm_jax.rendering import fonts
 
 HAN = "眼底"
 

@@ -15,7 +15,7 @@ from PIL import Image
 import retfm_jax
 from retfm_jax import cli
 from retfm_jax.config import load_config, load_variants
-from retfm_jax.data.device import prepare
+from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.kinds.category import category_id
 from retfm_jax.data.pipeline import TrainIterator, open_training
 from retfm_jax.interop.weights import read_tensors

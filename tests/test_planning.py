@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from retfm_jax import cli, planning
+from retfm_jax import cli
 from retfm_jax.config import MeshConfig, from_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import read_json
-from retfm_jax.runtime import topologies
+from retfm_jax.planning import plan as planning
+from retfm_jax.planning import topologies
+from retfm_jax.planning.hlo import Program
+from retfm_jax.planning.topologies import open_topology
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh
-from retfm_jax.runtime.programs import Program
-from retfm_jax.runtime.topologies import open_topology
 
 ROWS, WIDTH, LAYERS, DIM = 24, 64, 3, 40
 

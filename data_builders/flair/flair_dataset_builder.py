@@ -6,9 +6,9 @@ from pathlib import Path
 
 from etils import epath
 
-from retfm_jax.data import releases
-from retfm_jax.data.rows import ImageRow, Row, by_language
-from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.rows import ImageRow, Row, by_language
+from retfm_jax.data.importing import releases
 from retfm_jax.knowledge.prompts import split_modality
 
 #: Sets of the published collection whose categories are what their sources wrote of each image.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from etils import epath
 
-from retfm_jax.data import tables
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.rows import FilePicture, ImageRow, Row, Unusable
 from retfm_jax.data.cells import same_name, text
-from retfm_jax.data.rows import FilePicture, ImageRow, Row, Unusable
-from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.data.importing import tables
 from retfm_jax.errors import UserError
 
 _RETINOPATHY = "Retinopathy grade"

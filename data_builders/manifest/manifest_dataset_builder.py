@@ -6,13 +6,13 @@ from typing import Any
 
 from etils import epath
 
-from retfm_jax.data.rows import ImageRow, PatientRow, Row
-from retfm_jax.data.rows_builder import RowsBuilder
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.rows import ImageRow, PatientRow, Row
+from retfm_jax.data.building.validation import ProblemLog
 
 
 class Builder(RowsBuilder, skip_registration=True):
-    """Writes rows that an importer has read already; see `retfm_jax.data.importers`."""
+    """Writes rows that an importer has read already; see `retfm_jax.data.importing.importers`."""
 
     pkg_dir_path = epath.Path(__file__).parent
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from retfm_jax.data import releases
-from retfm_jax.data.rows import ImageRow, Row
-from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.rows import ImageRow, Row
+from retfm_jax.data.importing import releases
 from retfm_jax.errors import UserError
 
 _MODALITIES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from etils import epath
 
-from retfm_jax.data import tables
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.rows import FilePicture, PatientRow, Row, compose_report
 from retfm_jax.data.cells import identifier, is_empty, same_name, text
-from retfm_jax.data.rows import FilePicture, PatientRow, Row, compose_report
-from retfm_jax.data.rows_builder import RowsBuilder
+from retfm_jax.data.importing import tables
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.vocabulary import Condition, load_vocabulary
 

@@ -16,7 +16,6 @@ from etils import epath
 from retfm_jax import files
 from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
-from retfm_jax.data.threads import cores
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
@@ -26,6 +25,7 @@ from retfm_jax.data_builders.synthetic_fundus.population import (
     Population,
 )
 from retfm_jax.errors import UserError
+from retfm_jax.runtime.threads import cores
 from retfm_jax.runtime.workers import end_with_parent
 
 _CHUNK = 32  # patients a task of a worker process

@@ -194,7 +194,7 @@ def about() -> dict[str, Any]:
     """The machine and the versions, as JSON values."""
     import jax
 
-    from retfm_jax.data.threads import cores
+    from retfm_jax.runtime.threads import cores
 
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:

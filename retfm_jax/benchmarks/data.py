@@ -23,7 +23,7 @@ from retfm_jax.benchmarks.timing import (
     timed,
 )
 from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
-from retfm_jax.data import device
+from retfm_jax.data import device_augment as device
 from retfm_jax.data.datasets import is_built
 from retfm_jax.data.images import augmented, decode, least_side
 from retfm_jax.data.kinds import get_kind
@@ -33,10 +33,10 @@ from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import choose_text
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import Tokenizer
-from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
+from retfm_jax.runtime.threads import cores
 
 #: Side of drawn photographs as `retfm data import` stores them, and as the published sources are.
 STORED_SIZE = 256
@@ -74,7 +74,7 @@ def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[D
 
 def draw(folder: str | Path, patients: int, size: int) -> None:
     """Draws a training split of patients who have both eyes."""
-    from retfm_jax.data.rows_builder import quiet_tfds
+    from retfm_jax.data.building.builder import quiet_tfds
     from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_builder as drawn
 
     with quiet_tfds(bars=False):
@@ -311,11 +311,11 @@ def published_patients(
       the LMDB's folder, and our sources by the side of their pictures.
     """
     from retfm_jax.benchmarks.published_loader import write_lmdb
-    from retfm_jax.data import published
-    from retfm_jax.data.importers import import_rows
-    from retfm_jax.data.rows_builder import BuildOptions
+    from retfm_jax.data.building.builder import BuildOptions
+    from retfm_jax.data.building.validation import ProblemLog
+    from retfm_jax.data.importing import published
+    from retfm_jax.data.importing.importers import import_rows
     from retfm_jax.data.sources import open_dataset
-    from retfm_jax.data.validation import ProblemLog
 
     folder = Path(folder)
     draw(folder, patients, PUBLISHED_SIZE)

@@ -14,7 +14,7 @@ import numpy as np
 from retfm_jax import extras
 from retfm_jax.benchmarks.timing import Comparison, Measurement, Partner, Timing, take_turns, timed
 from retfm_jax.config import ExperimentConfig, MeshConfig, to_dict
-from retfm_jax.data import device
+from retfm_jax.data import device_augment as device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.interop.layouts import to_chinese_clip
@@ -22,8 +22,8 @@ from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import MethodState
 from retfm_jax.models.vit import ViTConfig
-from retfm_jax.runtime.flops import peak_flops
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
+from retfm_jax.training.flops import peak_flops
 from retfm_jax.training.optimizers import UNDECAYED
 from retfm_jax.training.setup import Setup
 

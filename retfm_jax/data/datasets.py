@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from retfm_jax import files
-from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.errors import UserError
+from retfm_jax.runtime.threads import cores, in_threads
 
 #: Written last: a folder without it holds no dataset.
 INFO = "dataset_info.json"

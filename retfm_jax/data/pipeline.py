@@ -22,8 +22,8 @@ from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import SampleKind
 from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable
 from retfm_jax.data.sources import RecordSource
-from retfm_jax.data.threads import cores
 from retfm_jax.errors import UserError
+from retfm_jax.runtime.threads import cores
 from retfm_jax.runtime.workers import end_with_parent, remove_abandoned_memory
 
 _log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ import numpy as np
 
 from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.sources import RecordSource
-from retfm_jax.data.threads import cores, in_threads
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.wording import ReportWording, learn_wording
+from retfm_jax.runtime.threads import cores, in_threads
 
 #: So many reports, spread over the split, tell how all of them speak; more would cost minutes.
 _MOST_REPORTS = 8192

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.data import image_files, patients, photographs, tables
+from retfm_jax.data import image_files, photographs
+from retfm_jax.data.building import patients
+from retfm_jax.data.building.splits import SPLITS, hashed_split, split_name
+from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import is_empty, same_name
+from retfm_jax.data.importing import tables
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
-from retfm_jax.data.splits import SPLITS, hashed_split, split_name
-from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import Unusable, UserError, did_you_mean
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 

@@ -12,7 +12,6 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import check_tokenizer
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation import report_labels, requirements
-from retfm_jax.evaluation.adapters import clip_adapter, tip_adapter, tip_adapter_f
 from retfm_jax.evaluation.class_files import AS_RELEASED, Reading, Said
 from retfm_jax.evaluation.embeddings import (
     EmbeddedSplit,
@@ -21,16 +20,29 @@ from retfm_jax.evaluation.embeddings import (
     embed_split,
     refuse_unusable,
 )
-from retfm_jax.evaluation.few_shot import Predictor, Shots, Support, parse_shots
-from retfm_jax.evaluation.fine_tune import FineTuneConfig
-from retfm_jax.evaluation.grades import class_order
-from retfm_jax.evaluation.html import page
-from retfm_jax.evaluation.linear_probe import linear_probe
-from retfm_jax.evaluation.metrics import over_folds
-from retfm_jax.evaluation.predictions import Predictions
-from retfm_jax.evaluation.report import LANGUAGE_NAMES, Results, Section, console_tables, draw
-from retfm_jax.evaluation.retrieval import retrieve
-from retfm_jax.evaluation.supervised import Supervised
+from retfm_jax.evaluation.metrics.classification import over_folds
+from retfm_jax.evaluation.metrics.grades import class_order
+from retfm_jax.evaluation.metrics.predictions import Predictions
+from retfm_jax.evaluation.protocols.adapters import clip_adapter, tip_adapter, tip_adapter_f
+from retfm_jax.evaluation.protocols.few_shot import Predictor, Shots, Support, parse_shots
+from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.protocols.linear_probe import linear_probe
+from retfm_jax.evaluation.protocols.retrieval import retrieve
+from retfm_jax.evaluation.protocols.supervised import Supervised
+from retfm_jax.evaluation.protocols.zero_shot import (
+    check_classes,
+    model_prompts,
+    own_style,
+    zero_shot,
+)
+from retfm_jax.evaluation.report.html import page
+from retfm_jax.evaluation.report.summary import (
+    LANGUAGE_NAMES,
+    Results,
+    Section,
+    console_tables,
+    draw,
+)
 from retfm_jax.evaluation.tasks import (
     PROMPT_STYLES,
     counts_by,
@@ -40,7 +52,6 @@ from retfm_jax.evaluation.tasks import (
     same_conditions,
     unknown_classes,
 )
-from retfm_jax.evaluation.zero_shot import check_classes, model_prompts, own_style, zero_shot
 from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.knowledge.labels import shared_labeler
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from retfm_jax.data.building.splits import SPLITS, split_name
 from retfm_jax.data.cells import read_yaml
 from retfm_jax.data.datasets import is_built
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, as_images, open_dataset
-from retfm_jax.data.splits import SPLITS, split_name
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation.class_files import (
     AS_RELEASED,

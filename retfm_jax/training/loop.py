@@ -21,20 +21,21 @@ from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.ranges import LARGEST
-from retfm_jax.runtime import distributed, flops
+from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.lock import Lock, hold
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, place_batch
 from retfm_jax.runtime.profiler import Profiler
 from retfm_jax.runtime.signals import StopSignal
-from retfm_jax.stored_paths import portable
-from retfm_jax.training.log import Log, resume_point
+from retfm_jax.training import flops
+from retfm_jax.training.monitor import Log, resume_point
 from retfm_jax.training.optimizers import name_beside_clipping
 from retfm_jax.training.padding import cut_padding
 from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.state import TrainState
 from retfm_jax.training.step import Prepare, TrainStep
+from retfm_jax.training.stored_paths import portable
 
 if TYPE_CHECKING:
     from retfm_jax.data.sources import RecordSource
@@ -76,7 +77,7 @@ class TrainingData:
         Raises:
           UserError: a dataset is missing, too small, or of a kind that the method cannot use.
         """
-        from retfm_jax.data import device
+        from retfm_jax.data import device_augment as device
         from retfm_jax.data.pipeline import TrainIterator, open_training
         from retfm_jax.data.prefetch import device_batches
 

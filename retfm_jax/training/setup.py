@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.methods.base import Batch, Method, Metrics, Params
-from retfm_jax.runtime import flops
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
+from retfm_jax.training import flops
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
 from retfm_jax.training.state import TrainState, abstract_state, create_state
 from retfm_jax.training.step import Prepare, TrainStep, make_train_step

@@ -8,10 +8,11 @@ from PIL import Image
 
 from retfm_jax.benchmarks.published_loader import PublishedDataset, PublishedLoader, write_lmdb
 from retfm_jax.config import CLIP_MEAN, CLIP_STD, AugmentConfig, ImageConfig, TextConfig
-from retfm_jax.data import device, published
+from retfm_jax.data import device_augment as device
+from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.images import decode, fit, training_image
+from retfm_jax.data.importing import published
 from retfm_jax.data.text import Tokenizer
-from retfm_jax.data.validation import ProblemLog
 
 
 def _photograph(seed: int) -> bytes:

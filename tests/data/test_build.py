@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from test_odir5k import LONG, release
 
-from retfm_jax.data import build
+from retfm_jax.data.building import registry as build
 from retfm_jax.errors import UserError
 
 

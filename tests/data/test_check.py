@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfm_jax.data import check, records
+from retfm_jax.data import records
+from retfm_jax.data.inspection import check
 from retfm_jax.errors import UserError
 
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from retfm_jax.data import cluster
-from retfm_jax.data.rows import FilePicture, PatientRow
-from retfm_jax.data.validation import Problem, prepare_row
+from retfm_jax.data.building import beam as cluster
+from retfm_jax.data.building.rows import FilePicture, PatientRow
+from retfm_jax.data.building.validation import Problem, prepare_row
 from retfm_jax.errors import UserError
 
 

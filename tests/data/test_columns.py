@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from retfm_jax.data import manifest
-from retfm_jax.data.columns import meant
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing import manifest
+from retfm_jax.data.importing.columns import meant
 from retfm_jax.errors import UserError
 
 

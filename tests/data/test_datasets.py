@@ -9,13 +9,13 @@ import pytest
 
 from retfm_jax import files
 from retfm_jax.data import datasets
-from retfm_jax.data.check import check_dataset
-from retfm_jax.data.importers import import_rows
+from retfm_jax.data.building.builder import BuildOptions
+from retfm_jax.data.building.rows import FilePicture, PatientRow
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing.importers import import_rows
+from retfm_jax.data.inspection.check import check_dataset
 from retfm_jax.data.pipeline import check_identity
-from retfm_jax.data.rows import FilePicture, PatientRow
-from retfm_jax.data.rows_builder import BuildOptions
 from retfm_jax.data.sources import DamagedRecord, open_dataset
-from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 
 

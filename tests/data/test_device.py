@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image, ImageEnhance
 
 from retfm_jax.config import AugmentConfig, ImageConfig
-from retfm_jax.data import device
+from retfm_jax.data import device_augment as device
 from retfm_jax.data.images import fit
 
 STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_importers import bring, everything, photograph, problems_of, write_csv
 
-from retfm_jax.data import build
-from retfm_jax.data.rows_builder import SUMMARY_FILE, BuildOptions, write_dataset
+from retfm_jax.data.building import registry as build
+from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
 from retfm_jax.errors import UserError
 
 

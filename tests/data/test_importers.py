@@ -18,11 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfm_jax.data import importers, manifest, published
-from retfm_jax.data.rows import Base64Slice, FilePicture, Unusable, by_language, compose_report
-from retfm_jax.data.rows_builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
+from retfm_jax.data.building.builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
+from retfm_jax.data.building.rows import (
+    Base64Slice,
+    FilePicture,
+    Unusable,
+    by_language,
+    compose_report,
+)
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing import importers, manifest, published
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.data.validation import ProblemLog
 from retfm_jax.errors import UserError
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfm_jax import commands
-from retfm_jax.data import image_files, importers, manifest
-from retfm_jax.data.check import check_dataset
+from retfm_jax.data import image_files
+from retfm_jax.data.building.builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
+from retfm_jax.data.building.validation import ProblemLog, drop_duplicates, prepare_image
 from retfm_jax.data.images import ImageError, decode
-from retfm_jax.data.rows_builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
+from retfm_jax.data.importing import importers, manifest
+from retfm_jax.data.inspection.check import check_dataset
 from retfm_jax.data.sources import open_dataset
-from retfm_jax.data.validation import ProblemLog, drop_duplicates, prepare_image
 from retfm_jax.errors import Unusable, UserError
+from retfm_jax.experiments import training as commands
 
 
 def photograph(seed: int, kind: str = "PNG") -> bytes:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_importers import everything, photograph, problems_of
 
-from retfm_jax.data import build
-from retfm_jax.data.rows_builder import BuildOptions, write_dataset
+from retfm_jax.data.building import registry as build
+from retfm_jax.data.building.builder import BuildOptions, write_dataset
 from retfm_jax.errors import UserError
 
 LONG = (

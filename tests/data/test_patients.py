@@ -2,10 +2,10 @@
 
 import pytest
 
-from retfm_jax.data import patients
-from retfm_jax.data.rows import FilePicture, ImageRow, PatientRow
-from retfm_jax.data.splits import with_patients
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building import patients
+from retfm_jax.data.building.rows import FilePicture, ImageRow, PatientRow
+from retfm_jax.data.building.splits import with_patients
+from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.errors import UserError
 
 

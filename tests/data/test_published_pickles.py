@@ -9,8 +9,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from retfm_jax.data import lmdb_pages, published
-from retfm_jax.data.rows import Unusable
+from retfm_jax.data.building.rows import Unusable
+from retfm_jax.data.importing import lmdb_pages, published
 from retfm_jax.errors import UserError
 
 TEXT = b"X\x01\0\0\0a"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from retfm_jax.data.rows import PatientRow
-from retfm_jax.data.splits import DEFAULT_SHARES, assign_splits, hashed_split, parse_shares
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building.rows import PatientRow
+from retfm_jax.data.building.splits import DEFAULT_SHARES, assign_splits, hashed_split, parse_shares
+from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.errors import UserError
 
 

@@ -5,8 +5,8 @@ import datetime
 import openpyxl
 import pytest
 
-from retfm_jax.data import manifest, tables
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing import manifest, tables
 from retfm_jax.errors import UserError
 
 

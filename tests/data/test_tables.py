@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from retfm_jax.data import encodings, tables
-from retfm_jax.data.validation import ProblemLog
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing import encodings, tables
 from retfm_jax.errors import UserError
 
 HEADER = "patient_id,left,right,report\n"

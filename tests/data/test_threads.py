@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from retfm_jax.data.threads import cores, in_threads
+from retfm_jax.runtime.threads import cores, in_threads
 
 
 def _threads():

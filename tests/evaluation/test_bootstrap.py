@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from retfm_jax.evaluation import bootstrap as bootstrapping
-from retfm_jax.evaluation.bootstrap import Estimate, bootstrap, estimates
+from retfm_jax.evaluation.metrics import bootstrap as bootstrapping
+from retfm_jax.evaluation.metrics.bootstrap import Estimate, bootstrap, estimates
 
 
 def mean_of(values):

@@ -10,8 +10,8 @@ from colour_world import CLASSES, ColourModel, patient, photograph
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import evaluate as evaluation
 from retfm_jax.evaluation.evaluate import Options, evaluate, quick_metrics
-from retfm_jax.evaluation.few_shot import Shots
-from retfm_jax.evaluation.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.protocols.few_shot import Shots
+from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig
 
 PNG = b"\x89PNG"
 

@@ -5,8 +5,8 @@ import pytest
 from colour_world import CLASSES, ColourModel, image
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.few_shot import Shots, draw, embed_augmented, parse_shots
-from retfm_jax.evaluation.supervised import Chosen
+from retfm_jax.evaluation.protocols.few_shot import Shots, draw, embed_augmented, parse_shots
+from retfm_jax.evaluation.protocols.supervised import Chosen
 
 NAMES = ("a", "b", "c")
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from colour_world import CLASSES, ColourModel, image
 
-from retfm_jax.evaluation.fine_tune import FineTuneConfig, FineTuning
-from retfm_jax.evaluation.supervised import Chosen
+from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
+from retfm_jax.evaluation.protocols.supervised import Chosen
 
 
 class _Records(list):

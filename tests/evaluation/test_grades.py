@@ -2,7 +2,7 @@
 
 import pytest
 
-from retfm_jax.evaluation.grades import class_order
+from retfm_jax.evaluation.metrics.grades import class_order
 
 
 def test_a_task_states_its_order():

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from retfm_jax.evaluation import intervals, metrics
-from retfm_jax.evaluation.bootstrap import Estimate
+from retfm_jax.evaluation.metrics import classification as metrics
+from retfm_jax.evaluation.metrics import intervals
+from retfm_jax.evaluation.metrics.bootstrap import Estimate
 
 
 def test_clopper_and_pearson_equal_scipy():

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.labels import LabelCounts, draw, run
+from retfm_jax.experiments.labeling import LabelCounts, draw, run
 from retfm_jax.knowledge.labeler import Labeler
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from retfm_jax.evaluation.few_shot import Support
-from retfm_jax.evaluation.linear_probe import linear_probe
+from retfm_jax.evaluation.protocols.few_shot import Support
+from retfm_jax.evaluation.protocols.linear_probe import linear_probe
 
 
 def data(seed=0):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from retfm_jax.evaluation import metrics
-from retfm_jax.evaluation.bootstrap import Estimate
+from retfm_jax.evaluation.metrics import classification as metrics
+from retfm_jax.evaluation.metrics.bootstrap import Estimate
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -5,19 +5,19 @@ import dataclasses
 import numpy as np
 from colour_world import CLASSES, ColourModel, patient
 
-from retfm_jax import figures, fonts
-from retfm_jax.evaluation import pictures
 from retfm_jax.evaluation.embeddings import embed_split
-from retfm_jax.evaluation.html import page
-from retfm_jax.evaluation.metrics import over_folds
-from retfm_jax.evaluation.predictions import Predictions
-from retfm_jax.evaluation.report import (
+from retfm_jax.evaluation.metrics.classification import over_folds
+from retfm_jax.evaluation.metrics.predictions import Predictions
+from retfm_jax.evaluation.protocols.retrieval import retrieve
+from retfm_jax.evaluation.report import figures as pictures
+from retfm_jax.evaluation.report.html import page
+from retfm_jax.evaluation.report.summary import (
     Results,
     Section,
     console_tables,
     mistakes,
 )
-from retfm_jax.evaluation.retrieval import retrieve
+from retfm_jax.rendering import figures, fonts
 
 
 def predictions(labels, scores, exclusive):

@@ -10,8 +10,8 @@ from colour_world import CLASSES, ColourModel, image, patient
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import evaluate as evaluation
 from retfm_jax.evaluation.evaluate import PROTOCOLS, Options, evaluate, quick_metrics
-from retfm_jax.evaluation.few_shot import Shots, parse_shots
-from retfm_jax.evaluation.fine_tune import FineTuneConfig
+from retfm_jax.evaluation.protocols.few_shot import Shots, parse_shots
+from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig
 from retfm_jax.evaluation.report_labels import label_by_reports, with_labels
 from retfm_jax.knowledge.labels import shared_labeler
 

@@ -5,7 +5,7 @@ import openpyxl
 import pytest
 from colour_world import photograph
 
-from retfm_jax.data import patients
+from retfm_jax.data.building import patients
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import tasks
 

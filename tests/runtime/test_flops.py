@@ -9,8 +9,9 @@ from retfm_jax.config import load_config
 from retfm_jax.methods.retclip import RetClip, RetClipConfig
 from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models import bert, resnet, vit
-from retfm_jax.runtime import chips, flops
-from retfm_jax.runtime.flops import count_flops, peak_flops, training_flops
+from retfm_jax.runtime import chips
+from retfm_jax.training import flops
+from retfm_jax.training.flops import count_flops, peak_flops, training_flops
 from retfm_jax.training.optimizers import Partition
 
 _BERT = bert.BertConfig(vocab_size=32, width=32, layers=2, heads=2, mlp_width=64, positions=8)

@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from retfm_jax.config import MeshConfig
+from retfm_jax.planning.hlo import Program
 from retfm_jax.runtime.mesh import make_mesh
-from retfm_jax.runtime.programs import Program
 
 ROWS, WIDTH, LAYERS = 64, 32, 5
 

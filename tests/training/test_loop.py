@@ -19,9 +19,10 @@ from toy_training import Toy, flat, toy_config, toy_data, toy_run
 
 from retfm_jax.config import ProfileConfig
 from retfm_jax.errors import UserError
-from retfm_jax.runtime import flops, mesh
+from retfm_jax.runtime import mesh
 from retfm_jax.runtime.checkpoints import load_network
-from retfm_jax.training import log, loop
+from retfm_jax.training import flops, loop
+from retfm_jax.training import monitor as log
 
 
 def _lines_of(text):

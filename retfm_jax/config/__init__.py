@@ -1,0 +1,53 @@
+"""Experiments as frozen dataclasses: their schema, and how they are read, changed and written."""
+
+from retfm_jax.config.parse import (
+    bundled_configs,
+    check_norm_batch,
+    from_dict,
+    load_config,
+    load_variants,
+    model_entries,
+    summary,
+    to_dict,
+)
+from retfm_jax.config.schema import (
+    CLIP_MEAN,
+    CLIP_STD,
+    AugmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    ExpertConfig,
+    ImageConfig,
+    InitConfig,
+    MeshConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    TextConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "AugmentConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "ExpertConfig",
+    "ImageConfig",
+    "InitConfig",
+    "MeshConfig",
+    "OptimizerConfig",
+    "ProfileConfig",
+    "TextConfig",
+    "TrainConfig",
+    "bundled_configs",
+    "check_norm_batch",
+    "from_dict",
+    "load_config",
+    "load_variants",
+    "model_entries",
+    "summary",
+    "to_dict",
+]

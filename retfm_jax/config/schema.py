@@ -1,0 +1,275 @@
+"""The schema of an experiment: frozen dataclasses, of which each checks its own entries."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from retfm_jax.ranges import (
+    LARGEST,
+    Count,
+    Few,
+    FewOrNone,
+    Filled,
+    Increasing,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    PositiveShare,
+    Range,
+    Rate,
+    Section,
+    Seed,
+    Share,
+)
+
+#: Devices along an axis of the mesh; -1 for those that are left.
+_Axis = Annotated[int, Range(low=1, high=LARGEST, also=(-1,))]
+
+#: Mean and standard deviation of CLIP's training images, RGB, values 0..1.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig(Section):
+    """How a photograph becomes the network's input.
+
+    Attributes:
+      size: height and width in pixels.
+      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF), or "pad":
+        long side to size with an antialiased bilinear filter, zeros at right and bottom (KeepFIT).
+      mean, std: of the channels R, G, B, for values 0..1.
+    """
+
+    size: Annotated[int, Range(low=1, high=16384)] = 224
+    resize: Literal["squash", "pad"] = "squash"
+    mean: tuple[Share, Share, Share] = CLIP_MEAN
+    std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig(Section):
+    """How a report becomes token ids.
+
+    Attributes:
+      tokenizer: "bert-base-chinese" (the bundled vocabulary), or a vocabulary file or folder.
+      context_length: tokens with [CLS] and [SEP]; longer reports are cut, shorter ones padded.
+    """
+
+    tokenizer: Name = "bert-base-chinese"
+    context_length: Annotated[int, Range(low=3, high=LARGEST)] = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig(Section):
+    """Random changes to training images; every range of 0 switches its change off.
+
+    Attributes:
+      crop_area: smallest and largest share of the area that a random resized crop keeps.
+      flip: "exchange" mirrors both eyes of a patient and swaps left and right, in the report too;
+        "independent" flips each image on its own (as published for RET-CLIP, which contradicts
+        laterality); "none".
+      flip_probability: chance of the flip.
+      brightness, contrast, saturation, hue: largest change by colour jitter, as in torchvision.
+      colour_probability: chance that a sample is jittered.
+      erasing_probability: chance that a random rectangle is erased.
+      affine_probability, affine_degrees, affine_scale: random rotation and scaling.
+    """
+
+    crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)
+    flip: Literal["exchange", "independent", "none"] = "exchange"
+    flip_probability: Share = 0.5
+    brightness: NonNegative = 0.2
+    contrast: NonNegative = 0.2
+    saturation: NonNegative = 0.2
+    hue: Annotated[float, Range(low=0, high=0.5)] = 0.2
+    colour_probability: Share = 1.0
+    erasing_probability: Share = 0.1
+    affine_probability: Share = 0.0
+    affine_degrees: Annotated[float, Range(low=0, high=180)] = 5.0
+    affine_scale: Annotated[tuple[PositiveFloat, PositiveFloat], Increasing()] = (0.9, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertConfig(Section):
+    """The second stream of KeepFIT: expert image-text pairs, drawn with replacement.
+
+    Attributes:
+      dataset: name or folder, as that of the first stream.
+      split: of it.
+    """
+
+    dataset: Name
+    split: Name = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Section):
+    """Which records are read and how.
+
+    Attributes:
+      dataset: name of a built dataset under `data_dir`, or a built dataset's folder.
+      data_dir: where `retfm data build` and `retfm data import` put datasets.
+      train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
+      language: of the reports; "mixed" draws one at random for every sample.
+      vocabulary: YAML file of the conditions that reports are searched for (ViLReF); None for the
+        bundled ones. Both as for `retfm label`.
+      extend: YAML files that add conditions to the vocabulary, or names to its conditions.
+      expert: the expert stream (KeepFIT only).
+      banned_categories: categories that training leaves out, for out-of-distribution tests.
+      balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
+      workers: processes that decode beside the main one; 0 uses threads only.
+      threads: reading threads of a process; None for one on each core that it may use, up to 16; 0
+        reads in the thread that takes batches. More pay only where records come from a slow
+        network.
+      prefetch: batches that are made ready ahead of the step.
+    """
+
+    dataset: Name = "synthetic_fundus"
+    data_dir: Name = "datasets"
+    train_split: Name = "train"
+    eval_split: Name = "validation"
+    language: Literal["en", "zh", "mixed"] = "zh"
+    image: ImageConfig = ImageConfig()
+    text: TextConfig = TextConfig()
+    augment: AugmentConfig = AugmentConfig()
+    vocabulary: Name | None = None
+    extend: tuple[Name, ...] = ()
+    expert: ExpertConfig | None = None
+    banned_categories: tuple[Name, ...] = ()
+    balance_sets: bool = False
+    workers: FewOrNone = 0
+    threads: FewOrNone | None = None
+    prefetch: Few = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """AdamW with linear warm-up and half a cosine to zero.
+
+    Attributes:
+      learning_rate: the largest one, after the warm-up.
+      warmup_steps: steps of linear warm-up, `learning_rate * (step + 1) / warmup_steps`.
+      weight_decay: of AdamW, times the learning rate.
+      b1, b2: decay of AdamW's first and second moment.
+      eps: added to the root of the second moment.
+      decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
+        "all" decays everything.
+      clip_norm: largest global gradient norm, None for no clipping.
+      frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
+    """
+
+    learning_rate: PositiveFloat = 3e-5
+    warmup_steps: Count = 50
+    weight_decay: NonNegative = 1e-3
+    b1: Rate = 0.9
+    b2: Rate = 0.98
+    eps: PositiveFloat = 1e-6
+    decay: Literal["published", "all"] = "published"
+    clip_norm: PositiveFloat | None = None
+    frozen: tuple[Name, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig(Section):
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left.
+
+    Attributes:
+      data: devices that share the batch.
+      fsdp: devices that share the parameters, and the batch too.
+    """
+
+    data: _Axis = -1
+    fsdp: _Axis = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig(Section):
+    """A trace window.
+
+    Attributes:
+      first_step: the first step that is traced.
+      steps: how many are traced; 0 traces nothing.
+    """
+
+    first_step: Count = 10
+    steps: Count = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Section):
+    """The course of a run.
+
+    Attributes:
+      batch_size: samples of a step over all devices of all hosts.
+      epochs: passes over the training split; `steps` wins where it is given.
+      steps: steps of the whole run; None for as many as `epochs` need.
+      horizon_epochs: length of the learning-rate schedule where it is not that of the run.
+      seed: of weights, of the order of the data and of everything random.
+      microbatches: parts in which a batch is encoded (gradient caching; the result is the same).
+      text_multiple: padding behind the longest text of a batch, in tokens up to a multiple of this,
+        is not computed where it takes no part in any embedding; None keeps the context length.
+      log_every, evaluate_every, checkpoint_every: in steps; evaluate_every 0 never evaluates.
+      keep: how many checkpoints stay.
+    """
+
+    batch_size: Positive = 256
+    epochs: PositiveFloat = 10.0
+    steps: Positive | None = None
+    horizon_epochs: PositiveFloat | None = None
+    seed: Seed = 0
+    microbatches: Positive = 1
+    text_multiple: Positive | None = 32
+    log_every: Positive = 10
+    evaluate_every: Count = 1000
+    checkpoint_every: Positive = 1000
+    keep: Positive = 3
+    profile: ProfileConfig = ProfileConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """Evaluation during training and the defaults of `retfm evaluate`.
+
+    Attributes:
+      batch_size: samples embedded at a time, over all devices.
+      languages: of prompts and reports.
+      bootstrap: resamples behind a confidence interval.
+    """
+
+    batch_size: Positive = 256
+    languages: Annotated[tuple[Literal["en", "zh"], ...], Filled()] = ("en", "zh")
+    bootstrap: Positive = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig(Section):
+    """Where weights come from before the first step; None draws them at random.
+
+    Attributes:
+      weights: a whole network: a workdir, a checkpoint or a published file.
+      image: an image tower: OpenAI CLIP, Chinese-CLIP or torchvision weights.
+      text: a text tower: a Hugging Face BERT folder or file, or Chinese-CLIP weights.
+    """
+
+    weights: Name | None = None
+    image: Name | None = None
+    text: Name | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig(Section):
+    """One experiment, whole.
+
+    Attributes:
+      method: name of a method, or "module:Class" of one from outside this package.
+    """
+
+    method: str
+    model: Any
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    init: InitConfig = InitConfig()

@@ -1,0 +1,254 @@
+"""Rows -> a TFDS dataset: the one way in which real data is checked, divided and written."""
+
+import abc
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from retfm_jax import files
+from retfm_jax.data import datasets, records
+from retfm_jax.data.building import beam as cluster
+from retfm_jax.data.building import splits, validation
+from retfm_jax.data.building.rows import Row, following_links
+from retfm_jax.errors import UserError
+from retfm_jax.files import write_json
+from retfm_jax.progress import on_terminal, progress_bar
+from retfm_jax.runtime.threads import cores, in_threads
+
+#: Beside the shards of every dataset that was built from rows.
+PROBLEMS_FILE = "problems.csv"
+SUMMARY_FILE = "build.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """How a source becomes a dataset.
+
+    Attributes:
+      image_size: a photograph with a longer short side is shrunk to it; 0 keeps originals.
+      on_error: "skip" or "refuse", see `validation`.
+      shares: of train, validation and test, for patients to whom the source gives no split.
+      seed: of the division.
+      threads: that decode and shrink.
+      patient_regex: finds the patient in the name of an image, or in a patient's id, where the
+        source names no group; see `patients.parse_regex`.
+      follow_links: reads photographs that symbolic links inside the image root lead to, also
+        outside of it.
+    """
+
+    image_size: int = 256
+    on_error: str = "skip"
+    shares: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: dict(splits.DEFAULT_SHARES)
+    )
+    seed: int = 0
+    threads: int = dataclasses.field(default_factory=cores)
+    patient_regex: str | None = None
+    follow_links: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise UserError(f"--image_size {self.image_size}: give 0 for originals, or a size")
+        if self.on_error not in validation.POLICIES:
+            raise UserError(f"--on_error {self.on_error!r}: {' or '.join(validation.POLICIES)}")
+
+
+class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders of real data: they read rows, this does the rest.
+
+    Every photograph is decoded once, in threads, before the first training step could meet it.
+    TFDS writes into an incomplete folder that takes its name only when all went well; the list
+    of problems and a summary of the build lie in it.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, options: BuildOptions | None = None, **kwargs: Any):
+        self.options = options or BuildOptions()
+        self.problems = validation.ProblemLog()
+        self._progress = progress_bar(disable=True)
+        self._on_cluster = False
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
+        root, folder = super()._build_data_dir(given_data_dir)
+        self.root, self.folder = files.as_path(root), files.as_path(folder)
+        # TFDS takes what it finds in its folder, label names too, for what is to be written there.
+        return root, os.path.join(tempfile.gettempdir(), f"retfm-{uuid.uuid4().hex}")
+
+    def write_into(self, root: Path, config: tfds.download.DownloadConfig) -> Path:
+        """Writes the dataset below an empty folder on a local disk; returns where it lies."""
+        self._data_dir_root = str(root)
+        self._data_dir = str(root / "dataset" / "version")
+        # TFDS wants a folder for downloads even where there are none.
+        with quiet_tfds(bars=False), tempfile.TemporaryDirectory() as downloads:
+            self.download_and_prepare(download_dir=downloads, download_config=config)
+        return Path(self._data_dir)
+
+    @abc.abstractmethod
+    def label_names(self) -> Sequence[str]:
+        """The dataset's label names."""
+
+    @abc.abstractmethod
+    def read_rows(self, source: Path | None) -> list[Row]:
+        """Reads the source folder, noting in `self.problems` what cannot be used.
+
+        Raises:
+          UserError: the source as a whole cannot be read.
+        """
+
+    #: "patient" or "image", the kind of record that the builder writes.
+    kind = "patient"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"patient": records.patient_features, "image": records.image_features}
+        info = self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
+        return datasets.without_bucket(info)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        # TFDS's own place for what a user has downloaded; importers have read their rows already.
+        source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+        rows = validation.drop_duplicates(self.read_rows(source), self.problems)
+        if self.options.follow_links:
+            rows = [following_links(row) for row in rows]
+        rows = splits.with_patients(rows, self.options.patient_regex, self.problems)
+        divided = splits.assign_splits(rows, self.options.shares, self.options.seed, self.problems)
+        if self._on_cluster:
+            return {
+                name: cluster.prepared(
+                    members, self.options.image_size, str(self.data_path / f"_problems_{name}")
+                )
+                for name, members in divided.items()
+            }
+        self._progress = progress_bar(total=len(rows), desc=self.name, unit=" records")
+        generators = {}
+        for name, members in divided.items():
+            examples = self._reading.enter_context(
+                contextlib.closing(self._generate_examples(members))
+            )
+            # TFDS has no empty splits: one whose rows are all unusable must not be announced.
+            first = next(examples, None)
+            if first is not None:
+                generators[name] = itertools.chain([first], examples)
+        if not generators:
+            raise self._nothing_left(len(rows))
+        return generators
+
+    def _nothing_left(self, rows: int) -> UserError:
+        problems = self.problems.problems
+        first = f"; the first problem: {problems[0].what}" if problems else ""
+        return UserError(f"{self.name}: no usable record among {rows} rows of the source{first}")
+
+    def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+        prepare = functools.partial(validation.prepare_row, short_side=self.options.image_size)
+        threads = self.options.threads
+        with in_threads(prepare, rows, threads=threads, ahead=4 * threads) as prepared:
+            for example, problems in prepared:
+                self._progress.update()
+                self.problems.extend(problems)
+                if example is not None:
+                    yield example["record_id"], example
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        self._on_cluster = bool(download_config.beam_runner or download_config.beam_options)
+        try:
+            # Readers that a failure leaves behind end here: left to the garbage collector, they
+            # would wait for their threads in whatever thread it runs, and might wait for ever.
+            with contextlib.ExitStack() as self._reading:
+                super()._download_and_prepare(dl_manager, download_config)
+        finally:
+            self._progress.close()
+        if self._on_cluster:
+            self.problems.extend(cluster.collect_problems(self.data_path, "_problems_*"))
+        if self.options.on_error == "refuse" and self.problems.problems:
+            # Outside the folder, which TFDS removes now.
+            listed_in = self.root / f"{self.name}-{PROBLEMS_FILE}"
+            self.problems.write(listed_in)
+            raise validation.refusal(self.problems, listed_in)
+        folder = Path(self.data_dir)
+        self.problems.write(folder / PROBLEMS_FILE)
+        write_json(folder / SUMMARY_FILE, self._summary())
+
+    def _summary(self) -> dict[str, Any]:
+        options = dataclasses.asdict(self.options)
+        del options["threads"]  # changes nothing in the dataset
+        return {
+            "dataset": self.name,
+            "version": str(self.version),
+            "options": options,
+            "records": {name: info.num_examples for name, info in self.info.splits.items()},
+            "problems": self.problems.counts(),
+            "notes": self.problems.notes,
+        }
+
+
+def write_dataset(
+    builder: RowsBuilder,
+    source: str | Path | None,
+    overwrite: bool,
+    beam: cluster.BeamSettings | None = None,
+) -> files.Path:
+    """Builds a dataset, all of it or nothing.
+
+    Args:
+      builder: a bundled builder, or one made by an importer.
+      source: the folder of the downloaded release, None where the builder needs none.
+      overwrite: replace a dataset of that name and version, which stays until all went well.
+      beam: where Apache Beam does the work instead of this machine's threads.
+
+    Returns:
+      The dataset's folder.
+
+    Raises:
+      UserError: the dataset is there already, the source is not, the disk is full, or whatever
+        the builder found.
+    """
+    folder = builder.folder
+    if (folder / datasets.INFO).exists() and not overwrite:
+        raise UserError(
+            f"{folder} is there already; --overwrite builds it anew, --data_dir puts it elsewhere"
+        )
+    if beam and files.is_remote(folder):
+        raise UserError(
+            f"--data_dir {builder.root}: a cluster writes its part of a dataset into a folder that "
+            "all its machines see; give one on a shared disk, and copy the dataset"
+        )
+    if source is not None and not Path(source).is_dir():
+        raise UserError(f"--source {source} is not a folder")
+    config = tfds.download.DownloadConfig(
+        manual_dir=source,
+        try_download_gcs=False,
+        beam_runner=beam.runner if beam else None,
+        beam_options=beam.pipeline_options() if beam else None,
+    )
+
+    def build(root: Path) -> Path:
+        return builder.write_into(root, config)
+
+    return datasets.write(folder, build, overwrite)
+
+
+@contextlib.contextmanager
+def quiet_tfds(bars: bool) -> Iterator[None]:
+    """Keeps TFDS's notes away, and its bars from logs and where a builder shows one of its own."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    if not (bars and on_terminal()):
+        tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(level)

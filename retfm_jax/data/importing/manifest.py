@@ -1,0 +1,294 @@
+"""Tables of a group's own: a CSV, spreadsheet or JSON Lines manifest, a row a patient or a photograph.
+
+A row a patient:
+
+| column | what |
+|---|---|
+| `patient_id` | unique; wanted |
+| `left`, `right` | paths of the photographs under the image root; at least one column is wanted, an empty cell is a missing eye |
+| `report`, or `report_en`, `report_zh` | the report; without a stated language it is Chinese where it holds a Chinese character |
+| `left_report`, `right_report` (also `_en`, `_zh`) | what is said of one eye; without a whole report they are joined into one |
+| `labels`, `left_labels`, `right_labels` | names separated by `;` or `|`, or a list of JSON or Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient whose eyes are both labelled has the labels of both |
+| `split` | train, validation or test; empty: decided by a hash of the patient |
+| `group` | rows of one group stay in one split, such as the visits of one person; default: the patient id |
+
+A row a photograph, as the FLAIR collection and MM-Retinal are written:
+
+| column | what |
+|---|---|
+| `image` | path under the image root; wanted |
+| `caption` (also `_en`, `_zh`) | what is said of it |
+| `categories`, `attributes` (`atributes` in FLAIR's files) | names, written as labels are; the attribute `ffa` or `oct` says that it is no colour photograph |
+| `labels`, `split` | as above |
+| `patient_id` | the photographs of one patient stay in one split |
+
+What counts as an empty cell (`nan`, `N/A`, `无`, `-` and so on) says `cells.is_empty`. Other columns
+are left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼)
+is refused with the name that it should have.
+"""  # noqa: E501
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retfm_jax.data import cells
+from retfm_jax.data.building import splits
+from retfm_jax.data.building.rows import (
+    FilePicture,
+    ImageRow,
+    PatientRow,
+    Row,
+    by_language,
+    compose_report,
+)
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.importing import tables
+from retfm_jax.data.importing.columns import meant
+from retfm_jax.errors import UserError
+from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
+
+_REPORTS = ("report", "left_report", "right_report")
+_LABELS = ("labels", "left_labels", "right_labels")
+_REPORT_COLUMNS = tuple(
+    name + ending for name in _REPORTS for ending in ("", *(f"_{code}" for code in LANGUAGES))
+)
+_PATIENT_COLUMNS = ("patient_id", "left", "right", *_REPORT_COLUMNS, *_LABELS, "split", "group")
+_CAPTION_COLUMNS = ("caption", *(f"caption_{code}" for code in LANGUAGES))
+_ATTRIBUTES = ("attributes", "atributes")
+#: Columns whose cells hold several names.
+_LISTS = (*_LABELS, "categories", *_ATTRIBUTES)
+#: Of these a table has one or the other.
+_ONE_IS_ENOUGH = (
+    ("report", *(f"report_{code}" for code in LANGUAGES)),
+    ("caption", *(f"caption_{code}" for code in LANGUAGES)),
+    _ATTRIBUTES,
+    ("labels", "categories"),
+)
+#: So many spellings of nothing are named; longer cells are none.
+_NAMED, _LONGEST_EMPTY = 5, 24
+#: Reads the names in a cell of a column, see `cells.names`.
+NamesIn = Callable[[Any, str], tuple[str, ...] | None]
+_IMAGE_COLUMNS = (
+    "image", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split", "patient_id"
+)  # fmt: skip
+
+
+def read_manifest(
+    path: str | Path, root: str | Path, problems: ProblemLog, encoding: str = "utf-8"
+) -> tuple[list[Row], list[str]]:
+    """Reads a manifest; pictures are only pointed at, not opened.
+
+    Args:
+      path: a .csv, .tsv, .xlsx, .jsonl or .ndjson file.
+      root: the folder under which all its paths lie.
+      problems: takes the rows that cannot be used.
+      encoding: of the file.
+
+    Returns:
+      The rows, and the columns that mean nothing here.
+
+    Raises:
+      UserError: the file as a whole cannot be read, or lacks a wanted column.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        table = tables.read_jsonl(path, problems, encoding)
+    elif suffix in (".csv", ".tsv"):
+        table = tables.read_csv(path, problems, encoding)
+    elif suffix == ".xlsx":
+        table = tables.read_xlsx(path, problems)
+    else:
+        raise UserError(f"{path}: a manifest is a .csv, .tsv, .xlsx or .jsonl file")
+    if not Path(root).is_dir():
+        raise UserError(f"--images {root} is not a folder")
+    if _is_of_images(table.columns):
+        columns, wanted, read = _IMAGE_COLUMNS, ["image"], _image_row
+        wants_report = any(name in table.columns for name in _CAPTION_COLUMNS)
+    else:
+        columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_row
+        wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
+    tables.require_columns(table, wanted, known=columns)
+    tables.refuse_unread(table, columns, same=_ONE_IS_ENOUGH)
+    names_in = _reader_of_names(table)
+    read_columns = [name for name in columns if name in table.columns]
+    problems.notes += _notes(table, read_columns, names_in)
+    rows: list[Row] = []
+    for line in table.rows:
+        try:
+            rows.append(read(line, path, str(root), wants_report, names_in))
+        except ValueError as error:
+            record = str(line.cells.get(columns[0]) or "")
+            problems.unreadable(path, line.row, str(error), record)
+    return rows, [name for name in table.columns if name and name not in columns]
+
+
+def _reader_of_names(table: tables.Table) -> NamesIn:
+    """Reads the lists of names of a table, equal cells once."""
+    one_name = cells.knows_names(
+        {cell for line in table.rows for name in _LISTS
+         if isinstance(cell := _hashable(line.cells.get(name)), str | tuple)},
+        known=functools.cache(_in_vocabulary),
+    )  # fmt: skip
+
+    @functools.cache
+    def read(cell: Any, column: str) -> tuple[str, ...] | None:
+        return cells.names(cell, column, one_name)
+
+    def names_in(cell: Any, column: str) -> tuple[str, ...] | None:
+        key = _hashable(cell)
+        return cells.names(cell, column, one_name) if key is _ODD else read(key, column)
+
+    return names_in
+
+
+_ODD = object()
+
+
+def _hashable(cell: Any) -> Any:
+    if isinstance(cell, list) and all(isinstance(entry, str | None) for entry in cell):
+        return tuple(cell)
+    return cell if isinstance(cell, str | None) else _ODD
+
+
+def _notes(table: tables.Table, read: Sequence[str], names_in: NamesIn) -> list[str]:
+    """What was made of cells that a reader of the table might take for something else."""
+    said = collections.Counter(
+        (column, cell)
+        for line in table.rows
+        for column in read
+        if isinstance(cell := line.cells.get(column), str)
+        and (column in _LISTS or len(cell) < _LONGEST_EMPTY)
+        and cells.strip(cell)
+    )
+    empty: collections.Counter[str] = collections.Counter()
+    divided: dict[str, list[Any]] = {}
+    spelt: dict[str, dict[str, None]] = {}
+    for (column, cell), count in said.items():
+        names = _names(cell, column, names_in) if column in _LISTS else None
+        if names is None and cells.is_empty(cell):
+            empty[f"{cells.strip(cell)!r} in {column}"] += count
+        for name in names or ():
+            spelt.setdefault(cells.alike(name), {})[name] = None
+        if names and len(names) > 1 and not cells.is_plainly_divided(cell):
+            divided.setdefault(column, [cell, 0])[1] += count
+    notes = []
+    if empty:
+        most = ", ".join(f"{count} x {what}" for what, count in empty.most_common(_NAMED))
+        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+        notes.append(f"read as empty cells: {most}{more}")
+    notes += [
+        f"{column}: {count} cells such as {example!r} are read as several names, because each of "
+        "them stands elsewhere, too; a list keeps a name whole"
+        for column, (example, count) in divided.items()
+    ]
+    notes += [
+        f"taken for different names: {', '.join(map(repr, names))}"
+        for names in spelt.values()
+        if len(names) > 1
+    ]
+    return notes
+
+
+def _names(cell: str, column: str, names_in: NamesIn) -> tuple[str, ...] | None:
+    try:
+        return names_in(cell, column)
+    except ValueError:
+        return ()  # a problem of its row
+
+
+def _is_of_images(columns: Sequence[str]) -> bool:
+    """Whether rows are photographs, by the columns or by what is close to them."""
+    eyes = any(name in ("left", "right") or meant(name, ["left", "right"]) for name in columns)
+    return not eyes and any(name == "image" or meant(name, ["image"]) for name in columns)
+
+
+def under(root: str | Path, row: ImageRow) -> ImageRow:
+    """The same row with its image under another root."""
+    return dataclasses.replace(row, image=FilePicture(str(root), row.record_id))
+
+
+def _in_vocabulary(name: str) -> bool:
+    return load_vocabulary().find(name) is not None
+
+
+def _patient_row(
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
+) -> PatientRow:
+    said = line.cells
+    patient = _wanted(said, "patient_id")
+    pictures = {}
+    for eye in ("left", "right"):
+        relative = cells.text(said.get(eye))
+        pictures[eye] = FilePicture(root, relative) if relative else None
+    report, left_report, right_report = (_report(said, name) for name in _REPORTS)
+    labels, left_labels, right_labels = (names_in(said.get(name), name) for name in _LABELS)
+    if labels is None and left_labels is not None and right_labels is not None:
+        labels = tuple(dict.fromkeys(left_labels + right_labels))
+    return PatientRow(
+        record_id=patient,
+        file=str(path),
+        row=line.row,
+        **pictures,
+        report={**compose_report(left_report, right_report), **report},
+        left_report=left_report,
+        right_report=right_report,
+        labels=labels,
+        left_labels=left_labels,
+        right_labels=right_labels,
+        split=_split(said),
+        group=cells.identifier(said.get("group")),
+        wants_report=wants_report,
+    )
+
+
+def _image_row(
+    line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
+) -> ImageRow:
+    said = line.cells
+    image = _wanted(said, "image")
+    attributes = next((said[name] for name in _ATTRIBUTES if said.get(name)), None)
+    return ImageRow(
+        record_id=image,
+        file=str(path),
+        row=line.row,
+        image=FilePicture(root, image),
+        caption=_report(said, "caption"),
+        categories=names_in(said.get("categories"), "categories") or (),
+        attributes=names_in(attributes, "attributes") or (),
+        labels=names_in(said.get("labels"), "labels"),
+        split=_split(said),
+        group=cells.identifier(said.get("patient_id")),
+        wants_report=wants_report,
+    )
+
+
+def _wanted(said: Mapping[str, Any], column: str) -> str:
+    """The id of a row: a patient's, or the path of an image as it is written."""
+    of = cells.identifier if column == "patient_id" else cells.text
+    found = of(said.get(column))
+    if not found:
+        written = said.get(column)
+        raise ValueError(f"no {column}" + (f": {written!r} is an empty cell" if written else ""))
+    return found
+
+
+def _split(said: Mapping[str, Any]) -> str | None:
+    given = cells.text(said.get("split"))
+    if not given:
+        return None
+    split = splits.split_name(given)
+    if split is None:
+        raise ValueError(f"split {given!r} is none of {', '.join(splits.SPLITS)}")
+    return split
+
+
+def _report(said: Mapping[str, Any], name: str) -> dict[str, str]:
+    report = by_language(cells.text(said.get(name)))
+    for code in LANGUAGES:
+        if text := cells.text(said.get(f"{name}_{code}")):
+            report[code] = text
+    return report

@@ -1,0 +1,367 @@
+"""`retfm data check`: what a built dataset holds, what is wrong with it, and how it looks."""
+
+import argparse
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from retfm_jax.config import TextConfig
+from retfm_jax.console import Table, say
+from retfm_jax.data import images
+from retfm_jax.data.building.patients import BY_IMAGE
+from retfm_jax.data.building.splits import SPLITS
+from retfm_jax.data.inspection.contact_sheet import write_contact_sheet
+from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.sources import DamagedRecord, RecordSource, open_dataset
+from retfm_jax.data.text import Tokenizer
+from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike, as_path, check_writable, write_json
+from retfm_jax.knowledge.vocabulary import LANGUAGES
+from retfm_jax.runtime.threads import cores, in_threads
+
+#: Token counts end here: BERT has no more positions, and a row of this length is kept per text.
+_LONGEST = 512
+#: How many ids of one fault a report names.
+_NAMED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Photograph:
+    """Whose photograph it is, its size and a hash of its pixels; or why it cannot be decoded.
+
+    `flat`: it shows one value everywhere.
+    """
+
+    place: str
+    size: tuple[int, int] | None
+    pixels: str
+    error: str
+    flat: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What one record shows to a check."""
+
+    record_id: str
+    group: str
+    photographs: tuple[_Photograph, ...]
+    missing: int
+    texts: dict[str, str]
+    labels: tuple[np.ndarray, ...]
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """Runs the verb: prints a table, writes `check.json` and contact sheets into `args.out`.
+
+    Raises:
+      UserError: something is broken; everything was written before.
+    """
+    report = check_dataset(args.name, args.data_dir, args.split, args.out)
+    _print(report)
+    for split, numbers in report["splits"].items():
+        flat = numbers["flat_photographs"]
+        if flat["count"]:
+            named = ", ".join(flat["first"]) + ", ..." * (flat["count"] > len(flat["first"]))
+            say(f"{split}: {flat['count']} photographs show one value everywhere: {named}")
+    say(report["patients"])
+    say(f"report and contact sheets are in {args.out}")
+    if report["broken"]:
+        raise UserError(
+            f"{report['dataset']}: {'; '.join(report['broken'])}; the ids are in "
+            f"{as_path(args.out) / 'check.json'}"
+        )
+
+
+def check_dataset(
+    name_or_folder: str, data_dir: str, split: str | None, out: PathLike
+) -> dict[str, Any]:
+    """Reads and decodes every record of a dataset.
+
+    Args:
+      name_or_folder, data_dir: see `sources.open_dataset`.
+      split: the split to check, None for all.
+      out: folder of `check.json`, `<split>.png` and `<split>.html`.
+
+    Returns:
+      What `check.json` holds: "splits" (split -> numbers), "across_splits", "broken" (sentences).
+
+    Raises:
+      UserError: the dataset cannot be opened.
+    """
+    check_writable(as_path(out) / "check.json")
+    wanted = [split] if split else _splits(name_or_folder, data_dir)
+    tokenizer = Tokenizer(TextConfig(context_length=_LONGEST))
+    limit = TextConfig().context_length
+    numbers, facts = {}, {}
+    for name in wanted:
+        source = open_dataset(name_or_folder, name, data_dir)
+        facts[name], damaged = _facts(source)
+        numbers[name] = _count(source, facts[name], tokenizer, limit)
+        numbers[name]["unreadable"] = {"count": len(damaged), "first": damaged[:_NAMED]}
+        write_contact_sheet(source, as_path(out))
+    across = _across(facts)
+    report = {
+        "dataset": source.name,
+        "kind": source.kind,
+        "context_length": limit,
+        "splits": numbers,
+        "across_splits": across,
+        "patients": _who(source, facts),
+        "broken": _broken(numbers, across),
+    }
+    write_json(as_path(out) / "check.json", report)
+    return report
+
+
+def _splits(name_or_folder: str, data_dir: str) -> list[str]:
+    found = []
+    for name in SPLITS:
+        try:
+            open_dataset(name_or_folder, name, data_dir)
+        except UserError as error:
+            missing = error
+        else:
+            found.append(name)
+    if not found:
+        raise missing
+    return found
+
+
+def _facts(source: RecordSource) -> tuple[list[_Facts], list[str]]:
+    """What every record shows, and what is said of those that cannot be read.
+
+    Raises:
+      DamagedRecord: no record can be read.
+    """
+
+    def look(index: int) -> _Facts | DamagedRecord:
+        try:
+            return _look(source[index])
+        except DamagedRecord as error:
+            return error
+
+    with in_threads(look, range(len(source)), threads=cores(), ahead=64) as looked:
+        found = list(looked)
+    damaged = [each for each in found if isinstance(each, DamagedRecord)]
+    if found and len(damaged) == len(found):
+        raise damaged[0]
+    return [each for each in found if isinstance(each, _Facts)], [str(each) for each in damaged]
+
+
+def _look(record: PatientRecord | ImageRecord) -> _Facts:
+    if isinstance(record, PatientRecord):
+        eyes = {"left": record.left, "right": record.right}
+        return _Facts(
+            record_id=record.record_id,
+            group=record.record_id,
+            photographs=tuple(
+                _photograph(f"{record.record_id}/{eye}", data) for eye, data in eyes.items() if data
+            ),
+            missing=sum(not data for data in eyes.values()),
+            texts=dict(record.report),
+            labels=(record.labels, record.left_labels, record.right_labels),
+        )
+    return _Facts(
+        record_id=record.record_id,
+        group=record.patient_id,
+        photographs=(_photograph(record.record_id, record.image),),
+        missing=0,
+        texts=dict(record.caption),
+        labels=(record.labels,),
+    )
+
+
+def _photograph(place: str, data: bytes) -> _Photograph:
+    try:
+        image = images.decode(data, place)
+    except UserError as error:
+        return _Photograph(place, None, "", str(error))
+    # Of pixels, not of bytes: the same photograph saved twice is the same photograph.
+    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
+    digest.update(str(image.shape).encode())
+    flat = images.is_flat(image)
+    return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "", flat)
+
+
+def _count(
+    source: RecordSource, facts: Sequence[_Facts], tokenizer: Tokenizer, limit: int
+) -> dict[str, Any]:
+    photographs = [photograph for fact in facts for photograph in fact.photographs]
+    sizes = collections.Counter(photo.size for photo in photographs if photo.size)
+    places = collections.defaultdict(list)
+    for photo in photographs:
+        if photo.size:
+            places[photo.pixels].append(photo.place)
+    repeated = [members for members in places.values() if len(members) > 1]
+    ids = collections.Counter(fact.record_id for fact in facts)
+    silent = [
+        fact.record_id
+        for fact in facts
+        if not any(fact.texts.values()) and not any((hot >= 0).all() for hot in fact.labels)
+    ]
+    undecodable = [photo for photo in photographs if photo.error]
+    flat = [photo.place for photo in photographs if photo.flat]
+    numbers: dict[str, Any] = {
+        "records": len(facts),
+        "patients": len({fact.group for fact in facts}),
+        "photographs": len(photographs),
+        "missing_eyes": sum(fact.missing for fact in facts),
+        "without_photograph": [f.record_id for f in facts if not f.photographs][:_NAMED],
+        "empty_reports": {
+            language: sum(not fact.texts.get(language) for fact in facts)
+            for language in LANGUAGES
+        },
+        "neither_report_nor_label": {"count": len(silent), "first": silent[:_NAMED]},
+        "undecodable": {
+            "count": len(undecodable), "first": [photo.error for photo in undecodable[:_NAMED]]
+        },
+        "flat_photographs": {"count": len(flat), "first": flat[:_NAMED]},
+        "repeated_photographs": {"count": len(repeated), "first": repeated[:_NAMED]},
+        "repeated_ids": [record for record, count in ids.items() if count > 1][:_NAMED],
+        "sizes": {f"{w}x{h}": count for (w, h), count in sizes.most_common(_NAMED)},
+        "labels": _label_counts(source, facts),
+        "tokens": {
+            language: lengths
+            for language in LANGUAGES
+            if (lengths := _token_lengths(facts, language, tokenizer, limit))
+        },
+    }  # fmt: skip
+    return numbers
+
+
+def _label_counts(source: RecordSource, facts: Sequence[_Facts]) -> dict[str, Any]:
+    levels = ("patient", "left", "right") if source.kind == "patient" else ("image",)
+    counts = {}
+    for level, name in enumerate(levels):
+        hot = np.array([fact.labels[level] for fact in facts]).reshape(len(facts), -1)
+        known = (hot >= 0).all(axis=1) & (hot.shape[1] > 0)
+        counts[name] = {
+            "known": int(known.sum()),
+            "present": dict(
+                zip(source.label_names, (hot[known] > 0).sum(axis=0).tolist(), strict=True)
+            ),
+        }
+    return counts
+
+
+def _token_lengths(
+    facts: Sequence[_Facts], language: str, tokenizer: Tokenizer, limit: int
+) -> dict[str, int] | None:
+    texts = [fact.texts[language] for fact in facts if fact.texts.get(language)]
+    if not texts:
+        return None
+    lengths = np.array([np.count_nonzero(tokenizer([text])) for text in dict.fromkeys(texts)])
+    return {
+        "median": int(np.median(lengths)),
+        "p95": int(np.percentile(lengths, 95)),
+        "longest": int(lengths.max()),
+        "cut": int((lengths > limit).sum()),
+        "different_texts": len(lengths),
+    }
+
+
+def _who(source: RecordSource, facts: dict[str, list[_Facts]]) -> str:
+    """Whether the dataset knows patients, as a sentence."""
+    if source.kind == "patient":
+        return "every record is a patient"
+    records = [fact for members in facts.values() for fact in members]
+    known = sum(fact.group != fact.record_id for fact in records)
+    if not known:
+        return BY_IMAGE
+    return f"{known} of {len(records)} photographs have a patient's id of their own"
+
+
+def _across(facts: dict[str, list[_Facts]]) -> dict[str, Any]:
+    """Patients and photographs that stand in more than one split: evaluation would be flattered."""
+    groups, pixels = collections.defaultdict(dict), collections.defaultdict(dict)
+    for split, members in facts.items():
+        for fact in members:
+            groups[fact.group].setdefault(split, fact.record_id)
+            for photo in fact.photographs:
+                if photo.size:
+                    pixels[photo.pixels].setdefault(split, photo.place)
+    patients = [places for places in groups.values() if len(places) > 1]
+    photographs = [places for places in pixels.values() if len(places) > 1]
+    return {
+        "patients": {"count": len(patients), "first": patients[:_NAMED]},
+        "photographs": {"count": len(photographs), "first": photographs[:_NAMED]},
+    }
+
+
+def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
+    faults = []
+    for split, counted in numbers.items():
+        found = {
+            "records that cannot be read": counted["unreadable"]["count"],
+            "undecodable photographs": counted["undecodable"]["count"],
+            "records without a photograph": len(counted["without_photograph"]),
+            "record ids that stand twice": len(counted["repeated_ids"]),
+            "records with neither a report nor a label": (
+                counted["neither_report_nor_label"]["count"]
+            ),
+        }
+        faults += [f"{split}: {count} {what}" for what, count in found.items() if count]
+        faults += counted["unreadable"]["first"][:1]
+    for what, found in across.items():
+        if found["count"]:
+            faults.append(f"{found['count']} {what} in more than one split")
+    return faults
+
+
+def _print(report: dict[str, Any]) -> None:
+    splits = report["splits"]
+    table = Table(f"{report['dataset']} ({report['kind']} records)", ["", *splits])
+
+    def row(name: str, values: Iterable[Any], bad: bool = False) -> None:
+        values = [str(value) for value in values]
+        faulty = bad and any(value != "0" for value in values)
+        table.row(name, *values, style="red" if faulty else "")
+
+    counted = list(splits.values())
+    row("patients", (n["patients"] for n in counted))
+    row("photographs", (n["photographs"] for n in counted))
+    row("missing eyes", (n["missing_eyes"] for n in counted))
+    row("undecodable photographs", (n["undecodable"]["count"] for n in counted), bad=True)
+    row(
+        "photographs of one value everywhere",
+        (n["flat_photographs"]["count"] for n in counted), bad=True,
+    )  # fmt: skip
+    row("repeated photographs", (n["repeated_photographs"]["count"] for n in counted))
+    for language in LANGUAGES:
+        row(f"no text ({language})", (n["empty_reports"][language] for n in counted))
+    row(
+        "neither text nor label",
+        (n["neither_report_nor_label"]["count"] for n in counted), bad=True,
+    )  # fmt: skip
+    for language in LANGUAGES:
+        if any(language in n["tokens"] for n in counted):
+            lengths = [n["tokens"].get(language) for n in counted]
+            row(
+                f"tokens ({language}): median, longest",
+                (f"{t['median']}, {t['longest']}" if t else "" for t in lengths),
+            )
+            row(
+                f"texts ({language}) cut at {report['context_length']} tokens",
+                (t["cut"] if t else "" for t in lengths),
+            )
+    row("commonest size", (next(iter(n["sizes"]), "") for n in counted))
+    table.section()
+    for level in counted[0]["labels"]:
+        known = [n["labels"][level]["known"] for n in counted]
+        if not any(known):
+            continue
+        row(f"{level}: labelled", known)
+        for label in counted[0]["labels"][level]["present"]:
+            row(f"  {label}", (n["labels"][level]["present"][label] for n in counted))
+    table.show()
+    across = report["across_splits"]
+    for what, found in across.items():
+        if found["count"]:
+            example = json.dumps(found["first"][0], ensure_ascii=False)
+            say(f"{found['count']} {what} in more than one split, such as {example}")

@@ -1,0 +1,180 @@
+"""CLIP-Adapter, Tip-Adapter and Tip-Adapter-F on cached embeddings, as KeepFIT evaluates them."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from retfm_jax.evaluation.protocols.few_shot import Predictor, Support
+
+#: Share of the adapted embedding in CLIP-Adapter's sum, and the narrowing of its hidden layer.
+RATIO, REDUCTION = 0.2, 4
+#: Weight of Tip-Adapter's cache and sharpness of its affinities.
+ALPHA, BETA = 1.0, 5.0
+EPOCHS, LEARNING_RATE, EPSILON, WEIGHT_DECAY = 40, 1e-3, 1e-4, 1e-2
+BATCH = 32
+
+Params = dict[str, Array]
+
+
+def adapted(params: Params, features: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """CLIP-Adapter's features (Gao et al. 2021).
+
+    normalise(r ReLU(W2 ReLU(W1 x)) + (1 - r) x), r = 0.2, W1: d -> d/4, W2: d/4 -> d, no biases.
+    """
+    hidden = jax.nn.relu(jax.nn.relu(features @ params["down"]) @ params["up"])
+    mixed = RATIO * hidden + (1 - RATIO) * features
+    return mixed / jnp.linalg.norm(mixed, axis=-1, keepdims=True)
+
+
+def clip_adapter_logits(
+    params: Params,
+    features: Float[Array, "n d"],
+    classes: Float[Array, "c d"],
+    scale: Float[Array, ""],
+) -> Float[Array, "n c"]:
+    """Scaled cosines of the adapted features with the classes' texts."""
+    return scale * adapted(params, features) @ classes.T
+
+
+def tip_adapter_logits(
+    keys: Float[Array, "k d"],
+    features: Float[Array, "n d"],
+    values: Float[Array, "k c"],
+    classes: Float[Array, "c d"],
+    scale: Float[Array, ""],
+) -> Float[Array, "n c"]:
+    """Zero-shot logits and what the cache of support samples adds (Zhang et al. 2022).
+
+    s x T^t + alpha exp(-beta (1 - x K^t)) V, K the support's embeddings and V its one-hot labels.
+    """
+    affinity = features @ keys.T  # (n, d) . (d, k) -> (n, k)
+    cache = jnp.exp(-BETA * (1 - affinity)) @ values
+    return scale * features @ classes.T + ALPHA * cache
+
+
+def scores(logits: Float[Array, "n c"], exclusive: bool) -> Float[np.ndarray, "n c"]:
+    """Probabilities of classes that exclude each other; else the logits, which do not saturate."""
+    return np.asarray(jax.nn.softmax(logits, axis=-1) if exclusive else logits)
+
+
+def classification_loss(
+    logits: Float[Array, "n c"],
+    labels: Int[Array, "n c"],
+    weights: Float[Array, " n"],
+    exclusive: bool,
+) -> Float[Array, ""]:
+    """Cross-entropy, or its binary form over known labels; samples of weight 0 do not count."""
+    if exclusive:
+        losses = optax.softmax_cross_entropy(logits, labels)
+    else:
+        known = labels >= 0
+        each = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0))
+        losses = (each * known).sum(-1) / jnp.maximum(known.sum(-1), 1)
+    return (losses * weights).sum() / weights.sum()
+
+
+def batches(
+    count: int, epochs: int, size: int, seed: int
+) -> tuple[Int[np.ndarray, "steps size"], Float[np.ndarray, "steps size"]]:
+    """Rows of every step over shuffled epochs; an epoch's last batch is filled with weight 0."""
+    generator = np.random.default_rng(seed)
+    size = min(size, count)
+    steps = math.ceil(count / size)
+    rows = np.zeros((epochs, steps * size), np.int32)
+    weights = np.zeros((epochs, steps * size), np.float32)
+    for epoch in range(epochs):
+        rows[epoch, :count] = generator.permutation(count)
+        weights[epoch, :count] = 1
+    return rows.reshape(-1, size), weights.reshape(-1, size)
+
+
+@functools.partial(jax.jit, static_argnames=("logits", "exclusive"))
+def _train(
+    params: Params | Array,
+    data: tuple[Array, ...],
+    fixed: tuple[Array, ...],
+    schedule: tuple[Array, Array],
+    *,
+    logits: Callable[..., Array],
+    exclusive: bool,
+) -> Params | Array:
+    """AdamW with a cosine to zero over all steps, in one compiled loop."""
+    features, labels = data
+    optimizer = optax.adamw(
+        optax.cosine_decay_schedule(LEARNING_RATE, schedule[0].shape[0]),
+        eps=EPSILON,
+        weight_decay=WEIGHT_DECAY,
+    )
+
+    def step(carry, batch):
+        params, state = carry
+        rows, weights = batch
+
+        def loss(params):
+            found = logits(params, features[rows], *fixed)
+            return classification_loss(found, labels[rows], weights, exclusive)
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), schedule)
+    return params
+
+
+def _fitted(
+    support: Support,
+    params: Params | Array,
+    logits: Callable[..., Array],
+    fixed: tuple[Array, ...],
+    epochs: int,
+) -> Predictor:
+    params = _train(
+        params,
+        (jnp.asarray(support.features), jnp.asarray(support.labels, jnp.int32)),
+        fixed,
+        batches(len(support.features), epochs, BATCH, support.seed),
+        logits=logits,
+        exclusive=support.exclusive,
+    )
+    return lambda features: scores(logits(params, features, *fixed), support.exclusive)
+
+
+def clip_adapter(support: Support, epochs: int = EPOCHS) -> Predictor:
+    """Trains CLIP-Adapter's two layers."""
+    width = support.features.shape[1]
+    hidden = max(1, width // REDUCTION)
+    down, up = jax.random.split(jax.random.key(support.seed))
+
+    def uniform(key: Array, inputs: int, outputs: int) -> Array:
+        # PyTorch's default for a linear layer, which the published adapter starts from.
+        bound = inputs**-0.5
+        return jax.random.uniform(key, (inputs, outputs), minval=-bound, maxval=bound)
+
+    params = {"down": uniform(down, width, hidden), "up": uniform(up, hidden, width)}
+    fixed = (jnp.asarray(support.classes), jnp.asarray(support.scale, jnp.float32))
+    return _fitted(support, params, clip_adapter_logits, fixed, epochs)
+
+
+def _cache(support: Support) -> tuple[Array, tuple[Array, ...]]:
+    values = np.maximum(support.labels, 0).astype(np.float32)
+    scale = jnp.asarray(support.scale, jnp.float32)
+    fixed = (jnp.asarray(values), jnp.asarray(support.classes), scale)
+    return jnp.asarray(support.features), fixed
+
+
+def tip_adapter(support: Support) -> Predictor:
+    """Looks samples up among the support's; nothing is trained."""
+    keys, fixed = _cache(support)
+    return lambda features: scores(tip_adapter_logits(keys, features, *fixed), support.exclusive)
+
+
+def tip_adapter_f(support: Support, epochs: int = EPOCHS) -> Predictor:
+    """Tip-Adapter whose keys are trained, from the support's embeddings on."""
+    keys, fixed = _cache(support)
+    return _fitted(support, keys, tip_adapter_logits, fixed, epochs)

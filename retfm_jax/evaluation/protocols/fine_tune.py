@@ -1,0 +1,216 @@
+"""Full fine-tuning: the image tower of any method and a linear head, at two learning rates."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from retfm_jax.data.device_augment import prepare
+from retfm_jax.data.images import decode, fit, training_image
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation.protocols.adapters import batches, classification_loss, scores
+from retfm_jax.progress import progress_bar
+from retfm_jax.runtime.threads import cores, in_threads
+
+#: Batches of images that are made ready ahead of the step.
+_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneConfig:
+    """The recipe; the learning rates are RET-CLIP's.
+
+    Attributes:
+      backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.
+      epochs: passes over the support.
+      batch_size: images a step.
+      weight_decay: of AdamW, on both.
+    """
+
+    backbone_learning_rate: float = 2e-6
+    head_learning_rate: float = 1e-3
+    epochs: int = 50
+    batch_size: int = 16
+    weight_decay: float = 1e-2
+
+
+class FineTuning:
+    """A network with a linear head over its image embedding, compiled once for all folds.
+
+    The head works on `Method.encode_images`, times the model's logit scale so that its unit-norm
+    input spans as much as the classes' texts do. Batch norms keep their running statistics: the
+    support can be a handful of images.
+    """
+
+    def __init__(self, model: Any, config: FineTuneConfig, classes: int, exclusive: bool):
+        """Makes the compiled functions.
+
+        Args:
+          model: a `RetinalModel`.
+          classes: outputs of the head.
+          exclusive: trains a softmax, else a sigmoid for each class.
+        """
+        self._model, self._config, self._exclusive = model, config, exclusive
+        self._classes = classes
+        self._data, self._scale = model.data_config, model.logit_scale
+        self._optimizer = optax.chain(
+            optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay)
+        )
+        self._step = jax.jit(self._update, donate_argnums=(0, 1))
+        self._logits = jax.jit(lambda p, images: self._forward(p, images, None))
+
+    def _forward(self, params: Any, images: Array, key: Array | None) -> Float[Array, "b classes"]:
+        augment = None if key is None else self._data.augment
+        pixels = prepare({"image": images}, self._data.image, augment, key)["image"]
+        backbone = self._restored(params["backbone"])
+        features = self._model.method.encode_images(backbone, self._model.state, pixels)
+        return self._scale * features @ params["kernel"] + params["bias"]
+
+    @functools.cached_property
+    def _used(self) -> frozenset[str]:
+        """Paths of the parameters that image embeddings depend on: the others have no gradient."""
+        size = self._data.image.size
+        noise = np.random.default_rng(0).standard_normal((2, size, size, 3), np.float32)
+
+        @jax.jit
+        def gradient(params: Any) -> Any:
+            def total(params: Any) -> Array:
+                found = self._model.method.encode_images(params, self._model.state, noise)
+                return (found * jnp.arange(1.0, found.shape[1] + 1)).sum()
+
+            return jax.tree.map(lambda leaf: jnp.any(leaf != 0), jax.grad(total)(params))
+
+        leaves, _ = jax.tree_util.tree_flatten_with_path(gradient(self._model.params))
+        return frozenset(jax.tree_util.keystr(path) for path, moved in leaves if moved)
+
+    def _trained(self, params: Any) -> dict[str, Array]:
+        """The parameters of the image side alone, by path."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+        found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        return {path: found[path] for path in sorted(self._used)}
+
+    def _restored(self, trained: dict[str, Array]) -> Any:
+        """All parameters, with the trained ones in their places."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: trained.get(jax.tree_util.keystr(path), leaf), self._model.params
+        )
+
+    def _update(
+        self,
+        params: Any,
+        state: Any,
+        batch: tuple[Array, ...],
+        key: Array,
+        progress: Float[Array, ""],
+    ) -> tuple[Any, Any, Array]:
+        """One step of AdamW; `progress` runs from 0 to 1 over the training."""
+        images, labels, weights = batch
+
+        def loss(params: Any) -> Array:
+            logits = self._forward(params, images, key)
+            return classification_loss(logits, labels, weights, self._exclusive)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = self._optimizer.update(gradient, state, params)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        head = self._config.head_learning_rate * cosine
+        rates = {
+            "backbone": self._config.backbone_learning_rate * cosine,
+            "kernel": head,
+            "bias": head,
+        }
+        moved = {
+            part: jax.tree.map(
+                lambda p, u, rate=rates[part]: p - rate * u, params[part], part_updates
+            )
+            for part, part_updates in updates.items()
+        }
+        return moved, state, value
+
+    def fit(
+        self,
+        source: RecordSource,
+        rows: Sequence[int],
+        labels: Int[np.ndarray, "n classes"],
+        seed: int = 0,
+        progress: bool = True,
+    ) -> dict[str, Any]:
+        """Trains backbone and head from the model's weights on.
+
+        Args:
+          source: of single images.
+          rows: which of them are the support.
+          labels: of these, multi-hot.
+          seed: of the order and the augmentation.
+
+        Returns:
+          the trained parameters, for `predict`.
+        """
+        config = self._config
+        order, weights = batches(len(rows), config.epochs, config.batch_size, seed)
+        backbone = jax.tree.map(jnp.array, self._trained(self._model.params))
+        width = self._model.encode_texts(["fundus"]).shape[1]
+        params = {
+            "backbone": backbone,
+            "kernel": jnp.zeros((width, self._classes)),
+            "bias": jnp.zeros(self._classes),
+        }
+        state = self._optimizer.init(params)
+        key = jax.random.key(seed)
+        make = functools.partial(self._augmented, source, rows, order, seed)
+        with in_threads(make, range(len(order)), threads=cores(), ahead=_AHEAD) as pictures:
+            bar = progress_bar(
+                pictures, "fine-tuning", len(order), unit="step", disable=not progress
+            )
+            for step, images in enumerate(bar):
+                batch = images, labels[order[step]], weights[step]
+                step_key = jax.random.fold_in(key, step)
+                params, state, loss = self._step(params, state, batch, step_key, step / len(order))
+                if step % 10 == 0:
+                    bar.set_postfix(loss=f"{float(loss):.3f}")
+        return params
+
+    def _augmented(
+        self, source: RecordSource, rows: Sequence[int], order: np.ndarray, seed: int, step: int
+    ) -> UInt8[np.ndarray, "b h w 3"]:
+        """Decoded and augmented images of a step."""
+        pictures = []
+        for place, row in enumerate(order[step]):
+            generator = np.random.default_rng((seed, step, place))
+            record = source[int(rows[row])]
+            augment = self._data.augment
+            mirror = augment.flip != "none" and generator.random() < 0.5
+            pictures.append(
+                training_image(
+                    record.image,
+                    record.record_id,
+                    self._data.image,
+                    augment,
+                    generator,
+                    mirror=bool(mirror),
+                )
+            )
+        return np.stack(pictures)
+
+    def predict(self, params: dict[str, Any], source: RecordSource) -> Float[np.ndarray, "n c"]:
+        """Scores of every image of a source."""
+        size = self._config.batch_size
+
+        def make(batch: int) -> np.ndarray:
+            pictures = []
+            for row in range(batch * size, min((batch + 1) * size, len(source))):
+                record = source[row]
+                image = decode(record.image, record.record_id)
+                pictures.append(fit(image, self._data.image))
+            return np.stack(pictures + pictures[-1:] * (size - len(pictures)))
+
+        count = -(-len(source) // size)
+        with in_threads(make, range(count), threads=cores(), ahead=_AHEAD) as pictures:
+            logits = [self._logits(params, images) for images in pictures]
+        return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)

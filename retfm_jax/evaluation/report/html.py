@@ -1,0 +1,222 @@
+"""One self-contained HTML page of an evaluation: tables, curves and galleries in one file."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.evaluation.metrics.bootstrap import Estimate
+from retfm_jax.evaluation.protocols.retrieval import RECALL_AT
+from retfm_jax.evaluation.report import figures as pictures
+from retfm_jax.evaluation.report.figures import readable
+from retfm_jax.evaluation.report.summary import (
+    LANGUAGE_NAMES,
+    Mistake,
+    Results,
+    Section,
+    measured_columns,
+    mistakes,
+)
+from retfm_jax.rendering import figures, markup
+
+
+def page(results: Results, document: dict[str, Any]) -> str:
+    """The page.
+
+    Args:
+      document: what went into the JSON file; its settings are listed at the end.
+    """
+    method = document["model"]["method"]
+    parts = [
+        f'<p class="sub">{markup.text(method)} · {document["data"]["records"]} records · '
+        f"95% intervals by {results.by}</p>",
+        *(f'<p class="sub">{markup.text(note)}</p>' for note in document["data"].get("notes", ())),
+    ]
+    labels_from = document["data"].get("labels_from")
+    if labels_from not in (None, "the dataset"):
+        parts.append(f'<p class="note">Labels are of {markup.text(labels_from)}.</p>')
+    names = [section.title for section in results.sections]
+    names += [f"retrieval, {LANGUAGE_NAMES[language]} reports" for language in results.retrievals]
+    if len(names) > 1:
+        links = "".join(f'<a href="#s{i}">{markup.own(name)}</a>' for i, name in enumerate(names))
+        parts.append(f"<nav>{links}</nav>")
+    if results.sections:
+        parts.append("<h3>Protocols</h3>" + _protocols(results.sections))
+    if results.retrievals:
+        parts.append("<h3>Retrieval</h3>" + _retrievals(results))
+    for place, section in enumerate(results.sections):
+        parts.append(f'<h2 id="s{place}">{markup.own(section.title)}</h2>' + _section(section))
+    for number, language in enumerate(results.retrievals, start=len(results.sections)):
+        heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
+        parts.append(heading + _gallery(results, language))
+    parts.append("<h2>Settings</h2>" + _settings(document))
+    return markup.page(results.data, parts)
+
+
+def _protocols(sections: Sequence[Section]) -> str:
+    columns = measured_columns(sections)
+    rows = [
+        [
+            section.title,
+            *((section.folds or section.measured.overall).get(name) for name, _ in columns),
+            len(section.measured.predictions.samples),
+        ]
+        for section in sections
+    ]
+    return _rows(["protocol", *(title for _, title in columns), "samples"], rows)
+
+
+def _retrievals(results: Results) -> str:
+    rows = [
+        [f"{readable(direction)}, {LANGUAGE_NAMES[language]}", *recalls.values(), len(found.rows)]
+        for language, found in results.retrievals.items()
+        for direction, recalls in found.recalls.items()
+    ]
+    recalls = [row for found in results.retrievals.values() for row in found.recalls.values()]
+    header = ["query", *(f"recall at {k}" for k in RECALL_AT), "records"]
+    return _rows(header, rows) + _ways(pair for row in recalls for pair in row.items())
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return markup.table(header, [[_cell(cell) for cell in row] for row in rows])
+
+
+def _gallery(results: Results, language: str) -> str:
+    """Photographs with the reports found for them, each in its own language and as text."""
+    split, retrieval = results.split, results.retrievals[language]
+    parts = [f'<p class="sub">{markup.text(pictures.recall_in_words(retrieval))}</p>']
+    for query in pictures.queries(split, retrieval):
+        answers = "".join(
+            f'<li><span class="{"right" if answer.right else "wrong"}">'
+            f"{'own' if answer.right else 'another'} {answer.similarity:.2f}</span> "
+            f"{markup.own(answer.text, 'report')}</li>"
+            for answer in query.answers
+        )
+        record = split.records[query.row]
+        parts.append(
+            f'<div class="query"><figure>{_eyes(record)}<figcaption>{markup.own(record.record_id)}'
+            f"<small>own report at rank {query.rank}</small></figcaption></figure>"
+            f"<ol>{answers}</ol></div>"
+        )
+    return "\n".join(parts)
+
+
+def _eyes(record: PatientRecord | ImageRecord, eye: str | None = None) -> str:
+    """The photographs of a record, or that of one eye."""
+    parts = []
+    for name, data in pictures.photographs(record):
+        if eye in (None, name):
+            found = pictures.shown(data, record.record_id)
+            words = isinstance(found, str)
+            parts.append(f"<span>{name} {found}</span>" if words else markup.photograph(found))
+    return f'<div class="eyes">{"".join(parts)}</div>'
+
+
+def _section(section: Section) -> str:
+    measured = section.measured
+    parts = []
+    if section.folds is not None:
+        folds = len(next(iter(section.folds.values()))["folds"])
+        parts.append(
+            f'<p class="sub">Mean ± standard deviation over {folds} folds above; '
+            "below is the first fold.</p>"
+        )
+    parts.append(_figure(pictures.curves({section.title: measured}, ""), "ROC and PR curves"))
+    if measured.predictions.exclusive:
+        confusion = pictures.confusion_matrix(measured, "Confusion matrix")
+        calibration = pictures.calibration(measured, "Calibration")
+        parts.append(
+            f'<div class="pair">{_figure(confusion, "confusion matrix")}'
+            f"{_figure(calibration, 'calibration')}</div>"
+        )
+    parts.append("<h3>Classes</h3>" + _classes(section))
+    worst = mistakes(measured.predictions)
+    if worst:
+        figures = "".join(_mistake(section, mistake) for mistake in worst)
+        parts.append(f'<h3>Most confident mistakes</h3><div class="gallery">{figures}</div>')
+    return "\n".join(parts)
+
+
+def _classes(section: Section) -> str:
+    classes = section.measured.metrics.classes
+    names = list(dict.fromkeys(name for row in classes.values() for name in row))
+    rows = [
+        [pictures.class_name(label), *(row.get(name) for name in names)]
+        for label, row in classes.items()
+    ]
+    rows += [
+        [pictures.class_name(label), why, *[""] * (len(names) - 1)]
+        for label, why in section.measured.metrics.left_out.items()
+    ]
+    caveats = "".join(
+        f'<p class="note">{markup.own(caveat)}</p>' for caveat in section.measured.metrics.caveats
+    )
+    return _rows(["class", *map(readable, names)], rows) + _how(section) + caveats
+
+
+def _how(section: Section) -> str:
+    """Which metrics have which intervals."""
+    found = [section.measured.overall, *section.measured.metrics.classes.values()]
+    return _ways(pair for row in found for pair in row.items())
+
+
+def _ways(found: Iterable[tuple[str, Any]]) -> str:
+    by_way: dict[str, list[str]] = {}
+    for name, value in found:
+        if isinstance(value, Estimate) and value.has_interval:
+            names = by_way.setdefault(value.interval, [])
+            names += [readable(name)] if readable(name) not in names else []
+    said = "; ".join(f"{', '.join(names)}: {way}" for way, names in by_way.items())
+    return f'<p class="note">95% intervals. {markup.text(said)}.</p>' if said else ""
+
+
+def _cell(value: Any) -> str:
+    """What stands in a cell of a table; an interval, or the spread over folds, stands below."""
+    if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
+        return "–"
+    if isinstance(value, Mapping):
+        spread = f"<small>± {value['spread'] or 0:.3f}</small>"
+        return "–" if value["mean"] is None else f"{value['mean']:.3f}{spread}"
+    if isinstance(value, Estimate) and not value.has_interval:
+        return f"{value.value:.3f}"
+    if isinstance(value, Estimate):
+        return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
+    return markup.own(value)
+
+
+def _mistake(section: Section, mistake: Mistake) -> str:
+    record = section.records[mistake.row]
+    where = record.record_id
+    if isinstance(record, PatientRecord):
+        where += f", {mistake.eye} eye" if mistake.eye else ""
+    else:
+        # The eye of a patient, or a file in its folder.
+        where = "/".join(where.replace("\\", "/").split("/")[-2:])
+    return (
+        f"<figure>{_eyes(record, mistake.eye)}<figcaption>{markup.own(mistake.text)}"
+        f"<small>{markup.own(where)}</small></figcaption></figure>"
+    )
+
+
+def _figure(figure: Figure, alt: str) -> str:
+    return markup.figure(figures.png(figure), alt)
+
+
+def _settings(document: dict[str, Any]) -> str:
+    entries = document["data"] | document["settings"]
+    rows = "".join(
+        f"<dt>{markup.text(readable(name))}</dt><dd>{markup.own(_plain(value))}</dd>"
+        for name, value in entries.items()
+        if value not in (None, {}, [], ())
+    )
+    return f"<dl>{rows}</dl>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{readable(name)} {_plain(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)

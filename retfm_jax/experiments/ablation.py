@@ -1,0 +1,285 @@
+"""`retfm ablate`: variants of one experiment, several seeds each, as a table and a picture."""
+
+import argparse
+import dataclasses
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
+from retfm_jax.console import Table, say
+from retfm_jax.data.sources import RecordSource, open_dataset
+from retfm_jax.errors import Stopped, UserError, did_you_mean
+from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
+from retfm_jax.evaluation.evaluate import quick_metrics
+from retfm_jax.evaluation.report.figures import readable
+from retfm_jax.evaluation.report_labels import with_labels
+from retfm_jax.evaluation.tasks import PROMPT_STYLES, open_task
+from retfm_jax.experiments.training import run_training
+from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
+from retfm_jax.knowledge.labels import shared_labeler
+from retfm_jax.model import load
+from retfm_jax.rendering.figures import new_figure, plain_style, save, words
+from retfm_jax.runtime.lock import hold
+from retfm_jax.runtime.mesh import check_batch_size, make_mesh
+from retfm_jax.training.requirements import check_splits, check_vocabularies
+
+#: What the table shows, as far as it is measured; the JSON holds every metric.
+_SHOWN = ("aca", "auroc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """One number of a variant over the seeds.
+
+    Attributes:
+      values: by seed, in the order of the seeds.
+      gains: differences from the first variant with the same seed.
+    """
+
+    values: tuple[float, ...]
+    gains: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Values with mean and standard deviation, the gains likewise."""
+        return {
+            "values": list(self.values),
+            "mean": statistics.fmean(self.values),
+            "spread": _deviation(self.values),
+            "gain_over_first": {
+                "values": list(self.gains),
+                "mean": statistics.fmean(self.gains),
+                "spread": _deviation(self.gains),
+            },
+        }
+
+
+def run(args: argparse.Namespace) -> None:
+    """`retfm ablate`.
+
+    Raises:
+      Stopped: a signal ended a run before its last step.
+      UserError: the config has no such variants, the seeds are no numbers, another ablation writes
+        the workdir, or see `commands.run_training`.
+    """
+    variants = load_variants(args.config)
+    if args.variants:
+        names = args.variants.split(",")
+        unknown = [name for name in names if name not in variants]
+        if unknown:
+            raise UserError(
+                f"--variants: {args.config} has no variant {unknown[0]!r} "
+                f"(it has {', '.join(variants)}){did_you_mean(unknown[0], variants)}"
+            )
+        variants = {name: variants[name] for name in names}
+    configs = {
+        name: load_config(args.config, [*args.overrides, *overrides])
+        for name, overrides in variants.items()
+    }
+    with hold(args.workdir):
+        ablate(
+            configs,
+            _seeds(args.seeds),
+            args.workdir,
+            dataset=args.dataset,
+            split=args.split,
+            prompts=args.prompts.split(",") if args.prompts else (),
+            reading=Reading(args.patient_regex, args.follow_links),
+        )
+
+
+def ablate(
+    variants: Mapping[str, ExperimentConfig],
+    seeds: Sequence[int],
+    workdir: PathLike,
+    *,
+    dataset: str | None = None,
+    split: str = "test",
+    prompts: Sequence[str] = (),
+    reading: Reading = AS_RELEASED,
+) -> dict[str, dict[str, Spread]]:
+    """Trains every variant with every seed, and compares what they know without further learning.
+
+    A seed draws the weights and the order of the data, so that the variants of one seed differ in
+    nothing but their configuration. What is trained already is not trained again.
+
+    Args:
+      variants: the first one is what the others are compared with.
+      workdir: gets a folder for each variant and seed, `ablation.json` and `ablation.png`.
+      dataset: on which they are evaluated: a built dataset, a task of `tasks.yaml` or a folder of
+        class folders; None: that of each variant's training.
+      split: of it.
+      prompts: styles of class prompts to compare, see `evaluation.evaluate.quick_metrics`.
+      reading: how the files of a task or a folder are read.
+
+    Returns:
+      metrics by variant and name, such as "zero_shot/en/eye/auroc".
+    """
+    workdir = as_path(workdir)
+    folders = {name: _slug(name) for name in variants}
+    for name, folder in folders.items():
+        if not folder or list(folders.values()).count(folder) > 1:
+            raise UserError(
+                f"the variant {name!r} has no folder of its own: give variants names that differ "
+                "in small letters and digits"
+            )
+    for name in ("ablation.json", "ablation.png"):
+        check_writable(workdir / name)
+    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
+    for style in prompts:
+        if style not in PROMPT_STYLES:
+            raise UserError(f"--prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
+    # Opened first: a misspelt split is said before hours of training.
+    for config in variants.values():
+        check_splits(config)
+        check_vocabularies(config)
+        mesh = make_mesh(config.mesh)
+        check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
+    sources = {name: _source(config, dataset, split, reading) for name, config in variants.items()}
+    for seed in seeds:
+        for name, config in variants.items():
+            say(f"{name}, seed {seed}", style="bold")
+            train = dataclasses.replace(config.train, seed=seed)
+            config = dataclasses.replace(config, train=train)
+            folder = workdir / folders[name] / f"seed_{seed}"
+            found[name].append(_measured(config, folder, sources[name], prompts))
+    spreads = compare(found)
+    document = {
+        "dataset": next(iter(sources.values())).name,
+        "split": split,
+        "seeds": list(seeds),
+        "variants": {
+            name: {
+                "config": to_dict(config),
+                "metrics": {metric: s.to_json() for metric, s in spreads[name].items()},
+            }
+            for name, config in variants.items()
+        },
+    }
+    write_json(workdir / "ablation.json", document)
+    save(draw(spreads), workdir / "ablation.png")
+    title = f"{document['dataset']}, {split}: mean ± standard deviation of {len(seeds)} seeds"
+    table(spreads, title).show()
+    say(*(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")))
+    return spreads
+
+
+def _source(
+    config: ExperimentConfig, dataset: str | None, split: str, reading: Reading
+) -> RecordSource:
+    """What a variant is measured on, with every seed."""
+    data = config.data
+    if dataset:
+        source = open_task(dataset, split, data.data_dir, reading)
+    else:
+        source = open_dataset(data.dataset, split, data.data_dir)
+    return with_labels(source, shared_labeler(data.vocabulary, data.extend))
+
+
+def _measured(
+    config: ExperimentConfig, folder: Path, source: RecordSource, prompts: Sequence[str]
+) -> dict[str, float]:
+    if not run_training(config, folder):
+        raise Stopped(f"stopped in {folder}; the same command goes on from there")
+    return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
+
+
+def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:
+    """Metrics of every seed -> their spread, beside the first variant.
+
+    Args:
+      found: by variant, the metrics of each seed.
+
+    Raises:
+      UserError: the split has nothing that can be measured.
+    """
+    first = next(iter(found.values()))
+    if not first[0]:
+        raise UserError("the split has neither labels nor reports: there is nothing to compare")
+    return {
+        name: {
+            metric: Spread(
+                values=tuple(seed[metric] for seed in seeds),
+                gains=tuple(
+                    seed[metric] - other[metric] for seed, other in zip(seeds, first, strict=True)
+                ),
+            )
+            for metric in first[0]
+        }
+        for name, seeds in found.items()
+    }
+
+
+def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
+    """Mean and spread of every variant, and below them its mean gain over the first."""
+    metrics = _shown(spreads)
+    shared, names = _short(metrics)
+    heads = [name.replace(" ", "\n") for name in names]
+    columns = Table(f"{title}\n{shared}", ["variant", *heads])
+    for name, by_metric in spreads.items():
+        found = [by_metric[metric] for metric in metrics]
+        means = (f"{statistics.fmean(s.values):.3f} ± {_deviation(s.values):.3f}" for s in found)
+        columns.row(name, *means, style="bold")
+        columns.row("  gain", *(f"{statistics.fmean(s.gains):+.3f}" for s in found))
+    return columns
+
+
+@plain_style()
+def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
+    """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
+    metrics = _shown(spreads)
+    figure = new_figure(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    places = range(len(spreads))
+    shared, names = _short(metrics)
+    figure.suptitle(shared, fontsize=10, x=0.01, ha="left")
+    for panel, metric, name in zip(panels, metrics, names, strict=True):
+        for place, by_metric in zip(places, spreads.values(), strict=True):
+            values = by_metric[metric].values
+            panel.plot(values, [place] * len(values), "o", color="#7aa6d9", markersize=5)
+            panel.plot(statistics.fmean(values), place, "|", color="#22262b", markersize=18)
+        panel.set_title(name, fontsize=9)
+        panel.grid(axis="x", color="#d9dde2")
+        panel.set_axisbelow(True)
+    panels[0].set_yticks(list(places), [words(name) for name in spreads])
+    panels[0].set_ylim(len(spreads) - 0.5, -0.5)
+    return figure
+
+
+def _shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
+    metrics = list(next(iter(spreads.values())))
+    return [metric for metric in metrics if metric.endswith(_SHOWN)] or metrics
+
+
+def _short(metrics: Sequence[str]) -> tuple[str, list[str]]:
+    """What the names of metrics have in common, and the rest of each."""
+    parts = [metric.split("/") for metric in metrics]
+    first, last = min(parts), max(parts)  # what these two share, all do
+    shared = 0
+    while shared < len(first) - 1 and first[shared] == last[shared]:
+        shared += 1
+    return readable("_".join(first[:shared])), [readable("_".join(name[shared:])) for name in parts]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds {text}: give whole numbers with commas between, 0,1,2") from error
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: a seed stands twice")
+    if not all(0 <= seed < 2**32 for seed in seeds):
+        raise UserError(f"--seeds {text}: seeds are numbers from 0 to {2**32 - 1}")
+    return seeds
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

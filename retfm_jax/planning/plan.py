@@ -1,0 +1,510 @@
+"""`retfm plan`: the real training step, compiled for devices that need not be here.
+
+Nothing of full size is ever allocated: state and batch are shapes with shardings.
+"""
+
+import argparse
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from retfm_jax.config import ExperimentConfig, load_config, to_dict
+from retfm_jax.console import Table, say
+from retfm_jax.data import device_augment as device
+from retfm_jax.data.kinds import get_kind
+from retfm_jax.errors import UserError
+from retfm_jax.files import check_writable, write_json
+from retfm_jax.methods import make_method
+from retfm_jax.methods.base import Batch
+from retfm_jax.planning.hlo import Collective, Program, Work
+from retfm_jax.planning.topologies import Topology, open_topology
+from retfm_jax.progress import progress_bar
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh
+from retfm_jax.training.flops import count_program
+from retfm_jax.training.requirements import check_vocabularies
+from retfm_jax.training.setup import Setup
+from retfm_jax.training.state import TrainState
+from retfm_jax.trees import leaf_name
+
+#: A program that stands in for that of a GPU never runs: no time is spent on its machine code.
+_UNRUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+class Rule(NamedTuple):
+    """How one parameter lies on the devices; gradients, moments and momentum copies lie alike."""
+
+    path: str
+    shape: tuple[int, ...]
+    spec: str
+    bytes_per_device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """How long a step takes at least by each limit, and as the compiler expects it.
+
+    Attributes:
+      compute: FLOPs of the program at the peak rate of its type; None where they are unknown.
+      memory: traffic at the memory's bandwidth.
+      network: collectives one after the other over the links.
+      schedule: sum of the compiler's estimates for its instructions, which the others bound from
+        below; None where it gives none.
+    """
+
+    compute: float | None
+    memory: float
+    network: float
+    schedule: float | None
+
+    @property
+    def step(self) -> float:
+        """The estimate of a step."""
+        return max(self.compute or 0.0, self.memory, self.network, self.schedule or 0.0)
+
+    @property
+    def limit(self) -> str:
+        """What a step waits for most."""
+        return max(("compute", "memory", "network"), key=lambda name: getattr(self, name) or 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one training step needs.
+
+    Attributes:
+      memory: bytes per device by kind: what the state and the batch hold, exactly; of a program
+        that was compiled also its `temporaries` (activations, gradients) and `code`.
+      needed: the sum of these, or what a compiler says that refuses. One that accepts may lay kinds
+        over one another that are not needed at once. For devices whose compiler is not here the
+        temporaries are those of the CPU's.
+      capacity: bytes per device that programs can have; None where unknown.
+      model_flops: of a step, what the method needs, all devices together; None where they cannot
+        be counted, as `program_flops`.
+      program_flops: with what is computed again to save memory.
+      work: of the compiled program; None where the compiler refused it.
+      seconds: None where the chip is unknown or the program was refused.
+    """
+
+    config: ExperimentConfig
+    topology: Topology
+    rules: tuple[Rule, ...]
+    memory: Mapping[str, int]
+    needed: int
+    capacity: int | None
+    fits: bool
+    model_flops: int | None
+    program_flops: int | None
+    work: Work | None
+    seconds: Seconds | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        document: dict[str, Any] = {
+            "topology": self.topology.name,
+            "devices": len(self.topology.devices),
+            "device_kind": self._device_kind,
+            "compiler": "of the devices" if self.topology.real else "of the CPU: an estimate",
+            "batch_size": self.config.train.batch_size,
+            "microbatches": self.config.train.microbatches,
+            "fits": self.fits,
+            "bytes_per_device": {
+                **self.memory,
+                "needed": self.needed,
+                "capacity": self.capacity,
+            },
+            "flops": {"model": self.model_flops, "program": self.program_flops},
+        }
+        if self.work is not None:
+            document["memory_traffic_per_device"] = self.work.traffic
+            document["loops_of_unknown_length"] = self.work.open_loops
+            document["collectives"] = [
+                {
+                    "kind": collective.kind,
+                    "devices": collective.group,
+                    "times": collective.times,
+                    "bytes": collective.bytes,
+                    "source": collective.source,
+                }
+                for collective in self.work.collectives
+            ]
+        if self.seconds is not None:
+            document["seconds"] = {
+                **dataclasses.asdict(self.seconds),
+                "step": self.seconds.step,
+                "limit": self.seconds.limit,
+            }
+            document["share_of_peak"] = self.share_of_peak
+        document["sharding"] = [rule._asdict() for rule in self.rules]
+        return document | {"config": to_dict(self.config)}
+
+    @property
+    def _device_kind(self) -> str:
+        chip = self.topology.chip
+        return self.topology.devices[0].device_kind if self.topology.real else chip.name
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """Model FLOPs in the estimated step, as a share of what the devices could do."""
+        if self.seconds is None or self.model_flops is None:
+            return None
+        peak = self.topology.chip.peak(self.config.model.dtype) * len(self.topology.devices)
+        return self.model_flops / (self.seconds.step * peak)
+
+
+def run(args: argparse.Namespace) -> None:
+    """`retfm plan`.
+
+    Raises:
+      UserError: no such topology or config, a batch that does not divide, no compiler.
+    """
+    config = load_config(args.config, args.overrides)
+    check_vocabularies(config, present=True)
+    if args.out:
+        check_writable(args.out)
+    topology = open_topology(args.topology)
+    say(f"compiling for {topology.name}", error=True)
+    planned = plan(config, topology)
+    document = planned.to_json()
+    show(planned)
+    if args.largest_batch:
+        largest = largest_batch(planned)
+        document["largest_batch"] = largest
+        say(f"largest batch that fits: {largest:,}", style="bold")
+    if args.out:
+        write_json(args.out, document)
+        say(f"wrote {args.out}")
+
+
+def plan(config: ExperimentConfig, topology: Topology) -> Plan:
+    """Compiles the training step of an experiment for a topology.
+
+    Raises:
+      UserError: the mesh does not fit the devices, or the batch does not divide over them.
+    """
+    mesh = make_mesh(config.mesh, topology.devices)
+    method = make_method(config.method, config.model)
+    setup = Setup.of(config, method, mesh, horizon=config.train.steps or 1000)
+    state = setup.abstract
+    batch = abstract_batch(setup)
+    step = setup.step(
+        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
+    )
+    traced = setup.jit(step).trace(state, batch)
+    program_flops = count_program(traced)
+    memory = _memory(state, batch)
+    work = seconds = None
+    chip = topology.chip
+    capacity = None if chip is None else chip.memory
+    try:
+        compiled = traced.lower().compile({} if topology.real else _UNRUN)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed, capacity = _refusal(str(error))
+        fits = False
+    else:
+        stats = compiled.memory_analysis()
+        memory |= {
+            "padding of layouts": max(stats.argument_size_in_bytes - sum(memory.values()), 0),
+            "temporaries": stats.temp_size_in_bytes,
+            "code": stats.generated_code_size_in_bytes,
+        }
+        needed = sum(memory.values())
+        work = Program(compiled.as_text(), mesh.size).work()
+        seconds = _seconds(config, topology, program_flops, work)
+        # A compiler that does not refuse has answered.
+        fits = topology.real or needed < capacity
+    return Plan(
+        config=config,
+        topology=topology,
+        rules=_rules(state),
+        memory=memory,
+        needed=needed,
+        capacity=capacity,
+        fits=fits,
+        model_flops=setup.model_flops(batch),
+        program_flops=program_flops,
+        work=work,
+        seconds=seconds,
+    )
+
+
+def abstract_batch(setup: Setup) -> Batch:
+    """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
+    config, sharding = setup.config, batch_sharding(setup.mesh)
+    rows = config.train.batch_size
+    return {
+        name: jax.ShapeDtypeStruct((rows, *spec.shape), spec.dtype, sharding=sharding)
+        for name, spec in get_kind(setup.method.sample_kind).arrays(config).items()
+    }
+
+
+def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
+    """The largest batch that fits, to an eighth, in multiples of what the devices share evenly.
+
+    Memory grows nearly straight with the batch, so that few compilations find it.
+
+    Args:
+      planned: where the search begins.
+
+    Returns:
+      samples of a step over all devices; 0 where not even the smallest batch fits.
+    """
+    config, topology = planned.config, planned.topology
+    unit = config.train.microbatches * len(topology.devices)
+    if planned.capacity is None:
+        raise UserError(f"--largest_batch: the memory of {topology.name} is not known")
+    state = sum(
+        size
+        for name, size in planned.memory.items()
+        if name not in ("batch", "padding of layouts", "temporaries", "code")
+    )
+    low, high = 0, None
+    tried = planned
+    with progress_bar(desc="largest batch", unit="compilation", total=None) as bar:
+        while True:
+            rows = tried.config.train.batch_size
+            low, high = (rows, high) if tried.fits else (low, rows)
+            bar.set_postfix(fits=low, too_large=high or "?")
+            step = max(unit, low // 8)
+            if high is not None and high - low <= step:
+                return low
+            # What lies beside the state grows with the batch.
+            room, used = tried.capacity - state, max(tried.needed - state, 1)
+            guess = int(0.97 * rows * room / used) // unit * unit
+            # A compiler may accept more than the sum of its kinds: then the guess says no more
+            # than what is known, and the search goes on in steps until one is refused.
+            floor = low + (unit if high is not None else step // unit * unit)
+            ceiling = high - unit if high is not None else 8 * max(low, unit)
+            if high is not None and not floor < guess < ceiling:
+                guess = (low + high) // 2 // unit * unit
+            guess = min(max(guess, floor), ceiling)
+            train = dataclasses.replace(config.train, batch_size=guess)
+            tried = compiled(dataclasses.replace(config, train=train), topology)
+            bar.update()
+
+
+def _memory(state: TrainState, batch: Batch) -> dict[str, int]:
+    parts = {
+        "parameters": state.params,
+        "optimizer state": state.opt_state,
+        "batch statistics": state.batch_stats,
+        **{name.replace("_", " "): part for name, part in state.carry.items()},
+        "batch": batch,
+    }
+    sizes = {
+        name: sum(map(_bytes_per_device, jax.tree.leaves(part))) for name, part in parts.items()
+    }
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+
+def _rules(state: TrainState) -> tuple[Rule, ...]:
+    leaves = jax.tree_util.tree_flatten_with_path(state.params)[0]
+    return tuple(
+        Rule(
+            leaf_name(path),
+            leaf.shape,
+            ", ".join(str(axis) for axis in leaf.sharding.spec) or "whole",
+            _bytes_per_device(leaf),
+        )
+        for path, leaf in leaves
+    )
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _refusal(message: str) -> tuple[int, int]:
+    """Bytes that a refused program needs, and bytes that there are."""
+    size = r"([\d.]+)([KMGT]?)"
+    for pattern in (
+        rf"required for HLO temporaries \({size}\) exceeds available \w+ \({size}\)",
+        rf"Used {size} of {size} \w+",
+    ):
+        if found := re.search(pattern, message):
+            needed, needed_unit, there, there_unit = found.groups()
+            return (
+                int(float(needed) * _UNITS[needed_unit]),
+                int(float(there) * _UNITS[there_unit]),
+            )
+    raise UserError(f"the step does not fit into the devices' memory: {message.splitlines()[0]}")
+
+
+def _seconds(
+    config: ExperimentConfig, topology: Topology, flops: int | None, work: Work
+) -> Seconds | None:
+    chip = topology.chip
+    if chip is None:
+        return None
+    schedule = None
+    if work.cycles is not None and chip.clock is not None:
+        schedule = work.cycles / chip.clock
+    return Seconds(
+        compute=flops and flops / len(topology.devices) / chip.peak(config.model.dtype),
+        memory=work.traffic / chip.bandwidth,
+        network=sum(
+            collective.seconds(topology.bandwidth(collective.group))
+            for collective in work.collectives
+        ),
+        schedule=schedule,
+    )
+
+
+def show(planned: Plan) -> None:
+    """Prints a plan for people."""
+    topology, train = planned.topology, planned.config.train
+    parts = f" in {train.microbatches} parts" if train.microbatches > 1 else ""
+    say(
+        f"{planned.config.method}, batch {train.batch_size:,}{parts}, on {topology.name}: "
+        f"{len(topology.devices)} devices",
+        style="bold",
+    )
+    say(_verdict(planned), style="green" if planned.fits else "red")
+    if not topology.real:
+        say(
+            "Parameters, optimizer state, batch and FLOPs are exact. Temporaries, traffic and "
+            "collectives are those of the program that the CPU's compiler makes: an estimate."
+        )
+    _memory_table(planned).show()
+    _rules_table(planned.rules).show()
+    if planned.work is not None:
+        _collectives_table(planned.work.collectives, topology).show()
+        _time_table(planned).show()
+
+
+def _verdict(planned: Plan) -> str:
+    if planned.capacity is None:
+        return f"needs {_size(planned.needed)} a device; the memory of this device is not known"
+    sizes = f"{_size(planned.needed)} of {_size(planned.capacity)} a device"
+    if planned.fits:
+        over = planned.needed > planned.capacity
+        how = " (the sum of all kinds; the compiler lays some over others)" if over else ""
+        return f"fits: {sizes}{how}"
+    missing = _size(planned.needed - planned.capacity)
+    return (
+        f"does not fit: {sizes}, {missing} too much. Raise config.train.microbatches "
+        "or config.mesh.fsdp, set model.*.remat=full, or lower config.train.batch_size"
+    )
+
+
+def _memory_table(planned: Plan) -> Table:
+    table = Table("memory of a device", ("kind", "bytes"))
+    for name, size in planned.memory.items():
+        table.row(name, _size(size))
+    table.row("all", _size(planned.needed), style="bold")
+    return table
+
+
+def _rules_table(rules: tuple[Rule, ...]) -> Table:
+    """Parameters that differ in numbers of their path alone share a row, small ones too."""
+    groups: dict[tuple[str, str, str], list[Rule]] = collections.defaultdict(list)
+    largest = max(rule.bytes_per_device for rule in rules)
+    for rule in rules:
+        path = re.sub(r"\d+", "*", rule.path)
+        shape = " x ".join(map(str, rule.shape))
+        if rule.bytes_per_device < largest / 1000:
+            path, shape = "small ones", ""
+        groups[path, shape, rule.spec].append(rule)
+    table = Table(
+        "parameters on the mesh (gradients, moments and momentum copies lie alike)",
+        ("path", "shape", "divided by", "arrays", "bytes a device"),
+        words=("shape", "divided by"),
+    )
+    for (path, shape, spec), members in groups.items():
+        size = sum(rule.bytes_per_device for rule in members)
+        table.row(path, shape, spec, str(len(members)), _size(size))
+    return table
+
+
+def _collectives_table(collectives: tuple[Collective, ...], topology: Topology) -> Table:
+    groups: dict[tuple[str, int, str], list[Collective]] = collections.defaultdict(list)
+    for collective in collectives:
+        groups[collective.kind, collective.group, _place(collective.source)].append(collective)
+    heads = ("kind", "of devices", "times", "bytes", "time", "where")
+    table = Table("collectives of a step", heads, words=("where",))
+    rows = []
+    for (kind, group, place), members in groups.items():
+        size = sum(member.times * member.bytes for member in members)
+        times = sum(member.times for member in members)
+        rows.append((size, kind, group, times, members, place))
+    for size, kind, group, times, members, place in sorted(rows, key=lambda row: -row[0]):
+        bandwidth = topology.bandwidth(group)
+        duration = "?"
+        if bandwidth is not None:
+            duration = _duration(sum(member.seconds(bandwidth) for member in members))
+        table.row(kind, str(group), f"{times:g}", _size(size), duration, place)
+    return table
+
+
+def _place(source: str) -> str:
+    """The compiler's name of an operation, short."""
+    place = "forward" if "jvp(" in source else "elsewhere"
+    if "transpose(" in source:
+        place = "backward"
+    return f"{place}, in a loop" if "/while/" in source else place
+
+
+def _time_table(planned: Plan) -> Table:
+    seconds, work = planned.seconds, planned.work
+    devices = len(planned.topology.devices)
+    table = Table("one step", ("", "of a device", "at least"))
+
+    def duration(name: str) -> str:
+        value = getattr(seconds, name, None)
+        return "?" if value is None else _duration(value)
+
+    def of_a_device(flops: int | None) -> str:
+        return "?" if flops is None else _count(flops / devices)
+
+    table.row("FLOPs, model", of_a_device(planned.model_flops), "")
+    table.row(
+        "FLOPs, with what is computed again",
+        of_a_device(planned.program_flops),
+        duration("compute"),
+    )
+    table.row("memory traffic", _size(work.traffic), duration("memory"))
+    sent = sum(collective.times * collective.bytes for collective in work.collectives)
+    table.row("collectives", _size(sent), duration("network"))
+    if seconds is not None and seconds.schedule is not None:
+        table.row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
+    if work.open_loops:
+        table.row(f"{work.open_loops} loops of unknown length count once", "", "")
+    if seconds is not None:
+        rate = planned.config.train.batch_size / seconds.step
+        table.section()
+        table.row("limit", "", seconds.limit)
+        table.row("a step, estimated", "", _duration(seconds.step), style="bold")
+        table.row("samples a second, all devices", "", f"{rate:,.0f}")
+        if planned.share_of_peak is not None:
+            table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
+    return table
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{size:.3g} {unit}" if size % 1 else f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:,.2f} GiB"
+
+
+def _count(number: float) -> str:
+    for unit in ("", "K", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.2f} T"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:,.1f} us"
