@@ -12,6 +12,7 @@ import PIL.Image
 from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
+from retfm_jax import zero_shot
 from retfm_jax.config import (
     DataConfig,
     ExperimentConfig,
@@ -241,8 +242,6 @@ class RetinalModel:
             there are fewer than two, the language or the modality is unknown, or an image cannot
             be read.
         """
-        from retfm_jax.evaluation.protocols import zero_shot
-
         given = as_classes(classes, language)
         images = as_images(images)
         theirs = zero_shot.model_prompts(self, modality=modality)

@@ -11,13 +11,16 @@ import time
 import pytest
 from PIL import Image
 
-from retfm_jax import cli, listing
+from retfm_jax import cli
+from retfm_jax.cli import tasks
+from retfm_jax.cli.tables import Table
 from retfm_jax.config import bundled_configs, load_config
-from retfm_jax.console import Table, say
+from retfm_jax.config.reference import entries
+from retfm_jax.console import say
 from retfm_jax.errors import Stopped
-from retfm_jax.evaluation.evaluate import PROTOCOLS
+from retfm_jax.evaluation.protocols import protocol_names
 from retfm_jax.evaluation.tasks import described_tasks
-from retfm_jax.experiments import training as commands
+from retfm_jax.experiments import embedding
 from retfm_jax.files import atomic_write
 from retfm_jax.progress import progress_bar
 
@@ -120,7 +123,7 @@ def test_failures_of_the_machine_are_one_line(monkeypatch, capsys):
     def fails(args):
         raise OSError(errno.EROFS, "Read-only file system", "there/w")
 
-    monkeypatch.setattr(listing, "run_tasks", fails)
+    monkeypatch.setattr(tasks, "run", fails)
     assert cli.main(["tasks"]) == 1
     assert capsys.readouterr().err == "retfm tasks: Read-only file system: there/w\n"
 
@@ -138,7 +141,7 @@ def test_every_config_task_and_entry_is_listed(capsys):
     assert all(name in listed for name in bundled_configs())
     assert cli.main(["tasks"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in (*PROTOCOLS, *described_tasks()))
+    assert all(name in listed for name in (*protocol_names(), *described_tasks()))
     assert cli.main(["configs", "vilref_synthetic", "--config.train.steps=3"]) == 0
     listed = capsys.readouterr().out
     assert "train.steps = 3\n    int, at least 1, or null\n    steps of the whole run" in listed
@@ -147,7 +150,7 @@ def test_every_config_task_and_entry_is_listed(capsys):
 
 @pytest.mark.parametrize("name", bundled_configs())
 def test_every_entry_says_what_it_means(name):
-    found = {entry.path: entry for entry in listing.entries(load_config(name))}
+    found = {entry.path: entry for entry in entries(load_config(name))}
     assert len(found) > 70
     assert [path for path, entry in found.items() if not entry.meaning] == []
     assert found["mesh.fsdp"].kind == "int, at least 1 or -1"
@@ -167,7 +170,7 @@ def test_a_signal_ends_a_verb_which_tidies_up(number, monkeypatch, capsys, tmp_p
 
     before = [signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.getsignal(signal.SIGINT)]
     try:
-        monkeypatch.setattr(listing, "run_tasks", works)
+        monkeypatch.setattr(tasks, "run", works)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         assert cli.main(["tasks"]) == 128 + number
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -202,7 +205,7 @@ def test_output_that_nobody_takes_costs_no_work(number, status, monkeypatch):
         list(progress_bar(range(2), desc="works"))
         done.append(True)
 
-    monkeypatch.setattr(listing, "run_tasks", works)
+    monkeypatch.setattr(tasks, "run", works)
     monkeypatch.setattr(sys, "stdout", _Unread(number))
     monkeypatch.setattr(sys, "stderr", _Unread(number))
     assert cli.main(["tasks"]) == status
@@ -215,7 +218,7 @@ def test_a_stopped_run_says_so_to_its_scheduler_even_where_nobody_reads(monkeypa
     def stops(args):
         raise Stopped("saved")
 
-    monkeypatch.setattr(listing, "run_tasks", stops)
+    monkeypatch.setattr(tasks, "run", stops)
     monkeypatch.setattr(sys, "stderr", _Unread(errno.EIO))  # of a terminal that was closed
     assert cli.main(["tasks"]) == 75
     monkeypatch.setattr(sys, "stderr", None)
@@ -261,7 +264,7 @@ def test_a_machine_without_memory_is_one_line(monkeypatch, capsys):
     def fails(args):
         raise MemoryError("Unable to allocate 7 TiB")
 
-    monkeypatch.setattr(listing, "run_tasks", fails)
+    monkeypatch.setattr(tasks, "run", fails)
     assert cli.main(["tasks"]) == 1
     assert capsys.readouterr().err == (
         "retfm tasks: there is not enough memory: Unable to allocate 7 TiB\n"
@@ -271,16 +274,16 @@ def test_a_machine_without_memory_is_one_line(monkeypatch, capsys):
 def test_one_photograph_is_embedded_as_a_folder_of_one(tmp_path):
     photograph = tmp_path / "left eye.JPG"
     Image.new("RGB", (8, 8), "red").save(photograph, "JPEG")
-    assert commands._image_paths(photograph) == ([photograph], [])
+    assert embedding.photographs_of(photograph) == ([photograph], [])
     (tmp_path / "list.csv").write_text("image\nleft eye.JPG\n")
-    assert commands._image_paths(tmp_path / "list.csv") == ([photograph], [])
+    assert embedding.photographs_of(tmp_path / "list.csv") == ([photograph], [])
 
 
 def test_names_of_bytes_that_are_no_text_are_written_as_escapes(capsys):
     names = ["a.png", os.fsdecode(b"\xff\xfe.png"), "\xe9 \u53f3.png"]
-    assert commands._written(names) == ["a.png", "\\xff\\xfe.png", "\xe9 \u53f3.png"]
+    assert embedding.as_written(names) == ["a.png", "\\xff\\xfe.png", "\xe9 \u53f3.png"]
     assert capsys.readouterr().out.startswith("1 names hold bytes that are no UTF-8")
-    assert commands._written(["a.png"]) == ["a.png"]
+    assert embedding.as_written(["a.png"]) == ["a.png"]
     assert capsys.readouterr().out == ""
 
 
@@ -288,7 +291,7 @@ def test_names_that_no_file_can_have_are_left_out_by_row(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     names = ["a" * 5000, "a.png", "http://host/a.png", '"nul\0"', "b/" * 3000 + "c.png", "a.png/x"]
     (tmp_path / "list.csv").write_text("\n".join(["image", *names]))
-    paths, unusable = commands._image_paths(tmp_path / "list.csv")
+    paths, unusable = embedding.photographs_of(tmp_path / "list.csv")
     assert paths == [tmp_path / "a.png"]
     rows = sorted(int(said.partition(" row ")[2].partition(":")[0]) for said in unusable)
     assert rows == [2, 4, 5, 6, 7]

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from retfm_jax.console import Table, fitting, say
+from retfm_jax.cli.tables import Table
+from retfm_jax.console import fitting, say
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_every_encoding_takes_every_text(encoding):
 
 def test_a_table_in_ascii():
     code = (
-        "from retfm_jax.console import Table, say\n"
+        "from retfm_jax.cli.tables import Table; from retfm_jax.console import say\n"
         "table = Table('中文', ['name', 'value']); table.row('眼', '1 ± 2'); table.show()\n"
         "say('\\udcff', error=True)"
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from retfm_jax import cli
+from retfm_jax.cli import plan as plan_verb
 from retfm_jax.config import MeshConfig, from_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import read_json
@@ -134,7 +135,7 @@ def test_the_program_has_more_flops_than_the_model_where_it_computes_again(divid
 
 
 def test_the_tables_and_the_file_say_the_same(divided, capsys):
-    planning.show(divided[2])
+    plan_verb.show(divided[2])
     shown = capsys.readouterr().out
     assert "fits" in shown
     assert "an estimate" in shown
@@ -149,7 +150,7 @@ def test_a_plan_without_flops_says_the_rest(divided, capsys):
     whole = divided[2]
     seconds = dataclasses.replace(whole.seconds, compute=None)
     plan = dataclasses.replace(whole, model_flops=None, program_flops=None, seconds=seconds)
-    planning.show(plan)
+    plan_verb.show(plan)
     assert "fits" in capsys.readouterr().out
     assert plan.to_json()["flops"] == {"model": None, "program": None}
     assert plan.to_json()["share_of_peak"] is None
@@ -215,7 +216,7 @@ def test_a_refusal_says_how_much_is_missing(divided, message, needed, there):
         work=None,
         seconds=None,
     )
-    said = planning._verdict(refused)
+    said = plan_verb._verdict(refused)
     assert f"{needed - there:.2f} GiB too much" in said
     assert refused.to_json()["fits"] is False
 

@@ -132,10 +132,15 @@ def _digests_of(split: str, digests: Mapping[str, str] | None) -> dict[str, str]
     return {name: digests[name] for name in re.findall(r"[a-z_]\w*", split) if name in digests}
 
 
-class _Subset(RecordSource):
-    """Some records of another source, in its order."""
+class Subset(RecordSource):
+    """Some records of another source, in an order of its own."""
 
     def __init__(self, source: RecordSource, indices: Int64[np.ndarray, " n"], why: str):
+        """Takes the records at `indices`.
+
+        Args:
+          why: what they have in common, which with the source says which they are.
+        """
         self._source, self._indices, self._why = source, indices, why
         self.name, self.split, self.kind = source.name, source.split, source.kind
         self.label_names = source.label_names
@@ -261,7 +266,7 @@ def _with_caption(source: RecordSource) -> RecordSource:
     )
     if not len(kept):
         raise UserError(f"no image of {source.name}, split {source.split}, has a text")
-    return _Subset(source, kept, "with a caption")
+    return Subset(source, kept, "with a caption")
 
 
 def _fulfils(eye: ImageRecord, require: str) -> bool:
@@ -293,7 +298,7 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
             + (f" beside the banned ones ({', '.join(banned)})" if banned else "")
         )
     why = "with a category" + "".join(f", not {name}" for name in sorted(banned))
-    return _Subset(source, kept, why)
+    return Subset(source, kept, why)
 
 
 def balanced(source: RecordSource) -> RecordSource:
@@ -322,7 +327,7 @@ def balanced(source: RecordSource) -> RecordSource:
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
     longest = max(map(len, members))
     turns = np.stack([np.resize(of_set, longest) for of_set in members], axis=1)
-    return _Subset(source, turns.ravel(), "sets in turn")
+    return Subset(source, turns.ravel(), "sets in turn")
 
 
 def _scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:

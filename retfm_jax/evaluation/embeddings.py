@@ -4,66 +4,29 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8, UInt8
+from jaxtyping import Bool, Int8
 
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
+from retfm_jax.zero_shot import (
+    EYES,
+    Embedding,
+    Image,
+    ImageTextModel,
+    check_finite,
+    encode_texts,
+    unit,
+)
 
-Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
-Embedding = Float[np.ndarray, "n d"]
 _log = logging.getLogger(__name__)
 #: Damaged images that a warning names.
 _NAMED = 8
-
-#: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts, which
-#: count alike, or texts with weights.
-Prompts = Callable[[str, str, str | None], Sequence[str | WeightedPrompt]]
-
-EYES = ("left", "right")
-
-
-class ImageTextModel(Protocol):
-    """What evaluation needs of a model; `retfm_jax.RetinalModel` has it.
-
-    Every embedding is a float32 row of length 1. Any number of rows is allowed in a call.
-    """
-
-    @property
-    def trains_on_patients(self) -> bool:
-        """Whether the model has a patient level beside single images."""
-
-    @property
-    def logit_scale(self) -> float:
-        """The learned scale that multiplies cosines before a softmax over texts."""
-
-    def encode_images(self, images: Sequence[Image]) -> Embedding:
-        """Single photographs, comparable with `encode_texts`."""
-
-    def image_features(self, images: Sequence[Image]) -> Embedding:
-        """Single photographs before any projection, rows of any length."""
-
-    def encode_texts(self, texts: Sequence[str]) -> Embedding:
-        """Texts, comparable with `encode_images`."""
-
-    def encode_patients(
-        self, left: Sequence[Image | None], right: Sequence[Image | None]
-    ) -> Mapping[str, Embedding]:
-        """image_patient, image_left, image_right of pairs of eyes; None marks a missing one.
-
-        Called only where `trains_on_patients`.
-        """
-
-    def encode_patient_texts(self, texts: Sequence[str]) -> Mapping[str, Embedding]:
-        """text_patient, text_left, text_right; called only where `trains_on_patients`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +73,6 @@ class EmbeddedSplit:
         return "patient" if "patient" in self.views else "image"
 
 
-def unit(rows: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
-    """Rows scaled to length 1; rows of zeros stay."""
-    length = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-
-
 def embed_split(
     model: ImageTextModel,
     records: Sequence[PatientRecord | ImageRecord],
@@ -141,7 +98,7 @@ def embed_split(
       UserError: there is no record, the kinds are mixed, or no image can be decoded.
     """
     if not len(records):
-        raise UserError("the split holds no record; choose another --split")
+        raise UserError("the split holds no record; choose another split")
     parts: dict[str, list[Embedding]] = {}
     labels: dict[str, list[np.ndarray]] = {}
     seen: dict[str, list[np.ndarray]] = {}
@@ -315,74 +272,6 @@ def _texts(
             for view, rows in parts.items()
         }
     return result
-
-
-def encode_texts(
-    model: ImageTextModel, texts: Sequence[str], views: Sequence[str]
-) -> dict[str, Embedding]:
-    """Texts as they compare with the images of each view."""
-    if model.trains_on_patients and "image" not in views:
-        features = model.encode_patient_texts(texts)
-        return {view: np.asarray(features[f"text_{view}"]) for view in views}
-    rows = np.asarray(model.encode_texts(texts))
-    return dict.fromkeys(views, rows)
-
-
-def weighted(prompts: Sequence[str | WeightedPrompt]) -> tuple[WeightedPrompt, ...]:
-    """Prompts with weights that sum to 1."""
-    given = [p if isinstance(p, WeightedPrompt) else WeightedPrompt(p, 1.0) for p in prompts]
-    total = sum(prompt.weight for prompt in given)
-    return tuple(WeightedPrompt(prompt.text, prompt.weight / total) for prompt in given)
-
-
-def class_embeddings(
-    model: ImageTextModel,
-    names: Sequence[str],
-    language: str,
-    prompts: Prompts,
-    views: Sequence[str],
-) -> dict[str, Embedding]:
-    """One unit row for every class and view: the weighted mean of the class's prompt embeddings.
-
-    Averaging over templates, synonyms and descriptions is KeepFIT's "domain knowledge". The views
-    "left" and "right" ask for prompts that name the eye.
-
-    Raises:
-      UserError: a text has no finite embedding.
-    """
-    result = {}
-    for view in views:
-        eye = view if view in EYES else None
-        groups = [weighted(prompts(name, language, eye)) for name in names]
-        distinct = sorted({prompt.text for group in groups for prompt in group})
-        rows = np.concatenate(
-            [
-                encode_texts(model, distinct[start : start + 64], [view])[view]
-                for start in range(0, len(distinct), 64)
-            ]
-        )
-        check_finite(rows, distinct, "the text")
-        place = {text: index for index, text in enumerate(distinct)}
-        means = [
-            np.average(
-                rows[[place[prompt.text] for prompt in group]],
-                axis=0,
-                weights=[prompt.weight for prompt in group],
-            )
-            for group in groups
-        ]
-        result[view] = unit(np.stack(means)).astype(np.float32)
-    return result
-
-
-def check_finite(rows: Float[np.ndarray, "n d"], names: Sequence[str], what: str) -> None:
-    """Raises a `UserError` that names the first row with a NaN or an infinite number."""
-    broken = np.flatnonzero(~np.isfinite(rows).all(-1))
-    if len(broken):
-        raise UserError(
-            f"the network's embedding of {what} {names[broken[0]]!r} is no finite number (and of "
-            f"{len(broken) - 1} more): its weights hold NaN or infinity, or the text or image does"
-        )
 
 
 def same_report_groups(texts: Sequence[str]) -> np.ndarray:

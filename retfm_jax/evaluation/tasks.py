@@ -16,7 +16,7 @@ from retfm_jax.data.building.splits import SPLITS, split_name
 from retfm_jax.data.cells import read_yaml
 from retfm_jax.data.datasets import is_built
 from retfm_jax.data.records import ImageRecord
-from retfm_jax.data.sources import RecordSource, as_images, open_dataset
+from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation.class_files import (
     AS_RELEASED,
@@ -29,24 +29,14 @@ from retfm_jax.evaluation.class_files import (
     release_source,
     split_folders,
 )
-from retfm_jax.evaluation.embeddings import Prompts
 from retfm_jax.files import as_path
-from retfm_jax.knowledge.prompts import (
-    MODALITIES,
-    class_prompts,
-    joint_modality,
-    knowledge_prompts,
-    weighted_prompts,
-)
+from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
-from retfm_jax.knowledge.wording import ReportWording
-
-PROMPT_STYLES = ("report", "name", "knowledge")
 
 _TASKS_FILE = Path(__file__).with_name("tasks.yaml")
 
 
-class Selection(RecordSource):
+class Selection(Subset):
     """Some records of a source under the name and the classes of a task."""
 
     def __init__(
@@ -57,21 +47,17 @@ class Selection(RecordSource):
         classes: Mapping[str, str],
         said: Said = NOTHING_SAID,
     ):
-        self._source, self._rows, self.said = source, tuple(rows), said
+        super().__init__(source, np.array(rows, np.int64), f"task {name}")
         self._columns = [source.label_names.index(label) for label in classes.values()]
-        self.name, self.split, self.kind = name, source.split, source.kind
-        self.label_names = tuple(classes)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self.name, self.said, self.label_names = name, said, tuple(classes)
 
     def __getitem__(self, index: int) -> ImageRecord:
-        record = self._source[self._rows[index]]
+        record = super().__getitem__(index)
         return dataclasses.replace(record, labels=record.labels[self._columns])
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**self._source.identity, "classes": self.label_names, "rows": self._rows}
+        return super().identity | {"classes": self.label_names}
 
 
 def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
@@ -338,28 +324,6 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
         raise UserError(f"task {name}: no image of {source.name}, split {split}, has one class")
     said, facts = count(name, task, split, len(rows))
     return Selection(name, source, rows, classes, Said((said,) if said else (), facts))
-
-
-def prompts_of(style: str, modality: str = "cfp", wording: ReportWording | None = None) -> Prompts:
-    """The prompts of a class.
-
-    Args:
-      style: one of `PROMPT_STYLES`: "report" words them as reports do, per eye; "name" is
-        KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
-        description of the class.
-      modality: of the images; it decides what the prompts call them.
-      wording: of the reports that the network was trained with; "report" then speaks in them.
-    """
-    if style == "report":
-        if wording is None:
-            return functools.partial(class_prompts, modality=modality)
-        return functools.partial(weighted_prompts, modality=modality, wording=wording)
-
-    def prompts(name: str, language: str, eye: str | None) -> Sequence[str]:
-        texts = knowledge_prompts(name, language, modality=modality)
-        return texts if style == "knowledge" else texts[:1]
-
-    return prompts
 
 
 def same_conditions(names: Sequence[str]) -> list[tuple[str, ...]]:

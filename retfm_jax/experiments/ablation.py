@@ -1,6 +1,5 @@
-"""`retfm ablate`: variants of one experiment, several seeds each, as a table and a picture."""
+"""Variants of one experiment, several seeds each, compared in numbers and in a picture."""
 
-import argparse
 import dataclasses
 import re
 import statistics
@@ -9,10 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from retfm_jax.config import ExperimentConfig, load_config, load_variants, to_dict
-from retfm_jax.console import Table, say
+from retfm_jax.config import ExperimentConfig, to_dict
+from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource, open_dataset
-from retfm_jax.errors import Stopped, UserError, did_you_mean
+from retfm_jax.errors import Stopped, UserError
 from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.report.figures import readable
@@ -23,7 +22,6 @@ from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.model import load
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
-from retfm_jax.runtime.lock import hold
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh
 from retfm_jax.training.requirements import check_splits, check_vocabularies
 
@@ -48,47 +46,30 @@ class Spread:
         return {
             "values": list(self.values),
             "mean": statistics.fmean(self.values),
-            "spread": _deviation(self.values),
+            "spread": deviation(self.values),
             "gain_over_first": {
                 "values": list(self.gains),
                 "mean": statistics.fmean(self.gains),
-                "spread": _deviation(self.gains),
+                "spread": deviation(self.gains),
             },
         }
 
 
-def run(args: argparse.Namespace) -> None:
-    """`retfm ablate`.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What an ablation found.
 
-    Raises:
-      Stopped: a signal ended a run before its last step.
-      UserError: the config has no such variants, the seeds are no numbers, another ablation writes
-        the workdir, or see `commands.run_training`.
+    Attributes:
+      dataset, split, seeds: what the variants were compared on, and with which seeds.
+      spreads: by variant and metric, such as "zero_shot/en/eye/auroc".
+      written: the files that hold it.
     """
-    variants = load_variants(args.config)
-    if args.variants:
-        names = args.variants.split(",")
-        unknown = [name for name in names if name not in variants]
-        if unknown:
-            raise UserError(
-                f"--variants: {args.config} has no variant {unknown[0]!r} "
-                f"(it has {', '.join(variants)}){did_you_mean(unknown[0], variants)}"
-            )
-        variants = {name: variants[name] for name in names}
-    configs = {
-        name: load_config(args.config, [*args.overrides, *overrides])
-        for name, overrides in variants.items()
-    }
-    with hold(args.workdir):
-        ablate(
-            configs,
-            _seeds(args.seeds),
-            args.workdir,
-            dataset=args.dataset,
-            split=args.split,
-            prompts=args.prompts.split(",") if args.prompts else (),
-            reading=Reading(args.patient_regex, args.follow_links),
-        )
+
+    dataset: str
+    split: str
+    seeds: tuple[int, ...]
+    spreads: Mapping[str, Mapping[str, Spread]]
+    written: tuple[Path, ...]
 
 
 def ablate(
@@ -100,7 +81,7 @@ def ablate(
     split: str = "test",
     prompts: Sequence[str] = (),
     reading: Reading = AS_RELEASED,
-) -> dict[str, dict[str, Spread]]:
+) -> Comparison:
     """Trains every variant with every seed, and compares what they know without further learning.
 
     A seed draws the weights and the order of the data, so that the variants of one seed differ in
@@ -115,8 +96,9 @@ def ablate(
       prompts: styles of class prompts to compare, see `evaluation.evaluate.quick_metrics`.
       reading: how the files of a task or a folder are read.
 
-    Returns:
-      metrics by variant and name, such as "zero_shot/en/eye/auroc".
+    Raises:
+      Stopped: a signal ended a run before its last step.
+      UserError: variants share a folder, a split cannot be opened, or see `training.run_training`.
     """
     workdir = as_path(workdir)
     folders = {name: _slug(name) for name in variants}
@@ -131,7 +113,7 @@ def ablate(
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
     for style in prompts:
         if style not in PROMPT_STYLES:
-            raise UserError(f"--prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
+            raise UserError(f"prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
     # Opened first: a misspelt split is said before hours of training.
     for config in variants.values():
         check_splits(config)
@@ -159,12 +141,10 @@ def ablate(
             for name, config in variants.items()
         },
     }
-    write_json(workdir / "ablation.json", document)
-    save(draw(spreads), workdir / "ablation.png")
-    title = f"{document['dataset']}, {split}: mean ± standard deviation of {len(seeds)} seeds"
-    table(spreads, title).show()
-    say(*(f"wrote {workdir / name}" for name in ("ablation.json", "ablation.png")))
-    return spreads
+    written = workdir / "ablation.json", workdir / "ablation.png"
+    write_json(written[0], document)
+    save(draw(spreads), written[1])
+    return Comparison(document["dataset"], split, tuple(seeds), spreads, written)
 
 
 def _source(
@@ -213,28 +193,14 @@ def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dic
     }
 
 
-def table(spreads: Mapping[str, Mapping[str, Spread]], title: str) -> Table:
-    """Mean and spread of every variant, and below them its mean gain over the first."""
-    metrics = _shown(spreads)
-    shared, names = _short(metrics)
-    heads = [name.replace(" ", "\n") for name in names]
-    columns = Table(f"{title}\n{shared}", ["variant", *heads])
-    for name, by_metric in spreads.items():
-        found = [by_metric[metric] for metric in metrics]
-        means = (f"{statistics.fmean(s.values):.3f} ± {_deviation(s.values):.3f}" for s in found)
-        columns.row(name, *means, style="bold")
-        columns.row("  gain", *(f"{statistics.fmean(s.gains):+.3f}" for s in found))
-    return columns
-
-
 @plain_style()
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
-    metrics = _shown(spreads)
+    metrics = shown(spreads)
     figure = new_figure(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     places = range(len(spreads))
-    shared, names = _short(metrics)
+    shared, names = short_names(metrics)
     figure.suptitle(shared, fontsize=10, x=0.01, ha="left")
     for panel, metric, name in zip(panels, metrics, names, strict=True):
         for place, by_metric in zip(places, spreads.values(), strict=True):
@@ -249,12 +215,13 @@ def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     return figure
 
 
-def _shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
+def shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
+    """The metrics that tables and pictures show, as far as they are measured."""
     metrics = list(next(iter(spreads.values())))
     return [metric for metric in metrics if metric.endswith(_SHOWN)] or metrics
 
 
-def _short(metrics: Sequence[str]) -> tuple[str, list[str]]:
+def short_names(metrics: Sequence[str]) -> tuple[str, list[str]]:
     """What the names of metrics have in common, and the rest of each."""
     parts = [metric.split("/") for metric in metrics]
     first, last = min(parts), max(parts)  # what these two share, all do
@@ -264,21 +231,9 @@ def _short(metrics: Sequence[str]) -> tuple[str, list[str]]:
     return readable("_".join(first[:shared])), [readable("_".join(name[shared:])) for name in parts]
 
 
-def _deviation(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
     """Standard deviation of a sample; 0 of a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds {text}: give whole numbers with commas between, 0,1,2") from error
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: a seed stands twice")
-    if not all(0 <= seed < 2**32 for seed in seeds):
-        raise UserError(f"--seeds {text}: seeds are numbers from 0 to {2**32 - 1}")
-    return seeds
 
 
 def _slug(name: str) -> str:

@@ -1,6 +1,5 @@
-"""`retfm label`: a file of reports becomes a file of labels and a picture of both."""
+"""A file of reports becomes a file of labels, and a picture of what they say."""
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -13,12 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from retfm_jax.console import say
 from retfm_jax.data import cells
 from retfm_jax.data.importing import columns
 from retfm_jax.errors import UserError
 from retfm_jax.files import (
     Path,
+    PathLike,
     as_path,
     atomic_write,
     check_writable,
@@ -70,25 +69,34 @@ class LabelCounts:
         return ranked[:number]
 
 
-def run(args: argparse.Namespace) -> None:
+def label(
+    source: PathLike,
+    out: PathLike,
+    vocabulary: str | None = None,
+    extend: str | None = None,
+) -> LabelCounts:
     """Labels every row of a JSONL file.
 
     Args:
-      args: `input` (JSONL: objects with `report`, or `left` and `right`), `out` (JSONL, one object
-        a row; a PNG of label frequencies and co-occurrence is drawn beside it), `vocabulary` and
-        `extend` (YAML files or None).
+      source: objects with `report`, or `left` and `right`.
+      out: JSONL, one object a row; a PNG of label frequencies and co-occurrence is beside it,
+        unless it is a stream.
+      vocabulary: YAML that replaces the conditions; None: those that come with this package.
+      extend: YAML that adds to the conditions.
+
+    Returns:
+      how often each condition was said.
 
     Raises:
       UserError: a file cannot be read or written, or a row cannot be used; the message names the
         file and the line, and nothing is written.
     """
-    source, out = as_path(args.input), as_path(args.out)
-    # A device, such as standard output, has no place for a picture beside it.
-    picture = None if is_stream(out) else out.with_suffix(".png")
+    source, out = as_path(source), as_path(out)
+    picture = picture_of(out)
     if out in (source, picture):
-        raise UserError(f"--out {out} would replace the reports, or be replaced by its picture")
+        raise UserError(f"out {out} would replace the reports, or be replaced by its picture")
     check_writable(out)
-    labeler = Labeler(load_vocabulary(args.vocabulary, extend=args.extend))
+    labeler = Labeler(load_vocabulary(vocabulary, extend=extend))
     counts = LabelCounts(labeler.vocabulary)
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(local_file(source))
@@ -99,11 +107,12 @@ def run(args: argparse.Namespace) -> None:
         _label(file, source, stack.enter_context(atomic_write(out)), labeler, counts)
     if picture is not None:
         save(draw(counts), picture)
-    say(
-        f"{counts.reports} reports labelled, {counts.unknown} of them say nothing that the "
-        f"vocabulary knows ({counts.empty} are empty); labels are in {out}"
-        + (f", their frequencies in {picture}" if picture else "")
-    )
+    return counts
+
+
+def picture_of(out: PathLike) -> Path | None:
+    """Where the picture is; a device, such as standard output, has no place for one beside it."""
+    return None if is_stream(out) else as_path(out).with_suffix(".png")
 
 
 def _label(

@@ -1,6 +1,7 @@
 """What a text tower is asked: class prompts for zero-shot, and KeepFIT's prompts."""
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -152,6 +153,14 @@ class WeightedPrompt(NamedTuple):
     weight: float
 
 
+#: Prompts of a class: (class name, language, "left", "right" or None for no eye) -> texts, which
+#: count alike, or texts with weights.
+Prompts = Callable[[str, str, str | None], Sequence[str | WeightedPrompt]]
+
+#: How a class is put into words, see `prompts_of`.
+PROMPT_STYLES = ("report", "name", "knowledge")
+
+
 def weighted_prompts(
     condition_id: str,
     language: str,
@@ -288,3 +297,25 @@ def training_prompt(
     phrase = phrases[int(rng.integers(len(phrases)))] if domain_knowledge else phrases[0]
     text = _TRAINING_TEMPLATES[language].format(attribute=attribute, image=image, name=phrase)
     return SampledPrompt(" ".join(text.split()), category)
+
+
+def prompts_of(style: str, modality: str = "cfp", wording: ReportWording | None = None) -> Prompts:
+    """The prompts of a class.
+
+    Args:
+      style: one of `PROMPT_STYLES`: "report" words them as reports do, per eye; "name" is
+        KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
+        description of the class.
+      modality: of the images; it decides what the prompts call them.
+      wording: of the reports that the network was trained with; "report" then speaks in them.
+    """
+    if style == "report":
+        if wording is None:
+            return functools.partial(class_prompts, modality=modality)
+        return functools.partial(weighted_prompts, modality=modality, wording=wording)
+
+    def prompts(name: str, language: str, eye: str | None) -> Sequence[str]:
+        texts = knowledge_prompts(name, language, modality=modality)
+        return texts if style == "knowledge" else texts[:1]
+
+    return prompts

@@ -5,6 +5,7 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from retfm_jax.errors import UserError, did_you_mean
+from retfm_jax.plugins import find, is_outside
 
 if TYPE_CHECKING:
     from retfm_jax.methods.base import Method
@@ -27,8 +28,10 @@ def get_method_class(name: str) -> "type[Method]":
     Raises:
       UserError: there is no such method.
     """
-    if isinstance(name, str) and ":" in name:
-        return _from_outside(name)
+    if is_outside(name):
+        from retfm_jax.methods.base import Method
+
+        return find(name, "method", Method)
     if name not in method_names():
         names = method_names()
         meant = did_you_mean(name, names)
@@ -46,22 +49,3 @@ def make_method(name: str, config: Any) -> "Method":
       UserError: there is no such method.
     """
     return get_method_class(name)(config)
-
-
-def _from_outside(name: str) -> "type[Method]":
-    from retfm_jax.methods.base import Method
-
-    module, _, class_name = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), class_name, None)
-    except (ImportError, ValueError, TypeError) as error:
-        raise UserError(
-            f"method {name!r}: {module!r} cannot be imported ({error}). Install the package that "
-            "holds it, or put its folder on PYTHONPATH"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise UserError(
-            f"method {name!r}: {module} has no class {class_name!r} that is a "
-            "retfm_jax.methods.base.Method"
-        )
-    return found

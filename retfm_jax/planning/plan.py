@@ -1,10 +1,8 @@
-"""`retfm plan`: the real training step, compiled for devices that need not be here.
+"""The real training step, compiled for devices that need not be here.
 
 Nothing of full size is ever allocated: state and batch are shapes with shardings.
 """
 
-import argparse
-import collections
 import dataclasses
 import math
 import re
@@ -14,20 +12,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from retfm_jax.config import ExperimentConfig, load_config, to_dict
-from retfm_jax.console import Table, say
+from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.data import device_augment as device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
-from retfm_jax.files import check_writable, write_json
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Batch
-from retfm_jax.planning.hlo import Collective, Program, Work
-from retfm_jax.planning.topologies import Topology, open_topology
+from retfm_jax.planning.hlo import Program, Work
+from retfm_jax.planning.topologies import Topology
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh
 from retfm_jax.training.flops import count_program
-from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.state import TrainState
 from retfm_jax.trees import leaf_name
@@ -157,30 +152,6 @@ class Plan:
         return self.model_flops / (self.seconds.step * peak)
 
 
-def run(args: argparse.Namespace) -> None:
-    """`retfm plan`.
-
-    Raises:
-      UserError: no such topology or config, a batch that does not divide, no compiler.
-    """
-    config = load_config(args.config, args.overrides)
-    check_vocabularies(config, present=True)
-    if args.out:
-        check_writable(args.out)
-    topology = open_topology(args.topology)
-    say(f"compiling for {topology.name}", error=True)
-    planned = plan(config, topology)
-    document = planned.to_json()
-    show(planned)
-    if args.largest_batch:
-        largest = largest_batch(planned)
-        document["largest_batch"] = largest
-        say(f"largest batch that fits: {largest:,}", style="bold")
-    if args.out:
-        write_json(args.out, document)
-        say(f"wrote {args.out}")
-
-
 def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     """Compiles the training step of an experiment for a topology.
 
@@ -259,7 +230,7 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
     config, topology = planned.config, planned.topology
     unit = config.train.microbatches * len(topology.devices)
     if planned.capacity is None:
-        raise UserError(f"--largest_batch: the memory of {topology.name} is not known")
+        raise UserError(f"no largest batch: the memory of {topology.name} is not known")
     state = sum(
         size
         for name, size in planned.memory.items()
@@ -358,153 +329,3 @@ def _seconds(
         ),
         schedule=schedule,
     )
-
-
-def show(planned: Plan) -> None:
-    """Prints a plan for people."""
-    topology, train = planned.topology, planned.config.train
-    parts = f" in {train.microbatches} parts" if train.microbatches > 1 else ""
-    say(
-        f"{planned.config.method}, batch {train.batch_size:,}{parts}, on {topology.name}: "
-        f"{len(topology.devices)} devices",
-        style="bold",
-    )
-    say(_verdict(planned), style="green" if planned.fits else "red")
-    if not topology.real:
-        say(
-            "Parameters, optimizer state, batch and FLOPs are exact. Temporaries, traffic and "
-            "collectives are those of the program that the CPU's compiler makes: an estimate."
-        )
-    _memory_table(planned).show()
-    _rules_table(planned.rules).show()
-    if planned.work is not None:
-        _collectives_table(planned.work.collectives, topology).show()
-        _time_table(planned).show()
-
-
-def _verdict(planned: Plan) -> str:
-    if planned.capacity is None:
-        return f"needs {_size(planned.needed)} a device; the memory of this device is not known"
-    sizes = f"{_size(planned.needed)} of {_size(planned.capacity)} a device"
-    if planned.fits:
-        over = planned.needed > planned.capacity
-        how = " (the sum of all kinds; the compiler lays some over others)" if over else ""
-        return f"fits: {sizes}{how}"
-    missing = _size(planned.needed - planned.capacity)
-    return (
-        f"does not fit: {sizes}, {missing} too much. Raise config.train.microbatches "
-        "or config.mesh.fsdp, set model.*.remat=full, or lower config.train.batch_size"
-    )
-
-
-def _memory_table(planned: Plan) -> Table:
-    table = Table("memory of a device", ("kind", "bytes"))
-    for name, size in planned.memory.items():
-        table.row(name, _size(size))
-    table.row("all", _size(planned.needed), style="bold")
-    return table
-
-
-def _rules_table(rules: tuple[Rule, ...]) -> Table:
-    """Parameters that differ in numbers of their path alone share a row, small ones too."""
-    groups: dict[tuple[str, str, str], list[Rule]] = collections.defaultdict(list)
-    largest = max(rule.bytes_per_device for rule in rules)
-    for rule in rules:
-        path = re.sub(r"\d+", "*", rule.path)
-        shape = " x ".join(map(str, rule.shape))
-        if rule.bytes_per_device < largest / 1000:
-            path, shape = "small ones", ""
-        groups[path, shape, rule.spec].append(rule)
-    table = Table(
-        "parameters on the mesh (gradients, moments and momentum copies lie alike)",
-        ("path", "shape", "divided by", "arrays", "bytes a device"),
-        words=("shape", "divided by"),
-    )
-    for (path, shape, spec), members in groups.items():
-        size = sum(rule.bytes_per_device for rule in members)
-        table.row(path, shape, spec, str(len(members)), _size(size))
-    return table
-
-
-def _collectives_table(collectives: tuple[Collective, ...], topology: Topology) -> Table:
-    groups: dict[tuple[str, int, str], list[Collective]] = collections.defaultdict(list)
-    for collective in collectives:
-        groups[collective.kind, collective.group, _place(collective.source)].append(collective)
-    heads = ("kind", "of devices", "times", "bytes", "time", "where")
-    table = Table("collectives of a step", heads, words=("where",))
-    rows = []
-    for (kind, group, place), members in groups.items():
-        size = sum(member.times * member.bytes for member in members)
-        times = sum(member.times for member in members)
-        rows.append((size, kind, group, times, members, place))
-    for size, kind, group, times, members, place in sorted(rows, key=lambda row: -row[0]):
-        bandwidth = topology.bandwidth(group)
-        duration = "?"
-        if bandwidth is not None:
-            duration = _duration(sum(member.seconds(bandwidth) for member in members))
-        table.row(kind, str(group), f"{times:g}", _size(size), duration, place)
-    return table
-
-
-def _place(source: str) -> str:
-    """The compiler's name of an operation, short."""
-    place = "forward" if "jvp(" in source else "elsewhere"
-    if "transpose(" in source:
-        place = "backward"
-    return f"{place}, in a loop" if "/while/" in source else place
-
-
-def _time_table(planned: Plan) -> Table:
-    seconds, work = planned.seconds, planned.work
-    devices = len(planned.topology.devices)
-    table = Table("one step", ("", "of a device", "at least"))
-
-    def duration(name: str) -> str:
-        value = getattr(seconds, name, None)
-        return "?" if value is None else _duration(value)
-
-    def of_a_device(flops: int | None) -> str:
-        return "?" if flops is None else _count(flops / devices)
-
-    table.row("FLOPs, model", of_a_device(planned.model_flops), "")
-    table.row(
-        "FLOPs, with what is computed again",
-        of_a_device(planned.program_flops),
-        duration("compute"),
-    )
-    table.row("memory traffic", _size(work.traffic), duration("memory"))
-    sent = sum(collective.times * collective.bytes for collective in work.collectives)
-    table.row("collectives", _size(sent), duration("network"))
-    if seconds is not None and seconds.schedule is not None:
-        table.row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
-    if work.open_loops:
-        table.row(f"{work.open_loops} loops of unknown length count once", "", "")
-    if seconds is not None:
-        rate = planned.config.train.batch_size / seconds.step
-        table.section()
-        table.row("limit", "", seconds.limit)
-        table.row("a step, estimated", "", _duration(seconds.step), style="bold")
-        table.row("samples a second, all devices", "", f"{rate:,.0f}")
-        if planned.share_of_peak is not None:
-            table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
-    return table
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if abs(size) < 1024:
-            return f"{size:.3g} {unit}" if size % 1 else f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:,.2f} GiB"
-
-
-def _count(number: float) -> str:
-    for unit in ("", "K", "M", "G"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.2f} T"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:,.1f} us"

@@ -7,6 +7,7 @@ import pytest
 from retfm_jax.benchmarks.bench import Report
 from retfm_jax.benchmarks.timing import Comparison, Measurement, Timing
 from retfm_jax.cli import main
+from retfm_jax.cli.bench import show
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_table_and_json_say_the_same(capsys):
         "cpu": {"name": "a CPU", "cores": 3},
     }
     report = Report(about, [slow, fast], [Comparison("slow / fast", slow, fast, "at least 3")])
-    report.print()
+    show(report)
     table = capsys.readouterr().out
     values = json.loads(json.dumps(report.to_dict()))
     for measured in values["measurements"]:

@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from test_odir5k import LONG, release
 
-from retfm_jax.data.building import registry as build
+from retfm_jax.cli import data_build, data_list
 from retfm_jax.errors import UserError
 
 
@@ -23,16 +23,16 @@ def test_a_builder_is_built_and_listed(tmp_path, monkeypatch, capsys):
     args = arguments(
         name="odir5k", source=str(source), data_dir=str(tmp_path / "data"), shares="1,0,0"
     )
-    build.run_build(args)
+    data_build.run(args)
     assert "odir5k/1.0.0: train 3 records" in capsys.readouterr().out
-    build.run_list(args)
+    data_list.run(args)
     listed = capsys.readouterr().out
     for name in ("import", "odir5k", "synthetic_fundus", "train 3"):
         assert name in listed
     with pytest.raises(UserError, match="is there already"):
-        build.run_build(args)
+        data_build.run(args)
     args.overwrite = True
-    build.run_build(args)
+    data_build.run(args)
     assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -41,7 +41,7 @@ def test_a_builder_is_built_and_listed(tmp_path, monkeypatch, capsys):
     [
         ({"name": "odir"}, "no builder 'odir'; there are "),
         ({"name": "manifest"}, "retfm data import"),
-        ({"name": "odir5k"}, "odir5k wants --source FOLDER. Download ODIR-5K"),
+        ({"name": "odir5k"}, "odir5k wants the folder of its release as source. Download ODIR-5K"),
         ({"name": "odir5k", "source": "/none/such"}, "is not a folder"),
         ({"name": "odir5k", "source": "x", "patients": 9}, "--patients means nothing to"),
         ({"name": "synthetic_fundus", "source": "x"}, "--source means nothing to"),
@@ -50,4 +50,4 @@ def test_a_builder_is_built_and_listed(tmp_path, monkeypatch, capsys):
 )
 def test_mistakes_are_told(tmp_path, values, message):
     with pytest.raises(UserError, match=message):
-        build.run_build(arguments(data_dir=str(tmp_path), **values))
+        data_build.run(arguments(data_dir=str(tmp_path), **values))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retfm_jax.cli import data_check
 from retfm_jax.data import records
-from retfm_jax.data.inspection import check
+from retfm_jax.data.inspection.check import check_dataset
 from retfm_jax.errors import UserError
 
 
@@ -21,7 +22,7 @@ def test_a_sound_dataset_is_counted(data_dir, tmp_path, capsys):
     args = argparse.Namespace(
         name="captions", data_dir=str(data_dir), split=None, out=str(tmp_path / "out")
     )
-    check.run_check(args)
+    data_check.run(args)
     report = json.loads((tmp_path / "out/check.json").read_text(encoding="utf-8"))
     train = report["splits"]["train"]
     assert train["photographs"] == train["patients"] == 11
@@ -52,7 +53,7 @@ def test_every_fault_is_counted_and_breaks_the_check(tmp_path, make_dataset, mak
         name="faults", data_dir=str(tmp_path), split=None, out=str(tmp_path / "out")
     )
     with pytest.raises(UserError, match=r"faults: train: 1 undecodable.*1 photographs in more"):
-        check.run_check(args)
+        data_check.run(args)
     report = json.loads((tmp_path / "out/check.json").read_text(encoding="utf-8"))
     counted = report["splits"]["train"]
     assert counted["missing_eyes"] == 2
@@ -69,12 +70,12 @@ def test_every_fault_is_counted_and_breaks_the_check(tmp_path, make_dataset, mak
 
 
 def test_one_split_alone_can_be_checked(data_dir, tmp_path):
-    report = check.check_dataset("pairs", str(data_dir), "train[:5]", tmp_path)
+    report = check_dataset("pairs", str(data_dir), "train[:5]", tmp_path)
     (counted,) = report["splits"].values()
     assert counted["records"] == 5
     assert counted["missing_eyes"] == 1
     with pytest.raises(UserError, match="has no split 'tset'"):
-        check.check_dataset("pairs", str(data_dir), "tset", tmp_path)
+        check_dataset("pairs", str(data_dir), "tset", tmp_path)
 
 
 def test_the_contact_sheet_has_a_page_with_every_text_in_its_own_language(
@@ -87,7 +88,7 @@ def test_the_contact_sheet_has_a_page_with_every_text_in_its_own_language(
     ]
     rows = [patient(n, make_jpeg(n), None, report=text) for n, text in enumerate(texts)]
     make_dataset(tmp_path, "clinic", {"train": rows})
-    check.check_dataset("clinic", str(tmp_path), None, tmp_path / "out")
+    check_dataset("clinic", str(tmp_path), None, tmp_path / "out")
     page = (tmp_path / "out/train.html").read_text(encoding="utf-8")
     long = ("右眼未见异常。" * 60, "x" * 500)
     for text in ("左眼：玻璃膜疣。", "Drusen $5_{ $ &lt;script&gt;.", *long):

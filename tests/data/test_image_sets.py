@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_importers import bring, everything, photograph, problems_of, write_csv
 
+from retfm_jax.cli import data_build
 from retfm_jax.data.building import registry as build
 from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
 from retfm_jax.errors import UserError
@@ -92,7 +93,7 @@ def test_mm_retinal_is_one_configuration_a_modality(tmp_path):
         population=None, overwrite=False,
     )  # fmt: skip
     with pytest.raises(UserError, match="no configuration 'mri'; it has cfp, ffa, oct"):
-        build.run_build(args)
+        data_build.run(args)
 
 
 def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):

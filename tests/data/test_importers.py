@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retfm_jax.cli import data_import
 from retfm_jax.data.building.builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
 from retfm_jax.data.building.rows import (
     Base64Slice,
@@ -407,9 +408,7 @@ def test_published_containers_report_their_faults(tmp_path):
     with pytest.raises(Unusable, match="107 left is not valid base64"):
         rows[-1].left.read()
     with pytest.raises(UserError, match="one --texts for every --tsv"):
-        importers.run_import(
-            argparse.Namespace(manifest=None, tsv=["a", "b"], texts=["c"], lmdb=None)
-        )
+        data_import.run(argparse.Namespace(manifest=None, tsv=["a", "b"], texts=["c"], lmdb=None))
 
 
 class _Armed:
@@ -461,7 +460,7 @@ def test_the_verb_imports_and_says_what_it_left_out(clinic, tmp_path, capsys):
         texts=None, lmdb=None, encoding="utf-8", name="clinic", data_dir=str(tmp_path / "data"),
         image_size=None, on_error=None, shares="0.5,0.25,0.25", seed=1, overwrite=False,
     )  # fmt: skip
-    importers.run_import(args)
+    data_import.run(args)
     said = capsys.readouterr().out
     assert "columns that mean nothing here: age" in said
     assert "1 broken_image" in said
@@ -470,7 +469,7 @@ def test_the_verb_imports_and_says_what_it_left_out(clinic, tmp_path, capsys):
     assert sum(summary["records"].values()) == 12
     args.overwrite, args.name = True, "Clinic 1"
     with pytest.raises(UserError, match="small letters"):
-        importers.run_import(args)
+        data_import.run(args)
 
 
 def test_an_lmdb_that_was_copied_by_half_is_said(tmp_path):
@@ -593,4 +592,4 @@ def test_what_contradicts_itself_is_said_before_a_table_is_read(given, why):
     nothing = dict.fromkeys(("manifest", "images", "tsv", "texts", "lmdb"))
     args = argparse.Namespace(**nothing | {"name": "clinic", "encoding": "utf-8"} | given)
     with pytest.raises(UserError, match=why):
-        importers.run_import(args)
+        data_import.run(args)

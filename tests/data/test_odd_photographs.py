@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retfm_jax.cli import embed
 from retfm_jax.data import image_files
 from retfm_jax.data.building.builder import PROBLEMS_FILE, SUMMARY_FILE, BuildOptions
 from retfm_jax.data.building.validation import ProblemLog, drop_duplicates, prepare_image
@@ -20,7 +21,7 @@ from retfm_jax.data.importing import importers, manifest
 from retfm_jax.data.inspection.check import check_dataset
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.errors import Unusable, UserError
-from retfm_jax.experiments import training as commands
+from retfm_jax.experiments import embedding
 
 
 def photograph(seed: int, kind: str = "PNG") -> bytes:
@@ -133,12 +134,12 @@ class Sees:
 
 
 @pytest.fixture
-def embed(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "load", lambda *_: Sees())
+def embedded(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "load", lambda *_: Sees())
 
     def run(images=root, on_error="skip"):
         out = tmp_path / "e.npz"
-        commands.embed(
+        embed.run(
             argparse.Namespace(workdir="w", images=str(images), out=str(out), on_error=on_error)
         )
         with np.load(out) as found:
@@ -147,28 +148,28 @@ def embed(root, tmp_path, monkeypatch):
     return run
 
 
-def test_embed_leaves_out_and_names_what_cannot_be_used(root, embed, capsys):
+def test_embed_leaves_out_and_names_what_cannot_be_used(root, embedded, capsys):
     (root / "cut.png").write_bytes(photograph(5)[:-300])
     (root / "text.png").write_text("x")
     (root / "list.csv").write_text("image\n")
     (root / "._0.png").write_bytes(b"\0\5\x16\7")
     os.mkfifo(root / "pipe.png")
     (root / "loop").symlink_to(root)
-    assert embed() == ["0.png", "1.png", "2.png"]
+    assert embedded() == ["0.png", "1.png", "2.png"]
     said = capsys.readouterr().out
     for name in ("cut.png", "text.png", "list.csv", "pipe.png", "loop"):
         assert name in said
     with pytest.raises(UserError, match=r"text.png holds no image"):
-        embed(on_error="refuse")
+        embedded(on_error="refuse")
     (root / "text.png").unlink()
     with pytest.raises(UserError, match=r"cut\.png"):
-        embed(on_error="refuse")
+        embedded(on_error="refuse")
 
 
-def test_embed_reads_a_table_of_names(root, embed, tmp_path, capsys):
+def test_embed_reads_a_table_of_names(root, embedded, tmp_path, capsys):
     table = tmp_path / "t.csv"
     table.write_text("image\nimages/0.png\nIMAGES/1.PNG\nNA\nimages/2.jpg\nimages\n")
-    assert embed(table) == ["0.png", "1.png"]
+    assert embedded(table) == ["0.png", "1.png"]
     said = capsys.readouterr().out
     assert "row 5" in said
     assert "close by: 'images/2.png'" in said
@@ -179,7 +180,7 @@ def test_embed_of_nothing_is_said(embed, tmp_path):
     (tmp_path / "none").mkdir()
     (tmp_path / "none/notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image in it \(passed over: 1 no images"):
-        embed(tmp_path / "none")
+        embedded(tmp_path / "none")
 
 
 def test_a_jpeg_cut_short_that_ends_as_a_whole_one_is_named(tmp_path):

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retfm_jax.evaluation.embeddings import unit
 from retfm_jax.evaluation.protocols import adapters
 from retfm_jax.evaluation.protocols.few_shot import Support
+from retfm_jax.zero_shot import unit
 
 
 def support(count=30, classes=3, width=12, seed=0, exclusive=True):

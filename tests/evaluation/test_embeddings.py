@@ -7,7 +7,8 @@ import pytest
 from colour_world import CLASSES, ColourModel, hot, image, patient
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import class_embeddings, embed_split, unit
+from retfm_jax.evaluation.embeddings import embed_split
+from retfm_jax.zero_shot import class_embeddings, unit
 
 
 def embedded(model, records, **options):

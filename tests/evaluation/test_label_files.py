@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from retfm_jax.cli import label
 from retfm_jax.errors import UserError
-from retfm_jax.experiments.labeling import LabelCounts, draw, run
+from retfm_jax.experiments.labeling import LabelCounts, draw
 from retfm_jax.knowledge.labeler import Labeler
 
 
@@ -23,7 +24,7 @@ def row(**texts):
 @pytest.fixture
 def run_label():
     def call(source, out, vocabulary=None, extend=None):
-        run(argparse.Namespace(input=source, out=out, vocabulary=vocabulary, extend=extend))
+        label.run(argparse.Namespace(input=source, out=out, vocabulary=vocabulary, extend=extend))
         return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
     return call

@@ -5,18 +5,15 @@ import dataclasses
 import numpy as np
 from colour_world import CLASSES, ColourModel, patient
 
+from retfm_jax.cli.evaluate import tables
 from retfm_jax.evaluation.embeddings import embed_split
 from retfm_jax.evaluation.metrics.classification import over_folds
 from retfm_jax.evaluation.metrics.predictions import Predictions
-from retfm_jax.evaluation.protocols.retrieval import retrieve
+from retfm_jax.evaluation.metrics.retrieval import retrieve
 from retfm_jax.evaluation.report import figures as pictures
 from retfm_jax.evaluation.report.html import page
-from retfm_jax.evaluation.report.summary import (
-    Results,
-    Section,
-    console_tables,
-    mistakes,
-)
+from retfm_jax.evaluation.report.summary import mistakes
+from retfm_jax.evaluation.results import Results, Section
 from retfm_jax.rendering import figures, fonts
 
 
@@ -60,7 +57,7 @@ def test_folds_stand_in_the_table_as_mean_and_spread():
     half = predictions([[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.2]], True).measured(draws=5)
     folds = over_folds([right.overall, half.overall])
     results = Results("data", [Section("probe, 1 shot", right, (), folds)])
-    assert any("0.750 ± 0.354" in str(table) for table in console_tables(results))
+    assert any("0.750 ± 0.354" in str(table) for table in tables(results))
 
 
 def test_on_the_page_an_interval_stands_below_its_number():

@@ -9,7 +9,8 @@ from colour_world import CLASSES, ColourModel, image, patient
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import evaluate as evaluation
-from retfm_jax.evaluation.evaluate import PROTOCOLS, Options, evaluate, quick_metrics
+from retfm_jax.evaluation.evaluate import Options, evaluate, quick_metrics
+from retfm_jax.evaluation.protocols import protocol_names
 from retfm_jax.evaluation.protocols.few_shot import Shots, parse_shots
 from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig
 from retfm_jax.evaluation.report_labels import label_by_reports, with_labels
@@ -128,7 +129,7 @@ OTHER = Records((patient(n, "drusen", "normal") for n in range(4)), label_names=
 ONE = Records(patient(n, "drusen", "drusen") for n in range(4))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", protocol_names())
 @pytest.mark.parametrize("what", ["no record", "nothing said", "nothing to learn from"])
 def test_every_protocol_says_what_it_lacks(tmp_path, monkeypatch, protocol, what):
     if what == "nothing to learn from":
@@ -253,7 +254,7 @@ class Broken(ColourModel):
         return super().encode_images(images) * np.nan
 
 
-@pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p != "fine_tune"])
+@pytest.mark.parametrize("protocol", [p for p in protocol_names() if p != "fine_tune"])
 @pytest.mark.parametrize("kind", ["patient", "image"])
 def test_embeddings_that_are_no_numbers_are_one_message(tmp_path, monkeypatch, protocol, kind):
     if kind == "image":

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import EmbeddedSplit, View, same_report_groups, unit
-from retfm_jax.evaluation.protocols import retrieval
+from retfm_jax.evaluation.embeddings import EmbeddedSplit, View, same_report_groups
+from retfm_jax.evaluation.metrics import retrieval
+from retfm_jax.zero_shot import unit
 
 
 def split_of(images, texts, reports, patients=None):

@@ -9,6 +9,7 @@ from colour_world import CLASSES, photograph
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import tasks
+from retfm_jax.knowledge.prompts import prompts_of
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
 
@@ -189,19 +190,19 @@ def test_prompts_speak_of_what_the_images_are(idrid, tmp_path):
     path.write_text(yaml.safe_dump(task))
     source = tasks.open_task(str(path), "train", str(tmp_path))
     assert (tasks.modality_of(source), source[0].attributes) == ("oct", ("oct",))
-    (text,) = tasks.prompts_of("knowledge", "oct")("drusen", "en", None)
+    (text,) = prompts_of("knowledge", "oct")("drusen", "en", None)
     assert text == "A retinal OCT scan of drusen"
-    assert "Drusen." in tasks.prompts_of("report", "oct")("drusen", "en", None)
+    assert "Drusen." in prompts_of("report", "oct")("drusen", "en", None)
     path.write_text(yaml.safe_dump(task | {"modality": "mri"}))
     with pytest.raises(UserError, match="modality 'mri'; there are cfp, ffa, oct"):
         tasks.open_task(str(path), "train", str(tmp_path))
 
 
 def test_prompt_styles():
-    report = tasks.prompts_of("report")("drusen", "en", "left")
+    report = prompts_of("report")("drusen", "en", "left")
     assert all("eft eye" in text for text in report)
-    knowledge = tasks.prompts_of("knowledge")("drusen", "en", None)
-    assert tasks.prompts_of("name")("drusen", "en", None) == knowledge[:1]
+    knowledge = prompts_of("knowledge")("drusen", "en", None)
+    assert prompts_of("name")("drusen", "en", None) == knowledge[:1]
     assert len(knowledge) > 1
     assert tasks.unknown_classes(("drusen", "other diagnosis")) == ("other diagnosis",)
 

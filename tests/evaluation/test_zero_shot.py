@@ -6,8 +6,9 @@ from colour_world import CLASSES, ColourModel, image, patient
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import embed_split
-from retfm_jax.evaluation.protocols.zero_shot import finding_directions, zero_shot
-from retfm_jax.evaluation.tasks import prompts_of
+from retfm_jax.evaluation.protocols.zero_shot import zero_shot
+from retfm_jax.knowledge.prompts import prompts_of
+from retfm_jax.zero_shot import finding_directions
 
 
 def patients(count, seed=0):

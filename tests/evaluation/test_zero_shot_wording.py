@@ -17,10 +17,10 @@ from retfm_jax.data_builders.synthetic_fundus.diagnoses import (
     write_diagnoses,
 )
 from retfm_jax.data_builders.synthetic_fundus.population import LABELS, POPULATIONS, draw_patient
-from retfm_jax.evaluation.protocols.zero_shot import finding_directions
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import weighted_prompts
 from retfm_jax.knowledge.wording import learn_wording
+from retfm_jax.zero_shot import finding_directions
 
 TRAINING, TEST = 400, 300
 

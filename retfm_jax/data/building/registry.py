@@ -1,6 +1,6 @@
-"""`retfm data build` and `retfm data list`: the bundled builders, and what they have built."""
+"""The bundled builders by name, and what they have built."""
 
-import argparse
+import dataclasses
 import importlib
 import importlib.util
 import pkgutil
@@ -8,9 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from retfm_jax.console import Table, say
 from retfm_jax.data import datasets
-from retfm_jax.data.building import splits
 from retfm_jax.data.building.beam import BeamSettings
 from retfm_jax.data.building.builder import (
     PROBLEMS_FILE,
@@ -27,7 +25,7 @@ from retfm_jax.files import read_json
 _BUILDERS = "retfm_jax.data_builders"
 
 #: Written by `retfm data import`, not by a name.
-_IMPORTER = "manifest"
+IMPORTER = "manifest"
 
 
 def builder_names() -> list[str]:
@@ -49,7 +47,7 @@ def builder_module(name: str) -> ModuleType:
     """
     names = builder_names()
     if name not in names:
-        bundled = ", ".join(other for other in names if other != _IMPORTER)
+        bundled = ", ".join(other for other in names if other != IMPORTER)
         raise UserError(
             f"no builder {name!r}; there are {bundled}. Patients of your own come in with "
             f"`retfm data import`{did_you_mean(name, names)}"
@@ -62,112 +60,112 @@ def builder_class(name: str) -> Any:
     return builder_module(name).Builder
 
 
-def options_of(args: argparse.Namespace) -> BuildOptions:
-    """The options of a build of real data, from the command line's; None is the default."""
-    given = {
-        name: value
-        for name in ("image_size", "on_error", "seed", "patient_regex", "follow_links")
-        if (value := getattr(args, name, None)) is not None
+def is_synthetic(name: str) -> bool:
+    """Whether a builder generates its records instead of reading a release.
+
+    Raises:
+      UserError: there is no such builder.
+    """
+    return not issubclass(builder_module(name).Builder, RowsBuilder)
+
+
+def build(
+    name: str,
+    source: str | None,
+    data_dir: str,
+    options: BuildOptions,
+    overwrite: bool = False,
+    beam: BeamSettings | None = None,
+) -> AnyPath:
+    """Builds a bundled dataset from a release.
+
+    Args:
+      name: of a builder, or "name/configuration" as TFDS writes it: mm_retinal/ffa.
+      source: folder of the files as they were downloaded.
+      data_dir: where the dataset is put.
+      overwrite: replaces a built dataset.
+      beam: the cluster that does the work; None for this machine's threads.
+
+    Returns:
+      the dataset's folder.
+
+    Raises:
+      UserError: there is no such builder, or see `builder.write_dataset`.
+    """
+    name, _, config = name.partition("/")
+    builder_of = builder_class(name)
+    if not source:
+        wanted = " ".join(builder_of.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise UserError(f"{name} wants the folder of its release as source. {wanted}")
+    if config not in ("", *builder_of.builder_configs):
+        known = ", ".join(builder_of.builder_configs) or "none"
+        raise UserError(f"{name} has no configuration {config!r}; it has {known}")
+    builder = builder_of(options=options, data_dir=data_dir, config=config or None)
+    return write_dataset(builder, source, overwrite, beam)
+
+
+def generate(name: str, data_dir: str, **settings: Any) -> AnyPath:
+    """Generates a bundled synthetic dataset.
+
+    Args:
+      settings: as its builder's `build` takes them.
+
+    Returns:
+      the dataset's folder.
+
+    Raises:
+      UserError: there is no such builder, or a setting is wrong.
+    """
+    with quiet_tfds(bars=True):
+        return builder_module(name).build(data_dir, **settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A dataset that was built.
+
+    Attributes:
+      name: with its configuration.
+      sizes: records of each split.
+      notes: what was said of its source.
+      problems: of its source, how many of each kind; None where it was generated.
+      listed_in: the file that names each problem.
+    """
+
+    folder: AnyPath
+    name: str
+    version: str
+    sizes: dict[str, int]
+    notes: tuple[str, ...] = ()
+    problems: dict[str, int] | None = None
+    listed_in: AnyPath | None = None
+
+
+def describe(folder: AnyPath) -> Built:
+    """What lies in a dataset's folder, and how much of its source was in order."""
+    info = read_json(folder / datasets.INFO)
+    name = "/".join(filter(None, (info["name"], info.get("configName"))))
+    sizes = {
+        split["name"]: sum(map(int, split.get("shardLengths", [])))
+        for split in info.get("splits", [])
     }
-    if getattr(args, "shares", None):
-        given["shares"] = splits.parse_shares(args.shares)
-    if getattr(args, "workers", None):
-        given["threads"] = args.workers
-    return BuildOptions(**given)
-
-
-def beam_of(args: argparse.Namespace) -> BeamSettings | None:
-    """The cluster that the command line names; None for this machine's threads."""
-    runner = getattr(args, "beam_runner", None)
-    options = getattr(args, "beam_options", None)
-    if options and not runner:
-        raise UserError("--beam_options wants --beam_runner, such as DataflowRunner")
-    return BeamSettings(runner, options or "") if runner else None
-
-
-def run_build(args: argparse.Namespace) -> None:
-    """Runs `retfm data build`."""
-    if args.name == _IMPORTER:
-        raise UserError("patients of your own come in with `retfm data import`")
-    # TFDS's way to write a configuration: mm_retinal/ffa.
-    name, _, config = args.name.partition("/")
-    module = builder_module(name)
-    if issubclass(module.Builder, RowsBuilder):
-        _refuse(args, ("patients", "population"))
-        if not args.source:
-            wanted = " ".join(module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-            raise UserError(f"{name} wants --source FOLDER. {wanted}")
-        if config not in ("", *module.Builder.builder_configs):
-            known = ", ".join(module.Builder.builder_configs) or "none"
-            raise UserError(f"{name} has no configuration {config!r}; it has {known}")
-        builder = module.Builder(
-            options=options_of(args), data_dir=args.data_dir, config=config or None
-        )
-        folder = write_dataset(builder, args.source, args.overwrite, beam_of(args))
-    else:
-        unread = "source", "on_error", "shares", "overwrite", "beam_runner"
-        _refuse(args, (*unread, "patient_regex", "follow_links"))
-        settings = {
-            "patients": args.patients,
-            "processes": args.workers,
-            "image_size": args.image_size,
-            "seed": args.seed,
-            "population": args.population,
-        }
-        given = {name: value for name, value in settings.items() if value is not None}
-        with quiet_tfds(bars=True):
-            folder = module.build(args.data_dir, **given)
-    print_summary(folder)
-
-
-def _refuse(args: argparse.Namespace, options: tuple[str, ...]) -> None:
-    for option in options:
-        if getattr(args, option, None):
-            raise UserError(f"--{option} means nothing to the builder {args.name}")
-
-
-def print_summary(folder: AnyPath) -> None:
-    """Says what lies in a dataset's folder, and how much of its source was in order."""
-    info = datasets.open_builder(folder).info
-    sizes = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
-    say(f"{info.full_name}: {sizes} records", f"  in {folder}")
-    if not (folder / SUMMARY_FILE).is_file():
-        return
-    summary = read_json(folder / SUMMARY_FILE)
-    for note in summary.get("notes", ()):
-        say(f"  {note}")
-    problems = summary["problems"]
-    if not problems:
-        say("  no problem in the source")
-        return
-    counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-    say(
-        f"  problems in the source: {counts}; each is in {folder / PROBLEMS_FILE} with its row "
-        "and what was done",
-        style="yellow",
+    summary = read_json(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
+    return Built(
+        folder,
+        name,
+        info["version"],
+        sizes,
+        tuple(summary.get("notes", ())),
+        summary.get("problems"),
+        folder / PROBLEMS_FILE,
     )
 
 
-def run_list(args: argparse.Namespace) -> None:
-    """Runs `retfm data list`: the bundled builders and the datasets in `args.data_dir`."""
-    builders = Table("bundled builders", ["name", "what it builds"], ["what it builds"])
+def titles() -> dict[str, str]:
+    """The first line of every builder's README, by name."""
+    found = {}
     for name in builder_names():
-        readme = Path(importlib.import_module(f"{_BUILDERS}.{name}").__file__).parent / "README.md"
-        verb = "import" if name == _IMPORTER else name
-        builders.row(verb, readme.read_text(encoding="utf-8").partition("\n")[0])
-    builders.show()
-    built = datasets.below(args.data_dir)
-    if not built:
-        say("", f"no dataset in {args.data_dir}")
-        return
-    columns = ("name", "version", "records", "folder")
-    table = Table(f"datasets in {args.data_dir}", columns, columns)
-    for folder in built:
-        info = read_json(folder / datasets.INFO)
-        sizes = ", ".join(
-            f"{split['name']} {sum(map(int, split.get('shardLengths', [])))}"
-            for split in info.get("splits", [])
-        )
-        name = "/".join(filter(None, (info["name"], info.get("configName"))))
-        table.row(name, info["version"], sizes, folder)
-    table.show()
+        module = importlib.import_module(f"{_BUILDERS}.{name}")
+        readme = Path(module.__file__).parent / "README.md"
+        found[name] = readme.read_text(encoding="utf-8").partition("\n")[0]
+    return found

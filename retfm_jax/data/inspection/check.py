@@ -1,17 +1,14 @@
-"""`retfm data check`: what a built dataset holds, what is wrong with it, and how it looks."""
+"""What a built dataset holds, what is wrong with it, and how it looks."""
 
-import argparse
 import collections
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from retfm_jax.config import TextConfig
-from retfm_jax.console import Table, say
 from retfm_jax.data import images
 from retfm_jax.data.building.patients import BY_IMAGE
 from retfm_jax.data.building.splits import SPLITS
@@ -54,28 +51,6 @@ class _Facts:
     missing: int
     texts: dict[str, str]
     labels: tuple[np.ndarray, ...]
-
-
-def run_check(args: argparse.Namespace) -> None:
-    """Runs the verb: prints a table, writes `check.json` and contact sheets into `args.out`.
-
-    Raises:
-      UserError: something is broken; everything was written before.
-    """
-    report = check_dataset(args.name, args.data_dir, args.split, args.out)
-    _print(report)
-    for split, numbers in report["splits"].items():
-        flat = numbers["flat_photographs"]
-        if flat["count"]:
-            named = ", ".join(flat["first"]) + ", ..." * (flat["count"] > len(flat["first"]))
-            say(f"{split}: {flat['count']} photographs show one value everywhere: {named}")
-    say(report["patients"])
-    say(f"report and contact sheets are in {args.out}")
-    if report["broken"]:
-        raise UserError(
-            f"{report['dataset']}: {'; '.join(report['broken'])}; the ids are in "
-            f"{as_path(args.out) / 'check.json'}"
-        )
 
 
 def check_dataset(
@@ -312,56 +287,3 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
         if found["count"]:
             faults.append(f"{found['count']} {what} in more than one split")
     return faults
-
-
-def _print(report: dict[str, Any]) -> None:
-    splits = report["splits"]
-    table = Table(f"{report['dataset']} ({report['kind']} records)", ["", *splits])
-
-    def row(name: str, values: Iterable[Any], bad: bool = False) -> None:
-        values = [str(value) for value in values]
-        faulty = bad and any(value != "0" for value in values)
-        table.row(name, *values, style="red" if faulty else "")
-
-    counted = list(splits.values())
-    row("patients", (n["patients"] for n in counted))
-    row("photographs", (n["photographs"] for n in counted))
-    row("missing eyes", (n["missing_eyes"] for n in counted))
-    row("undecodable photographs", (n["undecodable"]["count"] for n in counted), bad=True)
-    row(
-        "photographs of one value everywhere",
-        (n["flat_photographs"]["count"] for n in counted), bad=True,
-    )  # fmt: skip
-    row("repeated photographs", (n["repeated_photographs"]["count"] for n in counted))
-    for language in LANGUAGES:
-        row(f"no text ({language})", (n["empty_reports"][language] for n in counted))
-    row(
-        "neither text nor label",
-        (n["neither_report_nor_label"]["count"] for n in counted), bad=True,
-    )  # fmt: skip
-    for language in LANGUAGES:
-        if any(language in n["tokens"] for n in counted):
-            lengths = [n["tokens"].get(language) for n in counted]
-            row(
-                f"tokens ({language}): median, longest",
-                (f"{t['median']}, {t['longest']}" if t else "" for t in lengths),
-            )
-            row(
-                f"texts ({language}) cut at {report['context_length']} tokens",
-                (t["cut"] if t else "" for t in lengths),
-            )
-    row("commonest size", (next(iter(n["sizes"]), "") for n in counted))
-    table.section()
-    for level in counted[0]["labels"]:
-        known = [n["labels"][level]["known"] for n in counted]
-        if not any(known):
-            continue
-        row(f"{level}: labelled", known)
-        for label in counted[0]["labels"][level]["present"]:
-            row(f"  {label}", (n["labels"][level]["present"][label] for n in counted))
-    table.show()
-    across = report["across_splits"]
-    for what, found in across.items():
-        if found["count"]:
-            example = json.dumps(found["first"][0], ensure_ascii=False)
-            say(f"{found['count']} {what} in more than one split, such as {example}")

@@ -99,9 +99,3 @@ def is_exclusive(labels: Int[np.ndarray, "n classes"]) -> bool:
     """Whether every labelled sample has exactly one class."""
     known = labels[(labels >= 0).any(1)]
     return labels.shape[1] > 1 and len(known) > 0 and bool((known.clip(0).sum(1) == 1).all())
-
-
-def softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Probabilities along the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)

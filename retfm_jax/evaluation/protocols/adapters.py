@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from retfm_jax.evaluation.protocols.few_shot import Predictor, Support
+from retfm_jax.evaluation.protocols.supervised import OnEmbeddings
 
 #: Share of the adapted embedding in CLIP-Adapter's sum, and the narrowing of its hidden layer.
 RATIO, REDUCTION = 0.2, 4
@@ -178,3 +179,30 @@ def tip_adapter_f(support: Support, epochs: int = EPOCHS) -> Predictor:
     """Tip-Adapter whose keys are trained, from the support's embeddings on."""
     keys, fixed = _cache(support)
     return _fitted(support, keys, tip_adapter_logits, fixed, epochs)
+
+
+class ClipAdapter(OnEmbeddings):
+    """Two trained layers on the image embedding."""
+
+    name, title = "clip_adapter", "CLIP-Adapter"
+
+    def learn(self, support: Support) -> Predictor:
+        return clip_adapter(support)
+
+
+class TipAdapter(OnEmbeddings):
+    """A lookup among the embeddings of the support, without training."""
+
+    name, title = "tip_adapter", "Tip-Adapter"
+
+    def learn(self, support: Support) -> Predictor:
+        return tip_adapter(support)
+
+
+class TipAdapterF(OnEmbeddings):
+    """Tip-Adapter with trained keys."""
+
+    name, title = "tip_adapter_f", "Tip-Adapter-F"
+
+    def learn(self, support: Support) -> Predictor:
+        return tip_adapter_f(support)

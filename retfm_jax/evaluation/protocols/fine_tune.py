@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,30 +14,16 @@ from jaxtyping import Array, Float, Int, UInt8
 from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.images import decode, fit, training_image
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation.metrics.predictions import Predictions
+from retfm_jax.evaluation.options import FineTuneConfig, Options
 from retfm_jax.evaluation.protocols.adapters import batches, classification_loss, scores
+from retfm_jax.evaluation.protocols.few_shot import Shots
+from retfm_jax.evaluation.protocols.supervised import Supervised, SupervisedProtocol
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
 
 #: Batches of images that are made ready ahead of the step.
 _AHEAD = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class FineTuneConfig:
-    """The recipe; the learning rates are RET-CLIP's.
-
-    Attributes:
-      backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.
-      epochs: passes over the support.
-      batch_size: images a step.
-      weight_decay: of AdamW, on both.
-    """
-
-    backbone_learning_rate: float = 2e-6
-    head_learning_rate: float = 1e-3
-    epochs: int = 50
-    batch_size: int = 16
-    weight_decay: float = 1e-2
 
 
 class FineTuning:
@@ -214,3 +200,23 @@ class FineTuning:
         with in_threads(make, range(count), threads=cores(), ahead=_AHEAD) as pictures:
             logits = [self._logits(params, images) for images in pictures]
         return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
+
+
+class FineTune(SupervisedProtocol):
+    """Full fine-tuning of the image tower, scored without augmentation."""
+
+    name, title = "fine_tune", "fine-tuning"
+
+    def folds(
+        self, shared: Supervised, shots: Shots, options: Options
+    ) -> Iterator[tuple[int, Predictions]]:
+        recipe = options.fine_tune
+        network = FineTuning(shared.model, recipe, len(shared.names), shared.exclusive)
+        for seed, rows in shared.folds(shots, options.folds):
+            chosen = [shared.train.rows[row] for row in rows]
+            params = network.fit(shared.train.source, chosen, shared.train.labels[rows], seed)
+            scores = network.predict(params, shared.test.chosen)
+            yield len(rows), shared.predictions(scores)
+
+    def settings(self, options: Options) -> Mapping[str, Any]:
+        return {**super().settings(options), "fine_tune": dataclasses.asdict(options.fine_tune)}

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
 from retfm_jax.evaluation.protocols.few_shot import Predictor, Support
+from retfm_jax.evaluation.protocols.supervised import OnEmbeddings
 
 #: Inverse strength of the L2 penalty and largest number of iterations, as published.
 C, MAX_ITERATIONS = 0.316, 1000
@@ -47,3 +48,19 @@ def linear_probe(support: Support) -> Predictor:
 
 def _regression() -> LogisticRegression:
     return LogisticRegression(C=C, class_weight="balanced", max_iter=MAX_ITERATIONS)
+
+
+class LinearProbe(OnEmbeddings):
+    """Logistic regression on embeddings."""
+
+    name, title = "linear_probe", "linear probe"
+
+    def learn(self, support: Support) -> Predictor:
+        return linear_probe(support)
+
+
+class UnprojectedLinearProbe(LinearProbe):
+    """Logistic regression on what the image tower says before any projection."""
+
+    name, title = "linear_probe_unprojected", "linear probe before projection"
+    unprojected = True

@@ -1,28 +1,30 @@
-"""Runs the protocols that learn from labelled images: support, folds, predictions."""
+"""What the protocols that learn from labelled images share: support, folds, predictions."""
 
+import abc
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from retfm_jax.console import say
 from retfm_jax.data.images import ImageError, decode
-from retfm_jax.data.sources import RecordSource, as_images
+from retfm_jax.data.sources import RecordSource, Subset, as_images
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import (
-    Prompts,
-    check_finite,
-    class_embeddings,
-    refuse_unusable,
-)
+from retfm_jax.evaluation.embeddings import refuse_unusable
+from retfm_jax.evaluation.metrics.classification import over_folds
 from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive
+from retfm_jax.evaluation.options import Options
+from retfm_jax.evaluation.protocols.base import Protocol
 from retfm_jax.evaluation.protocols.few_shot import Predictor, Shots, Support, draw, embed_augmented
-from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
-from retfm_jax.evaluation.protocols.zero_shot import finding_directions, normal_class
+from retfm_jax.evaluation.results import Section
+from retfm_jax.evaluation.study import Study, undecodable
+from retfm_jax.knowledge.prompts import Prompts
 from retfm_jax.progress import progress_bar
+from retfm_jax.zero_shot import check_finite, class_embeddings, finding_directions, normal_class
 
 
 class Images:
@@ -72,6 +74,11 @@ class Images:
         self.patients = tuple(found[row][1] for row in self.rows)
         self._digests = [found[row][2] for row in self.rows]
 
+    @property
+    def chosen(self) -> RecordSource:
+        """These images alone, in their order."""
+        return Subset(self.source, np.array(self.rows, np.int64), "labelled and decodable")
+
     def keep(self, wanted: Sequence[int]) -> None:
         """Keeps these of the labelled images."""
         self.rows = [self.rows[place] for place in wanted]
@@ -98,31 +105,13 @@ class Images:
         return dropped
 
 
-class Chosen(RecordSource):
-    """Some images of a source, for the network to read in order."""
-
-    kind = "image"
-
-    def __init__(self, source: RecordSource, rows: Sequence[int]):
-        self._source, self._rows = source, tuple(rows)
-        self.name, self.split, self.label_names = source.name, source.split, source.label_names
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._source[self._rows[index]]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {**self._source.identity, "rows": self._rows}
-
-
 class Supervised:
     """Everything that the supervised protocols share, made once.
 
     Attributes:
-      test: the images that are predicted.
+      model: a `RetinalModel`.
+      train, test: the images that protocols learn from, and those that are predicted.
+      names, exclusive: the classes, and whether every image has exactly one.
       dropped: training images that the test split holds too, by reason.
       unusable: images of either split that cannot be decoded; they are left out.
     """
@@ -155,29 +144,28 @@ class Supervised:
                 f"training and test split have other classes: {', '.join(train.label_names)} and "
                 f"{', '.join(test.label_names)}"
             )
-        self._model, self._prompts, self._language = model, prompts, language
+        self.model, self._prompts, self._language = model, prompts, language
         self._seed, self._batch_size = seed, batch_size
         self._encoders = {False: model.encode_images, True: model.image_features}
         self._augmented: dict[tuple[int, bool], np.ndarray] = {}
         self._embedded: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
-        self._tuning: FineTuning | None = None
-        self._train, self.test = Images(train), Images(test)
-        self.unusable = [*self._train.unusable, *self.test.unusable]
+        self.train, self.test = Images(train), Images(test)
+        self.unusable = [*self.train.unusable, *self.test.unusable]
         refuse_unusable(self.unusable, on_error)
-        self.dropped = self._train.without(self.test)
-        if len(self._train.rows) < 2:
+        self.dropped = self.train.without(self.test)
+        if len(self.train.rows) < 2:
             raise UserError(
-                f"{train.name}, split {train.split}, has {len(self._train.rows)} labelled images "
+                f"{train.name}, split {train.split}, has {len(self.train.rows)} labelled images "
                 "that are not in the test split; nothing can be learnt from fewer than two"
             )
         self.names = train.label_names
-        both = np.concatenate([self._train.labels, self.test.labels])
+        both = np.concatenate([self.train.labels, self.test.labels])
         self.exclusive = is_exclusive(both)
 
     @property
     def training_images(self) -> int:
         """How many there are to draw the support from."""
-        return len(self._train.rows)
+        return len(self.train.rows)
 
     def _features(
         self, unprojected: bool
@@ -186,7 +174,7 @@ class Supervised:
         if unprojected not in self._embedded:
             encode = self._encoders[unprojected]
             self._embedded[unprojected] = tuple(
-                self._encoded(encode, images) for images in (self._train, self.test)
+                self._encoded(encode, images) for images in (self.train, self.test)
             )
         return self._embedded[unprojected]
 
@@ -205,7 +193,7 @@ class Supervised:
     @functools.cached_property
     def _texts(self) -> Float[np.ndarray, "classes d"]:
         views = ("image",)
-        found = class_embeddings(self._model, self.names, self._language, self._prompts, views)
+        found = class_embeddings(self.model, self.names, self._language, self._prompts, views)
         if self.exclusive:
             return found["image"]
         return finding_directions(found["image"], normal_class(self.names))
@@ -214,7 +202,7 @@ class Supervised:
         """Seeds and supports; the whole training split is one fold."""
         for fold in range(1 if shots.whole else count):
             seed = self._seed + fold
-            yield seed, draw(shots, self._train.labels, self._train.patients, self.names, seed)
+            yield seed, draw(shots, self.train.labels, self.train.patients, self.names, seed)
 
     def check(self, shots: Shots, count: int) -> None:
         """Draws the supports of all folds, which takes no time, before anything is embedded.
@@ -223,7 +211,7 @@ class Supervised:
           UserError: a class has too few patients, or a support shows one class only.
         """
         for _, rows in self.folds(shots, count):
-            labels = self._train.labels[rows]
+            labels = self.train.labels[rows]
             if self.exclusive and len(np.unique(labels.argmax(1))) < 2:
                 raise UserError(
                     f"the {len(rows)} images to learn from ({shots}) are all of class "
@@ -255,13 +243,13 @@ class Supervised:
         encode = self._encoders[unprojected]
         train_features, test_features = self._features(unprojected)
         for seed, rows in self.folds(shots, count):
-            features, labels = train_features[rows], self._train.labels[rows]
+            features, labels = train_features[rows], self.train.labels[rows]
             if fit_augmentations:
-                chosen = [self._train.rows[row] for row in rows]
+                chosen = [self.train.rows[row] for row in rows]
                 copies = embed_augmented(
                     encode,
-                    self._model.data_config,
-                    self._train.source,
+                    self.model.data_config,
+                    self.train.source,
                     chosen,
                     fit_augmentations,
                     seed,
@@ -269,7 +257,7 @@ class Supervised:
                 features = np.concatenate([features, *copies])
                 labels = np.tile(labels, (1 + fit_augmentations, 1))
             support = Support(
-                features, labels, self._texts, self._model.logit_scale, self.exclusive, seed
+                features, labels, self._texts, self.model.logit_scale, self.exclusive, seed
             )
             predict = learn(support)
             if test_augmentations:
@@ -277,14 +265,14 @@ class Supervised:
                 scores = np.mean([predict(copy) for copy in copies], axis=0)
             else:
                 scores = predict(test_features)
-            yield len(rows), self._predictions(scores)
+            yield len(rows), self.predictions(scores)
 
     def _augmented_test(self, copies: int, unprojected: bool) -> Float[np.ndarray, "copies n d"]:
         key = copies, unprojected
         if key not in self._augmented:
             self._augmented[key] = embed_augmented(
                 self._encoders[unprojected],
-                self._model.data_config,
+                self.model.data_config,
                 self.test.source,
                 self.test.rows,
                 copies,
@@ -292,20 +280,8 @@ class Supervised:
             )
         return self._augmented[key]
 
-    def fine_tuned(
-        self, config: FineTuneConfig, shots: Shots, count: int
-    ) -> Iterator[tuple[int, Predictions]]:
-        """Trains the image tower on the support and predicts the test split, fold by fold."""
-        if self._tuning is None:
-            self._tuning = FineTuning(self._model, config, len(self.names), self.exclusive)
-        network = self._tuning
-        for seed, rows in self.folds(shots, count):
-            chosen = [self._train.rows[row] for row in rows]
-            params = network.fit(self._train.source, chosen, self._train.labels[rows], seed)
-            scores = network.predict(params, Chosen(self.test.source, self.test.rows))
-            yield len(rows), self._predictions(scores)
-
-    def _predictions(self, scores: Float[np.ndarray, "n classes"]) -> Predictions:
+    def predictions(self, scores: Float[np.ndarray, "n classes"]) -> Predictions:
+        """Scores of the test images beside what is true of them."""
         return Predictions(
             names=self.names,
             labels=self.test.labels,
@@ -313,4 +289,117 @@ class Supervised:
             patients=self.test.patients,
             samples=tuple((row, None) for row in self.test.rows),
             exclusive=self.exclusive,
+        )
+
+
+def supervised(study: Study) -> Supervised:
+    """What the protocols that learn share, and what there is to say of it.
+
+    It is there only where every fold can be drawn.
+
+    Raises:
+      UserError: see `Supervised`, `Supervised.check`.
+    """
+    options = study.options
+    found = Supervised(
+        study.model,
+        study.train,
+        study.source,
+        study.prompts,
+        options.languages[0],
+        options.seed,
+        study.model.config.evaluation.batch_size,
+        options.on_error,
+    )
+    for shots in options.shots:
+        found.check(shots, options.folds)
+    for sentence in undecodable(found.unusable):
+        study.note(sentence)
+    study.facts["training_images"] = found.training_images
+    study.facts["dropped_from_training"] = found.dropped
+    for reason, dropped in found.dropped.items():
+        if dropped:
+            named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
+            say(
+                f"left out of training, for the test split has the {reason.replace('_', ' ')}: "
+                f"{len(dropped)} ({named})"
+            )
+    return found
+
+
+class SupervisedProtocol(Protocol):
+    """A protocol that learns from labelled images, some shots at a time, in folds.
+
+    Attributes:
+      title: in reports.
+    """
+
+    learns = True
+    title: ClassVar[str]
+
+    @abc.abstractmethod
+    def folds(
+        self, shared: Supervised, shots: Shots, options: Options
+    ) -> Iterator[tuple[int, Predictions]]:
+        """Learns and predicts, fold by fold.
+
+        Yields:
+          the size of the support and the predictions.
+        """
+
+    def check(self, study: Study) -> None:
+        study.once(supervised)
+
+    def run(self, study: Study) -> Mapping[str, Any]:
+        shared, options, results = study.once(supervised), study.options, study.results
+        numbers = {}
+        for shots in options.shots:
+            found = list(self.folds(shared, shots, options))
+            measured = [
+                predictions.measured(options.draws, options.seed, results.order)
+                for _, predictions in found
+            ]
+            folds = over_folds([fold.overall for fold in measured]) if len(found) > 1 else None
+            title = f"{self.title}, {shots}"
+            results.sections.append(Section(title, measured[0], shared.test.source, folds))
+            numbers[str(shots)] = {
+                "support": [size for size, _ in found],
+                **({} if folds is None else {"over_folds": folds}),
+                "folds": [fold.to_json() for fold in measured],
+            }
+        return numbers
+
+    def settings(self, options: Options) -> Mapping[str, Any]:
+        return {
+            "train_split": options.train_split,
+            "shots": [str(shots) for shots in options.shots],
+            "folds": options.folds,
+            "fit_augmentations": options.fit_augmentations,
+            "test_augmentations": options.test_augmentations,
+        }
+
+
+class OnEmbeddings(SupervisedProtocol):
+    """A protocol that learns from cached embeddings.
+
+    Attributes:
+      unprojected: whether they are the image tower's features before any projection.
+    """
+
+    unprojected: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def learn(self, support: Support) -> Predictor:
+        """Learns from labelled embeddings."""
+
+    def folds(
+        self, shared: Supervised, shots: Shots, options: Options
+    ) -> Iterator[tuple[int, Predictions]]:
+        return shared.on_embeddings(
+            self.learn,
+            shots,
+            options.folds,
+            options.fit_augmentations,
+            options.test_augmentations,
+            unprojected=self.unprojected,
         )

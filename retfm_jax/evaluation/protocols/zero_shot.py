@@ -2,24 +2,29 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from scipy.special import softmax
 
-from retfm_jax.data.kinds import get_kind
+from retfm_jax.console import say
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.embeddings import (
+from retfm_jax.evaluation.embeddings import EmbeddedSplit
+from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive
+from retfm_jax.evaluation.protocols.base import Protocol
+from retfm_jax.evaluation.results import LANGUAGE_NAMES, Section
+from retfm_jax.evaluation.study import Study
+from retfm_jax.evaluation.tasks import same_conditions, unknown_classes
+from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt
+from retfm_jax.zero_shot import (
     EYES,
-    EmbeddedSplit,
     Embedding,
     ImageTextModel,
-    Prompts,
     class_embeddings,
+    finding_directions,
+    normal_class,
     weighted,
 )
-from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive, softmax
-from retfm_jax.evaluation.tasks import prompts_of
-from retfm_jax.knowledge.prompts import WeightedPrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,42 +44,6 @@ class ZeroShot:
     prompts: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
-def own_style(model: ImageTextModel) -> str:
-    """The style of prompts that a model was trained with: of categories or of reports."""
-    return get_kind(model.method.sample_kind).texts
-
-
-def model_prompts(
-    model: ImageTextModel, style: str | None = None, modality: str = "cfp"
-) -> Prompts:
-    """The prompts that a model is asked with: in its own style and, of reports, in their words.
-
-    Args:
-      style: see `tasks.prompts_of`; None: as the model was trained.
-      modality: of the images.
-    """
-    return prompts_of(style or own_style(model), modality, getattr(model, "wording", None))
-
-
-def class_probabilities(
-    model: ImageTextModel,
-    images: Embedding,
-    names: Sequence[str],
-    language: str,
-    prompts: Prompts,
-) -> Float[np.ndarray, "n classes"]:
-    """Probabilities of classes that exclude each other, of single images.
-
-    Args:
-      images: unit-norm rows of `encode_images`.
-
-    Returns:
-      the softmax over classes of scale * cosine with the class's embedding.
-    """
-    classes = class_embeddings(model, names, language, prompts, ("image",))["image"]
-    return softmax(model.logit_scale * images @ classes.T)
-
-
 def check_classes(names: Sequence[str], skip: Sequence[str]) -> None:
     """Raises a `UserError` where no class is left that anybody could ask for in words."""
     if not set(names) - set(skip):
@@ -82,29 +51,6 @@ def check_classes(names: Sequence[str], skip: Sequence[str]) -> None:
             f"no label of the dataset is known (labels: {', '.join(names) or 'none'}); "
             "zero-shot needs classes that are named after conditions of the vocabulary"
         )
-
-
-def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarray, "classes d"]:
-    """What findings that may occur together are scored by: each class against a normal eye.
-
-    With c_k the class embeddings, the logit of finding k for an image x is s x.(c_k - c_normal),
-    the log-odds of its prompts against those of a normal eye: the difference removes what an image
-    has in common with every text. "Normal" itself is scored against the mean of the findings.
-    Without a normal class the cosine stays.
-
-    Args:
-      normal: index of the class "normal".
-    """
-    if normal is None or len(classes) < 2:
-        return classes
-    directions = classes - classes[normal]
-    directions[normal] = classes[normal] - np.delete(classes, normal, axis=0).mean(0)
-    return directions
-
-
-def normal_class(names: Sequence[str]) -> int | None:
-    """Where the class of healthy eyes is."""
-    return names.index("normal") if "normal" in names else None
 
 
 def zero_shot(
@@ -176,7 +122,7 @@ def _level(
         names=names,
         labels=truth,
         scores=(
-            softmax(scale * np.concatenate(cosines))
+            softmax(scale * np.concatenate(cosines), axis=-1)
             if exclusive
             else scale * np.concatenate(logits)
         ),
@@ -184,3 +130,42 @@ def _level(
         samples=tuple(samples),
         exclusive=exclusive,
     )
+
+
+class ZeroShotProtocol(Protocol):
+    """Classes asked for in words, in every language."""
+
+    name = "zero_shot"
+
+    def check(self, study: Study) -> None:
+        names = study.source.label_names
+        check_classes(names, unknown_classes(names))
+        for alike in same_conditions(names):
+            study.note(
+                f"{' and '.join(map(repr, alike))} are one condition of the vocabulary: zero-shot "
+                "asks for them in the same words, and cannot tell them apart"
+            )
+
+    def run(self, study: Study) -> Mapping[str, Any]:
+        split, options, results = study.embedded, study.options, study.results
+        skip = unknown_classes(split.label_names)
+        if skip:
+            say(
+                "left out of zero-shot, for the vocabulary has no such condition: "
+                f"{', '.join(skip)}"
+            )
+        numbers = {}
+        for language in options.languages:
+            found = zero_shot(study.model, split, language, study.prompts, skip)
+            levels = {}
+            for level, predictions in found.levels.items():
+                measured = predictions.measured(options.draws, options.seed, results.order)
+                title = f"zero-shot, {LANGUAGE_NAMES[language]}, {level}"
+                results.sections.append(Section(title, measured, split.records))
+                levels[level] = measured.to_json()
+            numbers[language] = {
+                "classes_left_out": list(found.left_out),
+                "prompts": found.prompts,
+                "levels": levels,
+            }
+        return numbers

@@ -18,7 +18,7 @@ from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics.classification import CALIBRATION_BINS, calibration_bins
 from retfm_jax.evaluation.metrics.predictions import Measured
-from retfm_jax.evaluation.protocols.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
+from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.rendering import fonts
 from retfm_jax.rendering.figures import new_figure, plain_style, words, wrapped

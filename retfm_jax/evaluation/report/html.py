@@ -8,17 +8,11 @@ from matplotlib.figure import Figure
 
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
-from retfm_jax.evaluation.protocols.retrieval import RECALL_AT
+from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
 from retfm_jax.evaluation.report import figures as pictures
 from retfm_jax.evaluation.report.figures import readable
-from retfm_jax.evaluation.report.summary import (
-    LANGUAGE_NAMES,
-    Mistake,
-    Results,
-    Section,
-    measured_columns,
-    mistakes,
-)
+from retfm_jax.evaluation.report.summary import Mistake, measured_columns, mistakes
+from retfm_jax.evaluation.results import LANGUAGE_NAMES, Results, Section
 from retfm_jax.rendering import figures, markup
 
 

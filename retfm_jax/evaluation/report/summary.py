@@ -1,25 +1,14 @@
-"""What an evaluation found, as tables on the console and as pictures."""
+"""What reports show of an evaluation: which metrics, and which mistakes."""
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from retfm_jax.console import Table
-from retfm_jax.data.sources import RecordSource
-from retfm_jax.evaluation.embeddings import EmbeddedSplit
-from retfm_jax.evaluation.metrics.bootstrap import Estimate
-from retfm_jax.evaluation.metrics.grades import Order
-from retfm_jax.evaluation.metrics.predictions import Measured, Predictions
-from retfm_jax.evaluation.protocols.retrieval import RECALL_AT, Retrieval
-from retfm_jax.evaluation.report import figures as pictures
-from retfm_jax.evaluation.report.figures import class_name, readable
-from retfm_jax.files import Path
-from retfm_jax.rendering.figures import save
+from retfm_jax.evaluation.metrics.predictions import Predictions
+from retfm_jax.evaluation.report.figures import class_name
+from retfm_jax.evaluation.results import Section
 
-LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 #: Columns of the table over protocols, as far as they are measured.
 OVERALL = (
     ("aca", "ACA"),
@@ -31,56 +20,6 @@ OVERALL = (
     ("accuracy", "accuracy"),
     ("expected_calibration_error", "calibration error"),
 )
-#: Sections whose curves stand in the picture, and that fit beside each other on a console; the
-#: page has all.
-_CURVES, _CLASS_COLUMNS = 4, 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """One protocol in one setting.
-
-    Attributes:
-      title: the protocol and its setting, in words.
-      measured: predictions and metrics (of the first fold, where there are several).
-      records: where the samples of the predictions are.
-      folds: mean, spread and values of every overall metric over the folds; None without folds.
-    """
-
-    title: str
-    measured: Measured
-    records: Sequence[Any] | RecordSource
-    folds: Mapping[str, Mapping[str, Any]] | None = None
-
-    def overall(self, name: str, interval: bool = True) -> str:
-        """One metric in words: with its interval, or mean ± spread over folds."""
-        if name not in self.measured.overall:
-            return "–"
-        if self.folds is not None:
-            mean, spread = self.folds[name]["mean"], self.folds[name]["spread"]
-            return "–" if mean is None else f"{mean:.3f} ± {spread or 0:.3f}"
-        value = self.measured.overall[name]
-        return str(value) if interval or math.isnan(value.value) else f"{value.value:.3f}"
-
-
-@dataclasses.dataclass(eq=False)
-class Results:
-    """Everything that one evaluation found.
-
-    Attributes:
-      data: dataset and split, in words.
-      sections: classification.
-      retrievals: by language, over `split`.
-      order: of the classes, where they are grades.
-      by: what intervals draw anew, "patient" or "image".
-    """
-
-    data: str
-    sections: list[Section] = dataclasses.field(default_factory=list)
-    retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
-    split: EmbeddedSplit | None = None
-    order: Order | None = None
-    by: str = "patient"
 
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -90,61 +29,6 @@ def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
         for name, title in OVERALL
         if any(name in section.measured.overall for section in sections)
     ]
-
-
-def console_tables(results: Results) -> list[Table]:
-    """A table over protocols, one over classes, one of the retrieval."""
-    tables = []
-    if results.sections:
-        columns = measured_columns(results.sections)
-        # A console is narrow: intervals of many metrics stand on the page and in the JSON file.
-        interval = len(columns) <= 2
-        columns = columns[:5]
-        shown = f", 95% intervals by {results.by}" if interval else ""
-        heads = [title.replace(" ", "\n") for _, title in columns]
-        table = Table(f"{results.data}: overall{shown}", ["protocol", *heads])
-        for section in results.sections:
-            table.row(section.title, *(section.overall(name, interval) for name, _ in columns))
-        tables.append(table)
-        if len(results.sections) <= _CLASS_COLUMNS:
-            tables.append(_class_table(results))
-    if results.retrievals:
-        heads = [f"recall at {k}" for k in RECALL_AT]
-        title = f"{results.data}: retrieval, 95% intervals by {results.by}"
-        table = Table(title, ["query", *heads])
-        for language, retrieval in results.retrievals.items():
-            for direction, recalls in retrieval.recalls.items():
-                name = f"{readable(direction)}, {LANGUAGE_NAMES[language]}"
-                table.row(name, *recalls.values())
-        tables.append(table)
-    return tables
-
-
-def _class_table(results: Results) -> Table:
-    titles = [section.title.replace(", ", ",\n") for section in results.sections]
-    table = Table("AUROC per class", ["class", *titles])
-    for name in results.sections[0].measured.predictions.names:
-        cells = []
-        for section in results.sections:
-            row = section.measured.metrics.classes.get(name, {})
-            value: Estimate | None = row.get("auroc")
-            cells.append("–" if value is None else f"{value.value:.3f}")
-        table.row(class_name(name), *cells)
-    return table
-
-
-def draw(results: Results, out: Path) -> list[Path]:
-    """Writes the curves under the name of the JSON file and the galleries beside it."""
-    written = []
-    if results.sections:
-        shown = {section.title: section.measured for section in results.sections[:_CURVES]}
-        written.append(out.with_suffix(".png"))
-        save(pictures.curves(shown, results.data), written[-1])
-    for language, retrieval in results.retrievals.items():
-        written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
-        shown = pictures.queries(results.split, retrieval)
-        save(pictures.retrieval_gallery(results.split, retrieval, shown), written[-1])
-    return written
 
 
 class Mistake(NamedTuple):

@@ -1,0 +1,165 @@
+"""`retfm evaluate`: protocols over a dataset; numbers as JSON, pictures and one HTML page."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from retfm_jax.cli import options
+from retfm_jax.cli.options import COUNT, POSITIVE, RATE, SEED, add_verb, number
+from retfm_jax.cli.tables import Table
+from retfm_jax.evaluation.protocols import get_protocols, protocol_names
+
+if TYPE_CHECKING:
+    from retfm_jax.evaluation.results import Results
+
+#: Sections that fit beside each other on a console; the page has all.
+_CLASS_COLUMNS = 5
+
+
+def add(verbs) -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        verbs,
+        "evaluate",
+        run,
+        "evaluate a trained network by a protocol; writes JSON and pictures",
+    )
+    parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
+    parser.add_argument(
+        "--task",
+        default="zero_shot",
+        help=f"protocols with commas between: {', '.join(protocol_names())}; module:Class is one "
+        "of your own",
+    )
+    parser.add_argument(
+        "--dataset",
+        help="built dataset, a published task (IDRiD, FIVES, REFUGE, ...) or a folder with "
+        "train/CLASS/*.jpg and test/CLASS/*.jpg (the dataset of training if not given)",
+    )
+    parser.add_argument("--data_dir", help="where datasets are (that of training if not given)")
+    parser.add_argument("--split", default="test", help="split to evaluate on")
+    parser.add_argument("--language", action="append", help="en or zh; may be given twice")
+    parser.add_argument("--out", required=True, help="JSON file; pictures and a page beside it")
+    parser.add_argument("--prompts", help="report, name or knowledge (by method if not given)")
+    number(parser, "--draws", POSITIVE, help="of the bootstrap (the config's if not given)")
+    number(parser, "--seed", SEED, default=0, help="of everything that is random")
+    files = parser.add_argument_group("folders and releases of photographs")
+    options.on_error(files)
+    options.reading(files)
+    learning = parser.add_argument_group("protocols that learn")
+    learning.add_argument("--train_split", default="train", help="what they learn from")
+    learning.add_argument(
+        "--shots", default="all", help="images per class, shares, or all: 1,5,10%%,all"
+    )
+    number(learning, "--folds", POSITIVE, default=5, help="samples of the shots")
+    number(learning, "--fit_augmentations", COUNT, default=0, help="augmented copies to learn from")
+    number(
+        learning, "--test_augmentations", COUNT, default=0, help="augmented copies to average over"
+    )
+    tuning = parser.add_argument_group("fine_tune")
+    number(tuning, "--backbone_learning_rate", RATE, float, default=2e-6, help="image tower")
+    number(tuning, "--head_learning_rate", RATE, float, default=1e-3, help="linear head")
+    number(tuning, "--epochs", POSITIVE, default=50, help="passes over the images")
+    number(tuning, "--batch_size", POSITIVE, default=16, help="images a step")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the verb.
+
+    Raises:
+      UserError: the workdir, a protocol, the dataset or the split cannot be used.
+    """
+    from retfm_jax.console import say
+    from retfm_jax.data.text import check_tokenizer
+    from retfm_jax.evaluation.class_files import Reading
+    from retfm_jax.evaluation.evaluate import measure
+    from retfm_jax.evaluation.options import FineTuneConfig, Options
+    from retfm_jax.evaluation.protocols.few_shot import parse_shots
+    from retfm_jax.evaluation.report.write import write
+    from retfm_jax.evaluation.requirements import check_out
+    from retfm_jax.model import load
+
+    protocols = args.task.split(",")
+    get_protocols(protocols)
+    shots = parse_shots(args.shots)
+    check_out(args.out)
+    model = load(args.workdir)
+    config = model.data_config
+    check_tokenizer(config.text, model.method.config.text)  # said before hours of images
+    results = measure(
+        model,
+        protocols=protocols,
+        dataset=args.dataset or config.dataset,
+        data_dir=args.data_dir or config.data_dir,
+        split=args.split,
+        options=Options(
+            languages=tuple(args.language) if args.language else None,
+            prompts=args.prompts,
+            draws=args.draws,
+            seed=args.seed,
+            train_split=args.train_split,
+            shots=shots,
+            folds=args.folds,
+            fit_augmentations=args.fit_augmentations,
+            test_augmentations=args.test_augmentations,
+            fine_tune=FineTuneConfig(
+                backbone_learning_rate=args.backbone_learning_rate,
+                head_learning_rate=args.head_learning_rate,
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+            ),
+            reading=Reading(args.patient_regex, args.follow_links),
+            on_error=args.on_error,
+        ),
+    )
+    written = write(results, args.out)
+    for table in tables(results):
+        table.show()
+    say(*(f"wrote {path}" for path in written))
+
+
+def tables(results: "Results") -> list[Table]:
+    """A table over protocols, one over classes, one of the retrieval."""
+    from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
+    from retfm_jax.evaluation.report.figures import readable
+    from retfm_jax.evaluation.report.summary import measured_columns
+    from retfm_jax.evaluation.results import LANGUAGE_NAMES
+
+    found = []
+    if results.sections:
+        columns = measured_columns(results.sections)
+        # A console is narrow: intervals of many metrics stand on the page and in the JSON file.
+        interval = len(columns) <= 2
+        columns = columns[:5]
+        shown = f", 95% intervals by {results.by}" if interval else ""
+        heads = [title.replace(" ", "\n") for _, title in columns]
+        table = Table(f"{results.data}: overall{shown}", ["protocol", *heads])
+        for section in results.sections:
+            table.row(section.title, *(section.overall(name, interval) for name, _ in columns))
+        found.append(table)
+        if len(results.sections) <= _CLASS_COLUMNS:
+            found.append(_class_table(results))
+    if results.retrievals:
+        heads = [f"recall at {k}" for k in RECALL_AT]
+        title = f"{results.data}: retrieval, 95% intervals by {results.by}"
+        table = Table(title, ["query", *heads])
+        for language, retrieval in results.retrievals.items():
+            for direction, recalls in retrieval.recalls.items():
+                name = f"{readable(direction)}, {LANGUAGE_NAMES[language]}"
+                table.row(name, *recalls.values())
+        found.append(table)
+    return found
+
+
+def _class_table(results: "Results") -> Table:
+    from retfm_jax.evaluation.report.figures import class_name
+
+    titles = [section.title.replace(", ", ",\n") for section in results.sections]
+    table = Table("AUROC per class", ["class", *titles])
+    for name in results.sections[0].measured.predictions.names:
+        cells = []
+        for section in results.sections:
+            row = section.measured.metrics.classes.get(name, {})
+            value = row.get("auroc")
+            cells.append("–" if value is None else f"{value.value:.3f}")
+        table.row(class_name(name), *cells)
+    return table

@@ -1,0 +1,111 @@
+"""Options that several verbs share, and how an option is added."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from retfm_jax.errors import UserError
+from retfm_jax.ranges import LARGEST, Range
+
+#: What numbers of options can be, as in a configuration.
+POSITIVE, COUNT = Range(low=1, high=LARGEST), Range(low=0, high=LARGEST)
+SEED, RATE = Range(low=0, high=2**32 - 1), Range(low=0)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says a default where there is one: not of what must be given, nor of switches."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False) or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """Adds a verb.
+
+    Args:
+      verbs: the subparsers of `retfm` or of `retfm data`.
+      run: is called with the parsed options.
+      text: of its help.
+
+    Returns:
+      its parser, without options.
+    """
+    parser = verbs.add_parser(name, help=text, description=text, formatter_class=_Help)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def number(parser: Any, option: str, rule: Range, kind: type = int, **more: Any) -> None:
+    """Adds an option that takes a number of a range.
+
+    Args:
+      kind: int or float.
+      more: as `add_argument` takes it.
+    """
+
+    def convert(text: str) -> int | float:
+        value = kind(text)
+        if problem := rule.problem(value):
+            raise UserError(f"{option} {problem}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse names it where the text is no number
+    parser.add_argument(option, type=convert, **more)
+
+
+def config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="bundled name or path of a config (`retfm configs` lists them and their entries); "
+        "--config.a.b=VALUE overrides an entry",
+    )
+
+
+def data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data_dir`."""
+    parser.add_argument("--data_dir", default="datasets", help="where datasets are")
+
+
+def on_error(parser: Any) -> None:
+    """Adds `--on_error` for photographs that are read."""
+    parser.add_argument(
+        "--on_error",
+        choices=("skip", "refuse"),
+        default="skip",
+        help="images that cannot be used are left out and named, or end everything",
+    )
+
+
+def reading(parser: Any) -> None:
+    """Adds how the files of a folder or release are read."""
+    parser.add_argument(
+        "--patient_regex",
+        metavar="REGEX",
+        help="finds the patient in file names (in paths, where it has a slash): its group "
+        "`patient`, else its one group, else all that it matches, such as '^([0-9]+)_'",
+    )
+    parser.add_argument(
+        "--follow_links",
+        action="store_true",
+        help="read what symbolic links inside the image root or release lead to, also outside of "
+        "it: whoever made the links then decides which of your files are read",
+    )
+
+
+def storing(parser: argparse.ArgumentParser) -> None:
+    """Adds how a dataset is written, for `retfm data build` and `retfm data import`."""
+    number(parser, "--image_size", COUNT, help="store at this size; 0 keeps originals")
+    parser.add_argument("--on_error", choices=("skip", "refuse"), help="what faulty records do")
+    reading(parser)
+    parser.add_argument("--shares", help="train,validation,test shares of patients: 0.8,0.1,0.1")
+    number(parser, "--seed", SEED, help="of what is random, and of splits")
+    number(parser, "--workers", POSITIVE, help="how many work in parallel")
+    parser.add_argument("--overwrite", action="store_true", help="replace a built dataset")
+    parser.add_argument("--beam_runner", help="Apache Beam runner of a cluster that does the work")
+    parser.add_argument("--beam_options", help="of that runner: name=value,name=value")

@@ -1,0 +1,30 @@
+"""`retfm quickstart`: from nothing to a trained, evaluated and exported RET-CLIP."""
+
+import argparse
+
+from retfm_jax.cli.options import add_verb
+
+
+def add(verbs) -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        verbs,
+        "quickstart",
+        run,
+        "build synthetic patients, train a small RET-CLIP on them, evaluate it and export it",
+    )
+    parser.add_argument("--workdir", default="quickstart", help="where everything goes")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the verb; raises as `experiments.quickstart.quickstart`."""
+    from retfm_jax.cli.evaluate import tables
+    from retfm_jax.console import say
+    from retfm_jax.experiments.quickstart import quickstart
+
+    made = quickstart(args.workdir, say)
+    for table in tables(made.results):
+        table.show()
+    out = made.report[0]
+    say(f"picture  {out.with_suffix('.png')}", f"page     {out.with_suffix('.html')}")
+    say(f"numbers  {out}", f"weights  {made.weights}")

@@ -1,0 +1,40 @@
+"""`retfm train`."""
+
+import argparse
+
+from retfm_jax.cli import options
+from retfm_jax.cli.options import add_verb
+
+
+def add(verbs) -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        verbs, "train", run, "train; resumes by itself where the workdir has a checkpoint"
+    )
+    parser.epilog = (
+        "Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGHUP and saved, so that the "
+        "same command resumes; 1 an error, whose message names the remedy."
+    )
+    options.config(parser)
+    parser.add_argument("--workdir", required=True, help="checkpoints, metrics and config go there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the verb.
+
+    Raises:
+      Stopped: a signal ended it before its last step.
+      UserError: see `experiments.training.run_training`.
+    """
+    import jax
+
+    from retfm_jax.config import load_config
+    from retfm_jax.console import say
+    from retfm_jax.experiments.training import train_to_the_end
+    from retfm_jax.runtime import distributed
+
+    config = load_config(args.config, args.overrides)
+    distributed.start()
+    train_to_the_end(config, args.workdir)
+    if jax.process_index() == 0:
+        say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")

@@ -1,0 +1,66 @@
+"""How protocols run."""
+
+import dataclasses
+
+from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
+from retfm_jax.evaluation.protocols.few_shot import Shots
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneConfig:
+    """The recipe; the learning rates are RET-CLIP's.
+
+    Attributes:
+      backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.
+      epochs: passes over the support.
+      batch_size: images a step.
+      weight_decay: of AdamW, on both.
+    """
+
+    backbone_learning_rate: float = 2e-6
+    head_learning_rate: float = 1e-3
+    epochs: int = 50
+    batch_size: int = 16
+    weight_decay: float = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How the protocols run.
+
+    Attributes:
+      languages: of prompts and reports; adapters take the first; None: as in the model's
+        configuration.
+      prompts: "report", "name" or "knowledge" (see `knowledge.prompts.prompts_of`); None:
+        "knowledge" for a model that was trained on categories, "report" for one that was trained
+        on reports.
+      draws: of the bootstrap; None: as in the model's configuration.
+      seed: of the bootstrap and of everything that a protocol draws.
+      train_split: what the supervised protocols learn from.
+      shots: how much of it.
+      folds: draws of the support, with the seeds from `seed` on; the whole split is one fold.
+      fit_augmentations: random copies that the support gains.
+      test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
+        they are. Fine-tuning augments its support by itself and scores images as they are.
+      fine_tune: its recipe.
+      reading: how the files of a folder or release are read.
+      on_error: "skip" leaves out images that cannot be decoded and names them, "refuse" ends the
+        evaluation at them.
+    """
+
+    languages: tuple[str, ...] | None = None
+    prompts: str | None = None
+    draws: int | None = None
+    seed: int = 0
+    train_split: str = "train"
+    shots: tuple[Shots, ...] = (Shots(),)
+    folds: int = 5
+    fit_augmentations: int = 0
+    test_augmentations: int = 0
+    fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    reading: Reading = AS_RELEASED
+    on_error: str = "skip"
+
+
+#: Everything as published, or as the model's configuration has it.
+DEFAULTS = Options()

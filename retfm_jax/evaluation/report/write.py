@@ -1,0 +1,42 @@
+"""Writes what an evaluation found: numbers as JSON, pictures, and one HTML page."""
+
+from retfm_jax.evaluation.report import figures
+from retfm_jax.evaluation.report.html import page
+from retfm_jax.evaluation.results import Results
+from retfm_jax.files import Path, PathLike, as_path, atomic_write, write_json
+from retfm_jax.rendering.figures import save
+
+#: Sections whose curves stand in the picture; the page has all.
+_CURVES = 4
+
+
+def write(results: Results, out: PathLike) -> list[Path]:
+    """Writes a report.
+
+    Args:
+      out: the JSON file. The page and the curves take its name with `.html` and `.png`, galleries
+        of retrieval one that begins with it.
+
+    Returns:
+      what was written.
+    """
+    out = as_path(out)
+    write_json(out, results.document)
+    html = out.with_suffix(".html")
+    with atomic_write(html) as file:
+        file.write(page(results, results.document))
+    return [out, *_pictures(results, out), html]
+
+
+def _pictures(results: Results, out: Path) -> list[Path]:
+    """Writes the curves under the name of the JSON file and the galleries beside it."""
+    written = []
+    if results.sections:
+        shown = {section.title: section.measured for section in results.sections[:_CURVES]}
+        written.append(out.with_suffix(".png"))
+        save(figures.curves(shown, results.data), written[-1])
+    for language, retrieval in results.retrievals.items():
+        written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
+        shown = figures.queries(results.split, retrieval)
+        save(figures.retrieval_gallery(results.split, retrieval, shown), written[-1])
+    return written

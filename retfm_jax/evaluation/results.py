@@ -1,0 +1,63 @@
+"""What an evaluation finds: what protocols add to, and what reports show."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation.embeddings import EmbeddedSplit
+from retfm_jax.evaluation.metrics.grades import Order
+from retfm_jax.evaluation.metrics.predictions import Measured
+from retfm_jax.evaluation.metrics.retrieval import Retrieval
+
+LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One protocol in one setting.
+
+    Attributes:
+      title: the protocol and its setting, in words.
+      measured: predictions and metrics (of the first fold, where there are several).
+      records: where the samples of the predictions are.
+      folds: mean, spread and values of every overall metric over the folds; None without folds.
+    """
+
+    title: str
+    measured: Measured
+    records: Sequence[Any] | RecordSource
+    folds: Mapping[str, Mapping[str, Any]] | None = None
+
+    def overall(self, name: str, interval: bool = True) -> str:
+        """One metric in words: with its interval, or mean ± spread over folds."""
+        if name not in self.measured.overall:
+            return "–"
+        if self.folds is not None:
+            mean, spread = self.folds[name]["mean"], self.folds[name]["spread"]
+            return "–" if mean is None else f"{mean:.3f} ± {spread or 0:.3f}"
+        value = self.measured.overall[name]
+        return str(value) if interval or math.isnan(value.value) else f"{value.value:.3f}"
+
+
+@dataclasses.dataclass(eq=False)
+class Results:
+    """Everything that one evaluation found.
+
+    Attributes:
+      data: dataset and split, in words.
+      sections: classification.
+      retrievals: by language, over `split`.
+      order: of the classes, where they are grades.
+      by: what intervals resample, "patient" or "image".
+      document: the numbers as JSON values, with the data and the settings they belong to.
+    """
+
+    data: str
+    sections: list[Section] = dataclasses.field(default_factory=list)
+    retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
+    split: EmbeddedSplit | None = None
+    order: Order | None = None
+    by: str = "patient"
+    document: dict[str, Any] = dataclasses.field(default_factory=dict)

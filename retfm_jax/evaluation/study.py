@@ -1,0 +1,76 @@
+"""What protocols work on: a network, the splits, how they run, and what they share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from retfm_jax.console import say
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.evaluation.embeddings import EmbeddedSplit, embed_split
+from retfm_jax.evaluation.options import Options
+from retfm_jax.evaluation.results import Results
+from retfm_jax.knowledge.prompts import Prompts
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(eq=False)
+class Study:
+    """An evaluation on its way.
+
+    Attributes:
+      model: a `RetinalModel`.
+      source: the split that is predicted.
+      train: the split that protocols learn from; None where none of them learns.
+      options: with everything decided.
+      prompts: of the classes.
+      results: what protocols find, for reports.
+      notes: sentences that the numbers need beside them.
+      facts: numbers that belong to several protocols, by name, as JSON values.
+    """
+
+    model: Any
+    source: RecordSource
+    train: RecordSource | None
+    options: Options
+    prompts: Prompts
+    results: Results
+    notes: list[str] = dataclasses.field(default_factory=list)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _made: dict[Callable, Any] = dataclasses.field(default_factory=dict)
+
+    def once(self, make: Callable[["Study"], T]) -> T:
+        """What `make` makes of this study; it is made for the first protocol that asks."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+    def note(self, sentence: str) -> None:
+        """Says a sentence and keeps it beside the numbers, once."""
+        if sentence not in self.notes:
+            say(sentence)
+            self.notes.append(sentence)
+
+    @functools.cached_property
+    def embedded(self) -> EmbeddedSplit:
+        """The split's images and reports, embedded once for all protocols."""
+        found = embed_split(
+            self.model,
+            self.source,
+            self.source.label_names,
+            self.options.languages,
+            self.model.config.evaluation.batch_size,
+            on_error=self.options.on_error,
+        )
+        self.notes += [note for note in undecodable(found.damaged) if note not in self.notes]
+        self.results.split = found
+        return found
+
+
+def undecodable(names: tuple[str, ...] | list[str]) -> list[str]:
+    """What is said of images that cannot be decoded: nothing, or one sentence."""
+    if not names:
+        return []
+    named = ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
+    return [f"{len(names)} images cannot be decoded and are left out: {named}"]

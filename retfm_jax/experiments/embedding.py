@@ -1,0 +1,126 @@
+"""Embeds the photographs of a folder or a CSV into a file."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from retfm_jax.console import say
+from retfm_jax.data import image_files, photographs
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.cells import is_empty
+from retfm_jax.data.importing import tables
+from retfm_jax.errors import Unusable, UserError
+from retfm_jax.evaluation.embeddings import refuse_unusable
+from retfm_jax.files import Path, PathLike, as_path, atomic_write, check_writable
+from retfm_jax.model import load
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """What was written.
+
+    Attributes:
+      count, width: embeddings, and numbers in each.
+      left_out: what is to be said of every image that is not among them.
+    """
+
+    count: int
+    width: int
+    left_out: tuple[str, ...]
+
+
+def embed(workdir: PathLike, images: PathLike, out: PathLike, on_error: str = "skip") -> Embedded:
+    """Writes paths and unit-norm embeddings of photographs.
+
+    Args:
+      workdir: of the network, or its checkpoint folder.
+      images: a folder, a CSV with a column `image`, or one photograph.
+      out: `.npz` with arrays `image` (paths) and `embedding` (n, d) float32, or `.parquet`.
+      on_error: "skip" leaves out what cannot be used, "refuse" ends at it.
+
+    Raises:
+      UserError: nothing can be used, or written there.
+    """
+    out = as_path(out)
+    if out.suffix not in (".npz", ".parquet"):
+        raise UserError(f"out {out}: embeddings are written as .npz or .parquet")
+    check_writable(out)
+    paths, unusable = photographs_of(images)
+    refuse_unusable(unusable, on_error)
+    damaged: list[tuple[int, str]] = []
+    embeddings = load(workdir).encode_images(
+        paths, progress=True, unusable=None if on_error == "refuse" else damaged
+    )
+    unusable += [said for _, said in damaged]
+    kept = np.setdiff1d(np.arange(len(paths)), [index for index, _ in damaged])
+    if not len(kept):
+        first = f": {unusable[0]}" if unusable else ""
+        raise UserError(f"images {images}: none of its images can be used{first}")
+    names, embeddings = as_written([str(paths[index]) for index in kept]), embeddings[kept]
+    with atomic_write(out, "wb") as file:
+        if out.suffix == ".npz":
+            np.savez(file, image=np.array(names), embedding=embeddings)
+        else:
+            import pandas as pd
+
+            pd.DataFrame({"image": names, "embedding": list(embeddings)}).to_parquet(file)
+    return Embedded(len(names), embeddings.shape[1], tuple(unusable))
+
+
+def as_written(names: list[str]) -> list[str]:
+    """Names as files of tables can hold them: bytes that are no UTF-8 as escapes, and said."""
+    written = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+    odd = sum(map(str.__ne__, names, written))
+    if odd:
+        say(f"{odd} names hold bytes that are no UTF-8; they are written as escapes, such as \\xff")
+    return written
+
+
+def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
+    """Photographs of a folder or CSV, or one; and what is to be said of those that are unusable."""
+    source = as_path(images)
+    if source.is_dir():
+        listing = photographs.find(source)
+        said = photographs.sentence(listing.passed_over)
+        if said:
+            say(said)
+        if not listing.photographs:
+            raise UserError(f"images {source}: no image in it" + f" ({said})" * bool(said))
+        return listing.paths(), [f"{source / name} holds no image" for name in listing.broken]
+    if not source.is_file():
+        raise UserError(f"images {source}: no such folder or CSV")
+    if photographs.is_image(source):
+        return [source], []
+    problems = ProblemLog()
+    table = tables.read_csv(source, problems)
+    tables.require_columns(table, ["image"])
+    unusable = [f"{source} row {problem.row}: {problem.what}" for problem in problems.problems]
+    paths, respelt = [], []
+    for line in table.rows:
+        name = line.cells["image"]
+        if is_empty(name):
+            continue
+        path = source.parent / name
+        if not _is_there(path):
+            try:
+                found = image_files.locate(source.parent, name, follow_links=True)
+            except Unusable as error:
+                unusable.append(f"{source} row {line.row}: {error}")
+                continue
+            path = found.path
+            respelt.append((name, found.spelt))
+        paths.append(path)
+    if respelt:
+        say(image_files.respelt(respelt))
+    if not paths:
+        first = f": {unusable[0]}" if unusable else ""
+        raise UserError(f"images {source}: no image in it{first}")
+    return paths, unusable
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
