@@ -233,6 +233,41 @@ def _umask() -> int:
     return mask
 
 
+#: What a file can be that is no regular one.
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def refuse_special(path: PathLike) -> None:
+    """Refuses a table or task that is no file: a pipe would be waited for without end.
+
+    Streams of this process (`/dev/stdin`) are read all the same.
+
+    Raises:
+      UserError: it is a pipe, a socket, a device or a folder.
+    """
+    if is_remote(path) or str(path).startswith(("/dev/", "/proc/")):
+        return
+    try:
+        what = special_kind(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # reading it says what is wrong
+    if what:
+        raise UserError(f"{path} is {what}, not a file")
+
+
+def special_kind(mode: int) -> str:
+    """What a file is that is no regular one, in words; "" for a regular file."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((what for is_kind, what in _KINDS if is_kind(mode)), "no regular file")
+
+
 def is_stream(path: PathLike) -> bool:
     """Whether a path is something to write to that is no file, such as a device.
 

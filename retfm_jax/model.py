@@ -21,6 +21,7 @@ from retfm_jax.config import (
     load_config,
     to_dict,
 )
+from retfm_jax.config.stored_paths import located
 from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device_augment import prepare
@@ -38,7 +39,6 @@ from retfm_jax.methods.dual_encoder import DualEncoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from retfm_jax.runtime.threads import cores, in_threads
-from retfm_jax.training.stored_paths import located
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
 #: grey, RGB or RGBA).

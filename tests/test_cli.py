@@ -47,14 +47,11 @@ def _verbs(parser, path=()):
         yield path, parser.get_default("run")
 
 
-def test_every_verb_leads_to_a_function():
-    import importlib
-
+def test_every_verb_leads_to_a_function_of_its_own():
     verbs = dict(_verbs(cli.make_parser()))
     assert ("data", "check") in verbs
-    for run in verbs.values():
-        module, _, function = run.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))
+    assert all(map(callable, verbs.values()))
+    assert len(set(verbs.values())) == len(verbs)
 
 
 def test_user_errors_have_no_traceback(capsys, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from retfm_jax.training import stored_paths
+from retfm_jax.config import stored_paths
 
 
 def _values(**data):

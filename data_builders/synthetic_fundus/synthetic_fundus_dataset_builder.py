@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from retfm_jax import files
+from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets
 from retfm_jax.data.records import patient_example, patient_features
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
@@ -190,7 +190,7 @@ def build(
         **{"train": patients - 2 * held_out, "validation": held_out, "test": held_out} | settings
     )
     folder = files.as_path(data_dir) / Builder.name / config.name / str(Builder.VERSION)
-    if (folder / datasets.INFO).is_file():
+    if (folder / dataset_folders.INFO).is_file():
         return folder
 
     def write(root: Path) -> Path:

@@ -24,7 +24,6 @@ from retfm_jax.benchmarks.timing import (
 )
 from retfm_jax.config import DataConfig, ExperimentConfig, ExpertConfig
 from retfm_jax.data import device_augment as device
-from retfm_jax.data.datasets import is_built
 from retfm_jax.data.images import augmented, decode, least_side
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.pipeline import TrainIterator, open_training, reading_threads, stack
@@ -33,6 +32,7 @@ from retfm_jax.data.records import PatientRecord
 from retfm_jax.data.samples import choose_text
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.text import Tokenizer
+from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
@@ -251,11 +251,11 @@ def compare_published(
     check_torch()
     if not get_kind(make_method(config.method, config.model).sample_kind).paired_eyes:
         raise UserError(
-            "--against published-data compares loaders of patients with two eyes: "
-            "take a RET-CLIP config"
+            "against published-data compares loaders of patients with two eyes: take a config "
+            "that trains on them"
         )
     if config.data.image.resize != "squash":
-        raise UserError("--against published-data: set config.data.image.resize=squash")
+        raise UserError("against published-data: set config.data.image.resize=squash")
     workers = config.data.workers or cores()
     batch_size = min(config.train.batch_size, max(1, patients // 8))
     augment, image = config.data.augment, config.data.image

@@ -21,7 +21,7 @@ from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import MethodState
-from retfm_jax.models.vit import ViTConfig
+from retfm_jax.methods.torch_twins import twin_names
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
 from retfm_jax.training.flops import peak_flops
 from retfm_jax.training.optimizers import UNDECAYED
@@ -254,21 +254,26 @@ def torch_arguments(trainer: Trainer, folder: str | Path, steps: int) -> dict[st
 
 def _check_comparable(config: ExperimentConfig) -> None:
     model = config.model
-    if config.method != "keepfit" and not isinstance(model.image, ViTConfig):
+    if config.method not in twin_names():
         raise UserError(
-            "--against torch: transformers has no modified residual network of CLIP; compare a "
+            f"against torch: {config.method} has no network in PyTorch here; compare one of "
+            f"{', '.join(twin_names())}"
+        )
+    if model.image.kind == "clip_resnet":
+        raise UserError(
+            "against torch: transformers has no modified residual network of CLIP; compare a "
             "config with a vision transformer"
         )
     if config.optimizer.frozen:
-        raise UserError("--against torch compares whole updates: set config.optimizer.frozen=[]")
+        raise UserError("against torch compares whole updates: set config.optimizer.frozen=[]")
     rows = config.train.batch_size
     if (getattr(model.image, "norm_batch", None) or rows) != rows:
         raise UserError(
-            "--against torch: PyTorch's batch norms normalise the whole batch: set "
+            "against torch: PyTorch's batch norms normalise the whole batch: set "
             "config.model.image.norm_batch=null"
         )
     if getattr(model.image, "patch_dropout", 0):
-        raise UserError("--against torch: set config.model.image.patch_dropout=0")
+        raise UserError("against torch: set config.model.image.patch_dropout=0")
 
 
 #: torchvision's names -> transformers' ResNetModel's, applied in order.
@@ -286,8 +291,8 @@ _RESIDUAL_NAMES = (
 def _torch_names(
     config: ExperimentConfig, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Published tensors under the names of `torch_step`'s networks."""
-    if config.method != "keepfit":
+    """Published tensors under the names of the twins."""
+    if config.model.image.kind != "resnet":
         return to_chinese_clip(tensors)
     renamed = {}
     for name, value in tensors.items():

@@ -14,15 +14,15 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the verb."""
+    from retfm_jax import dataset_folders
     from retfm_jax.console import say
-    from retfm_jax.data import datasets
     from retfm_jax.data.building import registry
 
     builders = Table("bundled builders", ["name", "what it builds"], ["what it builds"])
     for name, title in registry.titles().items():
         builders.row("import" if name == registry.IMPORTER else name, title)
     builders.show()
-    built = datasets.below(args.data_dir)
+    built = dataset_folders.below(args.data_dir)
     if not built:
         say("", f"no dataset in {args.data_dir}")
         return

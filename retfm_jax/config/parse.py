@@ -148,7 +148,7 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
 def _read(name_or_path: PathLike) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
-        from retfm_jax.training.stored_paths import located
+        from retfm_jax.config.stored_paths import located
 
         values = read_json(path)
         values = located(values, path.parent) if isinstance(values, Mapping) else values

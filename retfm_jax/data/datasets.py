@@ -1,7 +1,7 @@
-"""Folders of built datasets: how they are found, written as a whole, and what says they are sound.
+"""Built datasets: how they are opened, written as a whole, and what says they are sound.
 
-A dataset lies in `<data_dir>/<name>[/<configuration>]/<version>`, on a disk or in a store. Beside
-what TFDS writes stands `contents.json`: a digest of the records of every split, in their order.
+Beside what TFDS writes stands `contents.json`: a digest of the records of every split, in their
+order.
 """
 
 import errno
@@ -15,94 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from retfm_jax import files
+from retfm_jax.dataset_folders import INFO
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.threads import cores, in_threads
 
-#: Written last: a folder without it holds no dataset.
-INFO = "dataset_info.json"
 CONTENTS = "contents.json"
 
 _FEATURES = "features.json"
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 #: In the folder under way, where TFDS puts a dataset of any name and configuration.
 _TFDS = ".tfds"
 _READ_AT_ONCE = 64
-
-
-def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
-    """The folder of a built dataset; without a version the newest is taken.
-
-    Args:
-      name_or_folder: "name", "name/config", "name/config/1.0.0", or the dataset's folder.
-      data_dir: where named datasets are.
-
-    Raises:
-      UserError: it is not built, or in several configurations.
-    """
-    # An empty name would be the folder of all datasets, and of the only one in it.
-    if not str(name_or_folder).strip():
-        raise UserError("a dataset has a name, or is given by its folder; this one is empty")
-    for folder in _places(name_or_folder, data_dir):
-        found = versions(folder)
-        if not found:
-            continue
-        parents = {path.parent for path in found}
-        if len(parents) > 1:
-            names = ", ".join(sorted(str(path.relative_to(folder.parent)) for path in parents))
-            raise UserError(
-                f"{name_or_folder} is built in several configurations: name one of {names}"
-            )
-        return max(found, key=_version)
-    built = sorted({path.relative_to(files.as_path(data_dir)).parts[0] for path in below(data_dir)})
-    raise UserError(
-        f"dataset {name_or_folder!r} is not built in {data_dir}/ "
-        f"(built there: {', '.join(built) or 'none'}); "
-        f"run `retfm data build {name_or_folder}` or `retfm data import`, or give its folder"
-    )
-
-
-def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
-    """Whether a dataset of that name is there, in any configuration and version."""
-    return any(versions(folder) for folder in _places(name_or_folder, data_dir))
-
-
-def below(data_dir: files.PathLike) -> list[files.Path]:
-    """The folders of all datasets that are built in a data folder."""
-    folder = files.as_path(data_dir)
-    return sorted(path for child in _folders(folder) for path in versions(child))
-
-
-def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
-    given = files.as_path(name_or_folder)
-    # A folder of its own needs no data folder, which may then be empty.
-    whole = files.is_remote(given) or given.is_absolute()
-    return [given] if whole else [given, files.as_path(data_dir) / given]
-
-
-def versions(folder: files.Path) -> list[files.Path]:
-    """A dataset's folder itself, or the versions in it or in its configurations.
-
-    What a build that was killed left has no version for a name.
-    """
-    if (folder / INFO).is_file():
-        return [folder]
-    found = []
-    for child in _folders(folder):
-        children = [child] if _VERSION.fullmatch(child.name) else _folders(child)
-        found += [
-            path for path in children if _VERSION.fullmatch(path.name) and (path / INFO).is_file()
-        ]
-    return found
-
-
-def _folders(folder: files.Path) -> list[files.Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()]
-
-
-def _version(folder: files.Path) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", folder.name)]
 
 
 def open_builder(folder: files.PathLike) -> Any:

@@ -12,7 +12,6 @@ import difflib
 import errno
 import functools
 import os
-import stat
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from retfm_jax import files
 from retfm_jax.errors import Unusable, UserError
+from retfm_jax.files import special_kind
 
 #: No photograph is larger: what lies behind the name is something else.
 MAX_BYTES = 1 << 30
@@ -27,13 +27,6 @@ MAX_BYTES = 1 << 30
 #: Files below a root that are looked through for what may have been meant.
 _LOOKED_THROUGH = 500_000
 _SUGGESTED = 3
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _index_lock = threading.Lock()
 
 
@@ -96,31 +89,6 @@ def _unreadable(path: str | Path, error: Exception) -> Unusable:
     if what:
         return Unusable("broken_image", f"{path} is {what}, not an image file")
     return Unusable("missing_image", f"cannot read {path}: {getattr(error, 'strerror', error)}")
-
-
-def refuse_special(path: files.PathLike) -> None:
-    """Refuses a table or task that is no file: a pipe would be waited for without end.
-
-    Streams of this process (`/dev/stdin`) are read all the same.
-
-    Raises:
-      UserError: it is a pipe, a socket, a device or a folder.
-    """
-    if files.is_remote(path) or str(path).startswith(("/dev/", "/proc/")):
-        return
-    try:
-        what = special_kind(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return  # reading it says what is wrong
-    if what:
-        raise UserError(f"{path} is {what}, not a file")
-
-
-def special_kind(mode: int) -> str:
-    """What a file is that is no regular one, in words; "" for a regular file."""
-    if stat.S_ISREG(mode):
-        return ""
-    return next((what for is_kind, what in _KINDS if is_kind(mode)), "no regular file")
 
 
 def locate(root: str | Path, relative: str, *, follow_links: bool = False) -> Found:

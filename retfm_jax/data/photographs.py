@@ -34,8 +34,9 @@ from typing import Any
 import numpy as np
 
 from retfm_jax import files
-from retfm_jax.data.image_files import MAX_BYTES, folded, special_kind
+from retfm_jax.data.image_files import MAX_BYTES, folded
 from retfm_jax.errors import UserError
+from retfm_jax.files import special_kind
 from retfm_jax.runtime.threads import in_threads
 
 #: What makes a folder or the end of a file's name one of masks or annotations.

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
-from retfm_jax.data.datasets import find, open_builder, stored_digests
+from retfm_jax.data.datasets import open_builder, stored_digests
 from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
+from retfm_jax.dataset_folders import find
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, reason
 from retfm_jax.knowledge.laterality import names_side

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.data.building.splits import SPLITS, split_name
-from retfm_jax.data.cells import read_yaml
-from retfm_jax.data.datasets import is_built
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
+from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.evaluation.class_files import (
     AS_RELEASED,
@@ -32,6 +31,7 @@ from retfm_jax.evaluation.class_files import (
 from retfm_jax.files import as_path
 from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.parsing import read_yaml
 
 _TASKS_FILE = Path(__file__).with_name("tasks.yaml")
 

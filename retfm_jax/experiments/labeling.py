@@ -27,6 +27,7 @@ from retfm_jax.files import (
 )
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
+from retfm_jax.parsing import parse_json
 from retfm_jax.progress import progress_bar
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
 
@@ -138,7 +139,7 @@ def _label(
 def _texts(line: bytes, where: str) -> dict[str, str]:
     """The texts of one row, empty where it says so; absent ones left out."""
     try:
-        row: Any = cells.parse_json(line.decode("utf-8-sig"))
+        row: Any = parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
     except ValueError as error:

@@ -68,7 +68,7 @@ def quickstart(workdir: PathLike, tell: Callable[[str], None] = lambda what: Non
             split="test",
         )
         report = write(results, workdir / "evaluation.json")
-        weights = workdir / "retclip.safetensors"
+        weights = workdir / f"{config.method}.safetensors"
         write_tensors(weights, to_torch(model))
         next_is("done")
     return Made(results, tuple(report), weights)

@@ -16,6 +16,7 @@ from retfm_jax.files import (
     read_json,
     write_json,
 )
+from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
 from retfm_jax.interop.weights import check_suffix, write_tensors
 from retfm_jax.methods import method_names
 from retfm_jax.model import RetinalModel, load_checkpoint, load_weights, to_torch
@@ -26,9 +27,6 @@ from retfm_jax.runtime.checkpoints import (
     remove_half_written,
     save_network,
 )
-
-#: A folder that transformers opens, beside the weight files of the methods.
-CHINESE_CLIP = "chinese_clip"
 
 
 def import_weights(
@@ -97,8 +95,6 @@ def export(workdir: PathLike, to: str, out: PathLike, container: str = "checkpoi
     model, meta = load_checkpoint(workdir)
     _refuse_own_source(out, workdir, model.config, meta)
     if folder:
-        from retfm_jax.interop.huggingface import write_chinese_clip
-
         write_chinese_clip(out, model.method, model.params, model.state, model.data_config)
         return None
     method = model.config.method

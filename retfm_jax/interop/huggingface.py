@@ -1,4 +1,4 @@
-"""ViLReF networks as folders that `transformers.ChineseCLIPModel.from_pretrained` opens."""
+"""Networks as folders that `transformers.ChineseCLIPModel.from_pretrained` opens."""
 
 import dataclasses
 import math
@@ -13,14 +13,16 @@ from retfm_jax.interop.layouts import to_chinese_clip
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.interop.weights import holds_weights, write_tensors
 from retfm_jax.methods.base import Method, MethodState, Params
-from retfm_jax.methods.vilref import Vilref, VilrefConfig
 from retfm_jax.models.vit import ViTConfig
+
+#: The name of this format among those of `Published.formats`.
+CHINESE_CLIP = "chinese_clip"
 
 
 def write_chinese_clip(
     folder: PathLike, method: Method, params: Params, state: MethodState, data: DataConfig
 ) -> None:
-    """Writes configuration, weights, tokenizer and image preprocessing of a ViLReF network.
+    """Writes configuration, weights, tokenizer and image preprocessing of a network.
 
     Args:
       folder: is made; nothing may be in it.
@@ -30,20 +32,20 @@ def write_chinese_clip(
       UserError: another method, an image tower or a preprocessing that transformers' Chinese-CLIP
         does not have, or a folder that is not empty.
     """
-    if not isinstance(method, Vilref):
+    if method.published is None or CHINESE_CLIP not in method.published.formats:
         raise UserError(
             f"a {method.name} network has heads that Chinese-CLIP does not have: "
-            f"export it --to {method.name}"
+            f"export it to {method.name}"
         )
     if not isinstance(method.config.image, ViTConfig):
         raise UserError(
-            "transformers' ChineseCLIPModel has no residual image tower: export the network "
-            "--to vilref"
+            "transformers' ChineseCLIPModel has no residual image tower: export the network to "
+            f"{method.name}"
         )
     if data.image.resize != "squash":
         raise UserError(
             f"transformers' Chinese-CLIP squashes images, this network was trained with "
-            f"config.data.image.resize={data.image.resize}: export it --to vilref"
+            f"config.data.image.resize={data.image.resize}: export it to {method.name}"
         )
     with whole_folder(folder, last="config.json") as made:
         tensors = to_state_dict(method, params, state)
@@ -53,7 +55,7 @@ def write_chinese_clip(
         save_tokenizer(data.text, made)
 
 
-def _config(config: VilrefConfig, log_scale: float) -> dict[str, Any]:
+def _config(config: Any, log_scale: float) -> dict[str, Any]:
     image, text = config.image, config.text
     return {
         "architectures": ["ChineseCLIPModel"],

@@ -9,6 +9,7 @@ import numpy as np
 
 from retfm_jax.errors import UserError
 from retfm_jax.interop.pickles import Record, is_tensor, printable
+from retfm_jax.methods import get_method_class, method_names
 
 _log = logging.getLogger(__name__)
 
@@ -315,7 +316,7 @@ _VIT = (
 )
 #: What names give away, in the order in which it is asked: names of which every one must be there
 #: (patterns), what it is, and what can be done with it.
-_LAYOUTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+_FOREIGN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ((r"input_adapters\.",), "a MultiMAE network (MIRAGE, EyeFM)", _VIT),
     ((r".*lora_vit\.",), "RetiZero, RETFound with low-rank updates", _VIT),
     (
@@ -339,26 +340,14 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "transformers' CLIPModel, whose text tower is no BERT",
         f"Its image tower can be used. {_TOWER}",
     ),
-    (
-        (r"vision_model\.model\.(conv1|layer1)\.", r"text_model\.model\."),
-        "FLAIR or KeepFIT",
-        "Import it with --method keepfit",
-    ),
-    (
-        (r"visual\.", r"bert\.", r".*_feature_mapping\.weight"),
-        "RET-CLIP",
-        "Import it with --method retclip",
-    ),
-    (
-        (r"visual\.", r"bert\.", r"(visual\.proj|visual\.attnpool\..*|text_projection)$"),
-        "ViLReF or Chinese-CLIP",
-        "Import it with --method vilref",
-    ),
+)
+#: What is asked after the published systems of the methods.
+_TOWERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ((r"visual\.",), "an image tower of CLIP's form, without a text tower", _TOWER),
     (
         (r"(layer1\.0\.|conv1\.weight$)",),
         "a residual network of torchvision, an image tower alone",
-        "Give it as config.init.image of an experiment with KeepFIT",
+        "Give it as config.init.image of an experiment with such a network",
     ),
     (
         (r"((bert|roberta|text_model)\.)?embeddings\.word_embeddings\.weight",),
@@ -379,11 +368,23 @@ def recognised(names: Iterable[str], method: str | None) -> str:
       sentences to put behind a message; nothing where the names say nothing, or speak for `method`.
     """
     names = list(names)
-    for patterns, what, advice in _LAYOUTS:
+    for patterns, what, advice in (*_FOREIGN, *_published(), *_TOWERS):
         if all(any(re.match(pattern, name) for name in names) for pattern in patterns):
             if method is None:
                 return f" By its names it is {what}. {advice}." if advice == _VIT else ""
-            if advice.endswith(f"--method {method}"):
+            if advice == _as_method(method):
                 return ""
             return f" By its names it is {what}. {advice}."
     return ""
+
+
+def _published() -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """The systems whose weights the methods read."""
+    for name in method_names():
+        published = get_method_class(name).published
+        if published is not None:
+            yield published.signature, published.title, _as_method(name)
+
+
+def _as_method(name: str) -> str:
+    return f"Read it with method {name}"

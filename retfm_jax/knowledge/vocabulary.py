@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from retfm_jax.data.cells import read_yaml
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.knowledge.cues import BARE_SIDES, CUES, SIDES, SIDES_IN_CAPITALS, Cue
 from retfm_jax.knowledge.normalise import fold
+from retfm_jax.parsing import read_yaml
 
 #: Languages of names, synonyms and signs.
 LANGUAGES = ("en", "zh")

@@ -15,7 +15,8 @@ _SHARED = ("base", "dual_encoder", "towers")
 
 def method_names() -> list[str]:
     """Names of the methods that come with this package."""
-    return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name not in _SHARED)
+    found = pkgutil.iter_modules(__path__)
+    return sorted(name for _, name, is_package in found if not is_package and name not in _SHARED)
 
 
 def get_method_class(name: str) -> "type[Method]":

@@ -30,6 +30,21 @@ class MethodState(NamedTuple):
     carry: dict[str, Any]
 
 
+class Published(NamedTuple):
+    """How weights of a published system are known.
+
+    Attributes:
+      title: the system, for messages.
+      signature: patterns; a file is of this system where each matches the beginning of the name of
+        some tensor.
+      formats: foreign formats that hold the whole network; see `interop`.
+    """
+
+    title: str
+    signature: tuple[str, ...]
+    formats: tuple[str, ...] = ()
+
+
 class Method(abc.ABC, Generic[Network]):
     """A system that can be trained: its network, what it takes for a sample, its loss.
 
@@ -40,6 +55,7 @@ class Method(abc.ABC, Generic[Network]):
       config_class: dataclass of `config.model`.
       default_experiment: the bundled config whose preprocessing belongs to the published weights.
       sample_kind: name of what one training sample is; see `data.kinds`.
+      published: how weights of the published system are known; None without any.
       unused: path prefixes of parameters that published files hold but no loss depends on.
     """
 
@@ -47,6 +63,7 @@ class Method(abc.ABC, Generic[Network]):
     config_class: ClassVar[type]
     default_experiment: ClassVar[str]
     sample_kind: str
+    published: ClassVar[Published | None] = None
     unused: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from retfm_jax.errors import UserError
 from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
 from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
-from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import prefixed, relative, text_names, unit
 from retfm_jax.models import bert, resnet
@@ -162,6 +162,10 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
     name = "keepfit"
     config_class = KeepfitConfig
     default_experiment = "keepfit_resnet50"
+    published = Published(
+        "FLAIR or KeepFIT",
+        (r"vision_model\.model\.(conv1|layer1)\.", r"text_model\.model\."),
+    )
     sample_kind = "category"
     image_prefix = f"{_IMAGE}model."
     text_prefix = f"{_TEXT}model."

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.losses.tripartite import LEVELS, tripartite
-from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
@@ -90,6 +90,10 @@ class RetClip(DualEncoder[RetClipNetwork]):
     name = "retclip"
     config_class = RetClipConfig
     default_experiment = "retclip_vit_b16"
+    published = Published(
+        "RET-CLIP",
+        (r"visual\.", r"bert\.", r".*_feature_mapping\.weight"),
+    )
     sample_kind = "patient"
 
     def network(self, rngs: nnx.Rngs) -> RetClipNetwork:

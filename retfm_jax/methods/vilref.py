@@ -14,7 +14,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.losses import memory_queue
 from retfm_jax.losses.contrastive import info_nce
 from retfm_jax.losses.coupling import weighted_similarity_coupling
-from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
+from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
@@ -111,6 +111,11 @@ class Vilref(DualEncoder[VilrefNetwork]):
     name = "vilref"
     config_class = VilrefConfig
     default_experiment = "vilref_vit_b16"
+    published = Published(
+        "ViLReF or Chinese-CLIP",
+        (r"visual\.", r"bert\.", r"(visual\.proj|visual\.attnpool\..*|text_projection)$"),
+        formats=("chinese_clip",),
+    )
     sample_kind = "image"
 
     def network(self, rngs: nnx.Rngs) -> VilrefNetwork:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from retfm_jax.config import ExperimentConfig, model_entries, to_dict
+from retfm_jax.config.stored_paths import portable
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, write_json
 from retfm_jax.knowledge.wording import ReportWording
@@ -35,7 +36,6 @@ from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.state import TrainState
 from retfm_jax.training.step import Prepare, TrainStep
-from retfm_jax.training.stored_paths import portable
 
 if TYPE_CHECKING:
     from retfm_jax.data.sources import RecordSource

@@ -22,7 +22,7 @@ from retfm_jax.cli.bench import show
         (["step", "--config.train.bach_size=4"], "config.train.batch_size"),
         (
             ["data", "--against", "published-data", "--config.method=vilref"],
-            "take a RET-CLIP config",
+            "take a config that trains on them",
         ),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from retfm_jax.data import cells
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.parsing import parse_json, read_yaml
 
 
 def known(name: str) -> bool:
@@ -145,7 +146,7 @@ def test_yaml_is_taken_as_it_is_written(tmp_path):
     words = "yes no Yes No On Off y n true NULL None NA 1.0 01 1e3 0x1f 1_000 2024-01-02 12:30 .inf"
     path = tmp_path / "a.yaml"
     path.write_text("names: [" + words.replace(" ", ", ") + "]\nno: {on: ~, off: , e: null}\n")
-    assert cells.read_yaml(path) == {
+    assert read_yaml(path) == {
         "names": words.split(),
         "no": {"on": None, "off": None, "e": None},
     }
@@ -154,7 +155,7 @@ def test_yaml_is_taken_as_it_is_written(tmp_path):
 def test_anchors_and_merges_of_yaml_work(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("a: &a {image: x, label: y}\nb: {<<: *a, label: z}\n")
-    assert cells.read_yaml(path)["b"] == {"image": "x", "label": "z"}
+    assert read_yaml(path)["b"] == {"image": "x", "label": "z"}
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -187,7 +188,7 @@ def test_yaml_that_does_harm_is_named(tmp_path, content, words):
     path = tmp_path / "a.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=words) as raised:
-        cells.read_yaml(path)
+        read_yaml(path)
     assert str(path) in str(raised.value)
 
 
@@ -204,8 +205,8 @@ def test_yaml_that_does_harm_is_named(tmp_path, content, words):
 )
 def test_json_that_does_harm_is_named(source, words):
     with pytest.raises(ValueError, match=words):
-        cells.parse_json(source)
-    assert cells.parse_json('{"a": "\\ud83d\\ude00 眼"}') == {"a": "😀 眼"}
+        parse_json(source)
+    assert parse_json('{"a": "\\ud83d\\ude00 眼"}') == {"a": "😀 眼"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from retfm_jax import files
+from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets
 from retfm_jax.data.building.builder import BuildOptions
 from retfm_jax.data.building.rows import FilePicture, PatientRow
@@ -101,17 +101,17 @@ def test_a_dataset_that_is_replaced_takes_nothing_from_the_old_one(tmp_path, pho
 def test_what_a_killed_build_left_is_no_version(tmp_path, photographs, left_over):
     folder = _build(tmp_path, photographs)
     shutil.copytree(folder, folder.with_name(left_over))
-    assert datasets.find("own", tmp_path) == folder
-    assert datasets.below(tmp_path) == [folder]
+    assert dataset_folders.find("own", tmp_path) == folder
+    assert dataset_folders.below(tmp_path) == [folder]
     shutil.rmtree(folder)
-    assert not datasets.is_built("own", tmp_path)
+    assert not dataset_folders.is_built("own", tmp_path)
 
 
 def test_the_newest_version_counts_as_numbers(tmp_path):
     for version in ("1.2.0", "1.10.0", "1.9.9"):
         (tmp_path / "own" / version).mkdir(parents=True)
-        (tmp_path / "own" / version / datasets.INFO).touch()
-    assert datasets.find("own", tmp_path).name == "1.10.0"
+        (tmp_path / "own" / version / dataset_folders.INFO).touch()
+    assert dataset_folders.find("own", tmp_path).name == "1.10.0"
 
 
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type", "nested"])
@@ -154,7 +154,7 @@ def test_a_damaged_record_is_named_with_its_file_and_the_others_are_checked(tmp_
 
 def test_a_dataset_in_a_store_is_built_read_and_replaced(bucket, photographs):
     folder = _build(bucket, photographs)
-    assert datasets.below(bucket) == [folder]
+    assert dataset_folders.below(bucket) == [folder]
     source = open_dataset("own", "train", bucket)
     before = {record.record_id: (record.left, record.right) for record in source}
     assert len(before) == 6

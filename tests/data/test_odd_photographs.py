@@ -176,7 +176,7 @@ def test_embed_reads_a_table_of_names(root, embedded, tmp_path, capsys):
     assert "'images/1.png' for 'IMAGES/1.PNG'" in said
 
 
-def test_embed_of_nothing_is_said(embed, tmp_path):
+def test_embed_of_nothing_is_said(embedded, tmp_path):
     (tmp_path / "none").mkdir()
     (tmp_path / "none/notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image in it \(passed over: 1 no images"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from colour_world import CLASSES, ColourModel, image
 
+from retfm_jax.data.sources import Subset
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols.few_shot import Shots, draw, embed_augmented, parse_shots
-from retfm_jax.evaluation.protocols.supervised import Chosen
 
 NAMES = ("a", "b", "c")
 
@@ -67,7 +67,8 @@ def test_shots_as_they_are_written():
 
 
 def test_augmented_copies_differ_repeat_and_keep_their_class():
-    source = Chosen(_Records([image(number, CLASSES[number]) for number in range(3)]), (0, 2))
+    records = _Records([image(number, CLASSES[number]) for number in range(3)])
+    source = Subset(records, np.array([0, 2]), "two of them")
     model = ColourModel(0.9)
     arguments = (model.encode_images, model.data_config, source, (0, 1), 3)
     copies = embed_augmented(*arguments, seed=5)

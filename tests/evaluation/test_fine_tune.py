@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from colour_world import CLASSES, ColourModel, image
 
+from retfm_jax.data.sources import Subset
 from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
-from retfm_jax.evaluation.protocols.supervised import Chosen
 
 
 class _Records(list):
@@ -15,7 +15,7 @@ class _Records(list):
 def test_colours_are_learnt_and_the_text_tower_stays():
     model = ColourModel()
     records = _Records(image(number, CLASSES[number % 3]) for number in range(12))
-    source = Chosen(records, range(12))
+    source = Subset(records, np.arange(12), "all")
     labels = np.stack([record.labels for record in records])
     before = jax.tree.map(np.array, model.params)
     tuning = FineTuning(model, FineTuneConfig(1e-2, 3e-2, epochs=12, batch_size=5), 4, True)

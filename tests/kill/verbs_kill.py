@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from object_store import BUCKET, emulator, environment
 
-from retfm_jax import files
+from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.checkpoints import checksum, find_checkpoint, load_network
@@ -86,7 +86,7 @@ def contents(out: str, under_way: bool = False) -> dict[str, str]:
         params, statistics, _ = load_network(f"{out}/imported")
         found["imported network"] = str(checksum([params, statistics]))
     for name in ("own", "drawn"):
-        for folder in datasets.below(f"{out}/{name}"):
+        for folder in dataset_folders.below(f"{out}/{name}"):
             built.append(f"{folder}/")
             for split, digest in datasets.stored_digests(folder).items():
                 found[f"{os.fspath(folder)[len(out) :]}/{split}"] = digest

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from retfm_jax import files
+from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets, records
 from retfm_jax.data.building import beam as cluster
 from retfm_jax.data.building import splits, validation
@@ -215,7 +215,7 @@ def write_dataset(
         the builder found.
     """
     folder = builder.folder
-    if (folder / datasets.INFO).exists() and not overwrite:
+    if (folder / dataset_folders.INFO).exists() and not overwrite:
         raise UserError(
             f"{folder} is there already; --overwrite builds it anew, --data_dir puts it elsewhere"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from retfm_jax.data import datasets
+from retfm_jax import dataset_folders
 from retfm_jax.data.building.beam import BeamSettings
 from retfm_jax.data.building.builder import (
     PROBLEMS_FILE,
@@ -143,7 +143,7 @@ class Built:
 
 def describe(folder: AnyPath) -> Built:
     """What lies in a dataset's folder, and how much of its source was in order."""
-    info = read_json(folder / datasets.INFO)
+    info = read_json(folder / dataset_folders.INFO)
     name = "/".join(filter(None, (info["name"], info.get("configName"))))
     sizes = {
         split["name"]: sum(map(int, split.get("shardLengths", [])))

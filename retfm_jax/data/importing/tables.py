@@ -10,10 +10,10 @@ from typing import Any
 
 from retfm_jax.data import cells
 from retfm_jax.data.building.validation import ProblemLog
-from retfm_jax.data.image_files import refuse_special
 from retfm_jax.data.importing import columns, csv_rows, encodings, spreadsheets
 from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, as_path, errors, is_remote, reason
+from retfm_jax.files import PathLike, as_path, errors, is_remote, reason, refuse_special
+from retfm_jax.parsing import parse_json
 
 #: An object of JSON Lines may hold several reports, a hostile line must not be endless.
 _LONGEST_LINE = 1 << 24
@@ -241,7 +241,7 @@ def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None
             problems.unreadable(path, number, f"a line of more than {_LONGEST_LINE:,} characters")
             continue
         try:
-            said = cells.parse_json(line)
+            said = parse_json(line)
         except ValueError as error:
             problems.unreadable(path, number, f"not valid JSON: {error}")
             continue

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from retfm_jax import files
+from retfm_jax import dataset_folders, files
 from retfm_jax.console import say
-from retfm_jax.data import datasets
 
 _WORKDIR = "{workdir}"
 #: The tokenizer of this name is never a file, whatever lies in the working folder.
@@ -65,7 +64,7 @@ def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any
 
         def holds(place: files.Path) -> bool:
             if where == ("data", "data_dir"):
-                return datasets.is_built(values["data"].get("dataset", ""), place)
+                return dataset_folders.is_built(values["data"].get("dataset", ""), place)
             return _is_there(place, where)
 
         places = _places_of_moved if path.is_absolute() else _places_of_old
@@ -106,7 +105,7 @@ def _is_name(text: str, where: tuple[str, ...]) -> bool:
 
 def _is_there(path: files.Path, where: tuple[str, ...]) -> bool:
     if where[-1] == "dataset":
-        return bool(datasets.versions(path))
+        return bool(dataset_folders.versions(path))
     return path.exists()
 
 
