@@ -235,7 +235,7 @@ class RetinalModel:
 
         Returns:
           rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
-          of the class's prompts, the same as `retfm evaluate --task zero_shot` asks with.
+          of the class's prompts, the same as the protocol `zero_shot` asks with.
 
         Raises:
           UserError: a class is unknown (the message says what is close by) or stands there twice,

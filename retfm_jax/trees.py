@@ -1,6 +1,6 @@
 """Pytrees: what their leaves are called, and whether their values are finite."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -72,3 +72,19 @@ def refuse_nonfinite(tree: Any, where: str) -> None:
             f"{named}. Such weights make every embedding meaningless: take an earlier checkpoint, "
             "or get the file again"
         )
+
+
+def differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """The entries in which two nested mappings differ; an absent entry is None.
+
+    Args:
+      where: what both are, for the paths: "config".
+
+    Yields:
+      path ("config.train.steps"), the value before, the value now.
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            yield from differences(before.get(key), now.get(key), f"{where}.{key}")
+    elif before != now:
+        yield where, before, now

@@ -10,13 +10,11 @@ from scipy.special import softmax
 
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt, prompts_of
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
-
-#: Views of a patient that are single eyes.
-EYES = ("left", "right")
 
 
 class ImageTextModel(Protocol):
@@ -95,7 +93,7 @@ def class_embeddings(
     """
     result = {}
     for view in views:
-        eye = view if view in EYES else None
+        eye = view if view in SIDES else None
         groups = [weighted(prompts(name, language, eye)) for name in names]
         distinct = sorted({prompt.text for group in groups for prompt in group})
         rows = np.concatenate(

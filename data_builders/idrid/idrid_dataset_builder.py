@@ -49,7 +49,7 @@ class Builder(RowsBuilder):
         if grading is None:
             raise UserError(
                 f'{source} holds no "B. Disease Grading" with "2. Groundtruths" in it; give the '
-                "folder of the unpacked IDRiD as --source"
+                "folder of the unpacked IDRiD as source"
             )
         rows: list[ImageRow] = []
         for split, (folder, name) in _PARTS.items():

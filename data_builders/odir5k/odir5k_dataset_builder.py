@@ -91,7 +91,7 @@ def _find(source: Path, patterns: Sequence[str], what: str) -> Path:
                 if path.is_dir() == wants_folder:
                     return path
     raise UserError(
-        f"{source} holds no {what}; give the folder of the unpacked ODIR-5K release as --source"
+        f"{source} holds no {what}; give the folder of the unpacked ODIR-5K release as source"
     )
 
 

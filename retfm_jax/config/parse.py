@@ -104,7 +104,7 @@ def load_config(name_or_path: PathLike, overrides: Sequence[str] = ()) -> Experi
     for entry in overrides:
         key, separator, text = entry.partition("=")
         if not separator:
-            raise UserError(f"--config.{entry}: give a value, --config.{key}=VALUE")
+            raise UserError(f"config.{entry}: give a value, config.{key}=VALUE")
         _override(values, key, text)
     return from_dict(values)
 

@@ -123,7 +123,7 @@ def write(
                 raise
             raise UserError(
                 f"the disk of {folder} is full; nothing was written. Free some space, give "
-                "another --data_dir or a smaller --image_size"
+                "another data_dir or a smaller image_size"
             ) from error
         for path in built.iterdir():
             path.rename(made / path.name)

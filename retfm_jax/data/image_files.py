@@ -146,7 +146,7 @@ def _check_links(root: Path, path: Path, follow_links: bool) -> None:
         raise Unusable(
             "outside_root",
             f"{path} is a symbolic link that leads outside the image root {root}, to {real}; "
-            "--follow_links reads whatever links inside the root lead to",
+            "follow_links reads whatever links inside the root lead to",
         )
 
 

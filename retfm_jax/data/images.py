@@ -375,3 +375,14 @@ def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
     reduction = max(image.shape[0] / height, image.shape[1] / width)
     method = cv2.INTER_CUBIC if reduction < 1.3 else cv2.INTER_AREA
     return cv2.resize(image, (width, height), interpolation=method)
+
+
+def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w 3"]:
+    """A photograph with its long side scaled to at most `size` pixels.
+
+    Raises:
+      ImageError: see `decode`.
+    """
+    picture = Image.fromarray(decode(data, name, min_side=size))
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(picture)

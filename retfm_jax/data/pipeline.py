@@ -25,6 +25,7 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.threads import cores
 from retfm_jax.runtime.workers import end_with_parent, remove_abandoned_memory
+from retfm_jax.trees import differences
 
 _log = logging.getLogger(__name__)
 
@@ -362,16 +363,20 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """
     digests = all("tokenizer" in identity for identity in (saved, current))
     saved, current = (_one_tokenizer(identity, digests) for identity in (saved, current))
-    differences = list(_differences(saved, current, "data"))
-    if not differences and None in (*_contents(saved), *_contents(current)):
+    unknown = _without_unknown_contents(saved, current)
+    found = [
+        f"{where}: {before!r} in the checkpoint, {now!r} now"
+        for where, before, now in differences(saved, current, "data")
+    ]
+    if not found and unknown:
         say(
             "whether the records are those of the checkpoint is not known: a dataset or a "
             "checkpoint of version 0.1 has no digest of them"
         )
-    if differences:
+    if found:
         raise UserError(
             "the checkpoint was trained with another data configuration; resume with the same "
-            "one, or start in another workdir:\n  " + "\n  ".join(differences)
+            "one, or start in another workdir:\n  " + "\n  ".join(found)
         )
 
 
@@ -388,17 +393,15 @@ def _one_tokenizer(identity: dict[str, Any], by_digest: bool) -> dict[str, Any]:
 _CONTENTS = "contents"
 
 
-def _contents(identity: dict[str, Any]) -> list[Any]:
-    """The digests of the records of all sources; None where there is none."""
-    sources = (identity.get(name) for name in ("source", "expert"))
-    return [source.get(_CONTENTS) for source in sources if isinstance(source, dict)]
-
-
-def _differences(saved: Any, current: Any, where: str) -> Iterator[str]:
-    if isinstance(saved, dict) and isinstance(current, dict):
-        for name in sorted({*saved, *current}):
-            if name == _CONTENTS and None in (saved.get(name), current.get(name)):
-                continue  # nobody knows
-            yield from _differences(saved.get(name), current.get(name), f"{where}.{name}")
-    elif saved != current:
-        yield f"{where}: {saved!r} in the checkpoint, {current!r} now"
+def _without_unknown_contents(saved: dict[str, Any], current: dict[str, Any]) -> bool:
+    """Drops the digests of records that one of both lacks; whether there were such."""
+    unknown = False
+    for name in ("source", "expert"):
+        pair = [identity.get(name) for identity in (saved, current)]
+        if not all(isinstance(source, dict) for source in pair):
+            continue
+        if any(source.get(_CONTENTS) is None for source in pair):
+            unknown = True
+            for source in pair:
+                source.pop(_CONTENTS, None)
+    return unknown

@@ -17,11 +17,10 @@ from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
 from retfm_jax.dataset_folders import find
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, reason
-from retfm_jax.knowledge.laterality import names_side
+from retfm_jax.knowledge.laterality import SIDES, names_side
 
 Record = PatientRecord | ImageRecord
 
-_SIDES = ("left", "right")
 _SCANNED_AT_ONCE = 256
 
 
@@ -171,7 +170,7 @@ class _Eyes(RecordSource):
 
     def __getitem__(self, index: int) -> ImageRecord:
         patient, side = self._eyes[index]
-        return eye_record(self._source[patient], _SIDES[side])
+        return eye_record(self._source[patient], SIDES[side])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -245,7 +244,7 @@ def as_images(
         return _with_caption(source) if require == "caption" else source
 
     def eyes(index: int) -> list[tuple[int, int]]:
-        records = [eye_record(source[index], side) for side in _SIDES]
+        records = [eye_record(source[index], side) for side in SIDES]
         return [(index, side) for side, eye in enumerate(records) if _fulfils(eye, require)]
 
     found = [eye for patient in _scan(len(source), eyes) for eye in patient]

@@ -429,14 +429,14 @@ class _Found:
 def _release(name: str, task: Mapping[str, Any], data_dir: Path) -> Path:
     """The folder of a release."""
     relative = task["folder"]
-    _require_below(f"task {name}: folder", relative, "give its parent as --data_dir")
+    _require_below(f"task {name}: folder", relative, "give its parent as data_dir")
     try:
         folder = image_files.locate(data_dir, relative, follow_links=True).path
     except Unusable:
         folder = data_dir / relative
     if not folder.is_dir():
         raise UserError(
-            f"task {name}: put {task['source']} into {folder} (or choose another --data_dir)"
+            f"task {name}: put {task['source']} into {folder} (or choose another data_dir)"
         )
     return folder
 
@@ -573,7 +573,7 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
                 f"task {name}: no image matches {folder / task['files'][split][label]} (class "
                 f"{label}); the layout of {task['source']} is expected"
                 + _because(listing.passed_over)
-                + ("; --follow_links reads what links in the release lead to" if links else "")
+                + ("; follow_links reads what links in the release lead to" if links else "")
             )
         for file in files:
             matched.setdefault(file.relative, []).append("/".join(filter(None, (split, label))))

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Int8
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
 from retfm_jax.zero_shot import (
-    EYES,
     Embedding,
     Image,
     ImageTextModel,
@@ -172,7 +172,7 @@ def refuse_unusable(names: Sequence[str], on_error: str) -> None:
         raise UserError(
             f"{len(names)} images cannot be used: {', '.join(names[:_NAMED])}"
             + (", ..." if len(names) > _NAMED else "")
-            + "; nothing was written, as --on_error refuse asks"
+            + "; nothing was written, as on_error refuse asks"
         )
 
 
@@ -213,11 +213,11 @@ def _patients(
     model: ImageTextModel, batch: Sequence[PatientRecord], damaged: list[str]
 ) -> dict[str, Embedding]:
     """Embeddings of both eyes and of the patient, zeros for what is missing or damaged."""
-    eyes = {eye: [getattr(record, eye) or None for record in batch] for eye in EYES}
+    eyes = {eye: [getattr(record, eye) or None for record in batch] for eye in SIDES}
     try:
         return _pairs(model, eyes)
     except ImageError:
-        for eye in EYES:
+        for eye in SIDES:
             for index, image in enumerate(eyes[eye]):
                 name = f"{batch[index].record_id}/{eye}"
                 if image is not None and not _decodable(image, name, damaged):
@@ -228,15 +228,15 @@ def _patients(
 def _pairs(
     model: ImageTextModel, eyes: Mapping[str, Sequence[Image | None]]
 ) -> dict[str, Embedding]:
-    has = {eye: np.array([image is not None for image in eyes[eye]]) for eye in EYES}
+    has = {eye: np.array([image is not None for image in eyes[eye]]) for eye in SIDES}
     if model.trains_on_patients:
         features = model.encode_patients(eyes["left"], eyes["right"])
-        rows = {view: np.asarray(features[f"image_{view}"]) for view in ("patient", *EYES)}
+        rows = {view: np.asarray(features[f"image_{view}"]) for view in ("patient", *SIDES)}
     else:
         # A model of single images knows a patient by the mean of the eyes that there are.
-        there = [image for eye in EYES for image in eyes[eye] if image is not None]
+        there = [image for eye in SIDES for image in eyes[eye] if image is not None]
         embedded = _encoded(model, there)
-        place = np.concatenate([has[eye] for eye in EYES])
+        place = np.concatenate([has[eye] for eye in SIDES])
         both = np.zeros((len(place), embedded.shape[1]), np.float32)
         both[place] = embedded
         left, right = np.split(both, 2)

@@ -43,7 +43,7 @@ def _decided(options: Options, model: Any) -> Options:
         prompts=options.prompts or own_style(model),
         draws=config.bootstrap if options.draws is None else options.draws,
     )
-    requirements.check_name("--prompts", options.prompts, PROMPT_STYLES)
+    requirements.check_name("prompts", options.prompts, PROMPT_STYLES)
     requirements.check_languages(options.languages)
     requirements.check_numbers(options)
     return options

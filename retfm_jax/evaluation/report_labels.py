@@ -12,6 +12,7 @@ from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.requirements import is_labelled, texts
 from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
 
@@ -20,7 +21,7 @@ SAID = (
     "the dataset has no labels: labels are read from the reports by the labeler of this project "
     "(what a report does not mention counts as absent, what it suspects as unknown)"
 )
-_SCOPES = (PATIENT, "left", "right")
+_SCOPES = (PATIENT, *SIDES)
 
 
 class LabelledByReports(RecordSource):

@@ -26,9 +26,9 @@ def check_name(option: str, name: str, known: Sequence[str]) -> None:
 def check_languages(languages: Sequence[str]) -> None:
     """Raises a `UserError` where there are no prompts in a language, or one stands twice."""
     for language in languages:
-        check_name("--language", language, LANGUAGES)
+        check_name("language", language, LANGUAGES)
     if len(set(languages)) < len(languages):
-        raise UserError(f"--language {', '.join(languages)}: one stands twice")
+        raise UserError(f"language {', '.join(languages)}: one stands twice")
 
 
 def check_numbers(options: Any) -> None:
@@ -48,14 +48,14 @@ def check_numbers(options: Any) -> None:
         ("batch_size", tuning.batch_size, 1, 1_000_000),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise UserError(f"--{option} {value}: give a whole number from {least} to {most}")
+            raise UserError(f"{option} {value}: give a whole number from {least} to {most}")
     for option, value in (
         ("backbone_learning_rate", tuning.backbone_learning_rate),
         ("head_learning_rate", tuning.head_learning_rate),
         ("weight_decay", tuning.weight_decay),
     ):
         if not (math.isfinite(value) and 0 <= value <= 1000):
-            raise UserError(f"--{option} {value}: give a number from 0 to 1000, such as 0.001")
+            raise UserError(f"{option} {value}: give a number from 0 to 1000, such as 0.001")
     if not tuning.backbone_learning_rate and not tuning.head_learning_rate:
         raise UserError("both learning rates of fine_tune are 0: nothing would be learnt")
 
@@ -64,9 +64,9 @@ def check_out(out: PathLike) -> None:
     """Raises a `UserError` where results could not be written beside `out`."""
     path = as_path(out)
     if path.suffix != ".json":
-        raise UserError(f"--out {path}: the numbers are written as JSON, name a .json file")
+        raise UserError(f"out {path}: the numbers are written as JSON, name a .json file")
     if path.is_dir():
-        raise UserError(f"--out {path} is a folder: name a .json file")
+        raise UserError(f"out {path} is a folder: name a .json file")
     check_writable(path)
 
 

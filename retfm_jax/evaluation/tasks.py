@@ -61,7 +61,7 @@ class Selection(Subset):
 
 
 def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
-    """Opens what `--dataset` names.
+    """Opens what `dataset` names.
 
     Args:
       name: a folder with `train`, `val` or `test` of one folder a class; a task of `tasks.yaml`, or
@@ -103,7 +103,7 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
         raise UserError(f"{error}{hint}") from error
     if reading.patient_regex is not None:
         raise UserError(
-            f"--patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
+            f"patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
             "data import` or `retfm data build`, which store patients"
         )
     return source

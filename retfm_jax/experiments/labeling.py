@@ -26,6 +26,7 @@ from retfm_jax.files import (
     reason,
 )
 from retfm_jax.knowledge.labeler import Labeler, ReportLabels
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 from retfm_jax.parsing import parse_json
 from retfm_jax.progress import progress_bar
@@ -35,7 +36,7 @@ from retfm_jax.rendering.figures import new_figure, plain_style, save, words
 _LONGEST_LINE = 1 << 24
 
 #: Texts that a row may hold.
-TEXT_KEYS = ("report", "left", "right")
+TEXT_KEYS = ("report", *SIDES)
 
 #: Rows of the bar chart and of the co-occurrence matrix: more cannot be read.
 _BARS, _CELLS = 40, 20

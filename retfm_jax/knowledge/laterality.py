@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 LEFT, RIGHT, BOTH, OTHER = "left", "right", "both", "other"
+#: The eyes of a patient, in the order of arrays that hold both.
+SIDES = (LEFT, RIGHT)
 OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 
 

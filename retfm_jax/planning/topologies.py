@@ -111,7 +111,7 @@ def _slice(name: str, chip: Chip, shape: tuple[int, ...]) -> Topology:
         ).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"--topology {name}: the TPU's compiler knows no such slice ({error}); "
+            f"topology {name}: the TPU's compiler knows no such slice ({error}); "
             f"known forms: {known_forms()}"
         ) from error
     return Topology(name, devices, chip, shape, real=True)
@@ -134,4 +134,4 @@ def _gpus(name: str, size: str) -> Topology:
 
 
 def _unknown(name: str) -> UserError:
-    return UserError(f"--topology {name}: no such topology; known forms: {known_forms()}")
+    return UserError(f"topology {name}: no such topology; known forms: {known_forms()}")

@@ -36,6 +36,7 @@ from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.state import TrainState
 from retfm_jax.training.step import Prepare, TrainStep
+from retfm_jax.trees import differences
 
 if TYPE_CHECKING:
     from retfm_jax.data.sources import RecordSource
@@ -393,10 +394,10 @@ def _check_resume(
     if before["method"] == config.method:
         before = before | {"model": model_entries(type(config.model), before["model"])}
     for section in ("method", "model"):
-        differences = _differences(before[section], now[section], f"config.{section}")
-        if differences:
+        found = _said(before[section], now[section], f"config.{section}")
+        if found:
             raise UserError(
-                f"{workdir} holds checkpoints of another network: {differences}. "
+                f"{workdir} holds checkpoints of another network: {'; '.join(found)}. "
                 "Resume with that configuration, or take another workdir"
             )
     check_identity(identity, data.identity)
@@ -415,20 +416,14 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old, new = before, now
         for key in where.split("."):
             old, new = (values.get(key) if values else None for values in (old, new))
-        differences = _differences(old, new, f"config.{where}")
-        lines += [f"  {part}{remark}" for part in differences.split("; ") if part]
+        lines += [f"  {part}{remark}" for part in _said(old, new, f"config.{where}")]
     return lines
 
 
-def _differences(before: Any, now: Any, where: str) -> str:
-    """Names the entries in which two nested dicts differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return "; ".join(
-            _differences(before.get(key), now.get(key), f"{where}.{key}")
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        )
-    return f"{where} was {before!r} and is {now!r}" if before != now else ""
+def _said(before: Any, now: Any, where: str) -> list[str]:
+    """A sentence for each entry in which two sections differ."""
+    found = differences(before, now, where)
+    return [f"{path} was {old!r} and is {new!r}" for path, old, new in found]
 
 
 def _versions() -> dict[str, str]:

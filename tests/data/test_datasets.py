@@ -90,7 +90,7 @@ def test_a_dataset_that_is_replaced_takes_nothing_from_the_old_one(tmp_path, pho
     _build(tmp_path, photographs)
     _build(tmp_path, photographs, overwrite=True, label="glaucoma")
     assert open_dataset("own", "train", tmp_path).label_names == ("glaucoma",)
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="overwrite"):
         _build(tmp_path, photographs)
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"1.0.0"}
 

@@ -200,7 +200,7 @@ def test_links_do_not_leave_the_release_without_the_switch(secret):
     assert len(ids(task_file(secret, FILES, links=True))) == 4
     shutil.rmtree(secret / "data/in")
     (secret / "data/in").symlink_to(secret / "secret")
-    with pytest.raises(UserError, match="--follow_links"):
+    with pytest.raises(UserError, match="follow_links"):
         task_file(secret, FILES.replace("in/*", "**/*"))
 
 
@@ -263,7 +263,7 @@ def test_a_task_of_another_shape_is_one_message(secret, text, message):
 
 def test_patients_of_a_built_dataset_are_not_a_matter_of_names(monkeypatch, tmp_path):
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: object())
-    with pytest.raises(UserError, match="--patient_regex reads file names"):
+    with pytest.raises(UserError, match="patient_regex reads file names"):
         tasks.open_task("clinic", "test", str(tmp_path), Reading(patient_regex="x"))
 
 

@@ -62,7 +62,7 @@ def test_shots_as_they_are_written():
         "all data",
     ]
     for wrong in ("9" * 5000, "0", "x", "120%", "1.5"):
-        with pytest.raises(UserError, match="--shots"):
+        with pytest.raises(UserError, match="shots"):
             parse_shots(wrong)
 
 

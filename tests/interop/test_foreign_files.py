@@ -521,14 +521,14 @@ def _vit(prefix=""):
         ),
         (
             {"vision_model.model.conv1.weight": np.zeros(2), "text_model.model.a": np.zeros(2)},
-            "--method keepfit",
+            "method keepfit",
         ),
         (
             {
                 "visual.a": np.zeros(2), "bert.b": np.zeros(2),
                 "left_feature_mapping.weight": np.zeros((2, 2)),
             },
-            "--method retclip",
+            "method retclip",
         ),
     ],
 )  # fmt: skip

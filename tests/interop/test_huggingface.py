@@ -86,8 +86,8 @@ def test_what_chinese_clip_does_not_have_is_refused(model, folder, tmp_path):
     with pytest.raises(UserError, match="is not empty"):
         export(model, out=folder)
     for name, method, message in (
-        ("vilref_rn.npz", "vilref", "no residual image tower: export the network --to vilref"),
-        ("retclip_vit.npz", "retclip", "export it --to retclip"),
+        ("vilref_rn.npz", "vilref", "no residual image tower: export the network to vilref"),
+        ("retclip_vit.npz", "retclip", "export it to retclip"),
     ):
         tensors = Golden(name)["state"]
         with pytest.raises(UserError, match=message):

@@ -49,7 +49,7 @@ def _require_beam() -> None:
     try:
         import apache_beam  # noqa: F401
     except ImportError as error:
-        raise UserError(f"--beam_runner wants Apache Beam: `{extras.install('beam')}`") from error
+        raise UserError(f"beam_runner wants Apache Beam: `{extras.install('beam')}`") from error
 
 
 def prepared(rows: Sequence[Row], short_side: int, problems_prefix: str) -> Any:

@@ -59,9 +59,9 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
-            raise UserError(f"--image_size {self.image_size}: give 0 for originals, or a size")
+            raise UserError(f"image_size {self.image_size}: give 0 for originals, or a size")
         if self.on_error not in validation.POLICIES:
-            raise UserError(f"--on_error {self.on_error!r}: {' or '.join(validation.POLICIES)}")
+            raise UserError(f"on_error {self.on_error!r}: {' or '.join(validation.POLICIES)}")
 
 
 class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -217,15 +217,15 @@ def write_dataset(
     folder = builder.folder
     if (folder / dataset_folders.INFO).exists() and not overwrite:
         raise UserError(
-            f"{folder} is there already; --overwrite builds it anew, --data_dir puts it elsewhere"
+            f"{folder} is there already; overwrite builds it anew, data_dir puts it elsewhere"
         )
     if beam and files.is_remote(folder):
         raise UserError(
-            f"--data_dir {builder.root}: a cluster writes its part of a dataset into a folder that "
+            f"data_dir {builder.root}: a cluster writes its part of a dataset into a folder that "
             "all its machines see; give one on a shared disk, and copy the dataset"
         )
     if source is not None and not Path(source).is_dir():
-        raise UserError(f"--source {source} is not a folder")
+        raise UserError(f"source {source} is not a folder")
     config = tfds.download.DownloadConfig(
         manual_dir=source,
         try_download_gcs=False,

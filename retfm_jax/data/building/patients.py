@@ -4,7 +4,7 @@ Two photographs of one patient are not independent: they belong into one split, 
 patients. In this order a photograph's patient is
 
 1. what a table says in a column of its own,
-2. what `--patient_regex` finds in its name,
+2. what `patient_regex` finds in its name,
 3. what a table of pairs says (MESSIDOR-2's `messidor-2.csv`: left, right),
 4. what its name says, where the names of a set name eyes (`10_left`, `RET002OD`, `265_l1`,
    `left/10`), or number a patient's scans as Kermany's OCT set does (`CNV-1016042-3`). That is a
@@ -27,12 +27,12 @@ from retfm_jax.data.image_files import folded
 from retfm_jax.data.importing import tables
 from retfm_jax.data.importing.columns import meant
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.laterality import IN_FILE_NAMES
+from retfm_jax.knowledge.laterality import IN_FILE_NAMES, SIDES
 
 #: What is said where nobody knows.
 BY_IMAGE = (
     "nobody says which photographs are of one patient: splits and intervals are by image, and two "
-    "eyes of a patient may be on both sides (--patient_regex finds patients in file names)"
+    "eyes of a patient may be on both sides (patient_regex finds patients in file names)"
 )
 
 #: Names of eyes are believed where they make small groups; larger ones are not patients.
@@ -62,7 +62,7 @@ _SIDE_ALONE = re.compile(rf"(?P<side>{IN_FILE_NAMES})(?:[ _-]?eye)?")
 _SCAN = re.compile(r"(?:cnv|dme|drusen|normal)-(?P<base>[0-9]+)-[0-9]+")
 _SIDE_FOLDER = re.compile(rf"(?:{IN_FILE_NAMES})(?:[ _-]?eyes?)?")
 
-_PAIR_COLUMNS = ("left", "right")
+_PAIR_COLUMNS = SIDES
 _IMAGE_COLUMNS = (
     "image",
     "image_id",
@@ -110,7 +110,7 @@ def identity(name: str) -> str:
 
 
 def parse_regex(text: str) -> Callable[[str], str | None]:
-    """What `--patient_regex` says, as a function of a photograph's path below its release.
+    """What `patient_regex` says, as a function of a photograph's path below its release.
 
     The expression is searched in the file's name, or in its path with forward slashes where the
     expression has a slash. The patient is its group `patient`, else its one group, else all that
@@ -122,12 +122,12 @@ def parse_regex(text: str) -> Callable[[str], str | None]:
     try:
         pattern = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"--patient_regex {text!r} is no regular expression: {error}") from error
+        raise UserError(f"patient_regex {text!r} is no regular expression: {error}") from error
     if "patient" in pattern.groupindex:
         group: int | str = "patient"
     elif pattern.groups > 1:
         raise UserError(
-            f"--patient_regex {text!r} has {pattern.groups} groups: call the patient's "
+            f"patient_regex {text!r} has {pattern.groups} groups: call the patient's "
             "(?P<patient>...), or write (?:...) for the others"
         )
     else:
@@ -154,7 +154,7 @@ def identify(
     Args:
       names: paths below the release, of all its splits, with forward slashes.
       given: name -> patient, from a column, for some of them.
-      regex: `--patient_regex`.
+      regex: `patient_regex`.
       pairs: identity of a file's name or of its path -> patient, see `read_pairs`.
       pairs_from: the table that says so, for `Patients.how`.
 
@@ -174,7 +174,7 @@ def identify(
 
     take(dict(given or {}), "a column")
     if regex is not None:
-        take(_by_regex(names, regex), f"--patient_regex {regex!r}")
+        take(_by_regex(names, regex), f"patient_regex {regex!r}")
     else:
         take(_by_pairs(names, pairs or {}), f"the pairs of {pairs_from}")
         take(_by_names([name for name in names if name not in ids]), "file names, which is a guess")
@@ -187,7 +187,7 @@ def _by_regex(names: Sequence[str], regex: str) -> dict[str, str]:
     found = {name: patient for name in names if (patient := patient_of(name)) is not None}
     if not found and names:
         raise UserError(
-            f"--patient_regex {regex!r} matches none of {len(names)} names, such as "
+            f"patient_regex {regex!r} matches none of {len(names)} names, such as "
             f"{names[0] if '/' in regex else posixpath.basename(names[0])!r}"
         )
     return found

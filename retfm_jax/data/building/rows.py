@@ -16,6 +16,7 @@ from typing import Protocol
 from retfm_jax import files
 from retfm_jax.data import image_files
 from retfm_jax.errors import Unusable
+from retfm_jax.knowledge.laterality import SIDES
 
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
@@ -157,7 +158,7 @@ Row = PatientRow | ImageRow
 
 def following_links(row: Row) -> Row:
     """The same row, whose pictures are read by links that leave the image root, too."""
-    places = ("image",) if isinstance(row, ImageRow) else ("left", "right")
+    places = ("image",) if isinstance(row, ImageRow) else SIDES
     pictures = {
         place: dataclasses.replace(picture, follow_links=True)
         for place in places

@@ -39,7 +39,7 @@ def parse_shares(text: str) -> dict[str, float]:
     sums = abs(sum(shares) - 1) <= 1e-6
     if len(shares) != 3 or not sums or not all(0 <= share <= 1 for share in shares):
         raise UserError(
-            f"--shares {text!r}: give the shares of train, validation and test as three numbers "
+            f"shares {text!r}: give the shares of train, validation and test as three numbers "
             "that sum to 1, such as 0.8,0.1,0.1"
         )
     return dict(zip(SPLITS, shares, strict=True))
@@ -69,7 +69,7 @@ def with_patients(rows: Sequence[Row], regex: str | None, problems: ProblemLog) 
     names leaves a split that the source gives as it is; where such a patient is in two, it is said.
 
     Args:
-      regex: `--patient_regex`.
+      regex: `patient_regex`.
 
     Raises:
       UserError: the regular expression cannot be used, or matches nothing.

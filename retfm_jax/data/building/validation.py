@@ -109,9 +109,9 @@ def refusal(problems: ProblemLog, listed_in: str | Path) -> UserError:
     first = problems.problems[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in problems.counts().items())
     return UserError(
-        f"the source has problems ({counts}) and nothing was written, as --on_error refuse asks. "
+        f"the source has problems ({counts}) and nothing was written, as on_error refuse asks. "
         f"The first: {first.file} row {first.row}: {first.what}. All of them are in {listed_in}; "
-        "mend them, or build with --on_error skip"
+        "mend them, or build with on_error skip"
     )
 
 

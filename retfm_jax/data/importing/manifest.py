@@ -48,6 +48,7 @@ from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import tables
 from retfm_jax.data.importing.columns import meant
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
 
 _REPORTS = ("report", "left_report", "right_report")
@@ -104,7 +105,7 @@ def read_manifest(
     else:
         raise UserError(f"{path}: a manifest is a .csv, .tsv, .xlsx or .jsonl file")
     if not Path(root).is_dir():
-        raise UserError(f"--images {root} is not a folder")
+        raise UserError(f"images {root} is not a folder")
     if _is_of_images(table.columns):
         columns, wanted, read = _IMAGE_COLUMNS, ["image"], _image_row
         wants_report = any(name in table.columns for name in _CAPTION_COLUMNS)
@@ -221,7 +222,7 @@ def _patient_row(
     said = line.cells
     patient = _wanted(said, "patient_id")
     pictures = {}
-    for eye in ("left", "right"):
+    for eye in SIDES:
         relative = cells.text(said.get(eye))
         pictures[eye] = FilePicture(root, relative) if relative else None
     report, left_report, right_report = (_report(said, name) for name in _REPORTS)

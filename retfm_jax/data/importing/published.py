@@ -27,6 +27,7 @@ from retfm_jax.data.building.rows import (
 from retfm_jax.data.building.validation import Problem, ProblemLog
 from retfm_jax.data.importing import lmdb_pages, tables
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import SIDES
 
 #: What a pickle of tuples of strings, bytes and integers is made of: the instructions that stand
 #: for a value, that make a tuple of values, that note a value, and that recall it.
@@ -253,7 +254,7 @@ def _tsv_lines(
                 continue
             eyes = []
             place = start + len(fields[0]) + 1
-            for eye, field in zip(("left", "right"), fields[1:], strict=True):
+            for eye, field in zip(SIDES, fields[1:], strict=True):
                 name = f"{patient} {eye}"
                 there = field.strip() and field.strip().lower() not in _NOTHING
                 eyes.append(Base64Slice(str(path), place, len(field), name) if there else None)

@@ -73,7 +73,7 @@ def read_text(path: PathLike, encoding: str | None = None) -> str:
             row = data.count(b"\n", 0, error.start) + 1
             what = f"row {row} is not {named.removesuffix('-sig')}"
             raise _unreadable(path, what, data, encoding) from error
-        raise UserError(f"--encoding {encoding}: no such text encoding") from error
+        raise UserError(f"encoding {encoding}: no such text encoding") from error
     if text.count("\0") > len(text) // 10:
         raise _unreadable(path, f"holds more than text when read as {used}", data, encoding)
     if encodings.is_debris(text):
@@ -87,7 +87,7 @@ def read_text(path: PathLike, encoding: str | None = None) -> str:
     if encodings.of_mark(data) is None and given != "utf-8":
         wrong = encodings.misread(data, text, given)
         if wrong:
-            raise UserError(f"{path.name} is misread by --encoding {encoding}: {wrong}")
+            raise UserError(f"{path.name} is misread as encoding {encoding}: {wrong}")
     return text
 
 
@@ -112,9 +112,9 @@ def _unreadable(path: Path, what: str, data: bytes, encoding: str | None) -> Use
     elif better == "utf-8":
         remedy = "it is UTF-8"
     elif better:
-        remedy = f"it reads as {better}: save it as UTF-8, or give --encoding {better}"
+        remedy = f"it reads as {better}: save it as UTF-8, or name the encoding {better}"
     else:
-        remedy = "save it as UTF-8, or name its encoding with --encoding"
+        remedy = "save it as UTF-8, or name its encoding"
     return UserError(f"{path.name} {what}: {remedy}")  # a folder's name may speak of encodings
 
 

@@ -18,6 +18,7 @@ from retfm_jax.data.sources import DamagedRecord, RecordSource, open_dataset
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, check_writable, write_json
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.runtime.threads import cores, in_threads
 
@@ -211,7 +212,7 @@ def _count(
 
 
 def _label_counts(source: RecordSource, facts: Sequence[_Facts]) -> dict[str, Any]:
-    levels = ("patient", "left", "right") if source.kind == "patient" else ("image",)
+    levels = ("patient", *SIDES) if source.kind == "patient" else ("image",)
     counts = {}
     for level, name in enumerate(levels):
         hot = np.array([fact.labels[level] for fact in facts]).reshape(len(facts), -1)

@@ -105,26 +105,23 @@ def _labels(record: PatientRecord | ImageRecord, names: Sequence[str]) -> list[s
 
 def _tile(record: PatientRecord | ImageRecord) -> UInt8[np.ndarray, "side width 3"]:
     if isinstance(record, ImageRecord):
-        return _thumbnail(record.image)
+        return _square(record.image)
     # The patient's right eye stands on the left, as facing the patient.
-    return np.concatenate([_thumbnail(record.right), _thumbnail(record.left)], axis=1)
+    return np.concatenate([_square(record.right), _square(record.left)], axis=1)
 
 
-def _thumbnail(data: bytes, side: int = 224) -> UInt8[np.ndarray, "side side 3"]:
+def _square(data: bytes, side: int = 224) -> UInt8[np.ndarray, "side side 3"]:
     import cv2
 
     tile = np.full((side, side, 3), 235, np.uint8)
     try:
-        image = images.decode(data, "thumbnail") if data else None
+        small = images.thumbnail(data, "thumbnail", side) if data else None
     except UserError:
-        image = None
-    if image is None:
+        small = None
+    if small is None:
         text = "no image" if not data else "undecodable"
         cv2.putText(tile, text, (40, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1)
         return tile
-    scale = side / max(image.shape[:2])
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
     tile[top : top + small.shape[0], left : left + small.shape[1]] = small
     return tile

@@ -10,12 +10,12 @@ from retfm_jax.data.images import ImageError
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
 from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable, choose_text, draw_flip
 from retfm_jax.errors import UserError
+from retfm_jax.knowledge.laterality import SIDES
 
 if TYPE_CHECKING:
     from retfm_jax.data.records import PatientRecord
     from retfm_jax.data.sources import RecordSource
 
-_SIDES = ("left", "right")
 # Which stored eye stands at which side of a sample.
 _IN_PLACE = {"left": "left", "right": "right"}
 _EXCHANGED = {"left": "right", "right": "left"}
@@ -74,10 +74,10 @@ class _PatientMaker(SampleMaker):
         text = choose_text(record.report, self.config.language, rng)
         eyes = _IN_PLACE
         if augment.flip == "independent":
-            mirrored = {side: rng.random() < augment.flip_probability for side in _SIDES}
+            mirrored = {side: rng.random() < augment.flip_probability for side in SIDES}
         else:
             mirror, text = draw_flip(augment, text, rng)
-            mirrored = dict.fromkeys(_SIDES, mirror)
+            mirrored = dict.fromkeys(SIDES, mirror)
             if mirror:
                 eyes = _EXCHANGED
 
@@ -94,7 +94,7 @@ class _PatientMaker(SampleMaker):
         load: Callable[[bytes, str, str], np.ndarray],
     ) -> Sample:
         sample: Sample = {"tokens": self.tokens(text), DAMAGED: []}
-        for side in _SIDES:
+        for side in SIDES:
             sample[f"image_{side}"] = self._nothing
             sample[f"has_{side}"] = np.bool_(False)
         images = {"left": record.left, "right": record.right}

@@ -78,9 +78,9 @@ def parse_shots(text: str) -> tuple[Shots, ...]:
         elif match and not match[2] and match[1].isdecimal() and int(match[1]):
             shots.append(Shots(per_class=int(match[1])))
         else:
-            raise UserError(f"--shots {entry!r}: give images per class, a percentage, or all")
+            raise UserError(f"shots {entry!r}: give images per class, a percentage, or all")
     if len(set(shots)) < len(shots):
-        raise UserError(f"--shots {text}: one stands twice")
+        raise UserError(f"shots {text}: one stands twice")
     return tuple(shots)
 
 

@@ -15,9 +15,9 @@ from retfm_jax.evaluation.protocols.base import Protocol
 from retfm_jax.evaluation.results import LANGUAGE_NAMES, Section
 from retfm_jax.evaluation.study import Study
 from retfm_jax.evaluation.tasks import same_conditions, unknown_classes
+from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt
 from retfm_jax.zero_shot import (
-    EYES,
     Embedding,
     ImageTextModel,
     class_embeddings,
@@ -74,7 +74,7 @@ def zero_shot(
     check_classes(split.label_names, skip)
     classes = class_embeddings(model, names, language, prompts, tuple(split.views))
     levels = {}
-    groups = {"patient": ("patient",), "eye": EYES} if "patient" in split.views else {}
+    groups = {"patient": ("patient",), "eye": SIDES} if "patient" in split.views else {}
     for level, views in (groups or {"image": ("image",)}).items():
         predictions = _level(split, views, columns, names, classes, model.logit_scale)
         if predictions is not None:
@@ -83,7 +83,7 @@ def zero_shot(
         raise UserError("no sample of the split has a label to compare zero-shot scores with")
     asked = {}
     for view in split.views:
-        eye = view if view in EYES else None
+        eye = view if view in SIDES else None
         asked[view] = {name: _asked(prompts(name, language, eye)) for name in names}
     return ZeroShot(language, levels, left_out, asked)
 
@@ -113,7 +113,7 @@ def _level(
         cosines.append(images @ classes[name].T)
         logits.append(images @ finding_directions(classes[name], normal).T)
         patients += [split.patient_ids[row] for row in rows]
-        samples += [(int(row), name if name in EYES else None) for row in rows]
+        samples += [(int(row), name if name in SIDES else None) for row in rows]
     if not samples:
         return None
     truth = np.concatenate(labels)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 from sklearn import metrics as sk
 
 from retfm_jax.data import images
@@ -212,19 +211,12 @@ def confusion_matrix(measured: Measured, title: str) -> Figure:
     return figure
 
 
-def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w 3"]:
-    """A photograph with its long side scaled to at most `size`."""
-    picture = Image.fromarray(images.decode(data, name, min_side=size))
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
-
-
 def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
     """A photograph as a thumbnail, or what is said in its place."""
     if not data:
         return "no image"
     try:
-        return thumbnail(data, name)
+        return images.thumbnail(data, name)
     except ImageError:
         return "cannot be decoded"
 
