@@ -407,7 +407,7 @@ def test_published_containers_report_their_faults(tmp_path):
     assert isinstance(rows[-1].left, Base64Slice)
     with pytest.raises(Unusable, match="107 left is not valid base64"):
         rows[-1].left.read()
-    with pytest.raises(UserError, match="one texts for every --tsv"):
+    with pytest.raises(UserError, match="one --texts for every --tsv"):
         data_import.run(argparse.Namespace(manifest=None, tsv=["a", "b"], texts=["c"], lmdb=None))
 
 

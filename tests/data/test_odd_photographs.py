@@ -92,7 +92,7 @@ def test_links_are_followed_by_the_switch_alone(root, tmp_path):
     assert Counter(problem["kind"] for problem in problems) == {
         "outside_root": 1, "missing_image": 1
     }  # fmt: skip
-    assert any("--follow_links" in problem["what"] for problem in problems)
+    assert any("follow_links" in problem["what"] for problem in problems)
     (tmp_path / "again").mkdir()
     _, problems = bring(root, tmp_path / "again", rows, follow_links=True)
     assert [problem["kind"] for problem in problems] == ["missing_image"]

@@ -79,4 +79,4 @@ def test_augmented_copies_differ_repeat_and_keep_their_class():
 
 
 class _Records(list):
-    name, split, label_names = "colours", "train", CLASSES
+    name, kind, split, label_names = "colours", "image", "train", CLASSES
