@@ -40,6 +40,7 @@ def measure(config: ExperimentConfig, rounds: int, folder: str | None = None) ->
                 restored = checkpoints.restore(
                     shapes.network(), shapes.training(), lambda data, meta: None
                 )
+                assert restored is not None
                 jax.block_until_ready(TrainState.from_parts(restored.network, restored.training))
 
             begun = timed(save)

@@ -1,5 +1,7 @@
 """RET-CLIP's objective: left eye, right eye and patient, each against its own text embedding."""
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -65,4 +67,4 @@ def tripartite(
         )
         for level in LEVELS
     }
-    return sum(parts.values()), parts
+    return functools.reduce(operator.add, parts.values()), parts
