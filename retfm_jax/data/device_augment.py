@@ -7,6 +7,7 @@ spends no time on colours. They work on planes, (b, 3, h, w): a TPU pads a last 
 import math
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def prepare(
     Returns:
       the batch with images as float32, `(x / 255 - mean) / std`.
     """
-    prepared = dict(batch)
+    prepared: dict[str, Any] = dict(batch)
     for name, images in batch.items():
         if images.dtype != jnp.uint8 or images.ndim != 4:
             continue

@@ -17,7 +17,7 @@ LEVELS = ("patient", "left", "right")
 
 def tripartite(
     embeddings: Mapping[str, Float[Array, "b d"]],
-    scales: Mapping[str, Float[Array, ""]],
+    scales: Mapping[str, Float[Array, ""] | float],
     has_left: Bool[Array, " b"] | None = None,
     has_right: Bool[Array, " b"] | None = None,
     block_size: int | None = None,

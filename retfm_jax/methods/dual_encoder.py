@@ -87,7 +87,7 @@ class DualEncoder(Method[Network]):
           `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is the
           mean of their eyes'.
         """
-        network = self._towers(params, state)
+        network = cast(TwoTowers, self.bind(params, state.batch_stats))
         image_keys, text_keys = split(keys, 2)
         if "image" in batch:
             image, _ = network.visual(batch["image"], keys=image_keys, train=train)
@@ -97,8 +97,8 @@ class DualEncoder(Method[Network]):
         stats = nnx.to_pure_dict(nnx.state(cast(nnx.Module, network), nnx.BatchStat))
         return {"image": unit(image), "text": unit(text)}, stats
 
-    def _towers(self, params: Params, state: MethodState) -> TwoTowers:
-        return cast(TwoTowers, self.bind(params, state.batch_stats))
+    def _visual(self, params: Params, state: MethodState) -> ImageTower:
+        return cast(TwoTowers, self.bind(params, state.batch_stats)).visual
 
     @abc.abstractmethod
     def objective(
@@ -135,23 +135,24 @@ class DualEncoder(Method[Network]):
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of single images, comparable with `encode_texts`."""
-        return unit(self._towers(params, state).visual(images)[0])
+        return unit(self._visual(params, state)(images)[0])
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
         """What the image tower says of single images before any projection, not normalised."""
-        return self._towers(params, state).visual(images)[1].astype(jnp.float32)
+        return self._visual(params, state)(images)[1].astype(jnp.float32)
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
-        return unit(self._towers(params, state).text(tokens))
+        network = cast(TwoTowers, self.bind(params, state.batch_stats))
+        return unit(network.text(tokens))
 
     def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         """Image embeddings of patients, `image_patient`, `image_left`, `image_right`."""
-        eyes = embed_eyes(self._towers(params, state).visual, batch, None, False)
+        eyes = embed_eyes(self._visual(params, state), batch, None, False)
         levels = {"patient": eyes.mean(1), "left": eyes[:, 0], "right": eyes[:, 1]}
         return {f"image_{level}": unit(embedding) for level, embedding in levels.items()}
 
