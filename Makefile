@@ -15,6 +15,7 @@ quickstart: venv
 test: venv
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 venv:

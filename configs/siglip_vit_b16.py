@@ -6,6 +6,8 @@ so that objectives can be compared. `--config.model.samples=patient` takes patie
 `--config.model.groups=n` gives each of them its share of the similarities.
 """
 
+from typing import Any, cast
+
 from ml_collections import ConfigDict
 
 from retfm_jax.configs import vilref_vit_b16
@@ -14,7 +16,7 @@ _TOWERS = ("image", "text", "embed_dim", "dtype")
 
 
 def get_config() -> ConfigDict:
-    config = vilref_vit_b16.get_config()
+    config = cast(Any, vilref_vit_b16.get_config())  # a ConfigDict's entries have no types
     config.method = "siglip"
     config.model = ConfigDict({name: config.model[name] for name in _TOWERS})
     config.data.language = "mixed"

@@ -152,7 +152,7 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
     """
     path = as_path(path)
     with _explained("write", path):
-        if is_remote(path):
+        if isinstance(path, epath.Path):
             writing = _upload(path, mode)
         elif is_stream(path):
             writing = _open_stream(path, mode)
@@ -275,7 +275,7 @@ def is_stream(path: PathLike) -> bool:
       UserError: it is a folder, or something that nobody writes to.
     """
     path = as_path(path)
-    if is_remote(path):
+    if isinstance(path, epath.Path):
         return False
     if _descriptor(path) is not None:
         return True
@@ -290,7 +290,7 @@ def is_stream(path: PathLike) -> bool:
     return not stat.S_ISREG(kind)
 
 
-def _descriptor(path: pathlib.Path) -> int | None:
+def _descriptor(path: Path) -> int | None:
     """The open file of this process that a name such as /dev/stdout stands for."""
     match = _DESCRIPTOR.fullmatch(str(path))
     return int(match[1]) if match else _STREAMS.get(str(path))
@@ -362,7 +362,7 @@ def local_file(path: PathLike) -> Iterator[pathlib.Path]:
       UserError: an object cannot be read.
     """
     path = as_path(path)
-    if not is_remote(path):
+    if isinstance(path, pathlib.Path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -375,7 +375,7 @@ def local_file(path: PathLike) -> Iterator[pathlib.Path]:
         yield copy
 
 
-def upload(source: pathlib.Path, target: epath.Path) -> None:
+def upload(source: Path, target: Path) -> None:
     """Copies a local file to an object, which is there as a whole or not at all."""
     import fsspec
 
@@ -415,9 +415,9 @@ class Mirror:
           UserError: the store cannot be read, or the folder cannot be made.
         """
         self._folder, self._every = as_path(folder), every
-        self._copied: dict[pathlib.Path, tuple[int, int]] = {}
+        self._copied: dict[Path, tuple[int, int]] = {}
         self._last, self._temporary = time.monotonic(), None
-        if not is_remote(folder):
+        if isinstance(self._folder, pathlib.Path):
             self.local = self._folder
             with _explained("write", folder):
                 self.local.mkdir(parents=True, exist_ok=True)
@@ -443,8 +443,8 @@ class Mirror:
         if self._temporary is None:
             return
         for path in files_below(self.local):
-            state = path.stat()
-            state = state.st_size, state.st_mtime_ns
+            found = os.stat(path)
+            state = found.st_size, found.st_mtime_ns
             if self._copied.get(path) != state:
                 target = self._folder / path.relative_to(self.local)
                 with _explained("write", target):
@@ -488,7 +488,7 @@ def rename(path: Path, target: Path) -> None:
 def remove(path: PathLike) -> None:
     """Removes a file, or a folder with all that is in it; fine where there is none."""
     path = as_path(path)
-    if is_remote(path):
+    if isinstance(path, epath.Path):
         path.rmtree(missing_ok=True)
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -513,8 +513,11 @@ def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterat
       UserError: the folder is there, or it cannot be written.
     """
     folder = as_path(folder)
-    making = _store_folder if is_remote(folder) else _local_folder
-    with _explained("write", folder), making(folder, last, overwrite) as made:
+    if isinstance(folder, epath.Path):
+        making = _store_folder(folder, last, overwrite)
+    else:
+        making = _local_folder(folder, last, overwrite)
+    with _explained("write", folder), making as made:
         yield made
 
 
@@ -551,7 +554,7 @@ def _local_folder(folder: pathlib.Path, last: str, overwrite: bool) -> Iterator[
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _sync(path: pathlib.Path) -> None:
+def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

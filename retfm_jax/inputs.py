@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from PIL import Image
 
 from retfm_jax.console import printable
@@ -69,7 +70,7 @@ def as_array(value: Any, what: str = "an array") -> np.ndarray | None:
         return np.asarray(value)
     if not all(hasattr(value, name) for name in ("__array__", "shape", "dtype")):
         return None
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise UserError(
             f"{what} is traced by jax.jit, jax.grad or jax.vmap, and has no values yet: give it "
             "from outside of them, or prepare a batch and call features"
@@ -217,7 +218,8 @@ def _unknown(name: str, vocabulary: Vocabulary) -> str:
         for term in (condition.id, *condition.terms(), *condition.abbreviations)
     }
     close = difflib.get_close_matches(fold(name), terms, n=3, cutoff=_CLOSE)
-    meant = list(dict.fromkeys(vocabulary.find(terms[term]).id for term in close))
+    found = [vocabulary.find(terms[term]) for term in close]
+    meant = list(dict.fromkeys(condition.id for condition in found if condition is not None))
     hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
     return (
         f"class {name!r} is no condition of the vocabulary{hint}"
@@ -328,7 +330,7 @@ def _check_images(method: Method, name: str, array: jax.Array) -> None:
             f"batch: {name} must be normalised float32, not {array.dtype}; encode_images takes "
             "pixels as they are"
         )
-    if isinstance(array, jax.core.Tracer) or not array.size:
+    if isinstance(array, Tracer) or not array.size:
         return
     low, high = float(array.min()), float(array.max())
     if not np.isfinite((low, high)).all():
@@ -349,7 +351,7 @@ def _check_tokens(method: Method, name: str, array: jax.Array) -> None:
             f"batch: {name} has {array.shape[1]} tokens a text, the network's text tower has "
             f"{text.positions} positions"
         )
-    if isinstance(array, jax.core.Tracer) or not array.size:
+    if isinstance(array, Tracer) or not array.size:
         return
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= text.vocab_size:

@@ -34,10 +34,10 @@ from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class, make_method
-from retfm_jax.methods.base import Batch, MethodState, Params
-from retfm_jax.methods.dual_encoder import DualEncoder
+from retfm_jax.methods.base import Method, MethodState, Params
+from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
 from retfm_jax.progress import progress_bar
-from retfm_jax.runtime.mesh import batch_sharding, make_mesh, replicated
+from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated
 from retfm_jax.runtime.threads import cores, in_threads
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
@@ -61,7 +61,7 @@ class RetinalModel:
 
     def __init__(
         self,
-        method: DualEncoder,
+        method: Method,
         params: Params,
         state: MethodState,
         config: ExperimentConfig,
@@ -80,6 +80,15 @@ class RetinalModel:
         return {"config": to_dict(self.config), **said}
 
     @property
+    def encoder(self) -> DualEncoder:
+        """The method, where it embeds images and texts in one space.
+
+        Raises:
+          UserError: it does not.
+        """
+        return as_dual_encoder(self.method, "comparing images and texts")
+
+    @property
     def data_config(self) -> DataConfig:
         return self.config.data
 
@@ -91,7 +100,7 @@ class RetinalModel:
     @property
     def logit_scale(self) -> float:
         """The learned scale that multiplies cosines before a softmax over texts."""
-        return float(self.method.scale(self.params))
+        return float(self.encoder.scale(self.params))
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Embeddings and scales of a prepared batch, without dropout.
@@ -190,8 +199,8 @@ class RetinalModel:
             return {
                 "image_left": eye(first, f"left image {index}"),
                 "image_right": eye(second, f"right image {index}"),
-                "has_left": np.bool_(first is not None),
-                "has_right": np.bool_(second is not None),
+                "has_left": np.asarray(first is not None),
+                "has_right": np.asarray(second is not None),
             }
 
         patients = list(zip(left, right, strict=True))
@@ -285,7 +294,9 @@ class RetinalModel:
         elif isinstance(image, PIL.Image.Image):
             pixels = pil_to_rgb(image, name)
         else:
-            pixels = array_to_rgb(as_array(image), name)
+            array = as_array(image)
+            assert array is not None, "as_images lets nothing else pass"
+            pixels = array_to_rgb(array, name)
         return fit(pixels, self.data_config.image)
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
@@ -315,11 +326,11 @@ class RetinalModel:
                     parts.setdefault(name, []).append(np.asarray(value)[: len(chunk)])
         return {name: np.concatenate(part) for name, part in parts.items()}
 
-    def _call(self, what: str, batch: Batch) -> dict[str, jax.Array]:
+    def _call(self, what: str, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         return self._functions[what](self.params, self.state, batch)
 
     def _spread(
-        self, what: str, batch: Batch, devices: Sequence[jax.Device]
+        self, what: str, batch: dict[str, np.ndarray], devices: Sequence[Device]
     ) -> dict[str, jax.Array]:
         """`_call` with the samples divided over devices."""
         if len(devices) == 1:
@@ -338,13 +349,15 @@ class RetinalModel:
         functions = {
             "features": method.features,
             "losses": lambda p, s, b: method.loss(p, s, b)[1][0],
-            "images": lambda p, s, b: {"image": method.encode_images(p, s, prepared(b)["image"])},
+            "images": lambda p, s, b: {
+                "image": self.encoder.encode_images(p, s, prepared(b)["image"])
+            },
             "features of images": lambda p, s, b: {
                 "image": method.image_features(p, s, prepared(b)["image"])
             },
-            "texts": lambda p, s, b: {"text": method.encode_texts(p, s, b["tokens"])},
-            "patients": lambda p, s, b: method.encode_patients(p, s, prepared(b)),
-            "reports": lambda p, s, b: method.encode_reports(p, s, b["tokens"]),
+            "texts": lambda p, s, b: {"text": self.encoder.encode_texts(p, s, b["tokens"])},
+            "patients": lambda p, s, b: self.encoder.encode_patients(p, s, prepared(b)),
+            "reports": lambda p, s, b: self.encoder.encode_reports(p, s, b["tokens"]),
         }
         return {name: jax.jit(function) for name, function in functions.items()}
 

@@ -32,7 +32,8 @@ class _Lines(tqdm):
         if not self.disable:
             self.refresh()
             self.disable = True
-            self._decr_instances(self)
+            # The stubs of tqdm leave out what its classes share.
+            self._decr_instances(self)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def on_terminal() -> bool:

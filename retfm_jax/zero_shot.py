@@ -1,5 +1,6 @@
 """Zero-shot classification: images against the weighted mean embedding of each class's prompts."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt, prompts_of
+from retfm_jax.methods.base import Method
 
 Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
@@ -24,22 +26,33 @@ class ImageTextModel(Protocol):
     """
 
     @property
+    @abc.abstractmethod
+    def method(self) -> Method:
+        """What it was trained with, which tells how it is asked."""
+
+    @property
+    @abc.abstractmethod
     def trains_on_patients(self) -> bool:
         """Whether the model has a patient level beside single images."""
 
     @property
+    @abc.abstractmethod
     def logit_scale(self) -> float:
         """The learned scale that multiplies cosines before a softmax over texts."""
 
+    @abc.abstractmethod
     def encode_images(self, images: Sequence[Image]) -> Embedding:
         """Single photographs, comparable with `encode_texts`."""
 
+    @abc.abstractmethod
     def image_features(self, images: Sequence[Image]) -> Embedding:
         """Single photographs before any projection, rows of any length."""
 
+    @abc.abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
         """Texts, comparable with `encode_images`."""
 
+    @abc.abstractmethod
     def encode_patients(
         self, left: Sequence[Image | None], right: Sequence[Image | None]
     ) -> Mapping[str, Embedding]:
@@ -48,6 +61,7 @@ class ImageTextModel(Protocol):
         Called only where `trains_on_patients`.
         """
 
+    @abc.abstractmethod
     def encode_patient_texts(self, texts: Sequence[str]) -> Mapping[str, Embedding]:
         """text_patient, text_left, text_right; called only where `trains_on_patients`."""
 

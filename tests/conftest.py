@@ -1,11 +1,17 @@
-"""Eight CPU devices for every test, set before JAX is imported; no trace in the user's home."""
+"""Eight CPU devices for every test, set before JAX is imported; no trace in the user's home.
+
+What functions take and give is held against their annotations while the tests run, shapes and
+dtypes of arrays too.
+"""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 from object_store import BUCKET, emulator
 
@@ -16,11 +22,40 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Rewriting and fusion stay as users have them, only the machine code is made in a hurry.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+if importlib.util.find_spec("beartype"):  # the smoke tests do without
+    import jax
+    import numpy as np
+
+    # NumPy's arrays serve where JAX's are wanted, as they do for `jax.numpy`.
+    jaxtyping.Array = jax.Array | np.ndarray
+    jaxtyping.install_import_hook(
+        [
+            "retfm_jax.data.device_augment",
+            "retfm_jax.losses",
+            "retfm_jax.methods",
+            "retfm_jax.models",
+            "retfm_jax.training.gradient_cache",
+            "retfm_jax.training.optimizers",
+            "retfm_jax.training.state",
+            "retfm_jax.training.step",
+        ],
+        "typechecker.check",
+    )
+
 # Runs keep their compiled programs there, for the length of the tests and for all of their workers,
 # which find in their environment what the process that started them has set.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _annotations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Are not looked at where a test is about what functions refuse by themselves."""
+    wrong = request.node.get_closest_marker("wrong_arguments") is not None
+    jaxtyping.config.update("jaxtyping_disable", wrong)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

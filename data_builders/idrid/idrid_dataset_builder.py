@@ -11,6 +11,7 @@ from retfm_jax.data.building.rows import FilePicture, ImageRow, Row, Unusable
 from retfm_jax.data.cells import same_name, text
 from retfm_jax.data.importing import tables
 from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike
 
 _RETINOPATHY = "Retinopathy grade"
 _OEDEMA = "Risk of macular edema"
@@ -90,7 +91,7 @@ def _digest(row: ImageRow) -> str:
         return f"{row.file} {row.row}"
 
 
-def _row(cells: Mapping[str, str], path: Path, number: int, root: Path, split: str) -> ImageRow:
+def _row(cells: Mapping[str, str], path: PathLike, number: int, root: Path, split: str) -> ImageRow:
     name = text(cells["Image name"])
     if not name:
         raise ValueError("no image name")

@@ -19,7 +19,8 @@ class Builder(RowsBuilder, skip_registration=True):
     def __init__(
         self, *, name: str, rows: Sequence[Row], problems: ProblemLog, **kwargs: Any
     ) -> None:
-        self.name = name
+        # TFDS names classes; the datasets that this one writes have names of their own.
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._rows = list(rows)
         self.kind = "image" if rows and isinstance(rows[0], ImageRow) else "patient"
         super().__init__(**kwargs)
@@ -32,6 +33,9 @@ class Builder(RowsBuilder, skip_registration=True):
             if isinstance(row, PatientRow):
                 names.update(row.left_labels or (), row.right_labels or ())
         return sorted(names)
+
+    def rows_of(self, dl_manager: Any) -> list[Row]:
+        return self._rows
 
     def read_rows(self, source: Path | None) -> list[Row]:
         return self._rows

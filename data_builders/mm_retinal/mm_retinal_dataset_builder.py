@@ -39,6 +39,7 @@ class Builder(RowsBuilder):
 
     def read_rows(self, source: Path) -> list[Row]:
         rows = releases.read(source, ["image", "caption|caption_en"], self.problems)
+        assert self.builder_config is not None  # one of BUILDER_CONFIGS
         wanted = self.builder_config.name
         mine: dict[str, ImageRow] = {}
         for row in rows:

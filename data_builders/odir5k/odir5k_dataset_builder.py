@@ -160,9 +160,10 @@ def _report(words: Sequence[str], language: str) -> dict[str, str]:
     if language == "en":
         return {"en": ", ".join(words)} if words else {}
     conditions = [_condition(word) for word in words if not _OF_THE_PICTURE.search(word)]
-    if not conditions or None in conditions:
+    known = [condition for condition in conditions if condition is not None]
+    if not known or len(known) < len(conditions):
         return {}
-    return {"zh": "、".join(dict.fromkeys(condition.name["zh"] for condition in conditions))}
+    return {"zh": "、".join(dict.fromkeys(condition.name["zh"] for condition in known))}
 
 
 def _eye_labels(words: Sequence[str]) -> set[str]:

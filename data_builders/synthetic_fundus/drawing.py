@@ -1,5 +1,7 @@
 """An eye as a photograph: the layers from the choroid to the camera, in the order of light."""
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +25,7 @@ def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"
     place = anatomy_of(eye)
     canvas = Canvas(size)
 
-    def paint(painters: dict) -> None:
+    def paint(painters: Mapping[str, findings.Painter]) -> None:
         for name, painter in painters.items():
             if name in eye.findings:
                 rng = np.random.default_rng((eye.seed, LABELS.index(name)))

@@ -237,16 +237,23 @@ def draw_patient(population: Population, seed: int, split: str, index: int) -> P
                 courses[side].append(course)
     look = Look(
         pigment=float(rng.beta(1.6, 1.8)),
-        gains=tuple(float(gain) for gain in rng.normal(1.0, (0.03, 0.05, 0.08)).clip(0.8, 1.2)),
+        gains=_gains(rng),
         vignette=float(rng.uniform(0.15, 0.4)),
         cut=float(rng.uniform(0.04, 0.16)) if rng.random() < 0.3 else 0.0,
     )
     cup_ratio = rng.uniform(0.25, 0.5)
     exposure = rng.uniform(0.9, 1.12)
-    eyes = {side: _draw_eye(rng, side, courses[side], cup_ratio, exposure) for side in courses}
+    eyes: dict[str, Eye | None] = {
+        side: _draw_eye(rng, side, courses[side], cup_ratio, exposure) for side in courses
+    }
     if rng.random() < population.one_eyed:
         eyes[_either_side(rng)] = None
     return Patient(eyes["left"], eyes["right"], look, int(rng.integers(2**31)))
+
+
+def _gains(rng: np.random.Generator) -> tuple[float, float, float]:
+    red, green, blue = rng.normal(1.0, (0.03, 0.05, 0.08)).clip(0.8, 1.2)
+    return float(red), float(green), float(blue)
 
 
 @dataclasses.dataclass(frozen=True)

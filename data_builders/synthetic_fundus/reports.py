@@ -51,7 +51,7 @@ class _Writer:
 
     def report(self, patient: Patient) -> tuple[str, dict[str, str]]:
         """The whole report, and the part of each photographed eye by side."""
-        if len(patient.eyes) == 1:
+        if patient.right is None or patient.left is None:
             sections, parts = self._one_eye(patient.eyes[0])
         else:
             sections, parts = self._two_eyes(patient.right, patient.left)

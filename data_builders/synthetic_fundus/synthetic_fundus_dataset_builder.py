@@ -114,18 +114,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._processes = processes
 
     def _info(self) -> tfds.core.DatasetInfo:
-        speaks_of = POPULATIONS[self.builder_config.population].reports
+        speaks_of = POPULATIONS[self._settings.population].reports
         labels = LABELS if speaks_of == "findings" else DIAGNOSES
         info = self.dataset_info_from_configs(features=patient_features(labels))
         return datasets.without_bucket(info)
 
+    @property
+    def _settings(self) -> SyntheticFundusConfig:
+        assert isinstance(self.builder_config, SyntheticFundusConfig)
+        return self.builder_config
+
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        config = self.builder_config
+        config = self._settings
         counts = {"train": config.train, "validation": config.validation, "test": config.test}
         return {split: self._generate_examples(split, count) for split, count in counts.items()}
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
+        config = self._settings
         settings = (config.drawn_population(), config.seed, config.image_size, split)
         tasks = [
             (*settings, range(start, min(start + _CHUNK, count)))
@@ -186,9 +191,9 @@ def build(
     if patients < 3:
         raise UserError(f"patients is {patients}; three splits need at least 3")
     held_out = max(1, round(patients / 10))
-    config = SyntheticFundusConfig(
-        **{"train": patients - 2 * held_out, "validation": held_out, "test": held_out} | settings
-    )
+    sizes = {"train": patients - 2 * held_out, "validation": held_out, "test": held_out}
+    settings = {**sizes, **settings}
+    config = SyntheticFundusConfig(**settings)
     folder = files.as_path(data_dir) / Builder.name / config.name / str(Builder.VERSION)
     if (folder / dataset_folders.INFO).is_file():
         return folder

@@ -137,7 +137,7 @@ def _steps(
 
 def about() -> dict[str, Any]:
     """The machine and the versions, as JSON values."""
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -8,11 +8,14 @@ import jax
 from retfm_jax.benchmarks.step import Trainer
 from retfm_jax.benchmarks.timing import Measurement, Timing, timed
 from retfm_jax.config import ExperimentConfig, to_dict
+from retfm_jax.files import PathLike
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.training.state import TrainState
 
 
-def measure(config: ExperimentConfig, rounds: int, folder: str | None = None) -> list[Measurement]:
+def measure(
+    config: ExperimentConfig, rounds: int, folder: PathLike | None = None
+) -> list[Measurement]:
     """Saves and restores the whole training state of an experiment.
 
     Args:
@@ -40,6 +43,7 @@ def measure(config: ExperimentConfig, rounds: int, folder: str | None = None) ->
                 restored = checkpoints.restore(
                     shapes.network(), shapes.training(), lambda data, meta: None
                 )
+                assert restored is not None
                 jax.block_until_ready(TrainState.from_parts(restored.network, restored.training))
 
             begun = timed(save)

@@ -152,15 +152,14 @@ class Pipeline:
         if self._place is not None:
             stream = device_batches(self._iterator, self._place)
         try:
-            next(stream)
+            batch = next(stream)
             with stopwatch() as taken:
                 for _ in range(self._batches):
-                    arrays = next(stream).arrays
+                    batch = next(stream)
                 if self._place is not None:
-                    jax.block_until_ready(arrays)
+                    jax.block_until_ready(batch.arrays)
         finally:
-            if self._place is not None:
-                stream.close()
+            stream.close()
             self._iterator.close()
         seconds, used = taken[0]
         return Timing(seconds, used if self._all_here else None)
@@ -171,7 +170,7 @@ def _stages(
 ) -> Iterator[tuple[str, Callable[[], Timing], float, str]]:
     """Name, run, and what one run works through, of every stage; each in this thread alone."""
     count = min(_STAGE_RECORDS, len(source))
-    order = np.random.default_rng(0).permutation(len(source))[:count]
+    order = np.random.default_rng(0).permutation(len(source))[:count].tolist()
     yield "read records", lambda: timed(lambda: [source[i] for i in order]), count, "records"
 
     records = [source[i] for i in order]
@@ -315,16 +314,18 @@ def published_patients(
     from retfm_jax.data.building.validation import ProblemLog
     from retfm_jax.data.importing import published
     from retfm_jax.data.importing.importers import import_rows
-    from retfm_jax.data.sources import open_dataset
+    from retfm_jax.data.sources import of_patients, open_dataset
 
     folder = Path(folder)
     draw(folder, patients, PUBLISHED_SIZE)
     lmdb = folder / "lmdb" / "train"
+    drawn = open_dataset("synthetic_fundus", "train", str(folder))
+    assert of_patients(drawn)
     write_lmdb(
         lmdb,
         [
             (record.record_id, record.left, record.right, choose_text(record.report, data.language))
-            for record in open_dataset("synthetic_fundus", "train", str(folder))
+            for record in drawn
         ],
     )
     sources = {}

@@ -28,9 +28,12 @@ def measure(
     source = open_dataset(data.dataset, data.train_split, data.data_dir)
     encoded, texts = [], []
     for record in source:
-        patient = isinstance(record, PatientRecord)
-        encoded += filter(None, (record.left, record.right) if patient else (record.image,))
-        text = record.report if patient else record.caption
+        if isinstance(record, PatientRecord):
+            encoded += filter(None, (record.left, record.right))
+            text = record.report
+        else:
+            encoded += filter(None, (record.image,))
+            text = record.caption
         texts.append(choose_text(text, data.language) or record.record_id)
         if len(encoded) >= images:
             break

@@ -73,7 +73,7 @@ class PublishedDataset(torch.utils.data.Dataset):
         self._opened = None
         environment = lmdb.open(f"{folder}/pairs", readonly=True, lock=False)
         with environment, environment.begin() as read:
-            self._length = int(read.get(b"num_samples"))
+            self._length = int(_stored(read, b"num_samples"))
 
     def __len__(self) -> int:
         return self._length
@@ -82,8 +82,8 @@ class PublishedDataset(torch.utils.data.Dataset):
         if self._opened is None:
             self._opened = self._open()
         pairs, images = self._opened
-        name, _, report = pickle.loads(pairs.get(str(index).encode()))
-        eyes = pickle.loads(images.get(name.encode()))
+        name, _, report = pickle.loads(_stored(pairs, str(index).encode()))
+        eyes = pickle.loads(_stored(images, name.encode()))
         left, right = (self._tensor(Image.fromarray(self.pixels(eye))) for eye in eyes)
         return left, right, torch.from_numpy(self._tokenizer([report])[0].astype(np.int64))
 
@@ -121,6 +121,12 @@ class PublishedDataset(torch.utils.data.Dataset):
         # torchvision's ToTensor and Normalize.
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return pixels.sub_(self._mean).div_(self._std)
+
+
+def _stored(read: lmdb.Transaction, key: bytes) -> bytes:
+    found = read.get(key)
+    assert found is not None, "write_lmdb has put it there"
+    return bytes(found)
 
 
 class PublishedLoader:

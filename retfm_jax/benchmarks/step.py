@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from retfm_jax import extras
@@ -22,7 +23,7 @@ from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import MethodState
 from retfm_jax.methods.torch_twins import twin_names
-from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
+from retfm_jax.runtime.mesh import Device, check_batch_size, make_mesh, place_batch
 from retfm_jax.training.flops import peak_flops
 from retfm_jax.training.optimizers import UNDECAYED
 from retfm_jax.training.setup import Setup
@@ -46,7 +47,7 @@ class Trainer:
         config: ExperimentConfig,
         *,
         prepared: bool = False,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
     ):
         """Draws weights and a batch.
 
@@ -106,7 +107,7 @@ class Trainer:
 
     def learning_rates(self, steps: int) -> list[float]:
         """Of the first steps."""
-        return [float(self._setup.schedule(step)) for step in range(steps)]
+        return [float(jnp.asarray(self._setup.schedule(step))) for step in range(steps)]
 
 
 @dataclasses.dataclass

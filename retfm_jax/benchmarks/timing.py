@@ -68,8 +68,10 @@ class Measurement:
     @property
     def cpu_rate(self) -> float | None:
         """Units a CPU-second, of the median run."""
-        used = [timing.cpu_seconds for timing in self.timings]
-        return None if None in used else self.amount / max(statistics.median(used), 1e-9)
+        used = [each.cpu_seconds for each in self.timings if each.cpu_seconds is not None]
+        if len(used) < len(self.timings):
+            return None
+        return self.amount / max(statistics.median(used), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: every raw timing and what follows from them."""

@@ -42,11 +42,12 @@ def run(args: argparse.Namespace) -> None:
     for option, source in (("images", "manifest"), ("texts", "tsv")):
         if getattr(args, option, None) and given and source not in given:
             raise UserError(f"--{option} goes with --{source}, not with --{given[0]}")
+    if not given:
+        raise UserError("give --manifest FILE, --tsv FILE with --texts FILE, or --lmdb FOLDER")
     pairs = _pairs(args.tsv or [], args.texts or []) if "tsv" in given else []
-    if given:
-        # Before a long table is read.
-        check_name(args.name)
-        options, beam = build_options(args), beam_settings(args)
+    # Before a long table is read.
+    check_name(args.name)
+    options, beam = build_options(args), beam_settings(args)
     if args.manifest:
         if not args.images:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
@@ -57,10 +58,8 @@ def run(args: argparse.Namespace) -> None:
         rows = []
         for images, texts in pairs:
             rows += published.rows_of_tsv(images, texts, problems)
-    elif args.lmdb:
-        rows = published.rows_of_lmdb(Path(args.lmdb), problems)
     else:
-        raise UserError("give --manifest FILE, --tsv FILE with --texts FILE, or --lmdb FOLDER")
+        rows = published.rows_of_lmdb(Path(args.lmdb), problems)
     folder = import_rows(rows, problems, args.name, args.data_dir, options, args.overwrite, beam)
     show(folder)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
 from retfm_jax.cli import (
     ablate,
@@ -43,6 +44,7 @@ _VERBS = (
     export,
     bench,
 )
+_Status = TypeVar("_Status", bound=int | str)
 _DATA_VERBS = data_build, data_import, data_list, data_check
 
 
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(_finished(end.code or 0)) from None
 
 
-def _finished(status: int) -> int:
+def _finished(status: _Status) -> _Status | int:
     """The exit status when the output is written as well."""
     unwritten = finish()
     if unwritten is None:

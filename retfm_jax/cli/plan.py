@@ -160,6 +160,7 @@ def _place(source: str) -> str:
 
 def _time_table(planned: "Plan") -> Table:
     seconds, work = planned.seconds, planned.work
+    assert work is not None, "without it there is nothing to show"
     devices = len(planned.topology.devices)
     table = Table("one step", ("", "of a device", "at least"))
 
@@ -180,7 +181,7 @@ def _time_table(planned: "Plan") -> Table:
     sent = sum(collective.times * collective.bytes for collective in work.collectives)
     table.row("collectives", _size(sent), duration("network"))
     if seconds is not None and seconds.schedule is not None:
-        table.row("cycles, as the compiler expects", _count(work.cycles), duration("schedule"))
+        table.row("cycles, as the compiler expects", _count(work.cycles or 0), duration("schedule"))
     if work.open_loops:
         table.row(f"{work.open_loops} loops of unknown length count once", "", "")
     if seconds is not None:

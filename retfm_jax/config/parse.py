@@ -12,7 +12,7 @@ import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from retfm_jax.config.schema import ExperimentConfig
 from retfm_jax.errors import UserError, did_you_mean
@@ -49,7 +49,7 @@ def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
     Raises:
       UserError: a part would need the statistics of another one.
     """
-    image = getattr(model, "image", None)
+    image: Any = getattr(model, "image", None)
     if not hasattr(image, "norm_batch"):
         return
     part, together = batch_size // microbatches, image.norm_batch or batch_size
@@ -134,7 +134,7 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
     """
     path = _find(name_or_path)
     module = None if path.suffix == ".json" else _import(path)
-    if not hasattr(module, "get_variants"):
+    if module is None or not hasattr(module, "get_variants"):
         raise UserError(
             f"{path} compares nothing: give it get_variants(), which returns entries to override "
             'by the name of the variant, {"small": {"model.embed_dim": 64}, ...}'
@@ -197,6 +197,8 @@ def _find(name_or_path: PathLike) -> Path:
 def _import(path: Path) -> types.ModuleType:
     with local_file(path) as local:
         spec = importlib.util.spec_from_file_location(f"retfm_config_{path.stem}", local)
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         with _naming(path):
             spec.loader.exec_module(module)
@@ -266,7 +268,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in options:
             return None
-        sections = [option for option in options if dataclasses.is_dataclass(option)]
+        sections = [option for option in options if _is_section(option)]
         if sections:
             return _build_tower(sections, value, where)
         (option,) = (option for option in options if option is not type(None))
@@ -284,7 +286,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(options[0], item, where) for item in value)
     if hasattr(hint, "sizes"):
         return _build_tower([hint], value, where)
-    if dataclasses.is_dataclass(hint):
+    if _is_section(hint):
         return value if isinstance(value, hint) else _build(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -299,6 +301,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _is_section(hint: Any) -> TypeGuard[type]:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
 def _short(value: Any) -> str:
     """A value as Python writes it, cut where it fills the screen."""
     try:
@@ -308,7 +314,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _build_tower(towers: Sequence[type], value: Any, where: str) -> Any:
+def _build_tower(towers: Sequence[Any], value: Any, where: str) -> Any:
     """Builds the sizes of one of several kinds of towers.
 
     The entry `kind` names the kind, `size` a published size from which the other entries differ; a

@@ -119,10 +119,12 @@ def _mapped(
 ) -> dict[str, Any]:
     changed = copy.deepcopy(dict(values))
     for where in (("data", "data_dir"), *_PATHS, *_NAMES_OR_PATHS):
-        section = changed
+        section: Any = changed
         for name in where[:-1]:
             section = section.get(name) if isinstance(section, dict) else None
-        value = section.get(where[-1]) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            continue
+        value = section.get(where[-1])
         if isinstance(value, str):
             section[where[-1]] = change(value, where)
         elif isinstance(value, list):

@@ -6,9 +6,12 @@ spends no time on colours. They work on planes, (b, 3, h, w): a TPU pads a last 
 
 import math
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.config import AugmentConfig, ImageConfig
@@ -27,7 +30,7 @@ _ERASING_TRIES = 10
 
 
 def prepare(
-    batch: Batch,
+    batch: Mapping[str, Array | np.ndarray],
     image_config: ImageConfig,
     augment_config: AugmentConfig | None = None,
     key: PRNGKeyArray | None = None,
@@ -45,7 +48,7 @@ def prepare(
     Returns:
       the batch with images as float32, `(x / 255 - mean) / std`.
     """
-    prepared = dict(batch)
+    prepared: dict[str, Any] = dict(batch)
     for name, images in batch.items():
         if images.dtype != jnp.uint8 or images.ndim != 4:
             continue
@@ -53,6 +56,7 @@ def prepare(
         if key is None:
             planes = normalise(planes, image_config)
         else:
+            assert augment_config is not None, "a key augments, which needs the entries"
             jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, _stream(name)))
             planes = normalise(colour_jitter(planes, augment_config, jitter_key), image_config)
             planes = random_erasing(planes, augment_config.erasing_probability, erasing_key)

@@ -43,7 +43,7 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
 
 
-def read(path: str | Path) -> bytes:
+def read(path: files.PathLike) -> bytes:
     """The bytes of a regular file; nothing else is opened, so that no pipe is waited for.
 
     Raises:
@@ -70,7 +70,7 @@ def read(path: str | Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def _require_photograph_file(path: str | Path, found: os.stat_result) -> None:
+def _require_photograph_file(path: files.PathLike, found: os.stat_result) -> None:
     if what := special_kind(found.st_mode):
         raise Unusable("broken_image", f"{path} is {what}, not an image file")
     if found.st_size > MAX_BYTES:
@@ -80,7 +80,7 @@ def _require_photograph_file(path: str | Path, found: os.stat_result) -> None:
         )
 
 
-def _unreadable(path: str | Path, error: Exception) -> Unusable:
+def _unreadable(path: files.PathLike, error: Exception) -> Unusable:
     # Sockets and devices without a driver cannot be opened at all.
     try:
         what = special_kind(os.stat(path).st_mode)
@@ -91,7 +91,7 @@ def _unreadable(path: str | Path, error: Exception) -> Unusable:
     return Unusable("missing_image", f"cannot read {path}: {getattr(error, 'strerror', error)}")
 
 
-def locate(root: str | Path, relative: str, *, follow_links: bool = False) -> Found:
+def locate(root: files.PathLike, relative: str, *, follow_links: bool = False) -> Found:
     """The file under a root that a name means.
 
     Args:
@@ -127,7 +127,7 @@ def locate(root: str | Path, relative: str, *, follow_links: bool = False) -> Fo
     return Found(path, spelt)
 
 
-def _outside(relative: str, root: str | Path) -> str:
+def _outside(relative: str, root: files.PathLike) -> str:
     return f"{relative!r} leads outside the image root {root}; give paths relative to that root"
 
 
@@ -178,7 +178,7 @@ def _names(folder: str) -> dict[str, tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=256)
 def _names_at(folder: str, changed: int) -> dict[str, tuple[str, ...]]:
-    names = collections.defaultdict(tuple)
+    names: dict[str, tuple[str, ...]] = collections.defaultdict(tuple)
     try:
         for name in os.listdir(folder):
             names[folded(name)] += (name,)

@@ -157,11 +157,12 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether a colour picture has 16 bits a channel, of which Pillow keeps the upper 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
-    if image.format == "PPM":  # with another largest value than 65535, that value is white
-        return bool(image.tile) and image.tile[0][0] == "ppm" and image.tile[0][3][-1] == 65535
     if image.format == "JPEG2000":
         return True  # OpenCV says whether it is
-    raw = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", [])  # of files, not of every picture
+    if image.format == "PPM":  # with another largest value than 65535, that value is white
+        return bool(tiles) and tiles[0][0] == "ppm" and tiles[0][3][-1] == 65535
+    raw = tiles[0][3] if tiles else ""
     return image.format == "TIFF" and "16" in str(raw)
 
 
@@ -274,7 +275,8 @@ def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarr
     padded = np.zeros((size, size, 3), np.float32)
     for channel in range(3):
         plane = Image.fromarray(image[..., channel].astype(np.float32))
-        padded[:height, :width, channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+        scaled = plane.resize((width, height), Image.Resampling.BILINEAR)
+        padded[:height, :width, channel] = np.asarray(scaled)
     return padded / np.float32(255)
 
 

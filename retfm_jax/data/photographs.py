@@ -212,7 +212,7 @@ def find(
     )
 
 
-def folders(root: Path) -> list[Path]:
+def folders(root: files.Path) -> list[files.Path]:
     """The folders in a folder that are not hidden, sorted."""
     try:
         return sorted(
@@ -222,12 +222,12 @@ def folders(root: Path) -> list[Path]:
         raise UserError(f"cannot read the folder {root}: {error.strerror}") from error
 
 
-def names(root: Path) -> list[str]:
+def names(root: files.Path) -> list[str]:
     """Paths of all files below a folder that are not hidden, whatever they hold."""
     return [relative for relative, reason in _walk(root, None) if not reason]
 
 
-def beside(folder: Path, prefix: str) -> dict[str, tuple[str, ...]]:
+def beside(folder: files.PathLike, prefix: str) -> dict[str, tuple[str, ...]]:
     """Files that lie in a folder of class folders and in none of these."""
     with os.scandir(folder) as entries:
         found = [
@@ -236,7 +236,7 @@ def beside(folder: Path, prefix: str) -> dict[str, tuple[str, ...]]:
     return {"outside": tuple(f"{prefix}/{name}" for name in sorted(found))}
 
 
-def copies(named: Mapping[str, Path]) -> list[tuple[str, ...]]:
+def copies(named: Mapping[str, files.PathLike]) -> list[tuple[str, ...]]:
     """Names of files that hold the same bytes, a group for every content that comes twice.
 
     Of most files the size is all that is asked, of those of one size the last bytes.
@@ -255,21 +255,21 @@ def copies(named: Mapping[str, Path]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups]
 
 
-def _size(path: Path) -> int:
+def _size(path: files.PathLike) -> int:
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode) or not found.st_size:
         raise OSError  # a pipe would be waited for; all empty files are alike
     return found.st_size
 
 
-def _last_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _last_bytes(path: files.PathLike) -> bytes:
+    with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - _TAIL))
         return file.read(_TAIL)
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _digest(path: files.PathLike) -> bytes:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()
 
 

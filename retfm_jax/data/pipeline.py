@@ -60,7 +60,7 @@ class HostBatch(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     record_ids: list[str]
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (nobody searches a batch)
 
 
 def open_training(config: DataConfig, kind: str) -> tuple[RecordSource, RecordSource | None]:
@@ -87,14 +87,15 @@ class _TrainingRows:
         batch_size: int,
         seed: int,
     ):
-        self._source, self._second = source, second
+        self._source = source
         self._seed, self._batch_size = seed, batch_size
         self.rows_per_epoch = len(source) // batch_size * batch_size
         self._orders: dict[int, np.ndarray] = {}
         self._make = kind.maker(config, source.label_names)
-        if second is not None:
-            self._prefix = kind.second
-            self._make_second = kind.second_maker(config, second.label_names)
+        self._prefix = kind.second
+        self._second = (
+            None if second is None else (second, kind.second_maker(config, second.label_names))
+        )
 
     @property
     def identity(self) -> dict[str, str]:
@@ -104,7 +105,7 @@ class _TrainingRows:
     def __call__(self, row: int) -> Sample:
         sample = self._primary(row)
         if self._second is not None:
-            beside = self._beside(row)
+            beside = self._beside(row, *self._second)
             sample[_UNUSABLE] += beside.pop(_UNUSABLE)
             sample[DAMAGED] += beside.pop(DAMAGED)
             del beside[_RECORD_ID]
@@ -121,10 +122,10 @@ class _TrainingRows:
         )
         return _first_usable(self._source, candidates, self._make, rng)
 
-    def _beside(self, row: int) -> Sample:
+    def _beside(self, row: int, source: RecordSource, make: SampleMaker) -> Sample:
         rng = self._rng(1, row)
-        candidates = (rng.integers(len(self._second)) for _ in range(_ATTEMPTS))
-        return _first_usable(self._second, candidates, self._make_second, rng)
+        candidates = (int(rng.integers(len(source))) for _ in range(_ATTEMPTS))
+        return _first_usable(source, candidates, make, rng)
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " records"]:
         order = self._orders.get(epoch)
@@ -185,7 +186,7 @@ def _rows_of_process(batch_size: int, process_count: int) -> int:
 def stack(samples: Sequence[Sample]) -> Sample:
     """Samples as one dict of arrays, with the host-only entries as lists."""
     names = [name for name in samples[0] if name not in (_RECORD_ID, _UNUSABLE, DAMAGED)]
-    batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
+    batch: Sample = {name: np.stack([sample[name] for sample in samples]) for name in names}
     batch[_RECORD_ID] = [sample[_RECORD_ID] for sample in samples]
     batch[_UNUSABLE] = [name for sample in samples for name in sample[_UNUSABLE]]
     batch[DAMAGED] = [name for sample in samples for name in sample[DAMAGED]]

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import jax
@@ -23,14 +23,14 @@ class DeviceBatch(NamedTuple):
 
     arrays: dict[str, jax.Array]
     record_ids: list[str]
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (nobody searches a batch)
 
 
 def device_batches(
     batches: Iterator[HostBatch],
     place: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
     depth: int = 2,
-) -> Iterator[DeviceBatch]:
+) -> Generator[DeviceBatch, None, None]:
     """Reads `batches` in a thread and keeps up to `depth` of them ready on the devices.
 
     Closing the generator (leaving a `for` by break and dropping it, or `.close()`) ends the thread

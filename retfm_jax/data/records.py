@@ -65,7 +65,7 @@ class ImageRecord:
         """
         if self.categories:
             return self.categories
-        return tuple(label_names[index] for index in np.flatnonzero(self.labels > 0))
+        return tuple(label_names[index] for index in np.flatnonzero(self.labels > 0).tolist())
 
 
 def _text() -> dict[str, Any]:
@@ -185,7 +185,9 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
     Args:
       classes: how many labels the dataset has.
     """
-    features = tf_example_pb2.Example.FromString(example).features.feature
+    # The module makes its classes when it is imported.
+    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
+    features = parse(example).features.feature
 
     def one(key: str) -> bytes:
         return features[key].bytes_list.value[0]

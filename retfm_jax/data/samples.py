@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -14,10 +14,11 @@ from retfm_jax.knowledge.laterality import exchange_sides
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 if TYPE_CHECKING:
-    from retfm_jax.data.records import ImageRecord
-    from retfm_jax.data.sources import Record
+    from retfm_jax.data.records import ImageRecord, PatientRecord
 
 Sample = dict[str, Any]
+#: The record that a sample is made of.
+Source = TypeVar("Source", bound="ImageRecord | PatientRecord", contravariant=True)
 
 #: Key of a sample's host-only entry: names of its eyes that could not be decoded.
 DAMAGED = "damaged"
@@ -27,7 +28,7 @@ class Unusable(Exception):
     """A record without any image that can be decoded."""
 
 
-class SampleMaker(abc.ABC):
+class SampleMaker(abc.ABC, Generic[Source]):
     """Turns records of one dataset into samples of one kind.
 
     A sample holds the arrays that the method's `encode` takes, images as uint8 (see
@@ -49,7 +50,7 @@ class SampleMaker(abc.ABC):
         return {"tokenizer": self._tokenizer.digest}
 
     @abc.abstractmethod
-    def training(self, record: "Record", rng: np.random.Generator) -> Sample:
+    def training(self, record: Source, rng: np.random.Generator) -> Sample:
         """An augmented sample; every random choice comes from `rng`.
 
         Raises:
@@ -107,7 +108,7 @@ def draw_language(language: str, available: Sequence[str], rng: np.random.Genera
     """The language itself; of "mixed" a random one of those available, the first without `rng`."""
     if language != "mixed":
         return language
-    return available[0 if rng is None else rng.integers(len(available))]
+    return available[0 if rng is None else int(rng.integers(len(available)))]
 
 
 def draw_flip(augment: AugmentConfig, text: str, rng: np.random.Generator) -> tuple[bool, str]:

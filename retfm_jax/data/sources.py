@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -20,6 +20,8 @@ from retfm_jax.files import Path, PathLike, reason
 from retfm_jax.knowledge.laterality import SIDES, names_side
 
 Record = PatientRecord | ImageRecord
+#: The records of a source that has one kind of them.
+OneKind = TypeVar("OneKind", bound=Record, covariant=True)
 
 _SCANNED_AT_ONCE = 256
 
@@ -28,7 +30,7 @@ class DamagedRecord(UserError):
     """A record of a dataset cannot be read; the others can. Its message names the file."""
 
 
-class RecordSource(abc.ABC):
+class RecordSource(abc.ABC, Generic[OneKind]):
     """Records by index.
 
     Attributes:
@@ -50,10 +52,10 @@ class RecordSource(abc.ABC):
         """Number of records."""
 
     @abc.abstractmethod
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> OneKind:
         """The record at `index`, 0 <= index < len."""
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[OneKind]:
         for index in range(len(self)):
             yield self[index]
 
@@ -63,7 +65,17 @@ class RecordSource(abc.ABC):
         """JSON values that change whenever another set of records, or another order, is read."""
 
 
-class _TfdsSource(RecordSource):
+def of_images(source: RecordSource[Record]) -> TypeGuard[RecordSource[ImageRecord]]:
+    """Whether the records are single images."""
+    return source.kind == "image"
+
+
+def of_patients(source: RecordSource[Record]) -> TypeGuard[RecordSource[PatientRecord]]:
+    """Whether the records are patients."""
+    return source.kind == "patient"
+
+
+class _TfdsSource(RecordSource[Record]):
     """A split of a dataset that TFDS built as array_record; opened at the first read."""
 
     def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, split: str):
@@ -80,8 +92,9 @@ class _TfdsSource(RecordSource):
         self._files = [str(part.filename) for part in parts]
         self._ends = list(itertools.accumulate(part.take for part in parts))
         self.name, self.split = info.name, split
-        self.kind = "patient" if "left" in info.features else "image"
-        self.label_names = tuple(info.features["labels"]["present"].feature.names)
+        features: Any = info.features  # those of `data.records`
+        self.kind = "patient" if "left" in features else "image"
+        self.label_names = tuple(features["labels"]["present"].feature.names)
         shards = {name: list(part.shard_lengths) for name, part in sorted(info.splits.items())}
         self.identity_values = {
             "dataset": info.full_name,
@@ -132,10 +145,10 @@ def _digests_of(split: str, digests: Mapping[str, str] | None) -> dict[str, str]
     return {name: digests[name] for name in re.findall(r"[a-z_]\w*", split) if name in digests}
 
 
-class Subset(RecordSource):
+class Subset(RecordSource[OneKind]):
     """Some records of another source, in an order of its own."""
 
-    def __init__(self, source: RecordSource, indices: Int64[np.ndarray, " n"], why: str):
+    def __init__(self, source: RecordSource[OneKind], indices: Int64[np.ndarray, " n"], why: str):
         """Takes the records at `indices`.
 
         Args:
@@ -148,7 +161,7 @@ class Subset(RecordSource):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> OneKind:
         return self._source[self._indices[index]]
 
     @property
@@ -156,12 +169,14 @@ class Subset(RecordSource):
         return {**self._source.identity, "subset": self._why, "kept": len(self)}
 
 
-class _Eyes(RecordSource):
+class _Eyes(RecordSource[ImageRecord]):
     """The eyes of patients as single images, each with the text that speaks of it."""
 
     kind = "image"
 
-    def __init__(self, source: RecordSource, eyes: Int64[np.ndarray, "n 2"], require: str):
+    def __init__(
+        self, source: RecordSource[PatientRecord], eyes: Int64[np.ndarray, "n 2"], require: str
+    ):
         self._source, self._eyes, self._require = source, eyes, require
         self.name, self.split, self.label_names = source.name, source.split, source.label_names
 
@@ -177,7 +192,7 @@ class _Eyes(RecordSource):
         return {**self._source.identity, "eyes": self._require, "kept": len(self)}
 
 
-def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordSource:
+def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordSource[Record]:
     """Opens a split of a built dataset.
 
     Args:
@@ -227,8 +242,8 @@ def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageR
 
 
 def as_images(
-    source: RecordSource, require: Literal["image", "caption", "category"] = "image"
-) -> RecordSource:
+    source: RecordSource[Record], require: Literal["image", "caption", "category"] = "image"
+) -> RecordSource[ImageRecord]:
     """Single images: the source itself, or the eyes of its patients.
 
     Args:
@@ -240,11 +255,13 @@ def as_images(
     Raises:
       UserError: no eye or image fulfils the requirement.
     """
-    if source.kind == "image":
+    if of_images(source):
         return _with_caption(source) if require == "caption" else source
+    assert of_patients(source)
+    patients = source
 
     def eyes(index: int) -> list[tuple[int, int]]:
-        records = [eye_record(source[index], side) for side in SIDES]
+        records = [eye_record(patients[index], side) for side in SIDES]
         return [(index, side) for side, eye in enumerate(records) if _fulfils(eye, require)]
 
     found = [eye for patient in _scan(len(source), eyes) for eye in patient]
@@ -257,10 +274,10 @@ def as_images(
                 "category": "labels of its own: give labels per eye when the dataset is built",
             }[require]
         )
-    return _Eyes(source, np.array(found, np.int64), require)
+    return _Eyes(patients, np.array(found, np.int64), require)
 
 
-def _with_caption(source: RecordSource) -> RecordSource:
+def _with_caption(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
     kept = np.flatnonzero(
         list(_scan(len(source), lambda index: any(source[index].caption.values())))
     )
@@ -277,7 +294,9 @@ def _fulfils(eye: ImageRecord, require: str) -> bool:
     return require == "image" or bool((eye.labels > 0).any())
 
 
-def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSource:
+def with_category(
+    source: RecordSource[ImageRecord], banned: Sequence[str] = ()
+) -> RecordSource[ImageRecord]:
     """The images that have a category, none of them banned. Reads every record once.
 
     Raises:
@@ -301,7 +320,7 @@ def with_category(source: RecordSource, banned: Sequence[str] = ()) -> RecordSou
     return Subset(source, kept, why)
 
 
-def balanced(source: RecordSource) -> RecordSource:
+def balanced(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
     """The sets of a collection in turn, each as often as the largest of them.
 
     The set of an image is the first folder in its record id, as in a FLAIR-style collection. The

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from retfm_jax.data.importing import tables
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import Unusable, UserError, did_you_mean
+from retfm_jax.files import Path
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int8
 
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
@@ -60,7 +61,7 @@ class EmbeddedSplit:
     """
 
     views: Mapping[str, View]
-    records: Sequence[PatientRecord | ImageRecord]
+    records: Sequence[PatientRecord | ImageRecord] | RecordSource
     record_ids: tuple[str, ...]
     patient_ids: tuple[str, ...]
     reports: Mapping[str, tuple[str, ...]]
@@ -75,7 +76,7 @@ class EmbeddedSplit:
 
 def embed_split(
     model: ImageTextModel,
-    records: Sequence[PatientRecord | ImageRecord],
+    records: Sequence[PatientRecord | ImageRecord] | RecordSource,
     label_names: Sequence[str],
     languages: Sequence[str] = LANGUAGES,
     batch_size: int = 64,
@@ -114,18 +115,20 @@ def embed_split(
             if not all(isinstance(record, kind) for record in batch):
                 raise UserError("the split mixes records of patients and of single images")
             record_ids += [record.record_id for record in batch]
-            if kind is PatientRecord:
-                patient_ids += [record.record_id for record in batch]
-                texts = [record.report for record in batch]
-                images = _patients(model, batch, damaged)
+            patients = [record for record in batch if isinstance(record, PatientRecord)]
+            pictures = [record for record in batch if isinstance(record, ImageRecord)]
+            if patients:
+                patient_ids += [record.record_id for record in patients]
+                texts = [record.report for record in patients]
+                images = _patients(model, patients, damaged)
                 for view, prefix in (("patient", ""), ("left", "left_"), ("right", "right_")):
                     labels.setdefault(view, []).append(
                         np.stack([getattr(record, f"{prefix}labels") for record in batch])
                     )
             else:
-                patient_ids += [record.patient_id for record in batch]
-                texts = [record.caption for record in batch]
-                images = {"image": _images(model, batch, damaged)}
+                patient_ids += [record.patient_id for record in pictures]
+                texts = [record.caption for record in pictures]
+                images = {"image": _images(model, pictures, damaged)}
                 labels.setdefault("image", []).append(np.stack([r.labels for r in batch]))
             for view, rows in images.items():
                 check_finite(rows, [record.record_id for record in batch], "the image of")

@@ -13,7 +13,7 @@ from retfm_jax.evaluation.class_files import Said
 from retfm_jax.evaluation.embeddings import embed_split, refuse_unusable
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.evaluation.metrics.retrieval import retrieve
-from retfm_jax.evaluation.options import DEFAULTS, Options
+from retfm_jax.evaluation.options import DEFAULTS, Options, ResolvedOptions
 from retfm_jax.evaluation.protocols import get_protocols
 from retfm_jax.evaluation.protocols.zero_shot import zero_shot
 from retfm_jax.evaluation.report.write import write
@@ -34,19 +34,20 @@ from retfm_jax.zero_shot import ImageTextModel, model_prompts, own_style
 _log = logging.getLogger(__name__)
 
 
-def _decided(options: Options, model: Any) -> Options:
+def _decided(options: Options, model: Any) -> ResolvedOptions:
     """The options with everything decided that the model decides, and every value in its range."""
     config: EvaluationConfig = model.config.evaluation
-    options = dataclasses.replace(
-        options,
-        languages=config.languages if options.languages is None else options.languages,
-        prompts=options.prompts or own_style(model),
-        draws=config.bootstrap if options.draws is None else options.draws,
-    )
-    requirements.check_name("prompts", options.prompts, PROMPT_STYLES)
-    requirements.check_languages(options.languages)
-    requirements.check_numbers(options)
-    return options
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    decided = {
+        "languages": config.languages if options.languages is None else options.languages,
+        "prompts": options.prompts or own_style(model),
+        "draws": config.bootstrap if options.draws is None else options.draws,
+    }
+    resolved = ResolvedOptions(**(given | decided))
+    requirements.check_name("prompts", resolved.prompts, PROMPT_STYLES)
+    requirements.check_languages(resolved.languages)
+    requirements.check_numbers(resolved)
+    return resolved
 
 
 def measure(
@@ -74,10 +75,10 @@ def measure(
       UserError: a protocol is unknown or cannot run on this data.
     """
     asked = get_protocols(list(protocols))
-    options = _decided(options, model)
+    resolved = _decided(options, model)
     source = open_task(dataset, split, data_dir, options.reading)
     how_read, by = said_of(source), counts_by(source)
-    notes = _say_how_read(how_read, options)
+    notes = _say_how_read(how_read, resolved)
     requirements.check_records(source)
     train = None
     if any(protocol.learns for protocol in asked):
@@ -94,8 +95,8 @@ def measure(
         model,
         source,
         train,
-        options,
-        model_prompts(model, options.prompts, modality),
+        resolved,
+        model_prompts(model, resolved.prompts, modality),
         Results(f"{source.name}, {source.split}", order=order, by=by),
         notes,
     )
@@ -103,7 +104,7 @@ def measure(
     for protocol in asked:
         protocol.check(study)
     numbers = {protocol.name: protocol.run(study) for protocol in asked}
-    settings = _settings(options, _words(model, options.prompts), by)
+    settings = _settings(resolved, _words(model, resolved.prompts), by)
     for protocol in asked:
         settings |= protocol.settings(options)
     study.results.document = {
@@ -194,7 +195,7 @@ def _say_how_read(said: Said, options: Options, already: Sequence[str] = ()) -> 
     return sentences
 
 
-def _settings(options: Options, words: str, by: str) -> dict[str, Any]:
+def _settings(options: ResolvedOptions, words: str, by: str) -> dict[str, Any]:
     return {
         "languages": list(options.languages),
         "prompts": options.prompts,

@@ -62,5 +62,14 @@ class Options:
     on_error: str = "skip"
 
 
+@dataclasses.dataclass(frozen=True)
+class ResolvedOptions(Options):
+    """Options with everything decided that the model decides."""
+
+    languages: tuple[str, ...] = ()
+    prompts: str = ""
+    draws: int = 0
+
+
 #: Everything as published, or as the model's configuration has it.
 DEFAULTS = Options()

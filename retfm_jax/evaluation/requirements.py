@@ -1,7 +1,7 @@
 """What an evaluation needs, looked at before the first image is embedded."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retfm_jax.data.records import ImageRecord, PatientRecord
@@ -100,7 +100,7 @@ def check_reports(source: RecordSource, languages: Sequence[str]) -> None:
     )
 
 
-def texts(record: PatientRecord | ImageRecord) -> dict[str, str]:
+def texts(record: PatientRecord | ImageRecord) -> Mapping[str, str]:
     """The report or caption of a record by language."""
     return record.report if isinstance(record, PatientRecord) else record.caption
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, embed_split
-from retfm_jax.evaluation.options import Options
+from retfm_jax.evaluation.options import Options as Options
+from retfm_jax.evaluation.options import ResolvedOptions
 from retfm_jax.evaluation.results import Results
 from retfm_jax.knowledge.prompts import Prompts
 
@@ -33,7 +34,7 @@ class Study:
     model: Any
     source: RecordSource
     train: RecordSource | None
-    options: Options
+    options: ResolvedOptions
     prompts: Prompts
     results: Results
     notes: list[str] = dataclasses.field(default_factory=list)

@@ -17,7 +17,7 @@ from retfm_jax.files import (
     write_json,
 )
 from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
-from retfm_jax.interop.weights import check_suffix, write_tensors
+from retfm_jax.interop.weights import Container, check_suffix, write_tensors
 from retfm_jax.methods import method_names
 from retfm_jax.model import RetinalModel, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime.checkpoints import (
@@ -71,7 +71,9 @@ def _taken(workdir: Path) -> UserError:
     return UserError(f"workdir {workdir} is not empty: give a new folder")
 
 
-def export(workdir: PathLike, to: str, out: PathLike, container: str = "checkpoint") -> int | None:
+def export(
+    workdir: PathLike, to: str, out: PathLike, container: Container = "checkpoint"
+) -> int | None:
     """Writes a workdir's network for the published code.
 
     Args:

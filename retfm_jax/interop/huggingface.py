@@ -37,7 +37,8 @@ def write_chinese_clip(
             f"a {method.name} network has heads that Chinese-CLIP does not have: "
             f"export it to {method.name}"
         )
-    if not isinstance(method.config.image, ViTConfig):
+    image = method.config.image
+    if not isinstance(image, ViTConfig):
         raise UserError(
             "transformers' ChineseCLIPModel has no residual image tower: export the network to "
             f"{method.name}"
@@ -49,14 +50,15 @@ def write_chinese_clip(
         )
     with whole_folder(folder, last="config.json") as made:
         tensors = to_state_dict(method, params, state)
-        write_json(made / "config.json", _config(method.config, float(tensors["logit_scale"])))
+        scale = float(tensors["logit_scale"])
+        write_json(made / "config.json", _config(method.config, image, scale))
         write_json(made / "preprocessor_config.json", _preprocessing(data))
         write_tensors(made / "model.safetensors", to_chinese_clip(tensors))
         save_tokenizer(data.text, made)
 
 
-def _config(config: Any, log_scale: float) -> dict[str, Any]:
-    image, text = config.image, config.text
+def _config(config: Any, image: ViTConfig, log_scale: float) -> dict[str, Any]:
+    text = config.text
     return {
         "architectures": ["ChineseCLIPModel"],
         "model_type": "chinese_clip",
@@ -144,9 +146,10 @@ def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
     if preprocessing.is_file():
         read = read_json(preprocessing)
         mean, std = (read.get(key) if isinstance(read, Mapping) else None for key in _NORM)
-        if not all(_are_three_numbers(value) for value in (mean, std)) or min(std) <= 0:
+        mean, std = _three_numbers(mean), _three_numbers(std)
+        if mean is None or std is None or min(std) <= 0:
             raise UserError(f"{preprocessing} has no image_mean and image_std of three numbers")
-        image = dataclasses.replace(image, mean=tuple(mean), std=tuple(std))
+        image = dataclasses.replace(image, mean=mean, std=std)
     if any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         given = dataclasses.replace(text, tokenizer=str(absolute(folder)))
         if not is_bundled(given):
@@ -166,12 +169,14 @@ def _folder(path: PathLike) -> Path | None:
     return folder if holds_weights(folder) else None
 
 
-def _are_three_numbers(values: Any) -> bool:
-    return (
+def _three_numbers(values: Any) -> tuple[float, float, float] | None:
+    if (
         isinstance(values, list)
         and len(values) == 3
         and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    )
+    ):
+        return values[0], values[1], values[2]
+    return None
 
 
 def _longest(folder: Path) -> int | None:

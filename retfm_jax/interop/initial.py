@@ -17,6 +17,7 @@ from retfm_jax.interop.state_dict import (
 )
 from retfm_jax.interop.weights import holds_weights, read_tensors
 from retfm_jax.methods.base import Method, MethodState, Params
+from retfm_jax.methods.dual_encoder import as_dual_encoder
 from retfm_jax.trees import flatten, unflatten_like
 
 #: Names under which the towers stand in files of others.
@@ -37,9 +38,10 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     if init.image is None and init.text is None:
         return params, state
     tensors = to_state_dict(method, params, state)
+    encoder = as_dual_encoder(method, "config.init of a tower")
     for source, ours, theirs in (
-        (init.image, method.image_prefix, _IMAGE_PREFIXES),
-        (init.text, method.text_prefix, _TEXT_PREFIXES),
+        (init.image, encoder.image_prefix, _IMAGE_PREFIXES),
+        (init.text, encoder.text_prefix, _TEXT_PREFIXES),
     ):
         if source is not None:
             tensors |= _tower(source, ours, theirs, tensors)

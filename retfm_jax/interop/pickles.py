@@ -97,7 +97,7 @@ class Storage(NamedTuple):
     key: str
     dtype: np.dtype | None
     kind: str
-    count: int
+    size: int
 
 
 class Stored(NamedTuple):
@@ -473,7 +473,7 @@ _PUSHES = frozenset(
     )
 )
 _CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False}
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+_ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
     "MARK": _Machine._mark,

@@ -57,7 +57,7 @@ class _Tensor(NamedTuple):
 
     name: str
     path: str
-    index: int | None
+    layer: int | None
     transform: str
 
 
@@ -78,7 +78,7 @@ def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[st
     tensors = {}
     for tensor in _tensors(method.names, leaves):
         value = leaves[tensor.path]
-        value = value if tensor.index is None else value[tensor.index]
+        value = value if tensor.layer is None else value[tensor.layer]
         tensors[tensor.name] = np.array(_OUTWARD[tensor.transform](value), order="C")
     return tensors
 
@@ -108,7 +108,7 @@ def from_state_dict(
         if name not in tensors:
             continue
         shape = shapes[tensor.path].shape
-        shape = shape if tensor.index is None else shape[1:]
+        shape = shape if tensor.layer is None else shape[1:]
         value = tensors[name]
         # Nothing is allocated for a shape that a file speaks of.
         expected = _OUTWARD[tensor.transform](np.broadcast_to(np.int8(0), shape)).shape
@@ -118,7 +118,7 @@ def from_state_dict(
         if value.dtype.kind != "f" and jnp.issubdtype(shapes[tensor.path].dtype, jnp.floating):
             problems.append(f"{value.dtype} {name}: floating point is expected; quantized?")
             continue
-        parts.setdefault(tensor.path, {})[tensor.index] = _INWARD[tensor.transform](value)
+        parts.setdefault(tensor.path, {})[tensor.layer] = _INWARD[tensor.transform](value)
     if problems:
         listed = "\n  ".join(printable(problem, 300) for problem in sorted(problems))
         hint = recognised(tensors, method.name)

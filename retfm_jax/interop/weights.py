@@ -6,6 +6,7 @@ with `module.`, or the bare state dict.
 
 import json
 import math
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -154,7 +155,7 @@ def weight_file(folder: Path) -> Path:
     )
 
 
-def _read_file(path: Path, shown: str) -> dict[str, Any]:
+def _read_file(path: pathlib.Path, shown: str) -> dict[str, Any]:
     """Tensors of a local file, as they are there; `shown` is its name in messages."""
     try:
         with open(path, "rb") as file:

@@ -230,7 +230,7 @@ class _Reading:
                 or (following.cue is Cue.SERVICE and _OPERATION.fullmatch(gap) is not None)
             )
         )
-        if purpose and self._is_screened(index + 1):
+        if following is not None and purpose and self._is_screened(index + 1):
             purpose, end = False, following.end  # "DR screening: negative"
         self.cup = None
         # "s/p PRP", "previous cataract surgery": what a treatment leaves is there to be seen.
@@ -434,10 +434,7 @@ class _Reading:
 
     def doubt(self, index: int, token: Token) -> None:
         following = self.after(index)
-        ahead = self.governs(index) and (
-            following is not None and following.cue not in (Cue.AND, Cue.OR)
-        )
-        if ahead:
+        if self.governs(index) and following is not None and following.cue not in (Cue.AND, Cue.OR):
             # "cannot exclude" ends a negation, "no possible" does not.
             self.negated = self.negated and self.negated_since == len(self.mentions)
             self.doubted = not self.negated

@@ -193,10 +193,10 @@ class Labeler:
                 if said is None:
                     said = heading
                 elif said == OTHER:
-                    said = OPPOSITE.get(heading or named)
+                    said = OPPOSITE.get(heading or named or "")
                 found.append((mention, said, offset))
             if read.side is not None:
-                heading = OPPOSITE.get(heading or named) if read.side == OTHER else read.side
+                heading = OPPOSITE.get(heading or named or "") if read.side == OTHER else read.side
             named = next((said for _, said, _ in reversed(found[-8:]) if said), heading or named)
         return found
 

@@ -7,11 +7,12 @@ knows the other, and a mirrored report is written by taking the partner of each.
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 LEFT, RIGHT, BOTH, OTHER = "left", "right", "both", "other"
 #: The eyes of a patient, in the order of arrays that hold both.
-SIDES = (LEFT, RIGHT)
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = ("left", "right")
 OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 
 

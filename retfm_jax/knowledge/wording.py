@@ -95,16 +95,17 @@ class ReportWording:
         """
         table = self.forms.get(language, {})
         cases = (condition_id, *vocabulary.descendants(condition_id))
-        found: collections.Counter[str] = collections.Counter()
+        said: collections.Counter[str] = collections.Counter()
         for case in cases:
-            found.update(table.get(case, {}))
-        if found.total() < _ENOUGH:
+            said.update(table.get(case, {}))
+        found: dict[str, float] = {**said}
+        if said.total() < _ENOUGH:
             signs = {sign for case in cases for sign in vocabulary.findings_of(case)}
             for sign in sorted(signs):
                 diseases = len(vocabulary[sign].sign_of)
                 for case in (sign, *vocabulary.descendants(sign)):
                     for text, count in table.get(case, {}).items():
-                        found[text] += count / diseases**2
+                        found[text] = found.get(text, 0) + count / diseases**2
         return _shares(_commonest(found, _MOST_FORMS))
 
     def sentences(self, language: str, eye: str | None) -> tuple[Form, ...]:

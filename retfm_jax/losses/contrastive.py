@@ -85,7 +85,7 @@ def _block_sums(
 def info_nce(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"],
-    scale: Float[Array, ""],
+    scale: Float[Array, ""] | float,
     mask: Bool[Array, " b"] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
@@ -133,7 +133,7 @@ def info_nce(
 def soft_target_info_nce(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"],
-    scale: Float[Array, ""],
+    scale: Float[Array, ""] | float,
     category: Int[Array, " b"],
     block_size: int | None = None,
 ) -> Float[Array, ""]:

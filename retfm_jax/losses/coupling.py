@@ -70,7 +70,7 @@ def log_weights(
 def weighted_similarity_coupling(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"],
-    scale: Float[Array, ""],
+    scale: Float[Array, ""] | float,
     labels: Float[Array, "b c"],
     queue: Queue | None = None,
     gamma: float = 1.0,

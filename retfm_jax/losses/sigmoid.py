@@ -11,8 +11,8 @@ from retfm_jax.losses.shapes import check_shapes
 def sigmoid(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"],
-    scale: Float[Array, ""],
-    bias: Float[Array, ""],
+    scale: Float[Array, ""] | float,
+    bias: Float[Array, ""] | float,
     groups: int = 1,
 ) -> Float[Array, ""]:
     r"""Binary cross-entropy of "image i and text j belong together", over all i and j.

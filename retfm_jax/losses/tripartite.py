@@ -1,5 +1,7 @@
 """RET-CLIP's objective: left eye, right eye and patient, each against its own text embedding."""
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ LEVELS = ("patient", "left", "right")
 
 def tripartite(
     embeddings: Mapping[str, Float[Array, "b d"]],
-    scales: Mapping[str, Float[Array, ""]],
+    scales: Mapping[str, Float[Array, ""] | float],
     has_left: Bool[Array, " b"] | None = None,
     has_right: Bool[Array, " b"] | None = None,
     block_size: int | None = None,
@@ -65,4 +67,4 @@ def tripartite(
         )
         for level in LEVELS
     }
-    return sum(parts.values()), parts
+    return functools.reduce(operator.add, parts.values()), parts

@@ -1,18 +1,31 @@
 """Methods that embed images and texts in one space and compare them over the whole batch."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Network, Params
-from retfm_jax.methods.towers import embed_eyes, image_names, text_names, unit
+from retfm_jax.methods.towers import ImageTower, embed_eyes, image_names, text_names, unit
 from retfm_jax.models.layers import split
 
 Embeddings = dict[str, Array]
+
+
+class TwoTowers(Protocol):
+    """The network that the default encoding of `DualEncoder` takes."""
+
+    visual: ImageTower
+
+    def text(
+        self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
+    ) -> Float[Array, "b d"]:
+        """Embeddings of texts, not normalised."""
+        ...
 
 
 def split_key(
@@ -74,15 +87,18 @@ class DualEncoder(Method[Network]):
           `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is the
           mean of their eyes'.
         """
-        network = self.bind(params, state.batch_stats)
+        network = cast(TwoTowers, self.bind(params, state.batch_stats))
         image_keys, text_keys = split(keys, 2)
         if "image" in batch:
             image, _ = network.visual(batch["image"], keys=image_keys, train=train)
         else:
             image = embed_eyes(network.visual, batch, image_keys, train).mean(1)
         text = network.text(batch["tokens"], keys=text_keys)
-        stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        stats = nnx.to_pure_dict(nnx.state(cast(nnx.Module, network), nnx.BatchStat))
         return {"image": unit(image), "text": unit(text)}, stats
+
+    def _visual(self, params: Params, state: MethodState) -> ImageTower:
+        return cast(TwoTowers, self.bind(params, state.batch_stats)).visual
 
     @abc.abstractmethod
     def objective(
@@ -119,23 +135,24 @@ class DualEncoder(Method[Network]):
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of single images, comparable with `encode_texts`."""
-        return unit(self.bind(params, state.batch_stats).visual(images)[0])
+        return unit(self._visual(params, state)(images)[0])
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
         """What the image tower says of single images before any projection, not normalised."""
-        return self.bind(params, state.batch_stats).visual(images)[1].astype(jnp.float32)
+        return self._visual(params, state)(images)[1].astype(jnp.float32)
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
         """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
-        return unit(self.bind(params, state.batch_stats).text(tokens))
+        network = cast(TwoTowers, self.bind(params, state.batch_stats))
+        return unit(network.text(tokens))
 
     def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         """Image embeddings of patients, `image_patient`, `image_left`, `image_right`."""
-        eyes = embed_eyes(self.bind(params, state.batch_stats).visual, batch, None, False)
+        eyes = embed_eyes(self._visual(params, state), batch, None, False)
         levels = {"patient": eyes.mean(1), "left": eyes[:, 0], "right": eyes[:, 1]}
         return {f"image_{level}": unit(embedding) for level, embedding in levels.items()}
 
@@ -149,3 +166,17 @@ class DualEncoder(Method[Network]):
     def scale(self, params: Params) -> Float[Array, ""]:
         """The factor on cosines of `encode_images` and `encode_texts` before a softmax."""
         return jnp.exp(params["log_scale"])
+
+
+def as_dual_encoder(method: Method, what: str) -> DualEncoder:
+    """The method itself, for what only methods can do that embed images and texts.
+
+    Args:
+      what: that is, as a sentence begins.
+
+    Raises:
+      UserError: the method is another one.
+    """
+    if not isinstance(method, DualEncoder):
+        raise UserError(f"{what} takes a method that embeds images and texts, not {method.name}")
+    return method

@@ -57,8 +57,15 @@ class Siglip(DualEncoder[SiglipNetwork]):
     """Every image and every text of a batch are asked whether they belong together."""
 
     name, config_class, default_experiment = "siglip", SiglipConfig, "siglip_vit_b16"
-    sample_kind = property(lambda self: self.config.samples)
-    ignores_padding = True
+
+    def __init__(self, config: SiglipConfig):
+        super().__init__(config)
+        self.sample_kind = config.samples
+
+    @property
+    def ignores_padding(self) -> bool:
+        """See `Method.ignores_padding`."""
+        return True
 
     def network(self, rngs):
         return SiglipNetwork(self.config, rngs=rngs)

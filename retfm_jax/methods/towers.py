@@ -14,6 +14,7 @@ Names = tuple[tuple[str, str, str], ...]
 
 #: An image tower of the Chinese-CLIP layout is chosen by the type of its sizes.
 ImageTowerConfig = vit.ViTConfig | resnet.ClipResNetConfig
+ImageTower = vit.ViT | resnet.ClipResNet
 
 
 def image_tower(
@@ -22,7 +23,7 @@ def image_tower(
     *,
     dtype: Literal["float32", "bfloat16"],
     rngs: nnx.Rngs,
-) -> resnet.ClipResNet | vit.ViT:
+) -> ImageTower:
     """The image tower of these sizes: images -> (embedding, features before projection)."""
     if isinstance(config, resnet.ClipResNetConfig):
         return resnet.ClipResNet(config, embed_dim, dtype=dtype, rngs=rngs)
@@ -58,7 +59,7 @@ def prefixed(names: Names, theirs: str, ours: str) -> Names:
 
 
 def embed_eyes(
-    tower: resnet.ClipResNet | vit.ViT,
+    tower: ImageTower,
     batch: Mapping[str, Array],
     keys: Key[Array, " b"] | None,
     train: bool,

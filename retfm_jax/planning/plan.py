@@ -17,7 +17,6 @@ from retfm_jax.data import device_augment as device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
-from retfm_jax.methods.base import Batch
 from retfm_jax.planning.hlo import Program, Work
 from retfm_jax.planning.topologies import Topology
 from retfm_jax.progress import progress_bar
@@ -141,15 +140,18 @@ class Plan:
     @property
     def _device_kind(self) -> str:
         chip = self.topology.chip
-        return self.topology.devices[0].device_kind if self.topology.real else chip.name
+        if chip is None or self.topology.real:
+            return self.topology.devices[0].device_kind
+        return chip.name
 
     @property
     def share_of_peak(self) -> float | None:
         """Model FLOPs in the estimated step, as a share of what the devices could do."""
-        if self.seconds is None or self.model_flops is None:
+        chip = self.topology.chip
+        peak = None if chip is None else chip.peak(self.config.model.dtype)
+        if self.seconds is None or self.model_flops is None or peak is None:
             return None
-        peak = self.topology.chip.peak(self.config.model.dtype) * len(self.topology.devices)
-        return self.model_flops / (self.seconds.step * peak)
+        return self.model_flops / (self.seconds.step * peak * len(self.topology.devices))
 
 
 def plan(config: ExperimentConfig, topology: Topology) -> Plan:
@@ -180,17 +182,19 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
         needed, capacity = _refusal(str(error))
         fits = False
     else:
-        stats = compiled.memory_analysis()
+        stats, text = compiled.memory_analysis(), compiled.as_text()
+        assert stats is not None
+        assert text is not None
         memory |= {
             "padding of layouts": max(stats.argument_size_in_bytes - sum(memory.values()), 0),
             "temporaries": stats.temp_size_in_bytes,
             "code": stats.generated_code_size_in_bytes,
         }
         needed = sum(memory.values())
-        work = Program(compiled.as_text(), mesh.size).work()
+        work = Program(text, mesh.size).work()
         seconds = _seconds(config, topology, program_flops, work)
         # A compiler that does not refuse has answered.
-        fits = topology.real or needed < capacity
+        fits = topology.real or (capacity is not None and needed < capacity)
     return Plan(
         config=config,
         topology=topology,
@@ -206,7 +210,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     )
 
 
-def abstract_batch(setup: Setup) -> Batch:
+def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
     config, sharding = setup.config, batch_sharding(setup.mesh)
     rows = config.train.batch_size
@@ -247,7 +251,7 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
             if high is not None and high - low <= step:
                 return low
             # What lies beside the state grows with the batch.
-            room, used = tried.capacity - state, max(tried.needed - state, 1)
+            room, used = (tried.capacity or planned.capacity) - state, max(tried.needed - state, 1)
             guess = int(0.97 * rows * room / used) // unit * unit
             # A compiler may accept more than the sum of its kinds: then the guess says no more
             # than what is known, and the search goes on in steps until one is refused.
@@ -261,7 +265,7 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
             bar.update()
 
 
-def _memory(state: TrainState, batch: Batch) -> dict[str, int]:
+def _memory(state: TrainState, batch: Mapping[str, Any]) -> dict[str, int]:
     parts = {
         "parameters": state.params,
         "optimizer state": state.opt_state,
@@ -317,15 +321,19 @@ def _seconds(
     chip = topology.chip
     if chip is None:
         return None
-    schedule = None
+    schedule = compute = None
+    peak = chip.peak(config.model.dtype)
+    if flops is not None and peak is not None:
+        compute = flops / len(topology.devices) / peak
     if work.cycles is not None and chip.clock is not None:
         schedule = work.cycles / chip.clock
     return Seconds(
-        compute=flops and flops / len(topology.devices) / chip.peak(config.model.dtype),
+        compute=compute,
         memory=work.traffic / chip.bandwidth,
         network=sum(
-            collective.seconds(topology.bandwidth(collective.group))
+            collective.seconds(bandwidth)
             for collective in work.collectives
+            if (bandwidth := topology.bandwidth(collective.group)) is not None
         ),
         schedule=schedule,
     )

@@ -14,6 +14,7 @@ from retfm_jax import extras
 from retfm_jax.errors import UserError
 from retfm_jax.runtime import chips
 from retfm_jax.runtime.chips import Chip
+from retfm_jax.runtime.mesh import Device
 
 #: The devices of this machine, whatever they are.
 HERE = "here"
@@ -31,7 +32,7 @@ class Topology(NamedTuple):
     """
 
     name: str
-    devices: Sequence[jax.Device]
+    devices: Sequence[Device]
     chip: Chip | None
     shape: tuple[int, ...]
     real: bool

@@ -127,9 +127,10 @@ def _claims_everything(path: str) -> bool:
 
 
 def _has(path: str, character: str) -> bool:
-    if _claims_everything(path):
+    font = _opened(path)
+    if font is None or _claims_everything(path):
         return False
-    return bool(_opened(path).get_char_index(ord(character)))
+    return bool(font.get_char_index(ord(character)))
 
 
 @functools.lru_cache(32)
@@ -145,9 +146,9 @@ def _opened(path: str):
 
 def _form(path: str, character: str) -> bytes:
     """The outline of a character; empty where the font has none."""
-    if not _has(path, character):
-        return b""
     font = _opened(path)
+    if font is None or not _has(path, character):
+        return b""
     try:
         font.set_size(12, 72)
         font.load_char(ord(character))

@@ -15,7 +15,9 @@ def keep_programs() -> None:
     where that names one: processes of which some find a program that the others do not have cannot
     compile it together. To be called when the processes of a run have found each other.
     """
-    if jax.config.jax_compilation_cache_dir is not None or jax.process_count() > 1:
+    # JAX gives its config an attribute for each option when it is imported.
+    kept = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if kept is not None or jax.process_count() > 1:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

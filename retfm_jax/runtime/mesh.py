@@ -7,7 +7,7 @@ stated here tell the compiler how they are divided. One device is a mesh of one.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -35,7 +35,11 @@ RULES: tuple[tuple[str, int | None], ...] = (
 )
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+#: jaxlib has no types, so that to checkers its classes are variables.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
     """Arranges the devices of all hosts as (data, fsdp).
 
     Args:

@@ -35,7 +35,7 @@ def ending() -> Iterator[None]:
     Raises:
       Ended: one of them came.
     """
-    before: dict[int, types.FrameType | None] = {}
+    before: dict[int, Any] = {}  # handlers as `signal` takes and gives them
 
     def restore() -> None:
         while before:

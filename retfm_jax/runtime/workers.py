@@ -33,8 +33,10 @@ def end_with_parent(*_: object) -> None:
     # Names that tell whose memory it is, should all processes be killed at once. Macs have no
     # room for them, and no place where they could be looked up.
     if _SHARED.is_dir():
-        shared_memory._SHM_NAME_PREFIX = f"/r{_processes()}_{parent.pid}_"
-        shared_memory._SHM_SAFE_NAME_LENGTH = len(shared_memory._SHM_NAME_PREFIX) + 8
+        # Not in the stubs: nobody else is to know them.
+        prefix = f"/r{_processes()}_{parent.pid}_"
+        setattr(shared_memory, "_SHM_NAME_PREFIX", prefix)  # noqa: B010
+        setattr(shared_memory, "_SHM_SAFE_NAME_LENGTH", len(prefix) + 8)  # noqa: B010
 
     def watch() -> None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -61,6 +63,7 @@ def remove_abandoned_memory() -> None:
         return
     for path in _SHARED.glob("r*_*"):
         match = _NAME.fullmatch(path.name)
-        ours = match and int(match[1]) == _processes()
-        if ours and not Path(f"/proc/{match[2]}").exists():
+        if match is None or int(match[1]) != _processes():
+            continue
+        if not Path(f"/proc/{match[2]}").exists():
             path.unlink(missing_ok=True)

@@ -8,10 +8,11 @@ usually are; elementwise work is left out. What a machine computes twice to save
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from retfm_jax.console import say
@@ -142,7 +143,7 @@ def _count(jaxpr: Jaxpr, learned: Sequence[bool]) -> tuple[_Products, list[bool]
         products, results = _count_equation(equation, learned)
         total = total.plus(products)
         for variable, result in zip(equation.outvars, results, strict=True):
-            flows[variable] = result and jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+            flows[variable] = result and jnp.issubdtype(_array(variable).dtype, jnp.inexact)
     return total, [read(atom) for atom in jaxpr.outvars]
 
 
@@ -214,7 +215,11 @@ def _count_scan(
 
 def _stacked(outside: Sequence[Var | Literal], inside: Sequence[Var | Literal]) -> int:
     """How many variables of a scan have an axis more than what its body sees of them."""
-    return sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside, strict=True))
+    return sum(_array(a).ndim > _array(b).ndim for a, b in zip(outside, inside, strict=True))
+
+
+def _array(atom: Var | Literal) -> ShapedArray:
+    return cast(ShapedArray, atom.aval)
 
 
 def _product(equation: JaxprEqn) -> tuple[int, int]:
@@ -222,15 +227,15 @@ def _product(equation: JaxprEqn) -> tuple[int, int]:
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
+        left = _array(equation.invars[0]).shape
         inner = math.prod(left[axis] for axis in contracted)
-        return 2 * math.prod(equation.outvars[0].aval.shape) * inner, 2
+        return 2 * math.prod(_array(equation.outvars[0]).shape) * inner, 2
     if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
+        kernel = _array(equation.invars[1]).shape
         outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs, 2
+        return 2 * math.prod(_array(equation.outvars[0]).shape) * math.prod(kernel) // outputs, 2
     if name.startswith("dot_product_attention_fwd"):
         # cuDNN's fused attention of (b n h d) and (b m h d): two products of two operands each.
-        query, key = (variable.aval.shape for variable in equation.invars[:2])
+        query, key = (_array(variable).shape for variable in equation.invars[:2])
         return 4 * math.prod(query) * key[1], 2
     return 0, 0

@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.config import check_norm_batch
-from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
-from retfm_jax.methods.dual_encoder import DualEncoder, split_key
+from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.methods.dual_encoder import as_dual_encoder, split_key
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -50,7 +50,7 @@ def join(tree: Any) -> Any:
 
 
 def loss_and_gradients(
-    method: DualEncoder,
+    method: Method,
     partition: Partition,
     params: Params,
     state: MethodState,
@@ -72,19 +72,21 @@ def loss_and_gradients(
       loss, its parts by name, the method's new state, gradients of the trainable parameters.
 
     Raises:
-      UserError: the parts would cut groups of samples that batch norms normalise together.
+      UserError: the parts would cut groups of samples that batch norms normalise together, or the
+        method has no objective over embeddings.
     """
     check_norm_batch(method.config, len(next(iter(batch.values()))), microbatches)
     trainable, fixed = partition.split(params)
     if microbatches == 1:
         return _whole(method, partition, trainable, fixed, state, batch, key)
 
+    encoder = as_dual_encoder(method, "config.train.microbatches above 1")
     keys, objective_key = split_key(key, batch)
     parts = divide((batch, keys), microbatches, mesh)
 
     def embed(_, part):
         part_batch, part_keys = part
-        return None, method.encode(params, state, part_batch, keys=part_keys, train=True)
+        return None, encoder.encode(params, state, part_batch, keys=part_keys, train=True)
 
     _, (embeddings, stats) = jax.lax.scan(embed, None, parts)
     # Every part moved the statistics by a share of its mean: the mean of all parts moves them as
@@ -94,7 +96,7 @@ def loss_and_gradients(
     )
 
     def objective(trainable, embeddings):
-        return method.objective(
+        return encoder.objective(
             partition.merge(trainable, fixed),
             state._replace(batch_stats=stats),
             embeddings,
@@ -111,7 +113,7 @@ def loss_and_gradients(
 
         def encode(trainable):
             whole = partition.merge(trainable, fixed)
-            return method.encode(whole, state, part_batch, keys=part_keys, train=True)[0]
+            return encoder.encode(whole, state, part_batch, keys=part_keys, train=True)[0]
 
         _, vjp = jax.vjp(encode, trainable)
         return jax.tree.map(jnp.add, gradients, vjp(part_cotangents)[0]), None

@@ -209,7 +209,7 @@ class Log:
         loss, rate = values["loss"], values.get("samples_per_second")
         if not self._bar.disable:
             speed = {"samples_s": f"{rate:.1f}"} if rate else {}
-            self._bar.set_postfix(loss=f"{loss:.4f}", **speed, refresh=False)
+            self._bar.set_postfix({"loss": f"{loss:.4f}"} | speed, refresh=False)
             return
         line = f"step {step}/{self._total}  loss {loss:.4f}"
         if rate:

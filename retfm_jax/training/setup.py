@@ -1,7 +1,7 @@
 """An experiment ready to be compiled: all that its step, its state and its plan have in common."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
-from retfm_jax.methods.base import Batch, Method, Metrics, Params
+from retfm_jax.methods.base import Method, Metrics, Params
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
 from retfm_jax.training import flops
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
@@ -109,7 +109,7 @@ class Setup:
             return {}
         return {"xla_tpu_dot_dot_fusion": False, "xla_tpu_nested_dot_fusion": False}
 
-    def model_flops(self, batch: Batch) -> int | None:
+    def model_flops(self, batch: Mapping[str, Any]) -> int | None:
         """Model FLOPs of a step on a batch of arrays or shapes; None where they are unknown."""
         state = self.abstract
         return flops.training_flops(

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from retfm_jax.methods.base import Batch, Method, MethodState, Metrics
+from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 from retfm_jax.training.state import TrainState
@@ -55,7 +56,8 @@ def make_train_step(
             )
         trainable, fixed = partition.split(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
-        params = partition.merge(optax.apply_updates(trainable, updates), fixed)
+        updated = cast(Params, optax.apply_updates(trainable, updates))
+        params = partition.merge(updated, fixed)
         params, method_state = method.after_update(params, MethodState(*method_state))
         metrics = parts | {
             "loss": loss,

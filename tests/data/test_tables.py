@@ -177,9 +177,7 @@ GREEK = HEADER + row(1, "αριστερό μάτι") + row(2, "φυσιολογ�
 def test_an_encoding_is_offered_where_its_reading_is_a_language(tmp_path, text, encoding, offer):
     with pytest.raises(UserError, match=r"m.csv row \d is not utf-8|m.csv holds more") as said:
         read(tmp_path, text.encode(encoding), encoding="utf-8")
-    assert (f"name the encoding {offer}" if offer else "name its encoding") in str(
-        said.value
-    )
+    assert (f"name the encoding {offer}" if offer else "name its encoding") in str(said.value)
     if offer:
         table, _ = read(tmp_path, text.encode(encoding), encoding=offer)
         assert table.rows == read(tmp_path, text)[0].rows

@@ -7,6 +7,8 @@ import pytest
 from retfm_jax.errors import UserError
 from retfm_jax.losses import contrastive, coupling, memory_queue, text_revision, tripartite
 
+pytestmark = pytest.mark.wrong_arguments
+
 
 def unit(rows, width=4):
     return jnp.ones((rows, width)) / width**0.5

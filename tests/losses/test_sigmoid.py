@@ -62,6 +62,7 @@ def test_on_a_mesh_texts_go_from_neighbor_to_neighbor(sizes):
     np.testing.assert_allclose(gradient, slope, atol=1e-6)
 
 
+@pytest.mark.wrong_arguments
 def test_what_does_not_fit_is_named():
     image, text = embeddings(4)
     with pytest.raises(UserError, match="text"):

@@ -315,6 +315,7 @@ def test_clip_sizes_are_read_off_the_published_shapes(config):
         ({"width": 7}, "must be even"),
     ],
 )
+@pytest.mark.wrong_arguments
 def test_impossible_sizes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         resnet.ClipResNetConfig(**arguments)

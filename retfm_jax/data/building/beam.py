@@ -7,7 +7,6 @@ the dataset's folder under the same paths. Apache Beam is the extra `beam`.
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -16,6 +15,7 @@ from retfm_jax import extras
 from retfm_jax.data.building import validation
 from retfm_jax.data.building.rows import Row
 from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike
 
 _Prepared = tuple[dict[str, Any] | None, list[validation.Problem]]
 
@@ -39,7 +39,10 @@ class BeamSettings:
           UserError: Beam is not installed.
         """
         _require_beam()
-        from apache_beam.options.pipeline_options import PipelineOptions
+        # An extra, which the tests do without.
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+        )
 
         flags = [f"--{option.strip()}" for option in self.options.split(",") if option.strip()]
         return PipelineOptions(flags=flags)
@@ -47,7 +50,7 @@ class BeamSettings:
 
 def _require_beam() -> None:
     try:
-        import apache_beam  # noqa: F401
+        import apache_beam  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"beam_runner wants Apache Beam: `{extras.install('beam')}`") from error
 
@@ -60,9 +63,8 @@ def prepared(rows: Sequence[Row], short_side: int, problems_prefix: str) -> Any:
       short_side: see `validation.prepare_image`.
       problems_prefix: path and beginning of the names of the files that take the problems.
     """
-    import apache_beam as beam
+    import apache_beam as beam  # pyright: ignore[reportMissingImports]
 
-    @beam.ptransform_fn
     def transform(pipeline):
         # Reshuffled, or a runner would fuse all of it into the one task that made the rows.
         results = (
@@ -78,7 +80,7 @@ def prepared(rows: Sequence[Row], short_side: int, problems_prefix: str) -> Any:
         )
         return results | "Examples" >> beam.FlatMap(_examples)
 
-    return transform()
+    return beam.ptransform_fn(transform)()
 
 
 def _examples(result: _Prepared) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,7 +94,7 @@ def _problem_lines(result: _Prepared) -> Iterator[str]:
         yield json.dumps(dataclasses.asdict(problem), ensure_ascii=False)
 
 
-def collect_problems(folder: str | Path, pattern: str) -> Iterable[validation.Problem]:
+def collect_problems(folder: PathLike, pattern: str) -> Iterable[validation.Problem]:
     """Reads the problems that a pipeline wrote, and removes their files."""
     found = []
     for path in sorted(epath.Path(folder).glob(pattern)):

@@ -9,7 +9,7 @@ import itertools
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,12 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def label_names(self) -> Sequence[str]:
         """The dataset's label names."""
 
+    def rows_of(self, dl_manager: tfds.download.DownloadManager) -> list[Row]:
+        """The rows of TFDS's own place for what a user has downloaded."""
+        return self.read_rows(Path(dl_manager.manual_dir))
+
     @abc.abstractmethod
-    def read_rows(self, source: Path | None) -> list[Row]:
+    def read_rows(self, source: Path) -> list[Row]:
         """Reads the source folder, noting in `self.problems` what cannot be used.
 
         Raises:
@@ -117,9 +121,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return datasets.without_bucket(info)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        # TFDS's own place for what a user has downloaded; importers have read their rows already.
-        source = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-        rows = validation.drop_duplicates(self.read_rows(source), self.problems)
+        rows = validation.drop_duplicates(self.rows_of(dl_manager), self.problems)
         if self.options.follow_links:
             rows = [following_links(row) for row in rows]
         rows = splits.with_patients(rows, self.options.patient_regex, self.problems)
@@ -150,7 +152,9 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         first = f"; the first problem: {problems[0].what}" if problems else ""
         return UserError(f"{self.name}: no usable record among {rows} rows of the source{first}")
 
-    def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, rows: Sequence[Row]
+    ) -> Generator[tuple[str, dict[str, Any]], None, None]:
         prepare = functools.partial(validation.prepare_row, short_side=self.options.image_size)
         threads = self.options.threads
         with in_threads(prepare, rows, threads=threads, ahead=4 * threads) as prepared:

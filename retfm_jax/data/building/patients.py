@@ -19,8 +19,8 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
+from retfm_jax import files
 from retfm_jax.data import cells
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.image_files import folded
@@ -269,7 +269,7 @@ def _scope(parsed: Iterable[tuple[str, str, str]]) -> Callable[[str], str]:
     return lambda place: place
 
 
-def read_pairs(path: str | Path, left: str = "left", right: str = "right") -> dict[str, str]:
+def read_pairs(path: files.PathLike, left: str = "left", right: str = "right") -> dict[str, str]:
     """A table of pairs of eyes: identity of a file's name, and of its stem -> patient.
 
     Raises:
@@ -304,7 +304,7 @@ def read_pairs(path: str | Path, left: str = "left", right: str = "right") -> di
     return {posixpath.splitext(eye)[0]: patient for eye, patient in patients.items()} | patients
 
 
-def read_tables(folder: Path) -> tuple[dict[str, str], str]:
+def read_tables(folder: files.Path) -> tuple[dict[str, str], str]:
     """What the CSV files of a folder say of patients, by pairs or in a column, and which says it.
 
     A file with the columns left and right, or with one for images and one for patients

@@ -165,7 +165,7 @@ def titles() -> dict[str, str]:
     """The first line of every builder's README, by name."""
     found = {}
     for name in builder_names():
-        module = importlib.import_module(f"{_BUILDERS}.{name}")
-        readme = Path(module.__file__).parent / "README.md"
+        (folder,) = importlib.import_module(f"{_BUILDERS}.{name}").__path__
+        readme = Path(folder) / "README.md"
         found[name] = readme.read_text(encoding="utf-8").partition("\n")[0]
     return found

@@ -4,6 +4,7 @@ Every importer and builder of real data turns its source into `PatientRow`s or `
 is done with them (splits, checks, writing) is then the same for all: see `rows_builder`.
 """
 
+import abc
 import base64
 import binascii
 import dataclasses
@@ -25,9 +26,11 @@ class Picture(Protocol):
     """Where an encoded photograph is found. Small and picklable, so that a cluster can read it."""
 
     @property
+    @abc.abstractmethod
     def name(self) -> str:
         """What a message calls it."""
 
+    @abc.abstractmethod
     def read(self) -> bytes:
         """The encoded photograph.
 

@@ -117,7 +117,7 @@ def assign_splits(
         first = given.get(group)
         if first is None:
             divided[hashed_split(group, shares, seed)].append(row)
-        elif row.split in (None, first.split):
+        elif first.split is not None and row.split in (None, first.split):
             divided[first.split].append(row)
         else:
             problems.add(

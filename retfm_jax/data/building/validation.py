@@ -26,7 +26,6 @@ import dataclasses
 import io
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from jaxtyping import UInt8
 from retfm_jax.data import cells, image_files, images, records
 from retfm_jax.data.building.rows import FilePicture, ImageRow, PatientRow, Picture, Row, Unusable
 from retfm_jax.errors import UserError
-from retfm_jax.files import atomic_write
+from retfm_jax.files import PathLike, atomic_write
 
 POLICIES = ("skip", "refuse")
 
@@ -77,12 +76,12 @@ class ProblemLog:
         """Notes a problem of a row that could at least be read."""
         self.problems.append(Problem(kind, row.file, row.row, row.record_id, what, remedy))
 
-    def unreadable(self, file: str | Path, row: int, what: str, record: str = "") -> None:
+    def unreadable(self, file: PathLike, row: int, what: str, record: str = "") -> None:
         """Notes a row that could not be read."""
         self.note("unreadable_row", file, row, what, "row left out", record)
 
     def note(
-        self, kind: str, file: str | Path, row: int, what: str, remedy: str, record: str = ""
+        self, kind: str, file: PathLike, row: int, what: str, remedy: str, record: str = ""
     ) -> None:
         """Notes a problem of a place in a file."""
         self.problems.append(Problem(kind, str(file), row, record, what, remedy))
@@ -95,7 +94,7 @@ class ProblemLog:
         """Problems of each kind."""
         return dict(collections.Counter(problem.kind for problem in self.problems))
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: PathLike) -> None:
         """Writes the list as CSV, a row a problem, sorted by file and row; no cell is a formula."""
         fields = [field.name for field in dataclasses.fields(Problem)]
         with atomic_write(path) as file:
@@ -104,7 +103,7 @@ class ProblemLog:
             cells.write_csv(file, fields, rows)
 
 
-def refusal(problems: ProblemLog, listed_in: str | Path) -> UserError:
+def refusal(problems: ProblemLog, listed_in: PathLike) -> UserError:
     """The error of a source with problems under the policy "refuse"."""
     first = problems.problems[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in problems.counts().items())

@@ -70,18 +70,20 @@ def records(text: str, delimiter: str, start: int = 0) -> Iterator[Record]:
     position, line = start, 1 + len(_BREAK.findall(text, 0, start))
     width, rows, faults = 0, None, 0
     while position < len(text):
-        ending = _LINE.match(text, position)
+        ending = _line(text, position)
         if '"' not in ending[1]:
             cells, stray, after = ending[1].split(delimiter), False, ending.end()
         else:
             # The more quotes were wrong, the less far the next one may reach.
             reach = max(LONGEST_CELL // (1 + faults), _SHORTEST_REACH)
             cells, stray, after = _scan(text, position, delimiter, reach)
-        fault = "" if after else _NEVER_CLOSED
-        if width and after and after > ending.end():
+        fault = ""
+        if after is None:
+            fault = _NEVER_CLOSED
+        elif width and after > ending.end():
             rows = rows or _Rows(text, delimiter, width)
             fault = rows.swallowed(text[position:after], cells, delimiter)
-        if fault:
+        if fault or after is None:
             faults += 1
             # Where quotes are closed on the line, only not at the ends of cells, it is believed.
             cells, after = _literal(ending[1], delimiter), ending.end()
@@ -96,6 +98,12 @@ def records(text: str, delimiter: str, start: int = 0) -> Iterator[Record]:
         width = width or len(_trimmed(cells, 0))
         line += 1 if after == ending.end() else max(1, len(_BREAK.findall(text, position, after)))
         position = after
+
+
+def _line(text: str, position: int) -> re.Match[str]:
+    line = _LINE.match(text, position)
+    assert line is not None, "an empty line, too, is one"
+    return line
 
 
 _NEVER_CLOSED = "a quote is opened and never closed"
@@ -128,6 +136,7 @@ def _scan(
         opening = _OPENING.match(text, position)
         if opening is None:
             found = plain.match(text, position)
+            assert found is not None, "an empty cell, too, is one"
             cells.append(found[1])
         else:
             parts, position = [], opening.end()
@@ -153,7 +162,7 @@ def _scan(
             return cells, stray, position
 
 
-def _patterns(delimiter: str) -> tuple[re.Pattern, re.Pattern]:
+def _patterns(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     one = re.escape(delimiter)
     end = rf"(?P<end>{one}|\r\n|\n|\r|\Z)"
     return re.compile(rf"([^{one}\r\n]*){end}"), re.compile(rf" *{end}")
@@ -179,7 +188,7 @@ def _literal(line: str, delimiter: str) -> list[str]:
 def _lines(text: str, number: int) -> list[str]:
     found, position = [], 0
     while position < len(text) and len(found) < number:
-        line = _LINE.match(text, position)
+        line = _line(text, position)
         found.append(line[1])
         position = line.end()
     return found or [""]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from retfm_jax import files
 from retfm_jax.data.building.beam import BeamSettings
 from retfm_jax.data.building.builder import BuildOptions, write_dataset
 from retfm_jax.data.building.registry import IMPORTER, builder_class
@@ -31,7 +32,7 @@ def import_rows(
     options: BuildOptions | None = None,
     overwrite: bool = False,
     beam: BeamSettings | None = None,
-) -> Path:
+) -> files.Path:
     """Writes rows as the dataset `name` and returns its folder.
 
     Raises:

@@ -91,7 +91,7 @@ def _value_of(data: bytes, name: str) -> Any:
             stack[start:] = [made]
         elif kind in _NOTES:
             notes[len(notes) if argument is None else argument] = stack[-1]
-        elif kind in _RECALLS:
+        elif kind in _RECALLS and argument is not None:
             stack.append(notes[argument])
         elif kind == "STOP":
             return stack.pop()
@@ -149,11 +149,12 @@ class LmdbPicture:
         if stored is None:
             raise Unusable("missing_image", f"{self.folder} has no images of {self.patient!r}")
         pair = load_plain(stored, f"{self.folder} key {self.patient!r}")
-        if len(pair) != 2 or not all(isinstance(half, str | bytes) for half in pair):
+        halves = [half for half in pair if isinstance(half, str | bytes)]
+        if len(pair) != 2 or len(halves) != 2:
             raise Unusable(
                 "broken_image", f"{self.folder} key {self.patient!r} is no pair of images"
             )
-        return decode_base64(pair[self.eye], self.name)
+        return decode_base64(halves[self.eye], self.name)
 
 
 @dataclasses.dataclass(slots=True)

@@ -39,7 +39,8 @@ def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[Ima
     rows: list[ImageRow] = []
     for path in paths:
         if _belongs(path, columns, problems):
-            rows += manifest.read_manifest(path, source, problems)[0]
+            found, _ = manifest.read_manifest(path, source, problems)
+            rows += [row for row in found if isinstance(row, ImageRow)]
     if not rows:
         wanted = " and ".join(column.split("|")[0] for column in columns)
         raise UserError(

@@ -9,12 +9,12 @@ import datetime
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import strip
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path, local_file
 
 #: Unpacked; larger ones are no tables that people keep by hand.
 _LARGEST = 1 << 30
@@ -42,19 +42,20 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
     import openpyxl
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
-                raise UserError(f"{path} is larger than {_LARGEST >> 30} GiB when unpacked")
-        book = openpyxl.load_workbook(path)
-        sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
-        if not sheets:
-            raise UserError(f"{path} has no sheet that is not hidden")
-        # A cover sheet has no row of columns.
-        sheet = next(filter(_has_columns, sheets), sheets[0])
-        grid = [list(row) for row in sheet.iter_rows()]
-        values = None
-        if any(cell.data_type == "f" for row in grid for cell in row):
-            values = openpyxl.load_workbook(path, data_only=True)[sheet.title]
+        with local_file(path) as local:
+            with zipfile.ZipFile(local) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                    raise UserError(f"{path} is larger than {_LARGEST >> 30} GiB when unpacked")
+            book = openpyxl.load_workbook(local)
+            sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
+            if not sheets:
+                raise UserError(f"{path} has no sheet that is not hidden")
+            # A cover sheet has no row of columns.
+            sheet = next(filter(_has_columns, sheets), sheets[0])
+            grid: list[list[Any]] = [list(row) for row in sheet.iter_rows()]
+            values = None
+            if any(cell.data_type == "f" for row in grid for cell in row):
+                values = openpyxl.load_workbook(local, data_only=True)[sheet.title]
     except UserError:
         raise
     except Exception as error:  # openpyxl passes on whatever it meets in a damaged file
@@ -67,7 +68,7 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
         texts, missing = [], []
         for cell in row:
             shown = merged.get((cell.row, cell.column), cell)
-            value = values[shown.coordinate].value if values else shown.value
+            value = values.cell(shown.row, shown.column).value if values else shown.value
             if shown.data_type == "f" and value is None:
                 missing.append(shown.coordinate)
             if isinstance(value, datetime.date) and header:

@@ -2,17 +2,17 @@
 
 import codecs
 import dataclasses
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from retfm_jax.data import cells
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import columns, csv_rows, encodings, spreadsheets
 from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, as_path, errors, is_remote, reason, refuse_special
+from retfm_jax.files import Path, PathLike, as_path, errors, is_remote, reason, refuse_special
 from retfm_jax.parsing import parse_json
 
 #: An object of JSON Lines may hold several reports, a hostile line must not be endless.
@@ -94,7 +94,7 @@ def read_text(path: PathLike, encoding: str | None = None) -> str:
 def _read_bytes(path: Path) -> bytes:
     refuse_special(path)
     try:
-        if not is_remote(path) and path.stat().st_size > _LARGEST_FILE:
+        if not is_remote(path) and os.stat(path).st_size > _LARGEST_FILE:
             raise UserError(f"{path} is larger than {_LARGEST_FILE >> 30} GiB: divide it")
         data = path.read_bytes()
     except errors() as error:

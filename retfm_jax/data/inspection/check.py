@@ -75,20 +75,20 @@ def check_dataset(
     tokenizer = Tokenizer(TextConfig(context_length=_LONGEST))
     limit = TextConfig().context_length
     numbers, facts = {}, {}
-    for name in wanted:
-        source = open_dataset(name_or_folder, name, data_dir)
+    sources = [open_dataset(name_or_folder, name, data_dir) for name in wanted]
+    for name, source in zip(wanted, sources, strict=True):
         facts[name], damaged = _facts(source)
         numbers[name] = _count(source, facts[name], tokenizer, limit)
         numbers[name]["unreadable"] = {"count": len(damaged), "first": damaged[:_NAMED]}
         write_contact_sheet(source, as_path(out))
     across = _across(facts)
     report = {
-        "dataset": source.name,
-        "kind": source.kind,
+        "dataset": sources[-1].name,
+        "kind": sources[-1].kind,
         "context_length": limit,
         "splits": numbers,
         "across_splits": across,
-        "patients": _who(source, facts),
+        "patients": _who(sources[-1], facts),
         "broken": _broken(numbers, across),
     }
     write_json(as_path(out) / "check.json", report)
@@ -96,16 +96,16 @@ def check_dataset(
 
 
 def _splits(name_or_folder: str, data_dir: str) -> list[str]:
-    found = []
+    found, missing = [], []
     for name in SPLITS:
         try:
             open_dataset(name_or_folder, name, data_dir)
         except UserError as error:
-            missing = error
+            missing.append(error)
         else:
             found.append(name)
     if not found:
-        raise missing
+        raise missing[-1]
     return found
 
 
@@ -159,7 +159,7 @@ def _photograph(place: str, data: bytes) -> _Photograph:
     except UserError as error:
         return _Photograph(place, None, "", str(error))
     # Of pixels, not of bytes: the same photograph saved twice is the same photograph.
-    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16)
     digest.update(str(image.shape).encode())
     flat = images.is_flat(image)
     return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "", flat)

@@ -99,7 +99,7 @@ def _texts(record: PatientRecord | ImageRecord) -> dict[str, str]:
 
 
 def _labels(record: PatientRecord | ImageRecord, names: Sequence[str]) -> list[str]:
-    found = [names[index] for index in np.flatnonzero(record.labels > 0)]
+    found = [names[index] for index in np.flatnonzero(record.labels > 0).tolist()]
     return found or list(getattr(record, "categories", ()))
 
 

@@ -71,7 +71,7 @@ class CategoryKind(SampleKind):
         return PairMaker(config)
 
 
-class _CategoryMaker(SampleMaker):
+class _CategoryMaker(SampleMaker["ImageRecord"]):
     def __init__(self, config: DataConfig, label_names: tuple[str, ...]):
         super().__init__(config)
         self._label_names = label_names

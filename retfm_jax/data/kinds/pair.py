@@ -37,7 +37,7 @@ class PairKind(SampleKind):
         return PairMaker(config)
 
 
-class PairMaker(SampleMaker):
+class PairMaker(SampleMaker["ImageRecord"]):
     """An image with its caption."""
 
     def training(self, record: "ImageRecord", rng: np.random.Generator) -> Sample:

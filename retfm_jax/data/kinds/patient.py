@@ -10,15 +10,15 @@ from retfm_jax.data.images import ImageError
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
 from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable, choose_text, draw_flip
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.laterality import SIDES
+from retfm_jax.knowledge.laterality import SIDES, Side
 
 if TYPE_CHECKING:
     from retfm_jax.data.records import PatientRecord
     from retfm_jax.data.sources import RecordSource
 
 # Which stored eye stands at which side of a sample.
-_IN_PLACE = {"left": "left", "right": "right"}
-_EXCHANGED = {"left": "right", "right": "left"}
+_IN_PLACE: dict[Side, Side] = {"left": "left", "right": "right"}
+_EXCHANGED: dict[Side, Side] = {"left": "right", "right": "left"}
 
 
 class PatientKind(SampleKind):
@@ -64,7 +64,7 @@ class PatientKind(SampleKind):
         return _PatientMaker(config)
 
 
-class _PatientMaker(SampleMaker):
+class _PatientMaker(SampleMaker["PatientRecord"]):
     def __init__(self, config: DataConfig):
         super().__init__(config)
         self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
@@ -81,7 +81,7 @@ class _PatientMaker(SampleMaker):
             if mirror:
                 eyes = _EXCHANGED
 
-        def load(data: bytes, name: str, side: str) -> np.ndarray:
+        def load(data: bytes, name: str, side: Side) -> np.ndarray:
             return self.image(data, name, rng, mirror=mirrored[side])
 
         return self._sample(record, eyes, text, load)
@@ -89,9 +89,9 @@ class _PatientMaker(SampleMaker):
     def _sample(
         self,
         record: "PatientRecord",
-        eyes: Mapping[str, str],
+        eyes: Mapping[Side, Side],
         text: str,
-        load: Callable[[bytes, str, str], np.ndarray],
+        load: Callable[[bytes, str, Side], np.ndarray],
     ) -> Sample:
         sample: Sample = {"tokens": self.tokens(text), DAMAGED: []}
         for side in SIDES:

@@ -96,7 +96,9 @@ def bootstrap(
 
 
 def estimates(
-    values: Sequence[float], resampled: Float[np.ndarray, "draws values"], level: float = 0.95
+    values: Sequence[float] | Float[np.ndarray, " values"],
+    resampled: Float[np.ndarray, "draws values"],
+    level: float = 0.95,
 ) -> list[Estimate]:
     """Percentile intervals for `values` from their resampled counterparts.
 

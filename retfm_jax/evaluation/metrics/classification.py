@@ -128,7 +128,8 @@ def multi_label(
       names: of the classes.
       groups: each sample's patient.
     """
-    used, left_out, counts = [], {}, {}
+    used: list[int] = []
+    left_out, counts = {}, {}
     for index, name in enumerate(names):
         positives = int((labels[:, index] == 1).sum())
         negatives = int((labels[:, index] == 0).sum())
@@ -183,7 +184,7 @@ def multi_label(
 
 def _sides(positive: Labels, groups: np.ndarray) -> tuple[int, int]:
     """Patients with and patients without a class; one with both kinds of samples is in both."""
-    return tuple(len(np.unique(groups[positive == value])) for value in (1, 0))
+    return len(np.unique(groups[positive == 1])), len(np.unique(groups[positive == 0]))
 
 
 def _area(found: Estimate, with_it: int, without: int) -> Estimate:
@@ -430,13 +431,13 @@ def single_label(
         }
         if len(ranked):
             row |= {"auroc": areas[place], "average_precision": precisions[place]}
-        rows[names[c]] = row
+        rows[names[int(c)]] = row
     overall["accuracy"] = intervals.proportion(right == 1, patients)
     overall["aca"] = _mean(overall["aca"], [row["sensitivity"] for row in rows.values()])
     overall["auroc"] = _mean(overall["auroc"], areas)
     order = ("aca", "accuracy", "f1", *kappas, "auroc", "average_precision")
     overall = {name: overall[name] for name in (*order, "expected_calibration_error")}
-    caveats = _caveats([names[c] for c in ranked], sides, areas, overall, draws, patients)
+    caveats = _caveats([names[int(c)] for c in ranked], sides, areas, overall, draws, patients)
     return SingleLabelMetrics(overall, rows, confusion, left_out, caveats)
 
 

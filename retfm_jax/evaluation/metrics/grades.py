@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 
@@ -88,24 +88,26 @@ def _scale(names: Sequence[str]) -> Order | None:
     found = {name: vocabulary.find(name) for name in names}
     for scale, grades in SCALES.items():
         place = {condition: at for at, grade in enumerate(grades) for condition in grade}
-        at = {n: place.get(condition.id) for n, condition in found.items() if condition}
-        if len(at) == len(names) and _differ(at.values()):
+        at = _distinct(
+            {name: condition and place.get(condition.id) for name, condition in found.items()}
+        )
+        if at is not None:
             return Order(at, scale, guessed=False)
     return None
 
 
 def _numbers(names: Sequence[str]) -> Order | None:
     found = {name: _NUMBERED.fullmatch(name.strip().casefold()) for name in names}
-    at = {name: int(match[1]) for name, match in found.items() if match}
-    if len(at) < len(names) or not _differ(at.values()):
+    at = _distinct({name: int(match[1]) if match else None for name, match in found.items()})
+    if at is None:
         return None
     return Order(at, "a guess: the names of the classes are numbers", guessed=True)
 
 
 def _words(names: Sequence[str]) -> Order | None:
-    at = {name: _severity(name) for name in names}
+    at = _distinct({name: _severity(name) for name in names})
     # Somebody who means grades names at least two of mild, moderate and severe.
-    if not _differ(at.values()) or len({1, 2, 3} & set(at.values())) < 2:
+    if at is None or len({1, 2, 3} & set(at.values())) < 2:
         return None
     return Order(at, "a guess: the names of the classes are degrees of severity", guessed=True)
 
@@ -121,6 +123,8 @@ def _severity(name: str) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def _differ(found: Iterable[int | None]) -> bool:
-    positions = list(found)
-    return None not in positions and len(set(positions)) == len(positions)
+def _distinct(at: Mapping[str, int | None]) -> dict[str, int] | None:
+    """The positions, where every class has one and no two have the same."""
+    positions = {name: place for name, place in at.items() if place is not None}
+    each = len(positions) == len(at) == len(set(positions.values()))
+    return positions if each else None

@@ -5,8 +5,8 @@ that the truth is known. These intervals come from the sampling distribution its
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,7 +31,7 @@ def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
     return float(low), float(high) if successes < trials else 1.0
 
 
-def proportion(hits: Bool[np.ndarray, " n"], groups: Sequence[Any]) -> Estimate:
+def proportion(hits: Bool[np.ndarray, " n"], groups: Sequence[Any] | np.ndarray) -> Estimate:
     """The share of samples that are hits, with an exact interval.
 
     Samples of one patient are not independent. With y_c hits among the m_c samples of patient c of
@@ -88,9 +88,13 @@ def area(value: float, positives: int, negatives: int) -> Estimate:
 
     # At the value itself the distance is 0, at 0 and 1 the spread; between them lies the limit.
     edge = 1e-12
-    low = optimize.brentq(apart, 0.0, min(value, 1 - edge)) if value > 0 else 0.0
-    high = optimize.brentq(apart, max(value, edge), 1.0) if value < 1 else 1.0
-    return Estimate(value, float(low), float(high), SCORE)
+    low = _root(apart, 0.0, min(value, 1 - edge)) if value > 0 else 0.0
+    high = _root(apart, max(value, edge), 1.0) if value < 1 else 1.0
+    return Estimate(value, low, high, SCORE)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return cast(float, optimize.brentq(function, low, high))
 
 
 def mean(parts: Sequence[Estimate]) -> Estimate:

@@ -84,7 +84,9 @@ class Measured:
     @property
     def overall(self) -> Mapping[str, Estimate]:
         """The metrics of the task as a whole."""
-        return self.metrics.overall if self.predictions.exclusive else self.metrics.macro
+        if isinstance(self.metrics, SingleLabelMetrics):
+            return self.metrics.overall
+        return self.metrics.macro
 
     def to_json(self) -> dict[str, Any]:
         """Kind, counts and metrics as JSON values."""

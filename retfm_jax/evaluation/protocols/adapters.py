@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -124,8 +125,8 @@ def _train(
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), schedule)
-    return params
+    (trained, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), schedule)
+    return cast(Params | Array, trained)
 
 
 def _fitted(
@@ -172,7 +173,9 @@ def _cache(support: Support) -> tuple[Array, tuple[Array, ...]]:
 def tip_adapter(support: Support) -> Predictor:
     """Looks samples up among the support's; nothing is trained."""
     keys, fixed = _cache(support)
-    return lambda features: scores(tip_adapter_logits(keys, features, *fixed), support.exclusive)
+    return lambda features: scores(
+        tip_adapter_logits(keys, jnp.asarray(features), *fixed), support.exclusive
+    )
 
 
 def tip_adapter_f(support: Support, epochs: int = EPOCHS) -> Predictor:

@@ -106,7 +106,7 @@ def draw(
     Raises:
       UserError: a class has too few patients.
     """
-    patients = np.unique(np.asarray(patients), return_inverse=True)[1]
+    of_patient = np.unique(np.asarray(patients), return_inverse=True)[1]
     if shots.whole:
         return np.arange(len(labels))
     generator = np.random.default_rng(seed)
@@ -117,8 +117,8 @@ def draw(
     for column in np.argsort(counts, kind="stable"):
         wanted = shots.per_class or 1
         for row in generator.permutation(np.flatnonzero(labels[:, column] == 1)):
-            if wanted and patients[row] not in taken:
-                taken.add(int(patients[row]))
+            if wanted and of_patient[row] not in taken:
+                taken.add(int(of_patient[row]))
                 rows.append(int(row))
                 wanted -= 1
         if wanted:
@@ -129,11 +129,11 @@ def draw(
     if shots.per_class is not None:
         return np.array(sorted(rows))
     # A share begins with one patient of every class and is filled up at random.
-    everyone = generator.permutation(patients.max() + 1)
+    everyone = generator.permutation(of_patient.max() + 1)
     others = [patient for patient in everyone if patient not in taken]
     missing = int(np.ceil(shots.share * len(everyone))) - len(taken)
     chosen = taken | set(others[: max(0, missing)])
-    return np.flatnonzero(np.isin(patients, list(chosen)))
+    return np.flatnonzero(np.isin(of_patient, list(chosen)))
 
 
 def embed_augmented(

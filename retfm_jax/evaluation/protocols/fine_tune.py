@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,7 @@ class FineTuning:
             part: jax.tree.map(
                 lambda p, u, rate=rates[part]: p - rate * u, params[part], part_updates
             )
-            for part, part_updates in updates.items()
+            for part, part_updates in cast(dict[str, Any], updates).items()
         }
         return moved, state, value
 

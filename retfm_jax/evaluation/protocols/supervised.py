@@ -173,8 +173,9 @@ class Supervised:
         """Training and test images as the network sees them, computed once."""
         if unprojected not in self._embedded:
             encode = self._encoders[unprojected]
-            self._embedded[unprojected] = tuple(
-                self._encoded(encode, images) for images in (self.train, self.test)
+            self._embedded[unprojected] = (
+                self._encoded(encode, self.train),
+                self._encoded(encode, self.test),
             )
         return self._embedded[unprojected]
 
@@ -301,6 +302,7 @@ def supervised(study: Study) -> Supervised:
       UserError: see `Supervised`, `Supervised.check`.
     """
     options = study.options
+    assert study.train is not None, "it is opened where a protocol learns"
     found = Supervised(
         study.model,
         study.train,

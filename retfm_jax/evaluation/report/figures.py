@@ -15,7 +15,11 @@ from retfm_jax.data import images
 from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
-from retfm_jax.evaluation.metrics.classification import CALIBRATION_BINS, calibration_bins
+from retfm_jax.evaluation.metrics.classification import (
+    CALIBRATION_BINS,
+    SingleLabelMetrics,
+    calibration_bins,
+)
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
 from retfm_jax.knowledge.vocabulary import load_vocabulary
@@ -180,6 +184,7 @@ def calibration(measured: Measured, title: str) -> Figure:
 @plain_style()
 def confusion_matrix(measured: Measured, title: str) -> Figure:
     """Counts by true (row) and predicted class, shaded by the share of the row."""
+    assert isinstance(measured.metrics, SingleLabelMetrics)
     confusion, names = measured.metrics.confusion, measured.predictions.names
     many = len(names) > _READABLE
     side = 2.4 + 0.62 * min(len(names), _READABLE)

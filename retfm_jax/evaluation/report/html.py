@@ -80,6 +80,7 @@ def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _gallery(results: Results, language: str) -> str:
     """Photographs with the reports found for them, each in its own language and as text."""
     split, retrieval = results.split, results.retrievals[language]
+    assert split is not None, "a retrieval is over it"
     parts = [f'<p class="sub">{markup.text(pictures.recall_in_words(retrieval))}</p>']
     for query in pictures.queries(split, retrieval):
         answers = "".join(

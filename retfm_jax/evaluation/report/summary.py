@@ -60,7 +60,7 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
                 f"{class_name(predictions.names[predicted[place]])} {confidence[place]:.2f}, "
                 f"is {class_name(predictions.names[truth[place]])}",
             )
-            for place in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+            for place in map(int, wrong[np.argsort(-confidence[wrong], kind="stable")][:count])
         ]
     found: list[tuple[float, Mistake]] = []
     for column, name in enumerate(predictions.names):

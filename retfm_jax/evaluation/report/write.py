@@ -36,6 +36,7 @@ def _pictures(results: Results, out: Path) -> list[Path]:
         written.append(out.with_suffix(".png"))
         save(figures.curves(shown, results.data), written[-1])
     for language, retrieval in results.retrievals.items():
+        assert results.split is not None, "a retrieval is over it"
         written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
         shown = figures.queries(results.split, retrieval)
         save(figures.retrieval_gallery(results.split, retrieval, shown), written[-1])

@@ -43,7 +43,7 @@ class RetClip(nn.Module):
             "_left": self.left_feature_mapping(left),
             "_right": self.right_feature_mapping(right),
         }
-        total = 0.0
+        total = first.new_zeros((), dtype=torch.float32)
         for suffix, image in images.items():
             text = getattr(self, f"text_projection{suffix}")(first)
             scale = getattr(self, f"logit_scale{suffix}").exp()

@@ -28,7 +28,7 @@ def vision_tower(sizes: Mapping[str, Any], embed_dim: int) -> nn.Module:
             projection_dim=embed_dim,
             hidden_act="quick_gelu",
             layer_norm_eps=1e-5,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # pyright: ignore[reportCallIssue] (of every config)
         )
     )
     if sizes["remat"] == "full":
@@ -53,7 +53,7 @@ def text_tower(sizes: Mapping[str, Any]) -> nn.Module:
             hidden_dropout_prob=sizes["dropout"],
             attention_probs_dropout_prob=sizes["dropout"],
             layer_norm_eps=1e-12,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # pyright: ignore[reportCallIssue] (of every config)
         ),
         add_pooling_layer=False,
     )

@@ -53,15 +53,16 @@ class Vilref(nn.Module):
                 "labels": new(size, labels.shape[1]),
             }
         scale = self.logit_scale.exp()
-        followed = None, None
+        followed = None
         if size:
             with torch.no_grad():
                 followed = _embed_pairs(self._momentum, batch)
-        sides = (image, text, "text", followed[1]), (text, image, "image", followed[0])
-        loss = sum(self._direction(*side, scale, labels) for side in sides) / 2
-        if size and self.training:
+        images, texts = followed or (None, None)
+        to_text = self._direction(image, text, "text", texts, scale, labels)
+        to_image = self._direction(text, image, "image", images, scale, labels)
+        if followed is not None and self.training:
             self._push(*followed, labels)
-        return loss
+        return (to_text + to_image) / 2
 
     def _direction(
         self,
@@ -113,18 +114,18 @@ class Vilref(nn.Module):
     def after_update(self) -> None:
         self.logit_scale.clamp_(0, MAX_LOG_SCALE)
         for tower, average in zip(self._towers(), self._momentum, strict=bool(self._momentum)):
-            torch._foreach_lerp_(
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] (as optimizers do)
                 list(average.parameters()),
                 list(tower.parameters()),
                 1 - self._model["momentum"],
             )
 
 
-def _embed_pairs(towers: Sequence[nn.Module], batch: Mapping[str, Tensor]) -> list[Tensor]:
+def _embed_pairs(towers: Sequence[nn.Module], batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     vision, visual_projection, text, text_projection = towers
     image = visual_projection(vision(pixel_values=batch["image"]).pooler_output)
     report = text_projection(hidden_states(text, batch["tokens"]).last_hidden_state[:, 0])
-    return [F.normalize(part.float(), dim=-1) for part in (image, report)]
+    return F.normalize(image.float(), dim=-1), F.normalize(report.float(), dim=-1)
 
 
 NETWORK = Vilref
