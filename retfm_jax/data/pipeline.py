@@ -398,10 +398,8 @@ def _without_unknown_contents(saved: dict[str, Any], current: dict[str, Any]) ->
     """Drops the digests of records that one of both lacks; whether there were such."""
     unknown = False
     for name in ("source", "expert"):
-        pair = [identity.get(name) for identity in (saved, current)]
-        if not all(isinstance(source, dict) for source in pair):
-            continue
-        if any(source.get(_CONTENTS) is None for source in pair):
+        pair = [of for of in (saved.get(name), current.get(name)) if isinstance(of, dict)]
+        if len(pair) == 2 and any(source.get(_CONTENTS) is None for source in pair):
             unknown = True
             for source in pair:
                 source.pop(_CONTENTS, None)

@@ -76,7 +76,8 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
     """
     if isinstance(name, str) and not name.strip():
         raise UserError("a task has a name: a folder, a published task or a built dataset")
-    as_path(name), isinstance(data_dir, str) or as_path(data_dir)
+    for path in (name, data_dir):
+        as_path(path)  # refuses what is no path
     name = os.fspath(name)
     folder = Path(name).expanduser()
     if folder.is_dir() and any(split_folders(folder)):
