@@ -29,7 +29,7 @@ class Anatomy:
       disc: centre of the optic disc.
       disc_radii: its horizontal and vertical radius.
       fovea: the macula's centre.
-      arcade: how far the temporal arcades open: |y| = arcade * sqrt(distance temporal of the disc).
+      arcade: how far the temporal arcades open, y² = arcade² * distance temporal of the disc.
     """
 
     disc: Float[np.ndarray, " 2"]

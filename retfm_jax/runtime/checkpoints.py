@@ -1,6 +1,6 @@
 """Checkpoints of a run: whole and verified or not there, a few kept, readable on any mesh.
 
-A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items:
+A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items::
 
     network    params and batch_stats: all that inference needs
     training   what only training needs: step, optimizer state, momentum copies, queues, key

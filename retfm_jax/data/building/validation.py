@@ -3,22 +3,20 @@
 The policy, for `on_error="skip"` (with "refuse" any problem stops the build, after all of them
 were found and listed):
 
-| problem | what is done |
-|---|---|
-| missing_image, broken_image, outside_root | the eye is stored as missing; an image is left out |
-| no_eye | the patient is left out |
-| empty_report | the patient is kept for its labels; left out where nobody labelled it either |
-| duplicate_id, patient_in_two_splits, unreadable_row | the row is left out, the first one stays |
-| image_in_two_splits | the photograph is left out of training |
-| other_spelling | the one file that differs in letter case or form of Unicode is taken |
-| flat_image | an image of one value everywhere is kept, and named |
-| flat_rest | a JPEG whose lower rows show one value, as cut ones do, is kept, and named |
-| several_pages | the first page or frame is taken |
-| second_report | the first report stays |
-| unreadable_table | a table of a release is left out |
-| similar_id | ids that differ in letter case, zeros in front and the like stay two |
-| similar_file | files that differ in letter case, form of Unicode or `./` are read as written |
-| stray_quote, damaged_text | the cell is kept as it stands |
+- missing_image, broken_image, outside_root: the eye is stored as missing; an image is left out;
+- no_eye: the patient is left out;
+- empty_report: the patient is kept for its labels; left out where nobody labelled it either;
+- duplicate_id, patient_in_two_splits, unreadable_row: the row is left out, the first one stays;
+- image_in_two_splits: the photograph is left out of training;
+- other_spelling: the one file that differs in letter case or form of Unicode is taken;
+- flat_image: an image of one value everywhere is kept, and named;
+- flat_rest: a JPEG whose lower rows show one value, as cut ones do, is kept, and named;
+- several_pages: the first page or frame is taken;
+- second_report: the first report stays;
+- unreadable_table: a table of a release is left out;
+- similar_id: ids that differ in letter case, zeros in front and the like stay two;
+- similar_file: files that differ in letter case, form of Unicode or `./` are read as written;
+- stray_quote, damaged_text: the cell is kept as it stands.
 """
 
 import collections

@@ -1,31 +1,35 @@
-"""Tables of a group's own: a CSV, spreadsheet or JSON Lines manifest, a row a patient or a photograph.
+"""Tables of a group's own: a CSV, spreadsheet or JSON Lines manifest.
 
 A row a patient:
 
-| column | what |
-|---|---|
-| `patient_id` | unique; wanted |
-| `left`, `right` | paths of the photographs under the image root; at least one column is wanted, an empty cell is a missing eye |
-| `report`, or `report_en`, `report_zh` | the report; without a stated language it is Chinese where it holds a Chinese character |
-| `left_report`, `right_report` (also `_en`, `_zh`) | what is said of one eye; without a whole report they are joined into one |
-| `labels`, `left_labels`, `right_labels` | names separated by `;` or `|`, or a list of JSON or Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient whose eyes are both labelled has the labels of both |
-| `split` | train, validation or test; empty: decided by a hash of the patient |
-| `group` | rows of one group stay in one split, such as the visits of one person; default: the patient id |
+- `patient_id`: unique; required.
+- `left`, `right`: paths of the photographs under the image root. At least one of the two columns is
+  required; an empty cell is a missing eye.
+- `report`, or `report_en`, `report_zh`: the report; without a stated language it is Chinese where
+  it holds a Chinese character.
+- `left_report`, `right_report` (also `_en`, `_zh`): what is said of one eye; without a whole report
+  they are joined into one.
+- `labels`, `left_labels`, `right_labels`: names separated by `;` or `|`, or a list of JSON or
+  Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody
+  looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient
+  whose eyes are both labelled has the labels of both.
+- `split`: train, validation or test; empty: decided by a hash of the patient.
+- `group`: rows of one group stay in one split, such as the visits of one person; default: the
+  patient id.
 
 A row a photograph, as the FLAIR collection and MM-Retinal are written:
 
-| column | what |
-|---|---|
-| `image` | path under the image root; wanted |
-| `caption` (also `_en`, `_zh`) | what is said of it |
-| `categories`, `attributes` (`atributes` in FLAIR's files) | names, written as labels are; the attribute `ffa` or `oct` says that it is no colour photograph |
-| `labels`, `split` | as above |
-| `patient_id` | the photographs of one patient stay in one split |
+- `image`: path under the image root; required.
+- `caption` (also `_en`, `_zh`): what is said of it.
+- `categories`, `attributes` (`atributes` in FLAIR's files): names, written as labels are; the
+  attribute `ffa` or `oct` says that it is no colour photograph.
+- `labels`, `split`: as above.
+- `patient_id`: the photographs of one patient stay in one split.
 
-What counts as an empty cell (`nan`, `N/A`, `无`, `-` and so on) says `cells.is_empty`. Other columns
-are left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼)
-is refused with the name that it should have.
-"""  # noqa: E501
+`cells.is_empty` says what an empty cell is (`nan`, `N/A`, `无`, `-` and so on). Other columns are
+left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼) is
+refused with the name that it should have.
+"""
 
 import collections
 import dataclasses

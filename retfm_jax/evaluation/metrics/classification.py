@@ -287,7 +287,7 @@ def calibration_bins(
 def expected_calibration_error(
     right: Labels, confidence: Scores, weights: Weights | None = None, bins: int = CALIBRATION_BINS
 ) -> Float[np.ndarray, " draws"]:
-    """Mean over bins of |accuracy - confidence|, weighted by the bins' samples (Naeini 2015).
+    """Mean over bins of `|accuracy - confidence|`, weighted by the bins' samples (Naeini 2015).
 
     Args:
       right: 1 where the predicted class was right (multi-label: where the finding is present).

@@ -71,8 +71,8 @@ def _t(freedom: int) -> float:
 def area(value: float, positives: int, negatives: int) -> Estimate:
     """An AUROC with the score interval of Newcombe (2006): its method 5.
 
-    The limits are the areas a for which |a - value| = z sqrt(V(a)), with Hanley and McNeil's
-    V(a) = a (1 - a) (1 + (N - 1) ((1 - a) / (2 - a) + a / (1 + a))) / (m n), N = (m + n) / 2.
+    The limits are the areas a for which `|a - value| = z sqrt(V(a))`, with Hanley and McNeil's
+    `V(a) = a (1 - a) (1 + (N - 1) ((1 - a) / (2 - a) + a / (1 + a))) / (m n)`, N = (m + n) / 2.
 
     Args:
       positives, negatives: m and n, patients where several samples are of one.
