@@ -1,4 +1,4 @@
-r"""A KeepFIT small enough to learn from drawn eyes on two CPU cores in a few minutes.
+r"""A KeepFIT small enough to learn from synthetic eyes on two CPU cores in a few minutes.
 
 Labels name the categories of most eyes; of one patient in twenty the reports are read as expert
 texts. Three findings are held out of the categories, so that only the experts speak of them:

@@ -1,4 +1,4 @@
-"""A RET-CLIP small enough to learn from drawn patients on two CPU cores in under three minutes."""
+"""A RET-CLIP small enough to learn from synthetic patients on two CPU cores in three minutes."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""A ViLReF small enough to learn from drawn eyes on two CPU cores in about a minute.
+"""A ViLReF small enough to learn from synthetic eyes on two CPU cores in about a minute.
 
 Most of its patients are normal and many others share their findings, as in a screening programme:
 

@@ -1,6 +1,6 @@
 """ViLReF with ViT-B/16: single images, Chinese reports, labels read from them.
 
-The network and the optimiser are the published ones. Queue length, momentum and gamma were not
+The network and the optimizer are the published ones. Queue length, momentum and gamma were not
 published. Where ours differs from the recipe: the flip exchanges the eyes (laterality), compute is
 bfloat16, and the loss is calibrated (see `losses.coupling`). The variants are the paper's ablation
 and the loss as the paper describes it: `retfm ablate --config vilref_vit_b16 ...`.

@@ -28,7 +28,7 @@ class Unusable(UserError):
 
 
 class Stopped(UserError):
-    """A signal ended a run before its last step; its state is saved, and the same command goes on.
+    """A signal ended a run before its last step; it is saved, and the same command resumes it.
 
     The exit status tells schedulers so: EX_TEMPFAIL of sysexits.h, "try again".
     """

@@ -21,7 +21,7 @@ from retfm_jax.console import printable
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import Role
 from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.knowledge.normalise import fold
+from retfm_jax.knowledge.normalize import fold
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Vocabulary, load_vocabulary
 from retfm_jax.methods.base import Batch, Method
 
@@ -30,7 +30,7 @@ _CLOSE = 0.7
 #: Spaces, controls and marks of zero width: a text of these alone says nothing.
 _UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
 
-#: Normalised pixels stay within a few units; further out they are something else.
+#: Normalized pixels stay within a few units; further out they are something else.
 _LARGEST_PIXEL = 30.0
 
 
@@ -327,7 +327,7 @@ def _check_images(method: Method, name: str, array: jax.Array) -> None:
         )
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(
-            f"batch: {name} must be normalised float32, not {array.dtype}; encode_images takes "
+            f"batch: {name} must be normalized float32, not {array.dtype}; encode_images takes "
             "pixels as they are"
         )
     if isinstance(array, Tracer) or not array.size:
@@ -337,7 +337,7 @@ def _check_images(method: Method, name: str, array: jax.Array) -> None:
         raise UserError(f"batch: {name} has values that are not finite (NaN or infinite)")
     if max(-low, high) > _LARGEST_PIXEL:
         raise UserError(
-            f"batch: {name} has values from {low:g} to {high:g} and is not normalised: "
+            f"batch: {name} has values from {low:g} to {high:g} and is not normalized: "
             "(pixels / 255 - mean) / std, with config.data.image's mean and std"
         )
 

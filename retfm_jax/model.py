@@ -106,7 +106,7 @@ class RetinalModel:
         """Embeddings and scales of a prepared batch, without dropout.
 
         Args:
-          batch: images NHWC float32 normalised, ids int32, under the method's names
+          batch: images NHWC float32 normalized, ids int32, under the method's names
             (`image_left`, `image_right`, `tokens` for RET-CLIP, ...).
 
         Raises:
@@ -332,7 +332,7 @@ class RetinalModel:
     def _spread(
         self, what: str, batch: dict[str, np.ndarray], devices: Sequence[Device]
     ) -> dict[str, jax.Array]:
-        """`_call` with the samples divided over devices."""
+        """`_call` with the samples sharded over devices."""
         if len(devices) == 1:
             return self._call(what, batch)
         network = self.params, self.state
@@ -419,7 +419,7 @@ def load_weights(path: PathLike, method: str, text_num_heads: int | None = None)
 
     Args:
       path: a weight file, or a Hugging Face folder, whose configuration tells heads, tokenizer and
-        normalisation.
+        normalization.
       method, text_num_heads: see `from_torch`.
 
     Raises:
@@ -461,8 +461,8 @@ def from_torch(
     Raises:
       UserError: tensors are missing, extra or misshaped; all of them are named.
     """
-    from retfm_jax.interop.layouts import recognised, state_dict_of
-    from retfm_jax.interop.state_dict import from_state_dict, normalise
+    from retfm_jax.interop.layouts import recognized, state_dict_of
+    from retfm_jax.interop.state_dict import from_state_dict, normalize
 
     cls = get_method_class(method)
     if text_num_heads is not None and (
@@ -476,7 +476,7 @@ def from_torch(
     if callable(getattr(state_dict, "state_dict", None)):
         raise UserError(f"{type(state_dict).__name__} is a module: give its .state_dict()")
     named = state_dict_of(state_dict, where, lambda x: hasattr(x, "shape") and hasattr(x, "dtype"))
-    tensors = normalise(named, where=where)
+    tensors = normalize(named, where=where)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     try:
         built = cls(cls.infer_config(shapes, text_num_heads))
@@ -485,7 +485,7 @@ def from_torch(
             f"{where}: {error}, so that nothing tells its sizes; load a workdir instead"
         ) from error
     except (ValueError, ArithmeticError, TypeError) as error:
-        hint = recognised(tensors, method) or (
+        hint = recognized(tensors, method) or (
             " Give text_num_heads if it is the text tower."
             if "heads" in str(error)
             else " Its tensors are not those of such a network."

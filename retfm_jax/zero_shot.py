@@ -22,7 +22,7 @@ Embedding = Float[np.ndarray, "n d"]
 class ImageTextModel(Protocol):
     """What evaluation needs of a model; `retfm_jax.RetinalModel` has it.
 
-    Every embedding is a float32 row of length 1. Any number of rows is allowed in a call.
+    Every embedding is a unit-norm float32 vector. Any number of rows is allowed in a call.
     """
 
     @property

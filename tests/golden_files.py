@@ -36,7 +36,7 @@ class Golden:
 
     def network(self, method: str, text_num_heads: int) -> tuple[Method, Params, MethodState]:
         """The golden's network in our hands."""
-        tensors = interop.normalise(self["state"])
+        tensors = interop.normalize(self["state"])
         cls = get_method_class(method)
         shapes = {name: value.shape for name, value in tensors.items()}
         built = cls(cls.infer_config(shapes, text_num_heads))

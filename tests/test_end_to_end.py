@@ -1,4 +1,4 @@
-"""From drawn patients to a PyTorch checkpoint, as a user goes: every verb on a tiny network."""
+"""From synthetic patients to a PyTorch checkpoint, as a user goes: every verb on a tiny network."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""KeepFIT as a user meets it: labelled eyes, a few experts, held-out categories, PyTorch files."""
+"""KeepFIT as a user meets it: labeled eyes, a few experts, held-out categories, PyTorch files."""
 
 import collections
 import dataclasses

@@ -75,13 +75,13 @@ class Toy(DualEncoder):
     config_class = ToyConfig
     default_experiment = ""
     sample_kind = "image"
-    unused = ("leftover",)
+    untrained = ("leftover",)
 
     def network(self, rngs):
         return _Network(self.config, rngs)
 
     @property
-    def names(self):
+    def weight_names(self):
         towers = [
             row
             for tower in ("visual", "text")

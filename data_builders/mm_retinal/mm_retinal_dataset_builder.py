@@ -14,7 +14,7 @@ from retfm_jax.data.importing import releases
 from retfm_jax.errors import UserError
 
 _MODALITIES = {
-    "cfp": "colour fundus photographs",
+    "cfp": "color fundus photographs",
     "ffa": "fluorescein angiograms",
     "oct": "optical coherence tomography",
 }

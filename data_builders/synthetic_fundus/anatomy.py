@@ -10,13 +10,13 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas, Colour, Mask
+from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas, Color, Mask
 from retfm_jax.data_builders.synthetic_fundus.population import Look
 
-FAIR: Colour = (0.84, 0.46, 0.23)
-DARK: Colour = (0.60, 0.27, 0.12)
-VEIN: Colour = (0.66, 0.36, 0.42)
-ARTERY: Colour = (0.95, 0.66, 0.60)
+FAIR: Color = (0.84, 0.46, 0.23)
+DARK: Color = (0.60, 0.27, 0.12)
+VEIN: Color = (0.66, 0.36, 0.42)
+ARTERY: Color = (0.95, 0.66, 0.60)
 
 _POINTS = 20  # along a vessel
 
@@ -26,9 +26,9 @@ class Anatomy:
     """Where things are in this eye.
 
     Attributes:
-      disc: centre of the optic disc.
+      disc: center of the optic disc.
       disc_radii: its horizontal and vertical radius.
-      fovea: the macula's centre.
+      fovea: the macula's center.
       arcade: how far the temporal arcades open, y² = arcade² * distance temporal of the disc.
     """
 
@@ -80,9 +80,9 @@ def paint_disc(
     canvas.paint(cup, (1.0, 0.95, 0.78), 0.95)
 
 
-def _ellipse(canvas: Canvas, centre: np.ndarray, radii: np.ndarray, soft: float) -> Mask:
+def _ellipse(canvas: Canvas, center: np.ndarray, radii: np.ndarray, soft: float) -> Mask:
     turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    outline = centre + radii * np.stack([np.cos(turn), np.sin(turn)], -1)
+    outline = center + radii * np.stack([np.cos(turn), np.sin(turn)], -1)
     return canvas.polygons(outline[None], soft)
 
 
@@ -173,7 +173,7 @@ def wander(
 
 
 def shade(canvas: Canvas, rng: np.random.Generator, look: Look, exposure: float) -> None:
-    """Uneven illumination, exposure and the camera's colour balance."""
+    """Uneven illumination, exposure and the camera's color balance."""
     falloff = canvas.distance(rng.uniform(-0.15, 0.15, 2)) ** 2
     canvas.scale(exposure * (1 - look.vignette * falloff), look.gains)
 

@@ -2,7 +2,7 @@
 
 The field of view is a disc of radius 1 about the origin, x to the right and y downwards. Shapes
 are rasterised as 8-bit coverage on a finer grid and averaged down, which anti-aliases them at any
-size; colour is mixed once a layer on the final grid.
+size; color is mixed once a layer on the final grid.
 """
 
 import functools
@@ -17,7 +17,7 @@ FIELD_RADIUS = 0.48
 _SHIFT = 4  # fractional bits of OpenCV's integer coordinates
 
 Mask = Float32[np.ndarray, "size size"]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 @functools.lru_cache(maxsize=4)
@@ -33,7 +33,7 @@ class Canvas:
 
     Attributes:
       size: pixels a side.
-      x, y: coordinates of the pixels' centres.
+      x, y: coordinates of the pixels' centers.
       planes: red, green and blue of the picture so far, 0 to 1.
     """
 
@@ -48,11 +48,11 @@ class Canvas:
         return pixels / (FIELD_RADIUS * self.size)
 
     def distance(
-        self, centre: Float[np.ndarray, " 2"], radii: tuple[float, float] = (1.0, 1.0)
+        self, center: Float[np.ndarray, " 2"], radii: tuple[float, float] = (1.0, 1.0)
     ) -> Mask:
         """Distance of every pixel from a point, each axis in units of its radius."""
-        x = (self.x - np.float32(centre[0])) / np.float32(radii[0])
-        y = (self.y - np.float32(centre[1])) / np.float32(radii[1])
+        x = (self.x - np.float32(center[0])) / np.float32(radii[0])
+        y = (self.y - np.float32(center[1])) / np.float32(radii[1])
         return np.sqrt(x * x + y * y)
 
     def noise(self, rng: np.random.Generator, cells: int) -> Mask:
@@ -65,14 +65,14 @@ class Canvas:
 
     def spots(
         self,
-        centres: Float[np.ndarray, "n 2"],
+        centers: Float[np.ndarray, "n 2"],
         radii: Float[np.ndarray, " n"],
         soft: float = 0.0,
     ) -> Mask:
         """Coverage of round spots; `soft` is the standard deviation of their blurred edge."""
         fine = self._blank()
         sizes = np.rint(radii * (FIELD_RADIUS * self._fine * 2**_SHIFT)).astype(int).tolist()
-        for place, size in zip(self._to_fine(centres).tolist(), sizes, strict=True):
+        for place, size in zip(self._to_fine(centers).tolist(), sizes, strict=True):
             cv2.circle(fine, place, size, 255, -1, cv2.LINE_8, _SHIFT)
         return self._average(fine, soft)
 
@@ -94,18 +94,18 @@ class Canvas:
         offset = tangent[..., ::-1] * (0.5, -0.5) * widths[..., None]
         return self.polygons(np.concatenate([paths + offset, (paths - offset)[:, ::-1]], 1))
 
-    def paint(self, mask: Mask, colour: Colour, opacity: float = 1.0) -> None:
-        """Mixes a colour in where the mask covers."""
+    def paint(self, mask: Mask, color: Color, opacity: float = 1.0) -> None:
+        """Mixes a color in where the mask covers."""
         cover = mask * np.float32(opacity)
-        for plane, value in zip(self.planes, colour, strict=True):
+        for plane, value in zip(self.planes, color, strict=True):
             plane += cover * (value - plane)
 
-    def filter(self, mask: Mask, transmission: Colour) -> None:
+    def filter(self, mask: Mask, transmission: Color) -> None:
         """Lets through a share of each channel where the mask covers, as blood and pigment do."""
         for plane, share in zip(self.planes, transmission, strict=True):
             plane *= 1 - mask * np.float32(1 - share)
 
-    def scale(self, factor: Mask, gains: Colour = (1.0, 1.0, 1.0)) -> None:
+    def scale(self, factor: Mask, gains: Color = (1.0, 1.0, 1.0)) -> None:
         """Multiplies every pixel by a factor, and every channel by a gain."""
         for plane, gain in zip(self.planes, gains, strict=True):
             plane *= factor * np.float32(gain)
@@ -123,7 +123,7 @@ class Canvas:
         return np.zeros((self._fine, self._fine), np.uint8)
 
     def _to_fine(self, points: Float[np.ndarray, "... 2"]) -> Int32[np.ndarray, "... 2"]:
-        # OpenCV's integer coordinates are pixel centres, hence the half.
+        # OpenCV's integer coordinates are pixel centers, hence the half.
         places = (points * FIELD_RADIUS + 0.5) * self._fine - 0.5
         return np.rint(places * 2**_SHIFT).astype(np.int32)
 

@@ -44,7 +44,7 @@ def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"
 
 
 def encode(picture: UInt8[np.ndarray, "size size 3"]) -> bytes:
-    """The picture as JPEG, its colours at full resolution for the sake of the smallest lesions."""
+    """The picture as JPEG, its colors at full resolution for the sake of the smallest lesions."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

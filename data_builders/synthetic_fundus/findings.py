@@ -24,12 +24,12 @@ def _count(rng: np.random.Generator, finding: Finding, low: int, high: int) -> i
 
 
 def _around(
-    rng: np.random.Generator, centre: np.ndarray, count: int, inner: float, outer: float
+    rng: np.random.Generator, center: np.ndarray, count: int, inner: float, outer: float
 ) -> Float[np.ndarray, "count 2"]:
     """Points spread evenly over a ring."""
     radius = np.sqrt(rng.uniform(inner**2, outer**2, count))
     turn = rng.uniform(0, 2 * np.pi, count)
-    return centre + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
+    return center + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
 
 
 def _off_disc(points: np.ndarray, anatomy: Anatomy, margin: float = 1.25) -> np.ndarray:
@@ -40,7 +40,7 @@ def _off_disc(points: np.ndarray, anatomy: Anatomy, margin: float = 1.25) -> np.
 
 def _blobs(
     rng: np.random.Generator,
-    centres: Float[np.ndarray, "n 2"],
+    centers: Float[np.ndarray, "n 2"],
     radii: Float[np.ndarray, " n"],
     roughness: float,
     stretch: float = 1.0,
@@ -48,21 +48,21 @@ def _blobs(
 ) -> Float[np.ndarray, "n 16 2"]:
     """Outlines of irregular round shapes, stretched by a factor along an angle."""
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    radius = radii[:, None] * (1 + roughness * rng.uniform(-1, 1, (len(centres), 16)))
+    radius = radii[:, None] * (1 + roughness * rng.uniform(-1, 1, (len(centers), 16)))
     along, across = radius * np.cos(turn) * stretch, radius * np.sin(turn)
     cos, sin = np.cos(angle)[..., None], np.sin(angle)[..., None]
     shape = np.stack([along * cos - across * sin, along * sin + across * cos], -1)
-    return centres[:, None] + shape
+    return centers[:, None] + shape
 
 
 def paint_microaneurysms(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
 ) -> None:
     """Small sharp red dots, scattered over the posterior pole."""
-    centres = _around(rng, anatomy.fovea, _count(rng, finding, 18, 40), 0.08, 0.62)
-    centres = centres[_off_disc(centres, anatomy)]
-    radii = np.maximum(rng.uniform(0.011, 0.017, len(centres)), canvas.unit(0.85))
-    canvas.filter(canvas.spots(centres, radii), _BLOOD)
+    centers = _around(rng, anatomy.fovea, _count(rng, finding, 18, 40), 0.08, 0.62)
+    centers = centers[_off_disc(centers, anatomy)]
+    radii = np.maximum(rng.uniform(0.011, 0.017, len(centers)), canvas.unit(0.85))
+    canvas.filter(canvas.spots(centers, radii), _BLOOD)
 
 
 def paint_haemorrhages(
@@ -70,19 +70,19 @@ def paint_haemorrhages(
 ) -> None:
     """Blots anywhere in the posterior fundus, or flames along the fibres of one quadrant."""
     if finding.variant == "blot":
-        centres = _around(rng, anatomy.fovea, _count(rng, finding, 7, 14), 0.14, 0.8)
-        centres = centres[_off_disc(centres, anatomy, 1.4)]
-        radii = np.maximum(rng.uniform(0.035, 0.075, len(centres)), canvas.unit(1.8))
-        outlines = _blobs(rng, centres, radii, 0.3, 1.25, rng.uniform(0, np.pi, len(centres)))
+        centers = _around(rng, anatomy.fovea, _count(rng, finding, 7, 14), 0.14, 0.8)
+        centers = centers[_off_disc(centers, anatomy, 1.4)]
+        radii = np.maximum(rng.uniform(0.035, 0.075, len(centers)), canvas.unit(1.8))
+        outlines = _blobs(rng, centers, radii, 0.3, 1.25, rng.uniform(0, np.pi, len(centers)))
     else:
         upper = np.full(_count(rng, finding, 12, 24), rng.random() < 0.5)
         along = rng.uniform(0.12, 1.0, len(upper))
         step = anatomy.on_arcade(along + 0.02, upper) - anatomy.on_arcade(along, upper)
-        centres = anatomy.on_arcade(along, upper) + rng.normal(0, 0.075, (len(upper), 2))
-        keep = _off_disc(centres, anatomy, 1.2)
+        centers = anatomy.on_arcade(along, upper) + rng.normal(0, 0.075, (len(upper), 2))
+        keep = _off_disc(centers, anatomy, 1.2)
         angle = np.arctan2(step[:, 1], step[:, 0]) + rng.normal(0, 0.2, len(upper))
         radii = np.maximum(rng.uniform(0.022, 0.04, len(upper)), canvas.unit(1.1))
-        outlines = _blobs(rng, centres[keep], radii[keep], 0.35, 2.6, angle[keep])
+        outlines = _blobs(rng, centers[keep], radii[keep], 0.35, 2.6, angle[keep])
     canvas.filter(canvas.polygons(outlines, 0.006), (0.48, 0.12, 0.16))
 
 
@@ -92,15 +92,15 @@ def paint_hard_exudates(
     """Sharp, waxy, bright yellow deposits: a ring beside the fovea, or clusters about it."""
     count = _count(rng, finding, 28, 60)
     if finding.variant == "circinate":
-        centre = anatomy.fovea + rng.normal(0, 0.06, 2)
+        center = anatomy.fovea + rng.normal(0, 0.06, 2)
         radius = rng.uniform(0.16, 0.24)
-        centres = _around(rng, centre, count, radius * 0.85, radius * 1.15)
+        centers = _around(rng, center, count, radius * 0.85, radius * 1.15)
     else:
         clusters = _around(rng, anatomy.fovea, 4, 0.12, 0.32)
-        centres = clusters[rng.integers(0, 4, count)] + rng.normal(0, 0.045, (count, 2))
-    centres = centres[_off_disc(centres, anatomy, 1.15)]
-    radii = np.maximum(rng.uniform(0.012, 0.028, len(centres)), canvas.unit(0.8))
-    outlines = _blobs(rng, centres, radii, 0.3)
+        centers = clusters[rng.integers(0, 4, count)] + rng.normal(0, 0.045, (count, 2))
+    centers = centers[_off_disc(centers, anatomy, 1.15)]
+    radii = np.maximum(rng.uniform(0.012, 0.028, len(centers)), canvas.unit(0.8))
+    outlines = _blobs(rng, centers, radii, 0.3)
     canvas.paint(canvas.polygons(outlines), (1.0, 0.93, 0.42), 0.95)
 
 
@@ -110,10 +110,10 @@ def paint_cotton_wool_spots(
     """Fluffy greyish-white patches near the arcades and the disc."""
     count = _count(rng, finding, 4, 8)
     along, upper = rng.uniform(0.22, 0.85, count), rng.random(count) < 0.5
-    centres = anatomy.on_arcade(along, upper) + rng.normal(0, 0.05, (count, 2))
-    centres = centres[_off_disc(centres, anatomy, 1.6)]
+    centers = anatomy.on_arcade(along, upper) + rng.normal(0, 0.05, (count, 2))
+    centers = centers[_off_disc(centers, anatomy, 1.6)]
     # Each patch is a tuft of overlapping puffs, hence the feathered outline.
-    puffs = np.repeat(centres, 5, 0) + rng.normal(0, 0.028, (5 * len(centres), 2))
+    puffs = np.repeat(centers, 5, 0) + rng.normal(0, 0.028, (5 * len(centers), 2))
     radii = np.maximum(rng.uniform(0.028, 0.05, len(puffs)), canvas.unit(1.2))
     canvas.paint(canvas.spots(puffs, radii, 0.016), (0.95, 0.92, 0.86), 0.92)
 
@@ -124,17 +124,17 @@ def paint_neovascularisation(
     """A tangle of fine new vessels that loop back on themselves, on the disc or off an arcade."""
     count = _count(rng, finding, 34, 60)
     if finding.variant == "disc":
-        centre, spread = anatomy.disc, 0.3
+        center, spread = anatomy.disc, 0.3
     else:
         along, upper = rng.uniform(0.25, 0.6, 1), rng.random(1) < 0.5
-        centre, spread = anatomy.on_arcade(along, upper)[0], 0.26
-    origin = _around(rng, centre, count, 0, 0.35 * spread)
+        center, spread = anatomy.on_arcade(along, upper)[0], 0.26
+    origin = _around(rng, center, count, 0, 0.35 * spread)
     bend = rng.choice((-1.0, 1.0), count) * rng.uniform(1.0, 4.0, count)
     length = rng.uniform(0.8, 1.7, count) * spread
     paths = wander(rng, origin, rng.uniform(0, 2 * np.pi, count), length, bend, 0.6)
     width = max(0.008, canvas.unit(0.5))
     # The fibrous bed on which the vessels grow.
-    canvas.paint(canvas.spots(centre[None], np.array([spread * 0.6]), 0.09), (0.86, 0.5, 0.4), 0.35)
+    canvas.paint(canvas.spots(center[None], np.array([spread * 0.6]), 0.09), (0.86, 0.5, 0.4), 0.35)
     canvas.filter(canvas.strokes(paths, np.full(paths.shape[:2], width)), (0.74, 0.22, 0.26))
 
 
@@ -143,10 +143,10 @@ def paint_drusen(
 ) -> None:
     """Soft, round, dull yellow spots under the vessels, gathered at the macula."""
     count = _count(rng, finding, 30, 60)
-    centres = anatomy.fovea + rng.normal(0, 0.17, (count, 2))
-    centres = centres[_off_disc(centres, anatomy)]
-    radii = np.maximum(rng.uniform(0.018, 0.042, len(centres)), canvas.unit(0.9))
-    canvas.paint(canvas.spots(centres, radii, 0.009), (0.93, 0.72, 0.36), 0.8)
+    centers = anatomy.fovea + rng.normal(0, 0.17, (count, 2))
+    centers = centers[_off_disc(centers, anatomy)]
+    radii = np.maximum(rng.uniform(0.018, 0.042, len(centers)), canvas.unit(0.9))
+    canvas.paint(canvas.spots(centers, radii, 0.009), (0.93, 0.72, 0.36), 0.8)
 
 
 def paint_tessellation(
@@ -183,8 +183,8 @@ def paint_peripapillary_atrophy(
     width = 1.35 + 0.3 * finding.severity
     for size, soft in ((width + 0.12, 0.012), (width, 0.006)):
         radii = anatomy.disc_radii * (size, 1.02 + 0.2 * (size - 1))
-        centre = anatomy.disc - anatomy.disc_radii * (size - 1, 0)
-        mask = canvas.polygons((centre + circle * radii)[None], soft)
+        center = anatomy.disc - anatomy.disc_radii * (size - 1, 0)
+        mask = canvas.polygons((center + circle * radii)[None], soft)
         if size > width:
             canvas.filter(mask, (0.62, 0.5, 0.48))
         else:
@@ -194,18 +194,18 @@ def paint_peripapillary_atrophy(
 def paint_laser_scars(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
 ) -> None:
-    """Round pale burns in rows over the mid-periphery, many with a pigmented centre."""
+    """Round pale burns in rows over the mid-periphery, many with a pigmented center."""
     pitch = 0.15 - 0.03 * finding.severity
     ticks = np.arange(-1, 1, pitch)
     rows = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
-    centres = rows + rng.normal(0, 0.018, rows.shape)
+    centers = rows + rng.normal(0, 0.018, rows.shape)
     middle = (anatomy.disc + anatomy.fovea) / 2
-    outside = np.hypot(*((centres - middle) / (0.78, 0.56)).T) > 1
-    centres = centres[outside & _off_disc(centres, anatomy, 1.8) & (rng.random(len(centres)) < 0.9)]
-    radii = np.maximum(rng.uniform(0.03, 0.042, len(centres)), canvas.unit(1.3))
-    canvas.paint(canvas.spots(centres, radii, 0.005), (0.95, 0.82, 0.58), 0.88)
-    dark = rng.random(len(centres)) < 0.6
-    canvas.paint(canvas.spots(centres[dark], radii[dark] * 0.5, 0.004), (0.2, 0.1, 0.06), 0.8)
+    outside = np.hypot(*((centers - middle) / (0.78, 0.56)).T) > 1
+    centers = centers[outside & _off_disc(centers, anatomy, 1.8) & (rng.random(len(centers)) < 0.9)]
+    radii = np.maximum(rng.uniform(0.03, 0.042, len(centers)), canvas.unit(1.3))
+    canvas.paint(canvas.spots(centers, radii, 0.005), (0.95, 0.82, 0.58), 0.88)
+    dark = rng.random(len(centers)) < 0.6
+    canvas.paint(canvas.spots(centers[dark], radii[dark] * 0.5, 0.004), (0.2, 0.1, 0.06), 0.8)
 
 
 def paint_haze(

@@ -1,4 +1,4 @@
-"""Patients drawn and written up: the work of one process."""
+"""Patients generated and reported: the work of one process."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ class Disease:
     Attributes:
       findings: probability of each finding in an eye that has the disease.
       bilateral: probability that an affected patient has it in both eyes.
-      core: the finding that an affected eye shows when the draw gave none.
+      core: the finding that an affected eye shows when sampling gave none.
     """
 
     findings: Mapping[str, float]
@@ -225,7 +225,7 @@ class Patient:
 
 
 def draw_patient(population: Population, seed: int, split: str, index: int) -> Patient:
-    """Draws patient number `index` of a split; no other patient's draw has a part in it."""
+    """Generates patient number `index` of a split; no other patient has a part in it."""
     rng = np.random.default_rng((seed, SPLITS[split], index))
     courses: dict[str, list[_Course]] = {"left": [], "right": []}
     for name, disease in DISEASES.items():

@@ -1,4 +1,4 @@
-"""TFDS builder of procedurally drawn patients; nothing is downloaded."""
+"""TFDS builder of procedurally generated patients; nothing is downloaded."""
 
 import collections
 import concurrent.futures
@@ -33,7 +33,7 @@ _CHUNK = 32  # patients a task of a worker process
 
 @dataclasses.dataclass(eq=False)
 class SyntheticFundusConfig(tfds.core.BuilderConfig):
-    """What is drawn. The dataset depends on these fields and on nothing else.
+    """What is generated. The dataset depends on these fields and on nothing else.
 
     Attributes:
       name: of the dataset's folder; made from the other fields where empty.
@@ -66,7 +66,7 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
         if unknown:
             raise UserError(f"no disease {unknown[0]!r}; use one of {', '.join(DISEASES)}")
         if self.image_size < 16:
-            raise UserError(f"image_size is {self.image_size}; draw 16 pixels or more")
+            raise UserError(f"image_size is {self.image_size}; give 16 pixels or more")
         if min(self.train, self.validation, self.test) < 1:
             raise UserError("each of train, validation and test needs at least one patient")
         shares = {"one_eyed": self.one_eyed, "typical": self.typical, **self.rates}
@@ -165,8 +165,8 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
                 pool.shutdown(wait=False, cancel_futures=True)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
-            "a drawing process ended too early: out of memory, or a script that calls build() "
-            'outside `if __name__ == "__main__":`; processes=1 draws without other processes'
+            "a generating process ended too early: out of memory, or a script that calls build() "
+            'outside `if __name__ == "__main__":`; processes=1 generates without other processes'
         ) from error
 
 

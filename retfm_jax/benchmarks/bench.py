@@ -125,7 +125,7 @@ def _steps(
     tell: Callable[[str], None],
 ) -> None:
     if microbatches is not None:
-        tell("training steps, divided and whole")
+        tell("training steps, in microbatches and in one batch")
         report.add(*step.compare_microbatches(config, microbatches, rounds))
     if "torch" in against:
         tell("training steps, here and in PyTorch")

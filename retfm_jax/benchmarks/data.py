@@ -38,7 +38,7 @@ from retfm_jax.methods import make_method
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh, place_batch
 from retfm_jax.runtime.threads import cores
 
-#: Side of drawn photographs as `retfm data import` stores them, and as the published sources are.
+#: Side of synthetic photographs as `retfm data import` stores them, and of the published sources.
 STORED_SIZE = 256
 PUBLISHED_SIZE = 512
 
@@ -49,10 +49,10 @@ _PIPELINE_SAMPLES = 1024
 
 @contextlib.contextmanager
 def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[DataConfig, str]]:
-    """The config's dataset where it is built, else drawn eyes in a temporary folder.
+    """The config's dataset where it is built, else synthetic eyes in a temporary folder.
 
     Args:
-      patients: how many are drawn.
+      patients: how many are generated.
 
     Yields:
       the data configuration to read with, and what it reads, in words.
@@ -69,7 +69,7 @@ def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[D
             expert=config.data.expert and ExpertConfig("synthetic_fundus"),
             balance_sets=False,
         )
-        yield data, f"drawn eyes, {STORED_SIZE} px"
+        yield data, f"synthetic eyes, {STORED_SIZE} px"
 
 
 def draw(folder: str | Path, patients: int, size: int) -> None:
@@ -231,7 +231,7 @@ def _stages(
     def preparing() -> None:
         jax.block_until_ready(prepare(placed, key))
 
-    yield "colour and normalise, on the device", lambda: timed(preparing), whole, "samples"
+    yield "color and normalize, on the device", lambda: timed(preparing), whole, "samples"
 
 
 def compare_published(
@@ -239,7 +239,7 @@ def compare_published(
 ) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
     """Our pipeline from stored 256 px and from 512 px against a published loader from 512 px.
 
-    All read the same drawn patients.
+    All read the same synthetic patients.
 
     Returns:
       the measurements, the ratios of time an image, and how they were run.
@@ -304,7 +304,7 @@ def compare_published(
 def published_patients(
     folder: str | Path, data: DataConfig, patients: int
 ) -> tuple[Path, dict[int, RecordSource]]:
-    """The same drawn patients as a published LMDB and as datasets of ours built from it.
+    """The same synthetic patients as a published LMDB and as datasets of ours built from it.
 
     Returns:
       the LMDB's folder, and our sources by the side of their pictures.

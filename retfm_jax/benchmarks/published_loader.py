@@ -1,6 +1,6 @@
 """The loader of the published projects: base64 in an LMDB, Pillow, bicubic, worker processes.
 
-Runs in a process of its own and imports no JAX. Left out, in its favour: the colour jitter and the
+Runs in a process of its own and imports no JAX. Left out, in its favour: the color jitter and the
 erasing that it does on the CPU, and its tokenizer in Python, for which ours stands in.
 """
 
@@ -47,7 +47,7 @@ def write_lmdb(folder: str | Path, patients: Sequence[tuple[str, bytes, bytes, s
 
 
 class PublishedDataset(torch.utils.data.Dataset):
-    """Patients as float tensors: both eyes normalised, CHW, and the report's ids."""
+    """Patients as float tensors: both eyes normalized, CHW, and the report's ids."""
 
     def __init__(
         self,

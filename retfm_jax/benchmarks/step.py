@@ -52,7 +52,7 @@ class Trainer:
         """Draws weights and a batch.
 
         Args:
-          prepared: images are float and normalised already, and the step takes them as they are:
+          prepared: images are float and normalized already, and the step takes them as they are:
             what another framework can be fed, too.
           devices: all by default.
 
@@ -153,17 +153,17 @@ def compare_microbatches(
     trainer = Trainer(config)
     steps = {"step in one": trainer.compile(1), f"step in {parts} parts": trainer.compile(parts)}
     taken = take_turns({name: step.timing for name, step in steps.items()}, rounds)
-    whole, divided = (
+    whole, cached = (
         _measurement(name, trainer, taken[name], step.facts()) for name, step in steps.items()
     )
-    ratio = Comparison(f"time in {parts} parts / time in one", divided, whole, "at most 1.4")
-    return [whole, divided], [ratio]
+    name = f"time in {parts} microbatches / time in one batch"
+    return [whole, cached], [Comparison(name, cached, whole, "at most 1.4")]
 
 
 def compare_torch(
     config: ExperimentConfig, rounds: int
 ) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
-    """The step against the same one in PyTorch: same weights, batch, precision and optimiser.
+    """The step against the same one in PyTorch: same weights, batch, precision and optimizer.
 
     Returns:
       both measurements, PyTorch's time over ours, and what shows that both compute the same.
@@ -211,7 +211,7 @@ def check_torch() -> None:
 
 
 def torch_arguments(trainer: Trainer, folder: str | Path, steps: int) -> dict[str, Any]:
-    """What `torch_step.TorchStep` needs to be the trainer's network, batch and optimiser.
+    """What `torch_step.TorchStep` needs to be the trainer's network, batch and optimizer.
 
     Args:
       folder: for the files that carry the arrays.
@@ -270,7 +270,7 @@ def _check_comparable(config: ExperimentConfig) -> None:
     rows = config.train.batch_size
     if (getattr(model.image, "norm_batch", None) or rows) != rows:
         raise UserError(
-            "against torch: PyTorch's batch norms normalise the whole batch: set "
+            "against torch: PyTorch's batch norms normalize the whole batch: set "
             "config.model.image.norm_batch=null"
         )
     if getattr(model.image, "patch_dropout", 0):

@@ -17,7 +17,7 @@ from retfm_jax.methods.torch_twins import network_of
 
 
 class TorchStep:
-    """A network with its optimiser and one batch, all on the GPU where PyTorch sees one."""
+    """A network with its optimizer and one batch, all on the GPU where PyTorch sees one."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TorchStep:
           learning_rates: of the steps to come.
           undecayed: tensors without weight decay.
           files: folder with `weights.safetensors` under transformers' names, and with
-            `batch.safetensors`, images NHWC float32 normalised.
+            `batch.safetensors`, images NHWC float32 normalized.
         """
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":

@@ -92,7 +92,7 @@ def _show(report: dict[str, Any]) -> None:
         known = [n["labels"][level]["known"] for n in counted]
         if not any(known):
             continue
-        row(f"{level}: labelled", known)
+        row(f"{level}: labeled", known)
         for label in counted[0]["labels"][level]["present"]:
             row(f"  {label}", (n["labels"][level]["present"][label] for n in counted))
     table.show()

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0, or 1 where the user's input cannot be used (the message is on stderr), or 75 where a signal
-      stopped a run that the same command goes on with, or 128 and the number of a signal that ended
+      stopped a run that the same command resumes, or 128 and the number of a signal that ended
       something else. Wrong usage exits with 2. A reader that has had enough of the output
       (`retfm configs | head`) changes nothing.
     """

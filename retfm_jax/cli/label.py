@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     counts = label(args.input, args.out, args.vocabulary, args.extend)
     picture = picture_of(args.out)
     say(
-        f"{counts.reports} reports labelled, {counts.unknown} of them say nothing that the "
+        f"{counts.reports} reports labeled, {counts.unknown} of them say nothing that the "
         f"vocabulary knows ({counts.empty} are empty); labels are in {args.out}"
         + (f", their frequencies in {picture}" if picture else "")
     )

@@ -121,8 +121,8 @@ def _rules_table(rules: "tuple[Rule, ...]") -> Table:
         groups[path, shape, rule.spec].append(rule)
     table = Table(
         "parameters on the mesh (gradients, moments and momentum copies lie alike)",
-        ("path", "shape", "divided by", "arrays", "bytes a device"),
-        words=("shape", "divided by"),
+        ("path", "shape", "sharded over", "arrays", "bytes a device"),
+        words=("shape", "sharded over"),
     )
     for (path, shape, spec), members in groups.items():
         size = sum(rule.bytes_per_device for rule in members)

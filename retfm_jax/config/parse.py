@@ -41,7 +41,7 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
-    """Checks that each part of a batch holds whole groups of samples that are normalised together.
+    """Checks that each part of a batch holds whole groups of samples that are normalized together.
 
     Args:
       model: configuration of a method; whose images pass no batch norms, passes.
@@ -56,7 +56,7 @@ def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
     if part % together:
         raise UserError(
             f"config.train.microbatches {microbatches} encodes {part} samples at a time, but the "
-            f"network's batch norms normalise {together} together (config.model.image.norm_batch "
+            f"network's batch norms normalize {together} together (config.model.image.norm_batch "
             f"{'is not set' if image.norm_batch is None else image.norm_batch}): set "
             f"config.model.image.norm_batch to {part} or a divisor of it"
             + (", or config.train.microbatches to 1" if microbatches > 1 else "")

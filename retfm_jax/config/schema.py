@@ -70,7 +70,7 @@ class AugmentConfig(Section):
         "independent" flips each image on its own (as published for RET-CLIP, which contradicts
         laterality); "none".
       flip_probability: chance of the flip.
-      brightness, contrast, saturation, hue: largest change by colour jitter, as in torchvision.
+      brightness, contrast, saturation, hue: largest change by color jitter, as in torchvision.
       colour_probability: chance that a sample is jittered.
       erasing_probability: chance that a random rectangle is erased.
       affine_probability, affine_degrees, affine_scale: random rotation and scaling.
@@ -92,7 +92,7 @@ class AugmentConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig(Section):
-    """The second stream of KeepFIT: expert image-text pairs, drawn with replacement.
+    """The second stream of KeepFIT: expert image-text pairs, sampled with replacement.
 
     Attributes:
       dataset: name or folder, as that of the first stream.
@@ -111,13 +111,13 @@ class DataConfig(Section):
       dataset: name of a built dataset under `data_dir`, or a built dataset's folder.
       data_dir: where `retfm data build` and `retfm data import` put datasets.
       train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
-      language: of the reports; "mixed" draws one at random for every sample.
+      language: of the reports; "mixed" samples one for every sample.
       vocabulary: YAML file of the conditions that reports are searched for (ViLReF); None for the
         bundled ones. Both as for `retfm label`.
       extend: YAML files that add conditions to the vocabulary, or names to its conditions.
       expert: the expert stream (KeepFIT only).
       banned_categories: categories that training leaves out, for out-of-distribution tests.
-      balance_sets: draw the sets of a collection equally often, however large each is (KeepFIT).
+      balance_sets: sample the sets of a collection equally often, however large each is (KeepFIT).
       workers: processes that decode beside the main one; 0 uses threads only.
       threads: reading threads of a process; None for one on each core that it may use, up to 16; 0
         reads in the thread that takes batches. More pay only where records come from a slow
@@ -244,7 +244,7 @@ class EvaluationConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig(Section):
-    """Where weights come from before the first step; None draws them at random.
+    """Where weights come from before the first step; None initializes them at random.
 
     Attributes:
       weights: a whole network: a workdir, a checkpoint or a published file.

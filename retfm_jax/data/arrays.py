@@ -73,7 +73,7 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
         hint = (
             ": divide it by 255"
             if low >= 0 and 1 < high <= 255 and high > 2
-            else ": it seems normalised; undo that by x * std + mean"
+            else ": it seems normalized; undo that by x * std + mean"
             if low < 0 and high < 30
             else ""
         )

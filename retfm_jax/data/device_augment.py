@@ -1,7 +1,7 @@
-"""What happens to images on the device: uint8 -> float, colour jitter, normalisation, erasing.
+"""What happens to images on the device: uint8 -> float, color jitter, normalization, erasing.
 
 Pure functions under the same jit as the training step: the host sends a quarter of the bytes and
-spends no time on colours. They work on planes, (b, 3, h, w): a TPU pads a last axis of 3 to 128.
+spends no time on colors. They work on planes, (b, 3, h, w): a TPU pads a last axis of 3 to 128.
 """
 
 import math
@@ -40,9 +40,9 @@ def prepare(
     Args:
       batch: global arrays; those of uint8 with four axes are images, NHWC, all others pass as they
         are.
-      augment_config: its colour and erasing entries; needed with a key only.
+      augment_config: its color and erasing entries; needed with a key only.
       key: randomness of the augmentation of this batch; None augments nothing. Every image (both
-        eyes of a patient, too) draws for itself, from the key and its row in the global batch, so
+        eyes of a patient, too) samples for itself, from the key and its row in the global batch, so
         that the result does not depend on the sharding.
 
     Returns:
@@ -54,11 +54,11 @@ def prepare(
             continue
         planes = jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255
         if key is None:
-            planes = normalise(planes, image_config)
+            planes = normalize(planes, image_config)
         else:
             assert augment_config is not None, "a key augments, which needs the entries"
             jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, _stream(name)))
-            planes = normalise(colour_jitter(planes, augment_config, jitter_key), image_config)
+            planes = normalize(color_jitter(planes, augment_config, jitter_key), image_config)
             planes = random_erasing(planes, augment_config.erasing_probability, erasing_key)
         prepared[name] = jnp.moveaxis(planes, 1, -1)
     return prepared
@@ -68,19 +68,19 @@ def _stream(name: str) -> int:
     return _STREAMS.index(name) if name in _STREAMS else zlib.crc32(name.encode())
 
 
-def normalise(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Array, "b 3 h w"]:
+def normalize(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Array, "b 3 h w"]:
     """`(x - mean) / std` per channel, x in 0..1."""
     mean, std = (jnp.array(part, jnp.float32)[:, None, None] for part in (config.mean, config.std))
     return (images - mean) / std
 
 
-def colour_jitter(
+def color_jitter(
     images: Float[Array, "b 3 h w"], config: AugmentConfig, key: PRNGKeyArray
 ) -> Float[Array, "b 3 h w"]:
     """Random brightness, contrast, saturation and hue as in torchvision's ColorJitter.
 
-    The strengths are drawn for each image, uniform in [1 - s, 1 + s] (hue: [-s, s]), and so is
-    whether it is changed at all. The order of the four is drawn once for the batch: an order per
+    The strengths are sampled for each image, uniform in [1 - s, 1 + s] (hue: [-s, s]), and so is
+    whether it is changed at all. The order of the four is sampled once for the batch: an order per
     image would compute each change four times over.
     """
     changes = [
@@ -93,7 +93,7 @@ def colour_jitter(
     if not changes or not config.colour_probability:
         return images
     order_key, draw_key = jax.random.split(key)
-    # One draw for all strengths and the choice: every call of the generator costs compile time.
+    # One call for all strengths and the choice: every call of the generator costs compile time.
     drawn = jax.random.uniform(draw_key, (1 + len(changes), images.shape[0]))
     factors = [
         _between(share, *((-strength, strength) if change is hue else _around_one(strength)))
@@ -159,7 +159,7 @@ def grey(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
 def random_erasing(
     images: Float[Array, "b 3 h w"], probability: float, key: PRNGKeyArray
 ) -> Float[Array, "b 3 h w"]:
-    """Sets a random rectangle of an image to zero (after normalisation: to the mean colour).
+    """Sets a random rectangle of an image to zero (after normalization: to the mean color).
 
     As in the published recipe: area 2% to a third of the image, aspect 0.3 to 1/0.3 uniform in
     the log, ten tries to find one that is smaller than the image, else nothing.

@@ -136,17 +136,17 @@ def _rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     if _is_deep(image, data):
         deep = None if image.format == "TIFF" else _opencv(data, cv2.IMREAD_UNCHANGED)
         if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3:
-            colour = _eight_bits(deep)[..., [2, 1, 0, *range(3, deep.shape[2])]]
-            if colour.shape[2] == 4:
-                # The depth of a colour is not that of its transparency.
-                colour[..., :3] = _eight_bits(deep[..., :3])[..., ::-1]
+            color = _eight_bits(deep)[..., [2, 1, 0, *range(3, deep.shape[2])]]
+            if color.shape[2] == 4:
+                # The depth of a color is not that of its transparency.
+                color[..., :3] = _eight_bits(deep[..., :3])[..., ::-1]
                 alpha = (deep[..., 3] >> 8).astype(np.uint8)
-                return _on_black(Image.fromarray(np.dstack([colour[..., :3], alpha])))
-            return np.ascontiguousarray(colour)
+                return _on_black(Image.fromarray(np.dstack([color[..., :3], alpha])))
+            return np.ascontiguousarray(color)
         image.load()
         if image.format == "TIFF" and np.asarray(image.convert("RGB")).max() < 64:
             raise ImageError(
-                "16-bit colour whose values need fewer bits; save it as a 16-bit PNG or with 8 bits"
+                "16-bit color whose values need fewer bits; save it as a 16-bit PNG or with 8 bits"
             )
     if "A" in image.getbands() or "transparency" in image.info:
         return _on_black(image.convert("RGBA"))
@@ -154,7 +154,7 @@ def _rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Whether a colour picture has 16 bits a channel, of which Pillow keeps the upper 8."""
+    """Whether a color picture has 16 bits a channel, of which Pillow keeps the upper 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
     if image.format == "JPEG2000":
@@ -217,7 +217,7 @@ def _upright(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.nd
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of an 8-bit grey or colour JPEG from its frame header; None of all else.
+    """Width and height of an 8-bit grey or color JPEG from its frame header; None of all else.
 
     Only what every reader reads alike is read: segments that follow each other without a gap, from
     the first byte to the first frame header. Anything else goes the slow way, for a picture must
@@ -304,7 +304,7 @@ def training_image(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Random resized crop (aspect 3/4 to 4/3), mirroring and affine change of one photograph.
 
-    Colour and erasing follow on the device (`data.device`).
+    Color and erasing follow on the device (`data.device`).
 
     Args:
       mirror: whether to exchange the picture's left and right.
@@ -344,8 +344,8 @@ def augmented(
     if augment.affine_probability and rng.random() < augment.affine_probability:
         degrees = rng.uniform(-augment.affine_degrees, augment.affine_degrees)
         factor = rng.uniform(*augment.affine_scale)
-        centre = ((config.size - 1) / 2, (config.size - 1) / 2)
-        matrix = cv2.getRotationMatrix2D(centre, degrees, factor)
+        center = ((config.size - 1) / 2, (config.size - 1) / 2)
+        matrix = cv2.getRotationMatrix2D(center, degrees, factor)
         image = cv2.warpAffine(image, matrix, (config.size, config.size), flags=cv2.INTER_LINEAR)
     return image
 
@@ -353,7 +353,7 @@ def augmented(
 def _random_crop(
     image: np.ndarray, area: tuple[float, float], rng: np.random.Generator
 ) -> np.ndarray:
-    """As torchvision's RandomResizedCrop: ten tries, else the largest crop around the centre."""
+    """As torchvision's RandomResizedCrop: ten tries, else the largest crop around the center."""
     height, width = image.shape[:2]
     for _ in range(10):
         share, shape, down, across = rng.random(4)

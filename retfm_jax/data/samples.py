@@ -94,7 +94,7 @@ def choose_text(
     """The text in a language, or in one that exists where there is none in it.
 
     Args:
-      language: "mixed" draws among the languages that exist, or takes the first without `rng`.
+      language: "mixed" samples among the languages that exist, or takes the first without `rng`.
     """
     available = [name for name in LANGUAGES if texts.get(name)]
     if not available:

@@ -45,7 +45,7 @@ AS_RELEASED = Reading()
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledFile:
+class LabeledFile:
     """A photograph on disk with its class and the patient that it shows.
 
     Attributes:
@@ -87,7 +87,7 @@ class FileSource(RecordSource):
         name: str,
         split: str,
         classes: Sequence[str],
-        files: Sequence[LabelledFile],
+        files: Sequence[LabeledFile],
         modality: str = "cfp",
         said: Said = NOTHING_SAID,
         patients_known: bool = False,
@@ -162,7 +162,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
         )
     _check_alike(classes, splits[reference])
     place = splits[wanted]
-    files: list[LabelledFile] = []
+    files: list[LabeledFile] = []
     passed_over = [photographs.beside(place, place.name)]
     for child in photographs.folders(place):
         label = _class_of(child, classes, splits[reference])
@@ -174,7 +174,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
             )
         below = f"{place.name}/{child.name}"
         files += [
-            LabelledFile(path, f"{below}/{relative}", label)
+            LabeledFile(path, f"{below}/{relative}", label)
             for path, relative in zip(listing.paths(), listing.photographs, strict=True)
         ]
         passed_over.append(_below(below, listing.passed_over))
@@ -224,7 +224,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
 
 def _copies(
     split: str,
-    chosen: Sequence[LabelledFile],
+    chosen: Sequence[LabeledFile],
     others: Mapping[str, Mapping[str, Path]],
 ) -> list[str]:
     """Says which photographs of a split are in another one, in two classes or twice.
@@ -421,7 +421,7 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
 class _Found:
     """Files of a release by split, the patients that a column gives, and what is to be said."""
 
-    files: dict[str, list[LabelledFile]] = dataclasses.field(default_factory=dict)
+    files: dict[str, list[LabeledFile]] = dataclasses.field(default_factory=dict)
     given: dict[str, str] = dataclasses.field(default_factory=dict)
     sentences: list[str] = dataclasses.field(default_factory=list)
     passed_over: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
@@ -522,8 +522,8 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
             if row != line.row:
                 repeated.append(image)
                 continue
-            labelled = LabelledFile(picture.path, relative, label)
-            found.files.setdefault(part, []).append(labelled)
+            labeled = LabeledFile(picture.path, relative, label)
+            found.files.setdefault(part, []).append(labeled)
     if ungraded:
         found.sentences.append(
             f"left out for they have no grade: {len(ungraded)} images ({_first(ungraded, 5)})"
@@ -567,7 +567,7 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
     matched: dict[str, list[str]] = {}
     paths = dict(zip(listing.photographs, listing.paths(), strict=True))
     for (split, label), match in matchers.items():
-        files = [LabelledFile(paths[each], each, label) for each in paths if match(each)]
+        files = [LabeledFile(paths[each], each, label) for each in paths if match(each)]
         if not files:
             links = listing.passed_over.get("link")
             raise UserError(

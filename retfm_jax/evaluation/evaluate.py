@@ -86,7 +86,7 @@ def measure(
         notes += _say_how_read(said_of(train), options, notes)
     labels_from = None
     if any(protocol.needs_labels for protocol in asked):
-        source, train, labels_from = _labelled(model, source, train)
+        source, train, labels_from = _labeled(model, source, train)
     modality = modality_of(source)
     order = class_order(source.label_names, getattr(source, "ordered", False))
     if order is not None and order.guessed:
@@ -162,11 +162,11 @@ def evaluate(
     return results.document
 
 
-def _labelled(
+def _labeled(
     model: Any, source: RecordSource, train: RecordSource | None
 ) -> tuple[RecordSource, RecordSource | None, str]:
     """The splits with labels, those of their reports where they have none, and whose these are."""
-    if requirements.is_labelled(source):
+    if requirements.is_labeled(source):
         return source, train, "the dataset"
     say(report_labels.SAID)
     data: DataConfig = model.data_config
@@ -226,11 +226,11 @@ def quick_metrics(
         model, source, source.label_names, config.languages, config.batch_size, progress=False
     )
     skip = unknown_classes(split.label_names)
-    labelled = any((view.labels >= 0).any() for view in split.views.values())
+    labeled = any((view.labels >= 0).any() for view in split.views.values())
     modality = modality_of(source)
     metrics = {}
     for language in config.languages:
-        if labelled and len(skip) < len(split.label_names):
+        if labeled and len(skip) < len(split.label_names):
             for style in prompts or (own_style(model),):
                 asked = model_prompts(model, style, modality)
                 found = zero_shot(model, split, language, asked, skip)

@@ -35,10 +35,10 @@ class Options:
         "knowledge" for a model that was trained on categories, "report" for one that was trained
         on reports.
       draws: of the bootstrap; None: as in the model's configuration.
-      seed: of the bootstrap and of everything that a protocol draws.
+      seed: of the bootstrap and of everything that a protocol samples.
       train_split: what the supervised protocols learn from.
       shots: how much of it.
-      folds: draws of the support, with the seeds from `seed` on; the whole split is one fold.
+      folds: samples of the support, with the seeds from `seed` on; the whole split is one fold.
       fit_augmentations: random copies that the support gains.
       test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
         they are. Fine-tuning augments its support by itself and scores images as they are.

@@ -10,7 +10,7 @@ from jaxtyping import Int8
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.requirements import is_labelled, texts
+from retfm_jax.evaluation.requirements import is_labeled, texts
 from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
@@ -24,12 +24,12 @@ SAID = (
 _SCOPES = (PATIENT, *SIDES)
 
 
-class LabelledByReports(RecordSource):
+class LabeledByReports(RecordSource):
     """A source whose labels are what its reports say.
 
     A condition that a report affirms is present, one that it only suspects is unknown, every other
     is absent. A report that says nothing of an eye, or nothing at all, leaves that eye, or the
-    patient, unlabelled; what it says of no side is unknown for both eyes.
+    patient, unlabeled; what it says of no side is unknown for both eyes.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ def label_by_reports(sources: Sequence[RecordSource], labeler: Labeler) -> list[
         )
     names = [name for name in labeler.vocabulary.ids if name in affirmed]
     return [
-        LabelledByReports(source, np.stack([_hot(statuses, names) for statuses in of]), names)
+        LabeledByReports(source, np.stack([_hot(statuses, names) for statuses in of]), names)
         for source, of in zip(sources, said, strict=True)
     ]
 
 
 def with_labels(source: RecordSource, labeler: Labeler) -> RecordSource:
     """A source with labels of its own, or of its reports; without any where these say nothing."""
-    if is_labelled(source):
+    if is_labeled(source):
         return source
     try:
         return label_by_reports([source], labeler)[0]

@@ -78,7 +78,7 @@ def check_records(source: RecordSource) -> None:
         )
 
 
-def is_labelled(source: RecordSource) -> bool:
+def is_labeled(source: RecordSource) -> bool:
     """Whether any record has a label for itself or for an eye; reads until it finds one."""
     return any(_known(record) for record in _records(source))
 

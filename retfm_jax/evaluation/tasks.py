@@ -116,7 +116,7 @@ def said_of(source: RecordSource) -> Said:
 
 
 def counts_by(source: RecordSource) -> str:
-    """What intervals draw anew: "patient", or "image" where nobody knows the patients.
+    """What intervals resample: "patient", or "image" where nobody knows the patients.
 
     Of built sets of single images some records are asked, evenly over the set.
     """

@@ -85,7 +85,7 @@ def ablate(
 ) -> Comparison:
     """Trains every variant with every seed, and compares what they know without further learning.
 
-    A seed draws the weights and the order of the data, so that the variants of one seed differ in
+    A seed decides the weights and the order of the data, so that the variants of one seed differ in
     nothing but their configuration. What is trained already is not trained again.
 
     Args:
@@ -164,7 +164,7 @@ def _measured(
     config: ExperimentConfig, folder: Path, source: RecordSource, prompts: Sequence[str]
 ) -> dict[str, float]:
     if not run_training(config, folder):
-        raise Stopped(f"stopped in {folder}; the same command goes on from there")
+        raise Stopped(f"stopped in {folder}; the same command resumes from there")
     return dict(quick_metrics(load(folder), source, config.evaluation, prompts))
 
 

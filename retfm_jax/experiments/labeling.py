@@ -121,7 +121,7 @@ def _label(
     file: IO[bytes], source: Path, written: IO[str], labeler: Labeler, counts: LabelCounts
 ) -> None:
     size = os.fstat(file.fileno()).st_size
-    with progress_bar(total=size, desc="labelling", unit="B", unit_scale=True) as progress:
+    with progress_bar(total=size, desc="labeling", unit="B", unit_scale=True) as progress:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             progress.update(len(line))
             if not line.strip():

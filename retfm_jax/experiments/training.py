@@ -19,7 +19,7 @@ from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.model import RetinalModel
 from retfm_jax.runtime import distributed
-from retfm_jax.runtime.compilation import keep_programs
+from retfm_jax.runtime.compilation import enable_compilation_cache
 from retfm_jax.runtime.mesh import check_batch_size
 from retfm_jax.training import loop, requirements
 
@@ -33,7 +33,7 @@ def train_to_the_end(config: ExperimentConfig, workdir: PathLike) -> None:
     """
     if not run_training(config, workdir):
         raise Stopped(
-            f"stopped in {workdir} before its last step; the same command goes on from there "
+            f"stopped in {workdir} before its last step; the same command resumes from there "
             f"(exit status {Stopped.exit_status}, where 0 would mean finished)"
         )
 
@@ -47,9 +47,9 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     Raises:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
     """
-    keep_programs()
+    enable_compilation_cache()
     method = make_method(config.method, config.model)
-    # First: what is wrong with data or tokenizer is said before a large network is drawn.
+    # First: what is wrong with data or tokenizer is said before a large network is initialized.
     requirements.check_splits(config)
     mesh = loop.make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, config.train.microbatches, mesh)

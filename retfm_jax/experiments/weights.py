@@ -47,7 +47,7 @@ def import_weights(
     _refuse_taken(workdir)
     model = load_weights(weights, method, text_num_heads)
     meta = model.meta | {"imported_from": str(absolute(weights))}
-    # The checkpoint comes last: without it the workdir is none, and the same command goes on.
+    # The checkpoint comes last: without it the workdir is none, and the same command resumes.
     config = workdir / "config.json"
     if config.exists() and read_json(config) != json.loads(json.dumps(meta["config"])):
         raise _taken(workdir)

@@ -130,7 +130,7 @@ def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
     """The preprocessing of a Hugging Face folder, where it says another one than `data`.
 
     Its vocabulary is taken where it is not the bundled one (the folder then stays in use), with the
-    length of its texts, and its mean and standard deviation of colours.
+    length of its texts, and its mean and standard deviation of colors.
 
     Args:
       positions: longest text of the network, in tokens.

@@ -8,10 +8,10 @@ import numpy as np
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
 from retfm_jax.files import as_path
-from retfm_jax.interop.layouts import recognised
+from retfm_jax.interop.layouts import recognized
 from retfm_jax.interop.state_dict import (
     from_state_dict,
-    normalise,
+    normalize,
     resize_positions,
     to_state_dict,
 )
@@ -51,7 +51,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
 
 def _whole_network(source: str, name: str, method: Method) -> tuple[Params, MethodState]:
     if not as_path(source).is_dir() or holds_weights(source):
-        tensors = normalise(read_tensors(source), where=source)
+        tensors = normalize(read_tensors(source), where=source)
         wanted = jax.eval_shape(method.init, jax.random.key(0))
         tensors = _fit_positions(tensors, _published_shapes(method, *wanted), source)
         return from_state_dict(method, tensors, where=source)
@@ -89,7 +89,7 @@ def _tower(
     """The tensors of one tower from another project's file, under our published names."""
     found = {
         _modern(name): value
-        for name, value in normalise(read_tensors(source), where=source).items()
+        for name, value in normalize(read_tensors(source), where=source).items()
     }
     wanted = [name[len(ours) :] for name in tensors if name.startswith(ours)]
     prefix = max(prefixes, key=lambda prefix: sum(prefix + name in found for name in wanted))
@@ -103,7 +103,7 @@ def _tower(
         if name in theirs and theirs[name].shape != shape
     ]
     if problems:
-        hint = recognised(found, None)
+        hint = recognized(found, None)
         listed = "\n  ".join(problems)
         raise UserError(f"{source} does not fit the tower {ours}*.{hint}\n  {listed}")
     return theirs

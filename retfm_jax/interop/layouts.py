@@ -357,7 +357,7 @@ _TOWERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
-def recognised(names: Iterable[str], method: str | None) -> str:
+def recognized(names: Iterable[str], method: str | None) -> str:
     """What a file that does not fit a method seems to be, and what can be done with it.
 
     Args:

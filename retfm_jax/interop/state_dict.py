@@ -25,7 +25,7 @@ from retfm_jax.interop.layouts import (
     is_hugging_face_clip,
     is_timm_clip,
     plain_names,
-    recognised,
+    recognized,
 )
 from retfm_jax.interop.pickles import printable
 from retfm_jax.methods.base import Method, MethodState, Params
@@ -76,7 +76,7 @@ def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[st
     """Our network under its published names, in PyTorch's layout; every value keeps its bits."""
     leaves = {path: np.asarray(leaf) for path, leaf in _variables(params, state).items()}
     tensors = {}
-    for tensor in _tensors(method.names, leaves):
+    for tensor in _tensors(method.weight_names, leaves):
         value = leaves[tensor.path]
         value = value if tensor.layer is None else value[tensor.layer]
         tensors[tensor.name] = np.array(_OUTWARD[tensor.transform](value), order="C")
@@ -89,7 +89,7 @@ def from_state_dict(
     """Published tensors as the parameters and state of a method.
 
     Args:
-      tensors: as `normalise` returns them.
+      tensors: as `normalize` returns them.
       where: named in errors.
 
     Raises:
@@ -98,7 +98,7 @@ def from_state_dict(
     """
     params, state = jax.eval_shape(method.init, jax.random.key(0))
     shapes = _variables(params, state)
-    wanted = {tensor.name: tensor for tensor in _tensors(method.names, shapes)}
+    wanted = {tensor.name: tensor for tensor in _tensors(method.weight_names, shapes)}
     problems = [f"missing {name}" for name in wanted if name not in tensors]
     problems += [
         f"extra {name}" for name in tensors if name not in wanted and not _IGNORED.match(name)
@@ -121,7 +121,7 @@ def from_state_dict(
         parts.setdefault(tensor.path, {})[tensor.layer] = _INWARD[tensor.transform](value)
     if problems:
         listed = "\n  ".join(printable(problem, 300) for problem in sorted(problems))
-        hint = recognised(tensors, method.name)
+        hint = recognized(tensors, method.name)
         raise UserError(f"{where} does not fit a {method.name} network.{hint}\n  {listed}")
     refuse_nonfinite({name: tensors[name] for name in wanted}, where)
     leaves = {}
@@ -133,7 +133,7 @@ def from_state_dict(
     return params, MethodState(stats, method.init_carry(params, stats))
 
 
-def normalise(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
+def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
     """Tensors as NumPy arrays under plain published names.
 
     Takes away the prefixes of data-parallel training, compilation and trainers, gives Chinese-CLIP

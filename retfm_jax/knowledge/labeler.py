@@ -1,7 +1,7 @@
 """Reports in, labels out: what a report in English, Chinese or both says of each eye.
 
 Three stages, as ViLReF describes its expert knowledge: a report is split and standardised
-(`normalise`, `lexicon`), the clauses that speak of findings are read (`clauses`), and what they
+(`normalize`, `lexicon`), the clauses that speak of findings are read (`clauses`), and what they
 mention becomes labels of the vocabulary, here.
 """
 

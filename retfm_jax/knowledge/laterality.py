@@ -23,7 +23,7 @@ class Pair(NamedTuple):
     right: str
 
 
-#: Words that mean an eye wherever they stand, in the spelling of `normalise.normalise`. A blank
+#: Words that mean an eye wherever they stand, in the spelling of `normalize.normalize`. A blank
 #: stands for any run of blanks, hyphens and underscores, also none: "lefteye", "left_eye".
 EYES = (
     Pair("left eye", "right eye"),

@@ -22,7 +22,7 @@ from retfm_jax.knowledge.cues import (
     UNCHANGED,
     Cue,
 )
-from retfm_jax.knowledge.normalise import SPELLINGS, fold, normalise
+from retfm_jax.knowledge.normalize import SPELLINGS, fold, normalize
 from retfm_jax.knowledge.signs import (
     ABSENT_MARK,
     DENIAL_MARK,
@@ -191,7 +191,7 @@ class Lexicon:
           sentence: as the report has it; abbreviations of two letters need its capitals.
         """
         words, tokens = self.words, []
-        for match in self.pattern.finditer(normalise(mark_signs(sentence))):
+        for match in self.pattern.finditer(normalize(mark_signs(sentence))):
             word = match.group()
             start, end = match.span()
             if word[0] in MARKS:
@@ -213,7 +213,7 @@ def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
 
     def add(terms: Iterable[str], cue: Cue, payload: Any = None) -> None:
         for term in terms:
-            word = _SCRIPTS.sub(" ", normalise(term).strip())
+            word = _SCRIPTS.sub(" ", normalize(term).strip())
             if words.setdefault(word.replace(" ", ""), (cue, payload)) == (cue, payload):
                 words[word] = (cue, payload)
                 spelled.append(word)

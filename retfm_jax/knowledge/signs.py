@@ -1,7 +1,7 @@
 """Signs that say whether a finding is there: (-), （＋）, ±, "DR -", "-ve", "出血：－".
 
 They are told from the hyphens, bullets and plus signs of a text by where they stand, before the
-text is normalised, and replaced by marks of their own that no report contains.
+text is normalized, and replaced by marks of their own that no report contains.
 """
 
 import re

@@ -15,7 +15,7 @@ def trie_pattern(words: Iterable[str]) -> str:
     reports are careless with blanks.
 
     Args:
-      words: as `normalise.normalise` leaves them.
+      words: as `normalize.normalize` leaves them.
     """
     root: dict[str, dict] = {}
     for word in words:

@@ -11,7 +11,7 @@ from typing import Any
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.knowledge.cues import BARE_SIDES, CUES, SIDES, SIDES_IN_CAPITALS, Cue
-from retfm_jax.knowledge.normalise import fold
+from retfm_jax.knowledge.normalize import fold
 from retfm_jax.parsing import read_yaml
 
 #: Languages of names, synonyms and signs.

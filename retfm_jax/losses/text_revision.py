@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from retfm_jax.errors import UserError
 from retfm_jax.losses.shapes import check_shapes
 
-#: What the attention weights of a pair of images are normalised over.
+#: What the attention weights of a pair of images are normalized over.
 SoftmaxOver = Literal["heads", "experts"]
 
 

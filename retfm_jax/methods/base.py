@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from retfm_jax.models.layers import gathered
+from retfm_jax.models.layers import all_gather_params
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -56,7 +56,7 @@ class Method(abc.ABC, Generic[Network]):
       default_experiment: the bundled config whose preprocessing belongs to the published weights.
       sample_kind: name of what one training sample is; see `data.kinds`.
       published: how weights of the published system are known; None without any.
-      unused: path prefixes of parameters that published files hold but no loss depends on.
+      untrained: path prefixes of parameters that published files hold but no loss depends on.
     """
 
     name: ClassVar[str]
@@ -64,7 +64,7 @@ class Method(abc.ABC, Generic[Network]):
     default_experiment: ClassVar[str]
     sample_kind: str
     published: ClassVar[Published | None] = None
-    unused: ClassVar[tuple[str, ...]] = ()
+    untrained: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any):
         self.config = config
@@ -78,14 +78,16 @@ class Method(abc.ABC, Generic[Network]):
         """Builds the towers and heads with random parameters."""
 
     @property
-    def names(self) -> tuple[tuple[str, str, str], ...]:
+    def weight_names(self) -> tuple[tuple[str, str, str], ...]:
         """Rows of (published name, our path, transform); see `interop.state_dict`.
 
-        By default parameters go by their own paths, as `own_names` says.
+        By default parameters go by their own paths, as `own_weight_names` says.
         """
-        return self.own_names(())
+        return self.own_weight_names(())
 
-    def own_names(self, others: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, str, str], ...]:
+    def own_weight_names(
+        self, others: Iterable[tuple[str, str, str]]
+    ) -> tuple[tuple[str, str, str], ...]:
         """Rows for the parameters that no published system named.
 
         As PyTorch would have them: "head/kernel" is "head.weight" and is transposed, all others
@@ -118,7 +120,7 @@ class Method(abc.ABC, Generic[Network]):
         return getattr(self.config.image, "image_size", None)
 
     def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
-        """Draws random parameters and an empty state."""
+        """Initializes random parameters and an empty state."""
         _, params, stats = nnx.split(self.network(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
         params = nnx.to_pure_dict(params)
         stats = nnx.to_pure_dict(stats)
@@ -130,9 +132,11 @@ class Method(abc.ABC, Generic[Network]):
 
     def bind(self, params: Params, batch_stats: dict[str, Any]) -> Network:
         """The network as a module that holds the given arrays."""
-        # Stacked layers are gathered one at a time, when they run.
+        # Stacked layers are all-gathered one at a time, when they run.
         params = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: leaf if jax.tree_util.DictKey("blocks") in path else gathered(leaf),
+            lambda path, leaf: (
+                leaf if jax.tree_util.DictKey("blocks") in path else all_gather_params(leaf)
+            ),
             params,
         )
         # New variables at every call: batch norms update theirs under the caller's trace.
@@ -158,13 +162,13 @@ class Method(abc.ABC, Generic[Network]):
         """The loss over the global batch, its parts by name, and the state after it.
 
         Args:
-          batch: the method's arrays, images NHWC float32 normalised, sample axis first.
+          batch: the method's arrays, images NHWC float32 normalized, sample axis first.
           key: randomness of dropout and patch dropping; None computes without any.
           train: batch norms use and update the statistics of the batch.
         """
 
     def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
-        """What follows the optimiser's step: clamps, momentum updates."""
+        """What follows the optimizer's step: clamps, momentum updates."""
         return params, state
 
     @abc.abstractmethod
@@ -174,7 +178,7 @@ class Method(abc.ABC, Generic[Network]):
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
-        """What the image tower says of single images before any projection, not normalised."""
+        """What the image tower says of single images before any projection, not normalized."""
         raise NotImplementedError(f"{self.name} has no features before a projection")
 
     @classmethod

@@ -24,11 +24,11 @@ class TwoTowers(Protocol):
     def text(
         self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b d"]:
-        """Embeddings of texts, not normalised."""
+        """Embeddings of texts, not normalized."""
         ...
 
 
-def split_key(
+def split_keys(
     key: PRNGKeyArray | None, batch: Batch
 ) -> tuple[Key[Array, " b"] | None, PRNGKeyArray | None]:
     """A step's key -> a key for each sample's encoding, and the objective's; None passes on."""
@@ -56,14 +56,14 @@ class DualEncoder(Method[Network]):
     text_prefix: ClassVar[str] = "bert."
 
     @property
-    def names(self) -> tuple[tuple[str, str, str], ...]:
-        """See `Method.names`; by default the towers `visual` and `bert` go by their tables."""
+    def weight_names(self) -> tuple[tuple[str, str, str], ...]:
+        """See `Method.weight_names`; by default `visual` and `bert` go by their tables."""
         towers = (
             *image_names(self.config.image, self.image_prefix, "visual/"),
             *text_names(self.text_prefix, "bert/"),
             ("logit_scale", "log_scale", "copy"),
         )
-        return (*towers, *self.own_names(towers))
+        return (*towers, *self.own_weight_names(towers))
 
     def encode(
         self,
@@ -77,8 +77,8 @@ class DualEncoder(Method[Network]):
         """Embeds every sample of a batch, or of a part of one.
 
         Args:
-          batch: the method's arrays, images NHWC float32 normalised, sample axis first.
-          keys: randomness of dropout and patch dropping, one for each sample (`split_key`), so
+          batch: the method's arrays, images NHWC float32 normalized, sample axis first.
+          keys: randomness of dropout and patch dropping, one for each sample (`split_keys`), so
             that a sample is computed alike in every part; None computes without any.
           train: batch norms use and update the statistics of the batch.
 
@@ -122,7 +122,7 @@ class DualEncoder(Method[Network]):
         train: bool = False,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
         """`objective` of `encode`; see `Method.loss`."""
-        keys, objective_key = split_key(key, batch)
+        keys, objective_key = split_keys(key, batch)
         embeddings, stats = self.encode(params, state, batch, keys=keys, train=train)
         state = state._replace(batch_stats=stats)
         return self.objective(params, state, embeddings, batch, key=objective_key)
@@ -140,7 +140,7 @@ class DualEncoder(Method[Network]):
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
-        """What the image tower says of single images before any projection, not normalised."""
+        """What the image tower says of single images before any projection, not normalized."""
         return self._visual(params, state)(images)[1].astype(jnp.float32)
 
     def encode_texts(

@@ -136,7 +136,7 @@ class KeepfitNetwork(nnx.Module):
         self.log_scale = nnx.Param(jnp.asarray(INITIAL_LOG_SCALE))
 
     def image(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> Array:
-        """Embeddings (b, d) of images: normalised, projected, normalised."""
+        """Embeddings (b, d) of images: normalized, projected, normalized."""
         return unit(self.image_projection(unit(self.visual(images, train=train))))
 
     def text(
@@ -169,7 +169,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
     sample_kind = "category"
     image_prefix = f"{_IMAGE}model."
     text_prefix = f"{_TEXT}model."
-    unused = ("pooler",)
+    untrained = ("pooler",)
 
     def network(self, rngs: nnx.Rngs) -> KeepfitNetwork:
         return KeepfitNetwork(self.config, rngs=rngs)
@@ -179,7 +179,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         return self.config.pooling == "text"
 
     @property
-    def names(self) -> tuple[tuple[str, str, str], ...]:
+    def weight_names(self) -> tuple[tuple[str, str, str], ...]:
         rows = [
             *prefixed(resnet.names(self.config.image), self.image_prefix, "visual/"),
             *text_names(self.text_prefix, "bert/"),

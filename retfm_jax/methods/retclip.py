@@ -45,7 +45,7 @@ class RetClipConfig(Section):
       loss_block: candidates per block of the loss, for batches whose B x B similarities do not
         fit into memory; None computes them at once.
       initial_scale: of similarities before the first step. The published 90 suits towers that were
-        trained before; towers drawn at random learn faster from 14 (CLIP's 1 / 0.07).
+        trained before; randomly initialized towers learn faster from 14 (CLIP's 1 / 0.07).
     """
 
     image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
@@ -104,7 +104,7 @@ class RetClip(DualEncoder[RetClipNetwork]):
         return True
 
     @property
-    def names(self) -> tuple[tuple[str, str, str], ...]:
+    def weight_names(self) -> tuple[tuple[str, str, str], ...]:
         heads = []
         for level in LEVELS:
             suffix = _SUFFIX[level]

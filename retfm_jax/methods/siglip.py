@@ -48,7 +48,7 @@ class SiglipNetwork(nnx.Module):
         self.bias = nnx.Param(jnp.asarray(config.initial_bias))
 
     def text(self, tokens, *, keys=None):
-        """Embeddings of texts (b, embed_dim) float32, not normalised."""
+        """Embeddings of texts (b, embed_dim) float32, not normalized."""
         hidden, _ = self.bert(tokens, keys=keys)
         return self.text_projection(hidden[:, 0].astype(jnp.float32))
 

@@ -64,7 +64,7 @@ def embed_eyes(
     keys: Key[Array, " b"] | None,
     train: bool,
 ) -> Float[Array, "b 2 d"]:
-    """Embeddings of the left and the right eye of patients, not normalised.
+    """Embeddings of the left and the right eye of patients, not normalized.
 
     Args:
       batch: `image_left`, `image_right` (B, H, W, 3) and, where eyes are missing, `has_left`,

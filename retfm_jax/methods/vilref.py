@@ -1,4 +1,4 @@
-"""ViLReF (Yang et al., arXiv 2408.10894): single images, reports, and labels drawn from them."""
+"""ViLReF (Yang et al., arXiv 2408.10894): single images, reports, and labels out of these."""
 
 import dataclasses
 import math
@@ -105,7 +105,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
     """Weighted similarity coupling over the batch and queues of momentum embeddings.
 
     The momentum encoders keep no statistics of their own: after every update they would be copied
-    from the encoders, so that the encoders' are theirs. In training both normalise by the batch.
+    from the encoders, so that the encoders' are theirs. In training both normalize by the batch.
     """
 
     name = "vilref"
@@ -126,7 +126,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
         return True
 
     @property
-    def names(self) -> tuple[tuple[str, str, str], ...]:
+    def weight_names(self) -> tuple[tuple[str, str, str], ...]:
         return (
             *image_names(self.config.image, "visual.", "visual/"),
             *text_names("bert.", "bert/"),
@@ -246,7 +246,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         """`image`, `text`, `scale`, and what transfer learning uses: `image_backbone` (class token
-        after the last norm, or a ResNet's embedding before it is normalised), `text_backbone`
+        after the last norm, or a ResNet's embedding before it is normalized), `text_backbone`
         (hidden state of [CLS])."""
         network = self.bind(params, state.batch_stats)
         image, image_backbone = network.image(batch["image"])

@@ -31,7 +31,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis, in float32 whatever the type of `x`."""
+    """Layer normalization over the last axis, in float32 whatever the type of `x`."""
 
     def __init__(self, width: int, *, eps: float):
         self.scale = nnx.Param(jnp.ones(width))
@@ -82,7 +82,7 @@ def attention(
 
     Args:
       mask: which keys may be seen: of each row the first ones.
-      rate: dropout on the attention probabilities, drawn with `rngs`; None drops nothing.
+      rate: dropout on the attention probabilities, sampled with `rngs`; None drops nothing.
     """
     if (rngs is None or rate == 0) and _fused(query):
         # A mask would be a bias of the size of the logits here; the kernel takes lengths.
@@ -111,11 +111,11 @@ def _fused(query: Float[Array, "b n h d"]) -> bool:
 _GATHERED = "gathered"
 
 
-def gathered(parameters: PyTree[Array]) -> PyTree[Array]:
+def all_gather_params(parameters: PyTree[Array]) -> PyTree[Array]:
     """Parameters whole, where the step runs under a mesh that divides them; else as they are.
 
-    Left alone, the compiler may move activations to the divided parameters instead, which are much
-    larger. Gradients stay free to be divided.
+    Left alone, the compiler may move activations to the sharded parameters instead, which are much
+    larger. Gradients stay free to be sharded.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return parameters
@@ -155,7 +155,7 @@ def scan_layers(
 
     def body(x, layer):
         parameters, layer_keys = layer
-        y = apply(nnx.merge(graphdef, gathered(parameters)), x, layer_keys)
+        y = apply(nnx.merge(graphdef, all_gather_params(parameters)), x, layer_keys)
         return y, y
 
     if remat == "full":
@@ -172,7 +172,7 @@ def scan_layers(
 
 
 def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs) -> Block:
-    """One module that holds `layers` differently drawn copies, stacked on a leading axis."""
+    """One module that holds `layers` differently initialized copies, stacked on a leading axis."""
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
 
 

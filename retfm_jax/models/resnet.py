@@ -33,8 +33,8 @@ class ResNetConfig(Section):
     Attributes:
       stages: bottlenecks of each of the four stages.
       width: inner width of the first stage; it doubles from stage to stage.
-      norm_batch: samples that batch norms normalise together in training; None: the whole batch.
-        The published runs on several GPUs normalised what one GPU held. A batch encoded in
+      norm_batch: samples that batch norms normalize together in training; None: the whole batch.
+        The published runs on several GPUs normalized what one GPU held. A batch encoded in
         microbatches needs it, because a part cannot know the statistics of the others.
     """
 
@@ -103,10 +103,10 @@ class Conv(nnx.Module):
 
 
 class Groups(NamedTuple):
-    """Which rows of a batch are normalised together in training.
+    """Which rows of a batch are normalized together in training.
 
     Attributes:
-      number: of groups; sample i belongs to group i modulo this. When a batch is divided into
+      number: of groups; sample i belongs to group i modulo this. When a batch is split into
         parts by the sample's number modulo the parts, each part then holds whole groups.
       views: rows that one sample has, side by side.
     """
@@ -126,9 +126,9 @@ def _groups(config: ResNetConfig, rows: int, train: bool, views: int) -> Groups 
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation with PyTorch's running statistics, in float32 whatever the input.
+    """Batch normalization with PyTorch's running statistics, in float32 whatever the input.
 
-    In training it normalises by the mean and the biased variance of each group of the batch, over
+    In training it normalizes by the mean and the biased variance of each group of the batch, over
     all devices where the batch is sharded, and moves the running statistics by a tenth towards the
     mean and the unbiased variance, averaged over the groups. In evaluation (without groups) it uses
     the running statistics.
@@ -298,7 +298,7 @@ class ClipResNet(nnx.Module):
         train: bool = False,
         views: int = 1,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
-        """Embeds normalised images.
+        """Embeds normalized images.
 
         Args:
           images: height and width as configured.
@@ -307,7 +307,7 @@ class ClipResNet(nnx.Module):
           views: images that one sample has, side by side.
 
         Returns:
-          the embedding, not normalised, float32, twice: it is also what transfer learning uses.
+          the embedding, not normalized, float32, twice: it is also what transfer learning uses.
         """
         size = self.config.image_size
         if images.shape[1:] != (size, size, 3):

@@ -189,7 +189,7 @@ class ViT(nnx.Module):
         train: bool = False,
         views: int = 1,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
-        """Embeds normalised images.
+        """Embeds normalized images.
 
         Args:
           images: height and width as configured.
@@ -197,7 +197,7 @@ class ViT(nnx.Module):
           train, views: of no effect here; image towers with batch norms take them.
 
         Returns:
-          the projected embedding, not normalised, and the class token after the last norm, both
+          the projected embedding, not normalized, and the class token after the last norm, both
           float32.
         """
         config = self.config

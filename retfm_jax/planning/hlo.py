@@ -1,7 +1,7 @@
 """What a compiled program says of itself: collectives, memory traffic, the compiler's own timing.
 
 XLA's cost analysis looks once at the body of a loop, however often it runs. Here the text of the
-optimised program is read, and every loop counts as often as its condition says.
+optimized program is read, and every loop counts as often as its condition says.
 """
 
 import collections
@@ -123,12 +123,12 @@ class Work:
     open_loops: int
 
 
-class Program:
-    """The text of an optimised program, read.
+class HloModule:
+    """The text of an optimized program, read.
 
     Args:
       text: `compiled.as_text()`.
-      devices: over which it is divided.
+      devices: over which it is sharded.
     """
 
     def __init__(self, text: str, devices: int):

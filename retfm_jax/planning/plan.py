@@ -17,7 +17,7 @@ from retfm_jax.data import device_augment as device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
-from retfm_jax.planning.hlo import Program, Work
+from retfm_jax.planning.hlo import HloModule, Work
 from retfm_jax.planning.topologies import Topology
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh
@@ -191,7 +191,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
             "code": stats.generated_code_size_in_bytes,
         }
         needed = sum(memory.values())
-        work = Program(text, mesh.size).work()
+        work = HloModule(text, mesh.size).work()
         seconds = _seconds(config, topology, program_flops, work)
         # A compiler that does not refuse has answered.
         fits = topology.real or (capacity is not None and needed < capacity)
@@ -254,7 +254,7 @@ def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
             room, used = (tried.capacity or planned.capacity) - state, max(tried.needed - state, 1)
             guess = int(0.97 * rows * room / used) // unit * unit
             # A compiler may accept more than the sum of its kinds: then the guess says no more
-            # than what is known, and the search goes on in steps until one is refused.
+            # than what is known, and the search continues in steps until one is refused.
             floor = low + (unit if high is not None else step // unit * unit)
             ceiling = high - unit if high is not None else 8 * max(low, unit)
             if high is not None and not floor < guess < ceiling:

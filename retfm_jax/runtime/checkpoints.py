@@ -228,7 +228,7 @@ class Checkpoints:
         Args:
           network, training: pytrees of `jax.ShapeDtypeStruct` with shardings, of any mesh.
           check: called with the items `data` and `meta` before any array is read; raises
-            `UserError` where this run must not go on from them.
+            `UserError` where this run must not resume from them.
           former: the name that an array of `training` has in checkpoints of an earlier version.
 
         Returns:
@@ -292,7 +292,7 @@ class Checkpoints:
         return UserError(
             f"the checkpoint {self.folder / str(step)} cannot be read: {reason}. It may well be "
             "whole, and nothing was changed: run the same command again when its disk answers. "
-            f"Where it never will, move that folder away, and the run goes on {rest}"
+            f"Where it never will, move that folder away, and the run resumes {rest}"
         )
 
     def _read(self, step, network, training, check, former) -> Restored:
@@ -300,7 +300,7 @@ class Checkpoints:
         meta = self._item(step, "meta", ocp.args.JsonRestore())
         if meta.get("network_only"):
             raise UserError(
-                f"{path} holds weights without a run to go on with: give them "
+                f"{path} holds weights without a run to resume: give them "
                 "as config.init.weights and take another workdir"
             )
         data = self._item(step, "data", ocp.args.JsonRestore())
@@ -359,7 +359,7 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
 
     def set_aside(self, step: int, reason: str) -> Path | None:
-        """Renames a checkpoint that the run must not go on from, so that the one before is taken.
+        """Renames a checkpoint that the run must not resume from, so that the one before is taken.
 
         Returns:
           its new name; None where the step has no checkpoint.
@@ -686,7 +686,7 @@ def load_network(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 
 def _removed(folder: Path, path: PathLike) -> bool:
-    """Whether a run that goes on has removed a checkpoint, with a newer one in `path`."""
+    """Whether a run that resumed has removed a checkpoint, with a newer one in `path`."""
     try:
         return find_checkpoint(path) != folder
     except UserError:

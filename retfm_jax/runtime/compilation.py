@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Keeps compiled programs in `$XDG_CACHE_HOME/retfm_jax/compiled` (`~/.cache/...`).
 
     `JAX_COMPILATION_CACHE_DIR` names another folder. A run of several processes keeps programs only

@@ -139,7 +139,7 @@ def watch(resume_point: Callable[[], str]) -> Iterator[None]:
     main thread; hence a thread of its own that watches and ends the process.
 
     Args:
-      resume_point: says from where the run can go on.
+      resume_point: says from where the run can resume.
     """
     if jax.process_count() == 1:
         yield
@@ -200,7 +200,7 @@ def _end(who: str, resume_point: str) -> NoReturn:
 
 
 def to_host(tree: Any) -> Any:
-    """Every array of a pytree, whole, as NumPy on every process, however it is sharded."""
+    """Every array of a pytree, unsharded, as NumPy on every process, however it is sharded."""
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)

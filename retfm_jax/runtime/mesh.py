@@ -1,7 +1,7 @@
-"""The mesh of devices, and where parameters, optimiser state and batches lie on it.
+"""The mesh of devices, and where parameters, optimizer state and batches lie on it.
 
-All arrays are global: `jax.jit` sees the whole batch and the whole parameters, and the shardings
-stated here tell the compiler how they are divided. One device is a mesh of one.
+All arrays are global: `jax.jit` sees the global batch and the global parameters, and the shardings
+stated here tell the compiler how they lie. One device is a mesh of one.
 """
 
 import math
@@ -17,10 +17,10 @@ from retfm_jax.config import MeshConfig
 from retfm_jax.errors import UserError
 from retfm_jax.trees import leaf_name
 
-#: Axes of the mesh: samples are divided over both, parameters over `fsdp` alone.
+#: Axes of the mesh: samples are sharded over both, parameters over `fsdp` alone.
 AXES = ("data", "fsdp")
 
-#: Arrays of fewer elements are kept whole on every device: gathering them costs more than they do.
+#: Arrays of fewer elements are replicated: gathering them costs more than they do.
 SMALLEST_SHARDED = 4096
 
 #: Ordered rules (pattern of the path, leading axes that stay whole); the first that matches
@@ -29,7 +29,7 @@ SMALLEST_SHARDED = 4096
 RULES: tuple[tuple[str, int | None], ...] = (
     # A queue is read whole by every row of the logits in every step.
     (r"(^|/)queue", None),
-    # Stacked layers: lax.scan takes one layer at a time, so the layer axis cannot be divided.
+    # Stacked layers: lax.scan takes one layer at a time, so the layer axis cannot be sharded.
     (r"(^|/)blocks/", 1),
     (r"", 0),
 )
@@ -66,7 +66,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> Me
 
 
 def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
-    """How one array of the training state is divided over `fsdp` devices."""
+    """How one array of the training state is sharded over `fsdp` devices."""
     whole = next(whole for pattern, whole in RULES if re.search(pattern, path))
     if whole is None or fsdp == 1 or math.prod(shape) < SMALLEST_SHARDED:
         return PartitionSpec()
@@ -80,7 +80,7 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
 def shardings(tree: Any, mesh: Mesh) -> Any:
     """A `NamedSharding` for every leaf of a tree of arrays or of their shapes.
 
-    The same rule serves parameters, their gradients, optimiser moments and momentum copies: the
+    The same rule serves parameters, their gradients, optimizer moments and momentum copies: the
     paths of the latter end in the parameter's path and their shapes are the parameter's.
     """
     fsdp = mesh.shape["fsdp"]
@@ -96,12 +96,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Samples divided over all devices."""
+    """Samples sharded over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def place_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Joins what each process read into global arrays, sample axis divided over all devices.
+    """Joins what each process read into global arrays, sample axis sharded over all devices.
 
     Args:
       arrays: this process's samples; every process gives the same number.

@@ -34,7 +34,7 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: PathLike, step: int):
-        """Opens the files to go on after `step`.
+        """Opens the files to resume after `step`.
 
         Raises:
           UserError: they cannot be written.

@@ -9,8 +9,8 @@ its own part only. Gradient caching keeps the objective of the whole batch:
 3. embed every part once more, with the same keys, and pull its embeddings' gradient back.
 
 Memory is that of one part, whatever their number; the price is one more forward pass. The result
-does not depend on the number of parts: dropout masks belong to the sample (`split_key`), and
-batch norms normalise groups of samples that lie in one part (`ResNetConfig.norm_batch`).
+does not depend on the number of parts: dropout masks belong to the sample (`split_keys`), and
+batch norms normalize groups of samples that lie in one part (`ResNetConfig.norm_batch`).
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.config import check_norm_batch
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
-from retfm_jax.methods.dual_encoder import as_dual_encoder, split_key
+from retfm_jax.methods.dual_encoder import as_dual_encoder, split_keys
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -66,13 +66,13 @@ def loss_and_gradients(
         of a network with batch norms each part holds whole groups of them.
       key: randomness of the step; None trains without dropout.
       microbatches: number of parts; 1 encodes the batch at once and only once.
-      mesh: where given, every part is divided over all of its devices.
+      mesh: where given, every microbatch is sharded over all of its devices.
 
     Returns:
       loss, its parts by name, the method's new state, gradients of the trainable parameters.
 
     Raises:
-      UserError: the parts would cut groups of samples that batch norms normalise together, or the
+      UserError: the parts would cut groups of samples that batch norms normalize together, or the
         method has no objective over embeddings.
     """
     check_norm_batch(method.config, len(next(iter(batch.values()))), microbatches)
@@ -81,7 +81,7 @@ def loss_and_gradients(
         return _whole(method, partition, trainable, fixed, state, batch, key)
 
     encoder = as_dual_encoder(method, "config.train.microbatches above 1")
-    keys, objective_key = split_key(key, batch)
+    keys, objective_key = split_keys(key, batch)
     parts = divide((batch, keys), microbatches, mesh)
 
     def embed(_, part):

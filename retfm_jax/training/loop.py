@@ -150,7 +150,7 @@ def run(
     TensorBoard events and `checkpoints/`, and belongs to one run at a time.
 
     Args:
-      weights: what to begin with where there is no checkpoint; None draws it at random.
+      weights: what to begin with where there is no checkpoint; None initializes it at random.
       evaluate: called every `config.train.evaluate_every` steps and at the end, on every process,
         after the state was saved where that is due. A signal cuts it short; a run that resumes
         makes up for it.
@@ -281,7 +281,7 @@ def _run(
     if step < total:
         log.say(
             f"stopped by {signal.received or 'a signal to another process'} after step {step} of "
-            f"{total}; saved in {checkpoints.folder / str(saved)}. The same command goes on from "
+            f"{total}; saved in {checkpoints.folder / str(saved)}. The same command resumes from "
             "there"
         )
     else:
@@ -387,7 +387,7 @@ def _check_resume(
     identity: dict[str, Any],
     meta: Mapping[str, Any],
 ) -> None:
-    """Refuses to go on with other data or another network than the checkpoint's."""
+    """Refuses to resume with other data or another network than the checkpoint's."""
     from retfm_jax.data.pipeline import check_identity
 
     before, now = meta["config"], to_dict(config)
@@ -404,7 +404,7 @@ def _check_resume(
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says which entries differ from those of the checkpoint and change how the run goes on."""
+    """Says which entries differ from those of the checkpoint and change how the run continues."""
     lines = []
     for where, remark in (
         ("optimizer", ""),

@@ -40,7 +40,7 @@ class _Step(NamedTuple):
 
 
 def resume_point(checkpoints: Checkpoints) -> str:
-    """Says from where a run that ends now goes on."""
+    """Says from where a run that ends now resumes."""
     latest = checkpoints.latest
     return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
@@ -61,7 +61,7 @@ class Log:
         total: int,
         peak_flops: float | None,
     ):
-        """Opens the metrics to go on after `step`.
+        """Opens the metrics to resume after `step`.
 
         Raises:
           UserError: they cannot be written.

@@ -40,7 +40,7 @@ class Partition:
                     f"config.optimizer.frozen: no parameter lies under {prefix!r}; "
                     f"the network's parts are {', '.join(known)}"
                 )
-        partition = cls((*config.frozen, *method.unused))
+        partition = cls((*config.frozen, *method.untrained))
         if not partition.split(params)[0]:
             raise UserError("config.optimizer.frozen freezes every parameter: nothing to train")
         return partition
@@ -75,7 +75,7 @@ def decay_mask(method: Method, params: Params) -> dict[str, Any]:
     ResNet's shortcuts ("downsample.1.weight") hold none of `UNDECAYED` and are decayed.
     """
     decayed = {}
-    for published, path, _ in method.names:
+    for published, path, _ in method.weight_names:
         decays = not any(part in published for part in UNDECAYED)
         if decayed.setdefault(path, decays) != decays:
             raise ValueError(f"{path} has published names inside and outside the decay group")

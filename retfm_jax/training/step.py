@@ -43,7 +43,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         prepare_key, loss_key = jax.random.split(key)
         batch = prepare(batch, prepare_key)
-        with divided(mesh):
+        with sharded_params(mesh):
             loss, parts, method_state, gradients = loss_and_gradients(
                 method,
                 partition,
@@ -77,8 +77,8 @@ def make_train_step(
     return step
 
 
-def divided(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Tells the towers whether their parameters are divided (see `models.layers.gathered`)."""
+def sharded_params(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Tells the towers whether their parameters are sharded, see `layers.all_gather_params`."""
     if mesh.shape["fsdp"] == 1:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

@@ -67,5 +67,5 @@ def test_drawn_eyes_go_through_every_stage(tmp_path, capsys):
         assert stage in names
     assert names[-2:] == ["pipeline, to the host", "pipeline, to the device"]
     assert all(len(measured["seconds"]) == 2 for measured in values["measurements"])
-    assert "drawn eyes, 256 px" in capsys.readouterr().out
+    assert "synthetic eyes, 256 px" in capsys.readouterr().out
     assert values["config"]["train"]["batch_size"] == 8

@@ -1,4 +1,4 @@
-"""What is compared with PyTorch is the same training: loss by loss, optimiser included."""
+"""What is compared with PyTorch is the same training: loss by loss, optimizer included."""
 
 import sys
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_training_goes_the_same_way(method: str, tmp_path):
     first = theirs.first_loss()
     compiled = trainer.compile().compiled
     ours = [trainer.run(compiled) for _ in range(4)]
-    assert abs(ours[0] - ours[3]) > 1e-2  # the optimiser moved it
+    assert abs(ours[0] - ours[3]) > 1e-2  # the optimizer moved it
     np.testing.assert_allclose(first, ours[0], rtol=1e-5)
     np.testing.assert_allclose([theirs.step()[1] for _ in range(4)], ours, rtol=1e-3)
 

@@ -152,15 +152,15 @@ def test_crops_keep_the_share_of_the_area_that_is_asked_for():
         assert 0.7 <= spans[0] / spans[1] <= 1.4
 
 
-def test_affine_turns_about_the_centre():
+def test_affine_turns_about_the_center():
     image = np.zeros((65, 65, 3), np.uint8)
     image[30:35, 30:35] = 255
     data = encoded(Image.fromarray(image), "PNG")
     augment = AugmentConfig(crop_area=(1.0, 1.0), affine_probability=1.0, affine_degrees=45.0)
     rng = np.random.default_rng(1)
     turned = training_image(data, "x", ImageConfig(size=65), augment, rng, mirror=False)
-    centre = np.argwhere(turned[..., 0] > 128).mean(0)
-    np.testing.assert_allclose(centre, 32, atol=0.3)
+    center = np.argwhere(turned[..., 0] > 128).mean(0)
+    np.testing.assert_allclose(center, 32, atol=0.3)
     assert not np.array_equal(turned, image)
 
 

@@ -133,7 +133,7 @@ def test_manifest_comes_in_whole(clinic, tmp_path):
     assert record.labels.tolist() == [1]
     assert found["p2"][1].report["en"] == "drusen, left eye 2"
     assert found["p2"][1].labels.tolist() == [0]  # "none": somebody looked
-    assert (record.left_labels == -1).all()  # nobody labelled the eyes
+    assert (record.left_labels == -1).all()  # nobody labeled the eyes
 
 
 def test_json_lines_say_the_same_as_csv(clinic, tmp_path):

@@ -113,8 +113,8 @@ def test_patients_as_single_images(data_dir):
     captioned = as_images(source, "caption")
     assert all(any(eye.caption.values()) for eye in captioned)
     assert eyes.identity != captioned.identity
-    labelled = as_images(source, "category")
-    assert {name for eye in labelled for name in eye.shows(eyes.label_names)} == {
+    labeled = as_images(source, "category")
+    assert {name for eye in labeled for name in eye.shows(eyes.label_names)} == {
         "drusen",
         "normal",
     }

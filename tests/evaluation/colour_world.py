@@ -1,4 +1,4 @@
-"""A world of flat colours: the colour of a photograph is its class, and a model may see it."""
+"""A world of flat colors: the color of a photograph is its class, and a model may see it."""
 
 import io
 import types
@@ -22,7 +22,7 @@ CLASSES = tuple(PALETTE)
 
 
 def photograph(name: str, seed: int = 0, size: int = 24) -> bytes:
-    """A picture in a class's colour, with a little noise that makes each one different."""
+    """A picture in a class's color, with a little noise that makes each one different."""
     noise = np.random.default_rng(seed).integers(-6, 7, (size, size, 3))
     pixels = np.clip(np.array(PALETTE[name]) + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
@@ -31,9 +31,9 @@ def photograph(name: str, seed: int = 0, size: int = 24) -> bytes:
 
 
 class ColourMethod:
-    """The part of a method that fine-tuning needs: a linear map of the mean colour."""
+    """The part of a method that fine-tuning needs: a linear map of the mean color."""
 
-    name, sample_kind = "colours", "image"
+    name, sample_kind = "colors", "image"
 
     def encode_images(self, params, state, images):
         features = images.mean((1, 2)) @ params["visual"]["kernel"]
@@ -69,8 +69,8 @@ class ColourModel:
         rows = []
         for image in images:
             pixels = decode(image, "test") if isinstance(image, bytes) else image
-            colour = pixels.reshape(-1, 3).mean(0)
-            nearest = np.argmin([np.abs(colour - PALETTE[name]).sum() for name in CLASSES])
+            color = pixels.reshape(-1, 3).mean(0)
+            nearest = np.argmin([np.abs(color - PALETTE[name]).sum() for name in CLASSES])
             generator = np.random.default_rng(int(pixels.astype(np.int64).sum()))
             noise = generator.normal(size=self.axes.shape[1]) / self.axes.shape[1] ** 0.5
             rows.append(self.sees * self.axes[nearest] + (1 - 0.9 * self.sees) * noise)

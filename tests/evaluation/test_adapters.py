@@ -11,10 +11,10 @@ from retfm_jax.zero_shot import unit
 
 def support(count=30, classes=3, width=12, seed=0, exclusive=True):
     generator = np.random.default_rng(seed)
-    centres = unit(generator.normal(size=(classes, width)))
+    centers = unit(generator.normal(size=(classes, width)))
     label = generator.integers(0, classes, count)
-    features = unit(centres[label] + 0.4 * generator.normal(size=(count, width)))
-    texts = unit(centres + 0.8 * generator.normal(size=centres.shape))
+    features = unit(centers[label] + 0.4 * generator.normal(size=(count, width)))
+    texts = unit(centers + 0.8 * generator.normal(size=centers.shape))
     return Support(
         features.astype(np.float32),
         np.eye(classes, dtype=np.int64)[label],

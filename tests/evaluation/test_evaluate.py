@@ -186,7 +186,7 @@ def test_training_on_nothing_new_is_refused(class_folder, tmp_path):
             target.write_bytes(photograph(name, 100 * CLASSES.index(name) + number))
         for number in (4, 5):
             (class_folder / "train" / name / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="has 0 labelled images that are not in the test split"):
+    with pytest.raises(UserError, match="has 0 labeled images that are not in the test split"):
         evaluate(
             ColourModel(),
             protocols=("linear_probe",),

@@ -9,7 +9,7 @@ from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
 
 
 class _Records(list):
-    name, kind, split, label_names = "colours", "image", "train", CLASSES
+    name, kind, split, label_names = "colors", "image", "train", CLASSES
 
 
 def test_colours_are_learnt_and_the_text_tower_stays():

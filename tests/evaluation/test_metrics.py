@@ -54,7 +54,7 @@ def test_multi_label_leaves_out_classes_with_one_value_and_unknown_labels():
     labels = np.array([[1, 0, 1], [0, 0, -1], [1, 0, 0], [0, 0, 1]])
     scores = np.array([[0.9, 0, 0.3], [0.1, 0, 9.0], [0.8, 0, 0.5], [0.2, 0, 0.9]])
     result = metrics.multi_label(labels, scores, ["a", "b", "c"], list("wxyz"), draws=50)
-    assert result.left_out == {"b": "no positive among 4 labelled samples"}
+    assert result.left_out == {"b": "no positive among 4 labeled samples"}
     assert result.classes["a"]["auroc"].value == 1.0
     assert result.classes["c"]["auroc"].value == 0.5
     assert (result.classes["c"]["positives"], result.classes["c"]["negatives"]) == (2, 1)

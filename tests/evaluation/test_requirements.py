@@ -114,7 +114,7 @@ def test_where_nothing_can_be_written_nothing_is_begun(tmp_path, out):
         )
 
 
-def unlabelled(record, report=""):
+def unlabeled(record, report=""):
     unknown = np.full(len(CLASSES), -1, np.int8)
     fields = {"labels": unknown}
     fields |= {"report": {"en": report, "zh": ""}, "left_labels": unknown, "right_labels": unknown}
@@ -122,7 +122,7 @@ def unlabelled(record, report=""):
 
 
 def silent(count=4):
-    return Records(unlabelled(patient(n, "drusen", "normal")) for n in range(count))
+    return Records(unlabeled(patient(n, "drusen", "normal")) for n in range(count))
 
 
 OTHER = Records((patient(n, "drusen", "normal") for n in range(4)), label_names=tuple("abcd"))
@@ -155,7 +155,7 @@ def test_every_protocol_says_what_it_lacks(tmp_path, monkeypatch, protocol, what
             {"protocols": ("zero_shot", "retrieval"), "languages": ("zh",)},
             "retrieval needs reports in zh; the split has none",
         ),
-        ({"protocols": ("clip_adapter",), "source": ONE, "train": ONE}, "has 0 labelled images"),
+        ({"protocols": ("clip_adapter",), "source": ONE, "train": ONE}, "has 0 labeled images"),
         (
             {
                 "protocols": ("linear_probe",),
@@ -184,7 +184,7 @@ REPORTS = {
 def reported(first, count):
     names = list(REPORTS)
     return Records(
-        unlabelled(patient(first + n, names[n % 3], names[n % 3]), REPORTS[names[n % 3]])
+        unlabeled(patient(first + n, names[n % 3], names[n % 3]), REPORTS[names[n % 3]])
         for n in range(count)
     )
 
@@ -215,7 +215,7 @@ def test_labels_of_the_dataset_win_over_its_reports(tmp_path, monkeypatch, capsy
 
 def test_a_run_measures_itself_by_its_reports_where_nothing_else_has_labels():
     own = Records([patient(0, CLASSES[0], CLASSES[1])])
-    none = Records([unlabelled(own[0], "")])
+    none = Records([unlabeled(own[0], "")])
     assert with_labels(own, shared_labeler()) is own
     assert with_labels(none, shared_labeler()) is none
     model = ColourModel(patients=True)
@@ -230,7 +230,7 @@ def test_reports_leave_unknown_what_they_do_not_settle():
         "Left eye: possible drusen.",
         "",
     )
-    records = [unlabelled(patient(n, "drusen", "drusen"), text) for n, text in enumerate(texts)]
+    records = [unlabeled(patient(n, "drusen", "drusen"), text) for n, text in enumerate(texts)]
     (found,) = label_by_reports([Records(records)], shared_labeler())
     column = found.label_names.index("drusen")
     assert set(found.label_names) >= {"drusen", "cataract"}

@@ -532,7 +532,7 @@ def _vit(prefix=""):
         ),
     ],
 )  # fmt: skip
-def test_other_networks_are_recognised_by_their_names(names, message):
+def test_other_networks_are_recognized_by_their_names(names, message):
     with pytest.raises(UserError, match=f"(?s)By its names it is .*{message}"):
         retfm_jax.from_torch(names, "vilref")
 
@@ -564,7 +564,7 @@ def test_sizes_that_make_no_network_give_one_message(method, tensors):
 
 
 def test_timm_names_of_clips_image_tower(published):
-    from retfm_jax.interop.state_dict import normalise
+    from retfm_jax.interop.state_dict import normalize
 
     tower = {name: value for name, value in published.items() if name.startswith("visual.")}
     block, layers = "visual.transformer.resblocks.", {}
@@ -580,7 +580,7 @@ def test_timm_names_of_clips_image_tower(published):
         value = value[None, None] if name == "cls_token" else value
         value = value[None] if name == "pos_embed" else value
         layers[name] = value.T if name == "head.weight" else value
-    assert_same_bits(normalise(layers), tower)
+    assert_same_bits(normalize(layers), tower)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

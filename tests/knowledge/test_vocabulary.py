@@ -6,7 +6,7 @@ import pytest
 
 from retfm_jax.data_builders.synthetic_fundus.population import LABELS
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.normalise import fold, normalise
+from retfm_jax.knowledge.normalize import fold, normalize
 from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
 
 ENTRY = """
@@ -71,7 +71,7 @@ def test_find_knows_every_spelling():
 
 def test_normalising_keeps_every_place():
     text = "左眼：Ｃ／Ｄ　０．７，\n视網膜—Hemorrhage “DR”\tİ"
-    assert len(normalise(text)) == len(text)
+    assert len(normalize(text)) == len(text)
     assert fold("Retinal  Hemorrhage") == fold("retinal-haemorrhage")
 
 

@@ -11,7 +11,7 @@ from retfm_jax.benchmarks.step import Trainer
 from retfm_jax.config import MeshConfig, load_config
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
-from retfm_jax.interop.state_dict import from_state_dict, normalise, to_state_dict
+from retfm_jax.interop.state_dict import from_state_dict, normalize, to_state_dict
 from retfm_jax.methods import get_method_class, make_method
 from retfm_jax.runtime.mesh import make_mesh, place_batch
 from retfm_jax.training.gradient_cache import loss_and_gradients
@@ -98,7 +98,7 @@ def test_weights_go_out_and_come_back_with_towers_under_published_names():
     tensors = to_state_dict(method, params, state)
     assert {"visual.conv1.weight", "bert.embeddings.word_embeddings.weight"} <= tensors.keys()
     assert {"text_projection.weight", "logit_scale", "bias"} <= tensors.keys()
-    back, _ = from_state_dict(method, normalise(tensors))
+    back, _ = from_state_dict(method, normalize(tensors))
     for path, leaf in flat(params).items():
         np.testing.assert_array_equal(flat(back)[path], leaf, err_msg=path)
 

@@ -169,7 +169,7 @@ def test_evaluation_leaves_the_state_alone(trained):
 
 
 @pytest.mark.parametrize(
-    ("changes", "gamma", "labelled", "remembers"),
+    ("changes", "gamma", "labeled", "remembers"),
     [
         ({"use_labels": False, "queue_size": 0}, 1.0, False, False),
         ({"gamma": 0.0, "queue_size": 0}, 0.0, True, False),
@@ -179,7 +179,7 @@ def test_evaluation_leaves_the_state_alone(trained):
     ],
     ids=["info_nce", "elimination", "weights", "queue", "all"],
 )
-def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, labelled, remembers):
+def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, labeled, remembers):
     full, params, state, _ = trained
     method = Vilref(dataclasses.replace(full.config, **changes))
     rng = np.random.default_rng(0)
@@ -195,7 +195,7 @@ def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, label
         embeddings["image"],
         embeddings["text"],
         jnp.exp(params["log_scale"]),
-        LABELS if labelled else jnp.zeros_like(LABELS),
+        LABELS if labeled else jnp.zeros_like(LABELS),
         queue if remembers else None,
         gamma,
         calibrated=True,

@@ -252,7 +252,7 @@ def test_statistics_of_a_sharded_batch_are_those_of_the_global_batch():
         np.testing.assert_allclose(one, eight, rtol=2e-4, atol=1e-5)
 
 
-def test_groups_are_normalised_as_if_each_were_alone():
+def test_groups_are_normalized_as_if_each_were_alone():
     """Two groups of four samples, of which each has two views."""
     grouped = dataclasses.replace(SMALL_CLIP, norm_batch=2)
     state = nnx.state(randomised(SMALL_CLIP))

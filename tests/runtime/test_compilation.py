@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from retfm_jax.runtime.compilation import keep_programs
+from retfm_jax.runtime.compilation import enable_compilation_cache
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _own_settings():
 
 def test_programs_are_kept_and_found_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keep_programs()
+    enable_compilation_cache()
     found = []
     jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
     for _ in range(2):
@@ -38,8 +38,8 @@ def test_programs_are_kept_and_found_again(tmp_path, monkeypatch):
 def test_a_folder_of_one_s_own_and_several_processes_are_left_alone(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(jax, "process_count", lambda: 2)
-        keep_programs()
+        enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
     jax.config.update("jax_compilation_cache_dir", "/somewhere")
-    keep_programs()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == "/somewhere"

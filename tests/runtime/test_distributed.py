@@ -25,7 +25,7 @@ from retfm_jax.runtime import distributed
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
     ],
 )
-def test_several_hosts_are_recognised(monkeypatch, environment, several):
+def test_several_hosts_are_recognized(monkeypatch, environment, several):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

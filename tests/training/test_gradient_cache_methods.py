@@ -63,7 +63,7 @@ def _batch(method):
     ids=["retclip", "vilref", "keepfit"],
 )
 def test_parts_equal_the_whole(method, parts):
-    batch, partition = _batch(method), Partition(method.unused)
+    batch, partition = _batch(method), Partition(method.untrained)
     params, state = jax.jit(method.init)(jax.random.key(0))
 
     @functools.partial(jax.jit, static_argnums=3)

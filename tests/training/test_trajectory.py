@@ -1,4 +1,4 @@
-"""Forty steps of RET-CLIP go the way of the published optimiser, step by step."""
+"""Forty steps of RET-CLIP go the way of the published optimizer, step by step."""
 
 import dataclasses
 

@@ -5,7 +5,7 @@ were found and listed):
 
 - missing_image, broken_image, outside_root: the eye is stored as missing; an image is left out;
 - no_eye: the patient is left out;
-- empty_report: the patient is kept for its labels; left out where nobody labelled it either;
+- empty_report: the patient is kept for its labels; left out where nobody labeled it either;
 - duplicate_id, patient_in_two_splits, unreadable_row: the row is left out, the first one stays;
 - image_in_two_splits: the photograph is left out of training;
 - other_spelling: the one file that differs in letter case or form of Unicode is taken;

@@ -12,7 +12,7 @@ A row a patient:
 - `labels`, `left_labels`, `right_labels`: names separated by `;` or `|`, or a list of JSON or
   Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody
   looked. `none` (or an empty list): looked, nothing found. Without `labels` of its own a patient
-  whose eyes are both labelled has the labels of both.
+  whose eyes are both labeled has the labels of both.
 - `split`: train, validation or test; empty: decided by a hash of the patient.
 - `group`: rows of one group stay in one split, such as the visits of one person; default: the
   patient id.
@@ -22,7 +22,7 @@ A row a photograph, as the FLAIR collection and MM-Retinal are written:
 - `image`: path under the image root; required.
 - `caption` (also `_en`, `_zh`): what is said of it.
 - `categories`, `attributes` (`atributes` in FLAIR's files): names, written as labels are; the
-  attribute `ffa` or `oct` says that it is no colour photograph.
+  attribute `ffa` or `oct` says that it is no color photograph.
 - `labels`, `split`: as above.
 - `patient_id`: the photographs of one patient stay in one split.
 

@@ -1,8 +1,8 @@
-"""Confidence intervals: patients are drawn anew, with all their eyes and reports.
+"""Confidence intervals: patients are resampled, with all their eyes and reports.
 
-Two eyes of a patient are not independent, so an interval that draws images is too narrow. A draw of
-patients is an integer weight for every sample (how often its patient was drawn), so every statistic
-is a function of weights, computed for many draws at once.
+Two eyes of a patient are not independent, so an interval that resamples images is too narrow. A
+resample of patients is an integer weight for every sample (how often its patient was sampled), so
+every statistic is a function of weights, computed for many resamples at once.
 """
 
 import math
@@ -72,10 +72,10 @@ def bootstrap(
     """Evaluates a statistic on resampled patients.
 
     Args:
-      groups: each sample's patient; a draw takes as many patients as there are, with replacement.
+      groups: each sample's patient; a resample has as many patients as there are, with replacement.
       statistic: from weights (samples, draws), whole numbers as float32, to values (draws, values).
       draws: how many resamples.
-      seed: equal seeds draw equal patients, so that intervals of two protocols are comparable.
+      seed: equal seeds sample equal patients, so that intervals of two protocols are comparable.
 
     Returns:
       The statistic of every draw, NaN where a draw leaves it undefined.
@@ -102,8 +102,8 @@ def estimates(
 ) -> list[Estimate]:
     """Percentile intervals for `values` from their resampled counterparts.
 
-    Draws in which a value is undefined (no positive was drawn) do not count for it. Draws that are
-    all alike say nothing of what other patients would give: then there is no interval.
+    Resamples in which a value is undefined (no positive was sampled) do not count for it. Where all
+    are alike they say nothing of what other patients would give: then there is no interval.
     """
     result = []
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)

@@ -138,7 +138,7 @@ def multi_label(
             used.append(index)
         else:
             missing = "positive" if not positives else "negative"
-            left_out[name] = f"no {missing} among {positives + negatives} labelled samples"
+            left_out[name] = f"no {missing} among {positives + negatives} labeled samples"
     if not used:
         undefined = Estimate(math.nan, math.nan, math.nan)
         return MultiLabelMetrics({}, {"auroc": undefined, "average_precision": undefined}, left_out)
@@ -229,7 +229,7 @@ def _caveats(
 
 
 def recalls(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
-    """Share of each class's samples that were recognised; NaN for a class without samples."""
+    """Share of each class's samples that were recognized; NaN for a class without samples."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(-1)
 

@@ -104,7 +104,7 @@ def mean(parts: Sequence[Estimate]) -> Estimate:
     """
     values: Float[np.ndarray, "3 k"] = np.array([part[:3] for part in parts], np.float64).T
     middle, low, high = values
-    centre = float(middle.mean())
+    center = float(middle.mean())
     below = math.sqrt(float(((middle - low) ** 2).sum())) / len(parts)
     above = math.sqrt(float(((high - middle) ** 2).sum())) / len(parts)
-    return Estimate(centre, max(0.0, centre - below), min(1.0, centre + above), COMBINED)
+    return Estimate(center, max(0.0, center - below), min(1.0, center + above), COMBINED)

@@ -98,6 +98,6 @@ class Measured:
 
 
 def is_exclusive(labels: Int[np.ndarray, "n classes"]) -> bool:
-    """Whether every labelled sample has exactly one class."""
+    """Whether every labeled sample has exactly one class."""
     known = labels[(labels >= 0).any(1)]
     return labels.shape[1] > 1 and len(known) > 0 and bool((known.clip(0).sum(1) == 1).all())

@@ -27,7 +27,7 @@ Params = dict[str, Array]
 def adapted(params: Params, features: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """CLIP-Adapter's features (Gao et al. 2021).
 
-    normalise(r ReLU(W2 ReLU(W1 x)) + (1 - r) x), r = 0.2, W1: d -> d/4, W2: d/4 -> d, no biases.
+    normalize(r ReLU(W2 ReLU(W1 x)) + (1 - r) x), r = 0.2, W1: d -> d/4, W2: d/4 -> d, no biases.
     """
     hidden = jax.nn.relu(jax.nn.relu(features @ params["down"]) @ params["up"])
     mixed = RATIO * hidden + (1 - RATIO) * features

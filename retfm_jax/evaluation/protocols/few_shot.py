@@ -1,4 +1,4 @@
-"""What the supervised protocols learn from: support samples, drawn by patient."""
+"""What the supervised protocols learn from: support samples, sampled by patient."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ Predictor = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n classes"]]
 
 @dataclasses.dataclass(frozen=True)
 class Support:
-    """Labelled embeddings that a protocol learns from.
+    """Labeled embeddings that a protocol learns from.
 
     Attributes:
       features: unit-norm image embeddings, or image features of any length.
@@ -28,7 +28,7 @@ class Support:
       classes: what zero-shot logits are made with: the unit-norm text embedding of every class, or,
         where classes do not exclude each other, `zero_shot.finding_directions`.
       scale: the model's logit scale.
-      seed: of everything that the protocol draws.
+      seed: of everything that the protocol samples.
     """
 
     features: Embedding
@@ -53,7 +53,7 @@ class Shots:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is drawn at all."""
+        """Whether nothing is sampled at all."""
         return self.per_class is None and self.share == 1
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ def draw(
     counts = (labels == 1).sum(0)
     taken: set[int] = set()
     rows: list[int] = []
-    # Rare classes draw first, so that common ones do not use up their patients.
+    # Rare classes sample first, so that common ones do not use up their patients.
     for column in np.argsort(counts, kind="stable"):
         wanted = shots.per_class or 1
         for row in generator.permutation(np.flatnonzero(labels[:, column] == 1)):

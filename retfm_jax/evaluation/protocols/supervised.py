@@ -1,4 +1,4 @@
-"""What the protocols that learn from labelled images share: support, folds, predictions."""
+"""What the protocols that learn from labeled images share: support, folds, predictions."""
 
 import abc
 import functools
@@ -28,20 +28,20 @@ from retfm_jax.zero_shot import check_finite, class_embeddings, finding_directio
 
 
 class Images:
-    """The labelled single images of a split.
+    """The labeled single images of a split.
 
     Attributes:
       source: of single images: the split itself or the eyes of its patients.
-      rows: which of them are labelled.
+      rows: which of them are labeled.
       labels, patients: of these.
-      unusable: names of the labelled images that cannot be decoded; they are left out.
+      unusable: names of the labeled images that cannot be decoded; they are left out.
     """
 
     def __init__(self, source: RecordSource):
         """Reads every record once.
 
         Raises:
-          UserError: no image is labelled.
+          UserError: no image is labeled.
         """
         self.source = as_images(source)
 
@@ -57,17 +57,17 @@ class Images:
 
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(look, range(len(self.source))))
-        labelled = [row for row, (labels, *_) in enumerate(found) if (labels >= 0).any()]
-        self.unusable = [found[row][3] for row in labelled if found[row][3]]
-        self.rows = [row for row in labelled if not found[row][3]]
-        if not labelled:
+        labeled = [row for row, (labels, *_) in enumerate(found) if (labels >= 0).any()]
+        self.unusable = [found[row][3] for row in labeled if found[row][3]]
+        self.rows = [row for row in labeled if not found[row][3]]
+        if not labeled:
             raise UserError(
                 f"no image of {source.name}, split {source.split}, has labels of its own; "
                 "protocols that learn need labels per image (or per eye)"
             )
         if not self.rows:
             raise UserError(
-                f"none of {len(labelled)} labelled images of {source.name}, split {source.split}, "
+                f"none of {len(labeled)} labeled images of {source.name}, split {source.split}, "
                 f"can be decoded: {', '.join(self.unusable[:8])}, ..."
             )
         self.labels = np.stack([found[row][0] for row in self.rows]).astype(np.int64)
@@ -77,10 +77,10 @@ class Images:
     @property
     def chosen(self) -> RecordSource:
         """These images alone, in their order."""
-        return Subset(self.source, np.array(self.rows, np.int64), "labelled and decodable")
+        return Subset(self.source, np.array(self.rows, np.int64), "labeled and decodable")
 
     def keep(self, wanted: Sequence[int]) -> None:
-        """Keeps these of the labelled images."""
+        """Keeps these of the labeled images."""
         self.rows = [self.rows[place] for place in wanted]
         self.labels = self.labels[list(wanted)]
         self.patients = tuple(self.patients[place] for place in wanted)
@@ -137,7 +137,7 @@ class Supervised:
           on_error: "refuse" ends at images that cannot be decoded.
 
         Raises:
-          UserError: nothing is labelled, or nothing is left to learn from.
+          UserError: nothing is labeled, or nothing is left to learn from.
         """
         if train.label_names != test.label_names:
             raise UserError(
@@ -155,7 +155,7 @@ class Supervised:
         self.dropped = self.train.without(self.test)
         if len(self.train.rows) < 2:
             raise UserError(
-                f"{train.name}, split {train.split}, has {len(self.train.rows)} labelled images "
+                f"{train.name}, split {train.split}, has {len(self.train.rows)} labeled images "
                 "that are not in the test split; nothing can be learnt from fewer than two"
             )
         self.names = train.label_names
@@ -164,7 +164,7 @@ class Supervised:
 
     @property
     def training_images(self) -> int:
-        """How many there are to draw the support from."""
+        """How many there are to sample the support from."""
         return len(self.train.rows)
 
     def _features(
@@ -296,7 +296,7 @@ class Supervised:
 def supervised(study: Study) -> Supervised:
     """What the protocols that learn share, and what there is to say of it.
 
-    It is there only where every fold can be drawn.
+    It is there only where every fold can be sampled.
 
     Raises:
       UserError: see `Supervised`, `Supervised.check`.
@@ -330,7 +330,7 @@ def supervised(study: Study) -> Supervised:
 
 
 class SupervisedProtocol(Protocol):
-    """A protocol that learns from labelled images, some shots at a time, in folds.
+    """A protocol that learns from labeled images, some shots at a time, in folds.
 
     Attributes:
       title: in reports.
@@ -392,7 +392,7 @@ class OnEmbeddings(SupervisedProtocol):
 
     @abc.abstractmethod
     def learn(self, support: Support) -> Predictor:
-        """Learns from labelled embeddings."""
+        """Learns from labeled embeddings."""
 
     def folds(
         self, shared: Supervised, shots: Shots, options: Options

@@ -60,13 +60,13 @@ def zero_shot(
     prompts: Prompts,
     skip: Sequence[str] = (),
 ) -> ZeroShot:
-    """Scores every labelled sample of a split for its classes.
+    """Scores every labeled sample of a split for its classes.
 
     Args:
       skip: classes of which nobody could say in words what they are ("other").
 
     Raises:
-      UserError: no class is left, or nothing is labelled.
+      UserError: no class is left, or nothing is labeled.
     """
     columns = [index for index, name in enumerate(split.label_names) if name not in skip]
     names = tuple(split.label_names[index] for index in columns)

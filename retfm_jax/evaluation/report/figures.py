@@ -175,8 +175,8 @@ def calibration(measured: Measured, title: str) -> Figure:
     points = [(confidence[bins == b].mean(), right[bins == b].mean()) for b in filled]
     upper.plot(*zip(*points, strict=True), "o-", color=_ACCENT, linewidth=1.4, markersize=5)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
-    centres = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-    lower.bar(centres, counts, width=0.9 / CALIBRATION_BINS, color=_ACCENT)
+    centers = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    lower.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color=_ACCENT)
     upper.set(xlim=(0, 1), ylim=(-0.02, 1.02))
     return figure
 
@@ -331,14 +331,14 @@ def _write_answers(axes: Axes, query: Query) -> None:
     height = 1 / len(query.answers)
     for place, answer in enumerate(query.answers):
         top = 1 - place * height
-        colour = _RIGHT if answer.right else _WRONG
-        axes.plot([0.004, 0.004], [top - 0.04, top - height + 0.05], color=colour, linewidth=3)
+        color = _RIGHT if answer.right else _WRONG
+        axes.plot([0.004, 0.004], [top - 0.04, top - height + 0.05], color=color, linewidth=3)
         axes.text(
             0.02,
             top - 0.03,
             f"{place + 1}. {'own' if answer.right else 'another'}  {answer.similarity:.2f}",
             fontsize=7.5,
-            color=colour,
+            color=color,
             va="top",
         )
         axes.text(

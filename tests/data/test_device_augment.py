@@ -77,16 +77,16 @@ def test_jitter_is_a_sequence_of_its_changes():
     images = planes(pictures(4))
     key = jax.random.key(3)
     only_brightness = AugmentConfig(**STILL | {"brightness": 0.4})
-    jittered = np.asarray(device.colour_jitter(images, only_brightness, key))
+    jittered = np.asarray(device.color_jitter(images, only_brightness, key))
     factors = jittered.sum((1, 2, 3)) / np.asarray(images).sum((1, 2, 3))
     assert np.all((factors > 0.55) & (factors < 1.45))
     assert len(np.unique(factors.round(4))) == 4
-    np.testing.assert_array_equal(device.colour_jitter(images, AugmentConfig(**STILL), key), images)
+    np.testing.assert_array_equal(device.color_jitter(images, AugmentConfig(**STILL), key), images)
     never = AugmentConfig(colour_probability=0.0)
-    np.testing.assert_array_equal(device.colour_jitter(images, never, key), images)
+    np.testing.assert_array_equal(device.color_jitter(images, never, key), images)
     half = AugmentConfig(colour_probability=0.5)
     many = jnp.repeat(images[:1], 64, 0)
-    same = np.isclose(device.colour_jitter(many, half, key), many).all((1, 2, 3))
+    same = np.isclose(device.color_jitter(many, half, key), many).all((1, 2, 3))
     assert 16 < same.sum() < 48
 
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from retfm_jax.config import MeshConfig
-from retfm_jax.planning.hlo import Program
+from retfm_jax.planning.hlo import HloModule
 from retfm_jax.runtime.mesh import make_mesh
 
 ROWS, WIDTH, LAYERS = 64, 32, 5
@@ -28,7 +28,7 @@ def _work(function, mesh, *arguments, out=WHOLE):
         for shape, spec in arguments
     ]
     compiled = jax.jit(function, out_shardings=NamedSharding(mesh, out)).lower(*shapes).compile()
-    return Program(compiled.as_text(), mesh.size).work()
+    return HloModule(compiled.as_text(), mesh.size).work()
 
 
 def test_a_collective_in_a_loop_counts_as_often_as_it_runs(mesh):
@@ -124,7 +124,7 @@ condition=%condition, body=%body
 
 
 def test_the_text_of_a_tpu_program():
-    work = Program(_TPU_TEXT, devices=8).work()
+    work = HloModule(_TPU_TEXT, devices=8).work()
     (gathered,) = work.collectives
     assert (gathered.kind, gathered.group, gathered.times) == ("all-gather", 8, 12)
     assert gathered.bytes == 4 * 64 * 128

@@ -1,4 +1,4 @@
-"""ViLReF as a user meets it: trained on drawn patients, its parts compared, exported."""
+"""ViLReF as a user meets it: trained on synthetic patients, its variants compared, exported."""
 
 import json
 import shutil

@@ -27,7 +27,7 @@ NASTY = [
 
 
 @figures.plain_style()
-def labelled(text):
+def labeled(text):
     figure = figures.new_figure(4, 3)
     axes = figure.subplots()
     figure.suptitle(figures.words(text))
@@ -44,7 +44,7 @@ def pixels(figure):
 
 @pytest.mark.parametrize("text", NASTY)
 def test_names_are_plotted_as_they_are(text):
-    figure = labelled(text)
+    figure = labeled(text)
     assert pixels(figure).std() > 5
     title = figure.axes[0].get_title()
     assert title == figures.words(text)
@@ -53,16 +53,16 @@ def test_names_are_plotted_as_they_are(text):
 
 def test_a_dollar_sign_is_drawn_and_not_taken_for_mathematics():
     def drawn(text):
-        return pixels(labelled(text))
+        return pixels(labeled(text))
 
     assert (drawn("$x$") != drawn("x")).any()
 
 
 def test_settings_of_the_machine_change_nothing():
-    plain = pixels(labelled("$x_1$"))
+    plain = pixels(labeled("$x_1$"))
     mine = {"axes.formatter.use_mathtext": True, "axes.facecolor": "red", "font.size": 20}
     with matplotlib.rc_context(mine):
-        np.testing.assert_array_equal(pixels(labelled("$x_1$")), plain)
+        np.testing.assert_array_equal(pixels(labeled("$x_1$")), plain)
 
 
 class Tags(HTMLParser):

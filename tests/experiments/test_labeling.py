@@ -49,7 +49,7 @@ def test_a_row_of_labels_for_a_row_of_texts(tmp_path, run_label, capsys):
     assert rows[1]["left"] == ["microaneurysms"]
     assert rows[2]["patient"] == []
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "3 reports labelled, 1 of them" in capsys.readouterr().out
+    assert "3 reports labeled, 1 of them" in capsys.readouterr().out
 
 
 def test_reports_that_are_empty_cells_are_counted(tmp_path, run_label, capsys):
@@ -57,7 +57,7 @@ def test_reports_that_are_empty_cells_are_counted(tmp_path, run_label, capsys):
     source = write(tmp_path, row(report="drusen"), *empty, row(left="drusen", right=None, text="x"))
     found = run_label(source, tmp_path / "out.jsonl")
     assert [len(labels["patient"]) for labels in found] == [1, 0, 0, 0, 0, 1]
-    assert "6 reports labelled, 4 of them say nothing that the vocabulary knows (4 are empty)" in (
+    assert "6 reports labeled, 4 of them say nothing that the vocabulary knows (4 are empty)" in (
         " ".join(capsys.readouterr().out.split())
     )
 

@@ -14,7 +14,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import read_json
 from retfm_jax.planning import plan as planning
 from retfm_jax.planning import topologies
-from retfm_jax.planning.hlo import Program
+from retfm_jax.planning.hlo import HloModule
 from retfm_jax.planning.topologies import open_topology
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh
 
@@ -164,7 +164,7 @@ def test_the_tpu_compiler_answers_without_a_tpu():
     rows = batch_sharding(mesh)
     shape = jax.ShapeDtypeStruct((512, 128), jnp.float32, sharding=rows)
     compiled = jax.jit(lambda x: x @ x.T, out_shardings=rows).lower(shape).compile()
-    work = Program(compiled.as_text(), mesh.size).work()
+    work = HloModule(compiled.as_text(), mesh.size).work()
     assert {c.kind for c in work.collectives} <= {"all-gather", "collective-permute"}
     assert sum(c.times * c.bytes for c in work.collectives) > 0
     assert work.cycles > 0

@@ -1,6 +1,6 @@
 """One spelling for texts and terms.
 
-Reports are normalised character by character, so that a span found in the normalised text is the
+Reports are normalized character by character, so that a span found in the normalized text is the
 same span of the original. Terms are *folded* to one spelling, so that two of them can be compared.
 """
 
@@ -44,7 +44,7 @@ _SAME_ASCII = bytes(ord(_SAME_LENGTH.get(code, chr(code))) for code in range(128
 _WRAPPED_LINE = re.compile(r"(?<=[a-z,]) *\n *(?=[a-z])")
 
 
-def normalise(report: str) -> str:
+def normalize(report: str) -> str:
     """A report in half-width, simplified, lower-case characters, of the same length.
 
     Dashes and hyphens become blanks, `。` becomes `.`, and the line breaks of wrapped English
@@ -72,8 +72,8 @@ SPELLINGS = (
     ("disk", "disc"),
     ("fiber", "fibre"),
     ("tumor", "tumour"),
-    ("center", "centre"),
-    ("color", "colour"),
+    ("center", "center"),
+    ("color", "color"),
     ("nevus", "naevus"),
     ("nevi", "naevi"),
     ("gray", "grey"),
@@ -86,7 +86,7 @@ _BLANKS = re.compile(r"\s+")
 
 def fold(term: str) -> str:
     """The form by which two terms are the same: width, case, hyphens and spelling removed."""
-    folded = _BLANKS.sub(" ", normalise(unicodedata.normalize("NFKC", term))).strip()
+    folded = _BLANKS.sub(" ", normalize(unicodedata.normalize("NFKC", term))).strip()
     for pattern, spelling in _FOLDS:
         folded = pattern.sub(spelling, folded)
     return folded
