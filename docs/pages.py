@@ -286,9 +286,8 @@ def methods_table() -> str:
 
 
 def _sample_kinds(cls: Any) -> str:
-    if isinstance(cls.sample_kind, str):
-        return f"`{cls.sample_kind}`"
-    return f"{kind(hints(cls.config_class)['samples'])} (`model.samples`)"
+    chosen = hints(cls.config_class).get("samples")
+    return f"{kind(chosen)} (`model.samples`)" if chosen else f"`{cls.sample_kind}`"
 
 
 def protocols_table() -> str:
