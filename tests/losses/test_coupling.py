@@ -174,7 +174,7 @@ def test_calibrated_shares_are_the_frequencies_of_what_reports_say():
 def test_gamma_0_only_eliminates():
     image, text = unit(0, 4, 16), unit(1, 4, 16)
     # Pairs 0 and 1 overlap without being equal: nothing is eliminated, nothing weighted.
-    labels = jnp.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    labels = jnp.array([[1.0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
     value = weighted_similarity_coupling(image, text, SCALE, labels, gamma=0.0)
     np.testing.assert_allclose(value, info_nce(image, text, SCALE), rtol=1e-6)
     assert weighted_similarity_coupling(image, text, SCALE, labels, gamma=1.0) < value
