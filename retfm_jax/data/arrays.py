@@ -12,7 +12,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """One image in an array as RGB.
+    """Converts one image in an array to RGB, uint8 (height, width, 3).
 
     Args:
       array: (height, width) or (height, width, channels) with 1 (grey), 3 (RGB) or 4 channels
@@ -82,7 +82,13 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def pil_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A PIL image as the file would be read that it comes from: turned upright, as RGB.
+    """Converts a PIL image to RGB, uint8 (height, width, 3), turned upright as its EXIF says.
+
+    Depth and transparency are treated as `decode` treats those of a file.
+
+    Args:
+      image: in any of Pillow's modes, loaded or not.
+      name: for messages.
 
     Raises:
       ImageError: it cannot be read, or has no or too many pixels.

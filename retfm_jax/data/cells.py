@@ -1,4 +1,4 @@
-"""What stands in a cell: empty or not, one name or several, read and written alike by all readers.
+"""Cells of tables: empty or not, one name or several, read and written alike by all readers.
 
 Tables come from spreadsheets, from pandas, from R, from databases and from people; each has its own
 way to write "nothing" and to write a list. The rules stand here once, for manifests, releases,
@@ -85,14 +85,21 @@ NOTHING_FOUND = "none"
 
 
 def strip(text: str) -> str:
-    """The text without blanks and invisible characters at its ends."""
+    """Removes blanks and invisible characters from both ends of a text.
+
+    Args:
+      text: of a cell.
+    """
     return text.strip(_BLANK)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a cell says nothing: None, NaN, blanks, "N/A", "#VALUE!", "无", dashes and the like.
+    """Tells whether a cell says nothing: None, NaN, blanks, "N/A", "#VALUE!", "无", dashes and such.
 
     A text without any letter or digit says nothing.
+
+    Args:
+      value: the cell, text or what JSON holds.
     """
     if value is None:
         return True
@@ -120,13 +127,13 @@ def _unquoted(text: str) -> str:
 
 
 def text(value: Any) -> str:
-    """A cell as text without blanks around it, "" where it is empty.
+    """Reads a cell as text without blanks around it, "" where it is empty.
 
     Args:
       value: text, or what JSON holds: whole numbers are taken for text.
 
     Raises:
-      ValueError: it is a list, an object, a fraction or true or false.
+      ValueError: it is a list, an object, a fraction, or true or false.
     """
     if is_empty(value):
         return ""
@@ -136,10 +143,13 @@ def text(value: Any) -> str:
 
 
 def identifier(value: Any) -> str:
-    """A cell as an id: `text` in the composed form of Unicode, so that equal ids are equal.
+    """Reads a cell as an id: its `text` in composed Unicode, so that equal ids are equal.
+
+    Args:
+      value: as in `text`.
 
     Raises:
-      ValueError: see `text`; or a spreadsheet has cut the number that the id was.
+      ValueError: see `text`; or a spreadsheet cut the number that the id was.
     """
     written = unicodedata.normalize("NFC", text(value))
     if _CUT_SHORT.fullmatch(written):
@@ -155,10 +165,13 @@ _CUT_SHORT = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 
 def alike(value: str) -> str:
-    """What ids and names have in common that may be meant alike.
+    """Folds an id or a name to what it shares with others that may mean the same.
 
     Letter case, forms of Unicode, the number of blanks, zeros in front of a number and the `.0`
     behind it do not count: spreadsheets and people change them.
+
+    Args:
+      value: an id or a name.
     """
     plain = _folded(value)
     if number := re.fullmatch(r"0*(\d+)(\.0*)?", plain):
@@ -167,11 +180,15 @@ def alike(value: str) -> str:
 
 
 def same_name(value: Any, names: Collection[str]) -> str | None:
-    """Which of some known names a cell means.
+    """Finds the known name that a cell means.
 
-    A name is meant by how it is written; else, if it is the only one, in other letter case, form
-    of Unicode or blanks; else as the number that it is ("2.0" and "02" for "2"). So a class that is
+    A name is meant by how it is written; else, if it is the only one, in other letter case, form of
+    Unicode or blanks; else as the number that it is ("2.0" and "02" for "2"). So a class that is
     called "None", "NA" or "No" is a class, and not an empty cell.
+
+    Args:
+      value: the cell; only text and numbers mean a name.
+      names: the known ones.
 
     Returns:
       the name as `names` has it, None where none is meant.
@@ -200,7 +217,7 @@ def _number(name: str) -> float | None:
 def names(
     value: Any, column: str, known: Callable[[str], bool] = lambda name: False
 ) -> tuple[str, ...] | None:
-    """The names in a cell, each once.
+    """Reads the names in a cell, each once.
 
     A list of JSON or Python (also as NumPy prints it) holds its entries as they are. Text is
     divided at `;`, `|`, `、` and their full-width forms; at commas and slashes where the parts are
@@ -290,7 +307,11 @@ def _joined(name: str) -> list[str]:
 
 
 def is_plainly_divided(cell: str) -> bool:
-    """Whether a cell is a list by how it is written, whatever its names are."""
+    """Tells whether a cell is a list by how it is written, whatever its names are.
+
+    Args:
+      cell: its text.
+    """
     return cell.lstrip()[:1] in "[({" or _STRONG.search(cell) is not None
 
 
@@ -401,9 +422,12 @@ _NUMERIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
 
 
 def without_formula(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets a `'`.
+    """Makes a cell that no spreadsheet takes for a formula: text that begins like one gets a `'`.
 
-    Numbers stay. Half characters, as in file names that are no UTF-8, are written as escapes.
+    Numbers stay. Lone surrogates, as in file names that are no UTF-8, are written as escapes.
+
+    Args:
+      value: of the cell; what is no text is given back as it is.
     """
     if not isinstance(value, str):
         return value
@@ -412,7 +436,13 @@ def without_formula(value: Any) -> Any:
 
 
 def write_csv(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table for people: a header and rows, no cell of which is a formula."""
+    """Writes a table for people: a header and rows, no cell of which is a formula.
+
+    Args:
+      file: open for text.
+      columns: names of the header.
+      rows: their cells, in the order of `columns`.
+    """
     writer = csv.writer(file)
     writer.writerow([without_formula(name) for name in columns])
     writer.writerows([without_formula(cell) for cell in row] for row in rows)

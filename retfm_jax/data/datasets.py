@@ -28,7 +28,10 @@ _READ_AT_ONCE = 64
 
 
 def open_builder(folder: files.PathLike) -> Any:
-    """TFDS's reader of a dataset's folder; nothing that the folder names is imported.
+    """Opens a dataset's folder with TFDS; nothing that the folder names is imported.
+
+    Args:
+      folder: of one version of a dataset, with `dataset_info.json` and `features.json`.
 
     Raises:
       UserError: it cannot be read, or is not made of TFDS's own features.
@@ -44,9 +47,12 @@ def open_builder(folder: files.PathLike) -> Any:
 
 
 def without_bucket(info: Any) -> Any:
-    """TFDS's info of a new builder, that does not ask TFDS's own bucket for anything.
+    """Keeps TFDS's info of a new builder from asking TFDS's own bucket for anything.
 
-    Nothing is there of these datasets, and every question leaves a temporary folder behind.
+    The bucket has none of these datasets, and every question leaves a temporary folder behind.
+
+    Args:
+      info: a `tfds.core.DatasetInfo`; changed in place and returned.
     """
     info.initialize_from_bucket = lambda: None
     return info
@@ -153,9 +159,15 @@ def _name_by_contents(folder: pathlib.Path, found: Mapping[str, str]) -> None:
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of the records of every split of a dataset on a local disk, in their order.
+    """Computes SHA-256 of the records of every split of a dataset on a local disk, in their order.
 
-    A record counts by what it holds: TFDS writes its entries in an order that chance decides.
+    A record counts by what it holds: TFDS writes its entries in random order.
+
+    Args:
+      folder: of one version of a dataset.
+
+    Returns:
+      split -> 64 hexadecimal digits.
     """
     from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.proto import tf_example_pb2
@@ -187,6 +199,13 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def stored_digests(folder: files.Path) -> dict[str, str] | None:
-    """What was stored when the dataset was built; None for one that version 0.1 built."""
+    """Reads the digests that were stored when the dataset was built, as `digests` gives them.
+
+    Args:
+      folder: of one version of a dataset.
+
+    Returns:
+      split -> digest; None for a dataset that version 0.1 built.
+    """
     path = folder / CONTENTS
     return dict(files.read_json(path)["digests"]) if path.is_file() else None

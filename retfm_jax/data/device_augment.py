@@ -1,4 +1,4 @@
-"""What happens to images on the device: uint8 -> float, color jitter, normalization, erasing.
+"""Augmentation on the device: uint8 -> float, color jitter, normalization, erasing.
 
 Pure functions under the same jit as the training step: the host sends a quarter of the bytes and
 spends no time on colors. They work on planes, (b, 3, h, w): a TPU pads a last axis of 3 to 128.
@@ -40,6 +40,7 @@ def prepare(
     Args:
       batch: global arrays; those of uint8 with four axes are images, NHWC, all others pass as they
         are.
+      image_config: mean and standard deviation of the channels.
       augment_config: its color and erasing entries; needed with a key only.
       key: randomness of the augmentation of this batch; None augments nothing. Every image (both
         eyes of a patient, too) samples for itself, from the key and its row in the global batch, so
@@ -69,7 +70,12 @@ def _stream(name: str) -> int:
 
 
 def normalize(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Array, "b 3 h w"]:
-    """`(x - mean) / std` per channel, x in 0..1."""
+    """Normalizes images: `(x - mean) / std` for each channel.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      config: mean and standard deviation of the channels, for values 0..1.
+    """
     mean, std = (jnp.array(part, jnp.float32)[:, None, None] for part in (config.mean, config.std))
     return (images - mean) / std
 
@@ -77,11 +83,17 @@ def normalize(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Arr
 def color_jitter(
     images: Float[Array, "b 3 h w"], config: AugmentConfig, key: PRNGKeyArray
 ) -> Float[Array, "b 3 h w"]:
-    """Random brightness, contrast, saturation and hue as in torchvision's ColorJitter.
+    """Changes brightness, contrast, saturation and hue randomly, as torchvision's ColorJitter does.
 
     The strengths are sampled for each image, uniform in [1 - s, 1 + s] (hue: [-s, s]), and so is
     whether it is changed at all. The order of the four is sampled once for the batch: an order per
     image would compute each change four times over.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      config: its `brightness`, `contrast`, `saturation`, `hue` and `colour_probability`; strengths
+        of 0 are left out.
+      key: randomness of the batch.
     """
     changes = [
         (brightness, config.brightness),
@@ -113,14 +125,24 @@ def color_jitter(
 def brightness(
     images: Float[Array, "b 3 h w"], factor: Float[Array, " b"]
 ) -> Float[Array, "b 3 h w"]:
-    """`factor * x`, clipped to 0..1."""
+    """Scales brightness: `factor * x`, clipped to 0..1.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      factor: (b,) float, at least 0; 1 changes nothing.
+    """
     return jnp.clip(images * _per_image(factor), 0, 1)
 
 
 def contrast(
     images: Float[Array, "b 3 h w"], factor: Float[Array, " b"]
 ) -> Float[Array, "b 3 h w"]:
-    """`factor * x + (1 - factor) * (mean grey of the image)`, clipped to 0..1."""
+    """Scales contrast: `factor * x + (1 - factor) * (mean grey of the image)`, in 0..1.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      factor: (b,) float, at least 0; 1 changes nothing.
+    """
     mean = grey(images).mean((1, 2, 3), keepdims=True)
     return _blend(images, mean, factor)
 
@@ -128,12 +150,22 @@ def contrast(
 def saturation(
     images: Float[Array, "b 3 h w"], factor: Float[Array, " b"]
 ) -> Float[Array, "b 3 h w"]:
-    """`factor * x + (1 - factor) * (grey of the pixel)`, clipped to 0..1."""
+    """Scales saturation: `factor * x + (1 - factor) * (grey of the pixel)`, clipped to 0..1.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      factor: (b,) float, at least 0; 1 changes nothing.
+    """
     return _blend(images, grey(images), factor)
 
 
 def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Array, "b 3 h w"]:
-    """Turns the hue of HSV by `shift` of a full turn, -0.5..0.5."""
+    """Shifts the hue of HSV by `shift` of a full turn.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+      shift: (b,) float, turns, -0.5..0.5; 0 changes nothing.
+    """
     red, green, blue = images[:, 0], images[:, 1], images[:, 2]
     value = images.max(1)
     chroma = value - images.min(1)
@@ -152,7 +184,11 @@ def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Arr
 
 
 def grey(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
-    """Luma: 0.2989 R + 0.587 G + 0.114 B."""
+    """Luma: 0.2989 R + 0.587 G + 0.114 B.
+
+    Args:
+      images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+    """
     return (images * jnp.array(_LUMA, images.dtype)[:, None, None]).sum(1, keepdims=True)
 
 
@@ -161,8 +197,13 @@ def random_erasing(
 ) -> Float[Array, "b 3 h w"]:
     """Sets a random rectangle of an image to zero (after normalization: to the mean color).
 
-    As in the published recipe: area 2% to a third of the image, aspect 0.3 to 1/0.3 uniform in
-    the log, ten tries to find one that is smaller than the image, else nothing.
+    As in the published recipe: area 2% to a third of the image, aspect 0.3 to 1/0.3 uniform in the
+    log, ten tries to find one that is smaller than the image, else nothing.
+
+    Args:
+      images: (b, 3, h, w) float, normalized.
+      probability: chance that an image is changed, 0..1.
+      key: randomness of the batch.
     """
     if not probability:
         return images

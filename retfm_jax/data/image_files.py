@@ -1,8 +1,8 @@
-"""One image file that a table, a task or a user names: where it is, and its bytes.
+"""Image files that a table, a task or a user names: where they are, and their bytes.
 
 A name is looked for under its root as it is written. Where no such file exists, the one file that
-is spelt the same but for letter case, Unicode form and separators is taken and said; everything
-else that is close by stands in the message. A name never leaves its root: not by `..`, not by an
+is spelled the same but for letter case, Unicode form and separators is taken and reported; names
+that are close stand in the error's message. A name never leaves its root: not by `..`, not by an
 absolute path, and by a symbolic link only where the caller allows that (`follow_links`).
 """
 
@@ -32,19 +32,33 @@ _index_lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """A file, and how it is really spelt where that is not as it was named ("" where it is)."""
+    """A file, and its real spelling where that is not the one that was given.
+
+    Attributes:
+      path: of the file.
+      spelt: its path below the root as it is really spelled, "" where it was named so.
+    """
 
     path: files.Path
     spelt: str = ""
 
 
 def folded(name: str) -> str:
-    """A path as it is compared: composed Unicode, no letter case, forward slashes."""
+    """Folds a path for comparison: composed Unicode, no letter case, forward slashes.
+
+    Args:
+      name: a path or a part of one.
+    """
     return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
 
 
 def read(path: files.PathLike) -> bytes:
-    """The bytes of a regular file; nothing else is opened, so that no pipe is waited for.
+    """Reads the bytes of a regular file.
+
+    Nothing else is opened, so that reading never waits for a pipe.
+
+    Args:
+      path: of a local file or of an object in a store.
 
     Raises:
       Unusable: there is no such file, it cannot be read, it is a pipe, a socket, a device or a
@@ -92,7 +106,7 @@ def _unreadable(path: files.PathLike, error: Exception) -> Unusable:
 
 
 def locate(root: files.PathLike, relative: str, *, follow_links: bool = False) -> Found:
-    """The file under a root that a name means.
+    """Finds the file under a root that a name means.
 
     Args:
       root: the folder that the name starts from.
@@ -240,7 +254,7 @@ def _index(root: str) -> dict[str, tuple[str, ...]]:
 
 
 def respelt(found: Iterable[tuple[str, str]]) -> str:
-    """Says which names were taken for files that are spelt in another way; "" for none.
+    """Reports which names were taken for files that are spelled in another way; "" for none.
 
     Args:
       found: names as they were written, and the files that were taken.

@@ -51,6 +51,9 @@ def decode(
         many pixels: several times faster where the network's input is smaller than the picture.
         None decodes exactly.
 
+    Returns:
+      (height, width, 3) uint8, RGB.
+
     Raises:
       ImageError: not an image, truncated, damaged, of values that mean no brightness, or of more
         than `MAX_PIXELS`.
@@ -78,7 +81,11 @@ def decode(
 
 
 def pages(data: bytes) -> int:
-    """How many pages or frames a file holds; 1 where that cannot be said."""
+    """Counts the pages or frames of a file; 1 where they cannot be counted.
+
+    Args:
+      data: the encoded bytes.
+    """
     if data[:3] == b"\xff\xd8\xff":
         return 1  # a JPEG of several (MPO) holds previews
     try:
@@ -89,15 +96,25 @@ def pages(data: bytes) -> int:
 
 
 def is_flat(image: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether a picture shows one value everywhere: nothing can be seen on it."""
+    """Tells whether a picture shows one value everywhere, so that nothing can be seen on it.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+    """
     some = image[:: max(1, len(image) // 16)]
     return bool((some == image[0, 0]).all() and (image == image[0, 0]).all())
 
 
 def flat_rest(image: UInt8[np.ndarray, "h w 3"]) -> int:
-    """How many rows at the bottom show one value that is neither dark nor white.
+    """Counts the rows at the bottom that show one value, neither dark nor white.
 
-    Decoders fill with it what is missing of a JPEG that was cut short and ends as a whole one.
+    Decoders fill in such rows where a JPEG was cut short and then ended as a whole one.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+
+    Returns:
+      rows; 0 also where the whole picture shows one value.
     """
     value = image[-1, 0]
     if value.max() < 40 or value.min() > 230:
@@ -261,15 +278,24 @@ def _reduction(shorter_side: int, min_side: int | None) -> int:
 
 
 def squash(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Scales to size x size with Pillow's antialiased bicubic filter, the aspect given up."""
+    """Scales to (size, size) with Pillow's antialiased bicubic filter; the aspect is not kept.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+      size: height and width of the result, pixels.
+    """
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "size size 3"]:
     """Scales the long side to `size` (antialiased bilinear, in float) and pads with zeros.
 
+    Args:
+      image: (h, w, 3) uint8, RGB.
+      size: height and width of the result, pixels.
+
     Returns:
-      values 0..1, the picture in the upper left corner.
+      (size, size, 3) float32, values 0..1, the picture in the upper left corner.
     """
     height, width = _fitted(image, size)
     padded = np.zeros((size, size, 3), np.float32)
@@ -287,7 +313,15 @@ def _fitted(image: np.ndarray, size: int) -> tuple[int, int]:
 
 
 def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndarray, "size size 3"]:
-    """The exact, unaugmented input for evaluation, of an exactly decoded image."""
+    """Makes the exact, unaugmented input for evaluation of a decoded image.
+
+    Args:
+      image: (h, w, 3) uint8, RGB, decoded exactly.
+      config: its `size` and `resize`.
+
+    Returns:
+      (size, size, 3) uint8.
+    """
     if config.resize == "squash":
         return squash(image, config.size)
     return np.rint(resize_pad(image, config.size) * 255).astype(np.uint8)
@@ -302,12 +336,20 @@ def training_image(
     *,
     mirror: bool,
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Random resized crop (aspect 3/4 to 4/3), mirroring and affine change of one photograph.
+    """Crops (aspect 3/4 to 4/3), resizes, mirrors and transforms one photograph randomly.
 
-    Color and erasing follow on the device (`data.device`).
+    Color and erasing follow on the device (`data.device_augment`).
 
     Args:
+      data: the encoded bytes.
+      name: of the record, for the message.
+      config: its `size` and `resize`.
+      augment: its crop and affine entries; color and flip entries are not read.
+      rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
+
+    Returns:
+      (size, size, 3) uint8.
 
     Raises:
       ImageError: see `decode`.
@@ -317,7 +359,15 @@ def training_image(
 
 
 def least_side(config: ImageConfig, augment: AugmentConfig) -> int:
-    """The shorter side from which a crop of the smallest area is still scaled down."""
+    """Computes the shorter side from which a crop of the smallest area is still scaled down.
+
+    Args:
+      config: gives the size of the network's input, pixels.
+      augment: gives the smallest share of the area that a crop keeps.
+
+    Returns:
+      pixels.
+    """
     return math.ceil(config.size / math.sqrt(augment.crop_area[0]))
 
 
@@ -329,7 +379,18 @@ def augmented(
     *,
     mirror: bool,
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """What `training_image` makes of a decoded photograph."""
+    """Augments a decoded photograph as `training_image` does an encoded one.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+      config: its `size` and `resize`.
+      augment: its crop and affine entries; color and flip entries are not read.
+      rng: the source of every random choice.
+      mirror: whether to exchange the picture's left and right.
+
+    Returns:
+      (size, size, 3) uint8.
+    """
     if augment.crop_area != (1.0, 1.0):
         image = _random_crop(image, augment.crop_area, rng)
     if config.resize == "squash":
@@ -380,7 +441,12 @@ def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w 3"]:
-    """A photograph with its long side scaled to at most `size` pixels.
+    """Decodes a photograph and scales its long side to at most `size` pixels.
+
+    Args:
+      data: the encoded bytes.
+      name: of the record, for the message.
+      size: the longest side, pixels; smaller pictures keep their size.
 
     Raises:
       ImageError: see `decode`.

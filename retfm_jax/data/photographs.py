@@ -1,4 +1,4 @@
-"""Which files of a folder are photographs: the one rule that every verb goes by.
+"""Photographs of a folder: the one rule, for every verb, of which files are photographs.
 
 - *Content decides*, never the suffix: a file is an image where its first bytes say that it is a
   JPEG, PNG, TIFF, BMP, WebP, PNM (.ppm, .pgm, .pbm), GIF or JPEG 2000.
@@ -9,7 +9,7 @@
   through, in a folder whose name holds one of the words of `ANNOTATION_WORDS` (`Masks`,
   `Annotation-Training400`, `Ground truth`, `GT`) or that is called as annotations are (`label`,
   `1st_manual`), or whose own name begins with `mask` or ends with one of the words (`1_mask.png`,
-  `1_mask_2.png`); and an image without lossy compression of 2 to 8 colours, all of whose channels
+  `1_mask_2.png`); and an image without lossy compression of 2 to 8 colors, all of whose channels
   hold the values of masks and label maps only (0 to 8, 255, and halves, thirds and quarters of
   255; 0 and 65535).
 - *Thumbnails, backups and parts of downloads are not*: `thumbs/1.jpg`, `1_thumb.jpg`, `1.jpg.bak`.
@@ -109,7 +109,7 @@ _LOSSLESS = ("PNG", "TIFF", "BMP", "PNM", "GIF")
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a folder holds.
+    """Contents of a folder.
 
     Attributes:
       root: the folder.
@@ -133,7 +133,14 @@ class Listing:
 
 
 def sentence(passed_over: Mapping[str, Iterable[str]]) -> str:
-    """Says how many files were passed over, by reason, with examples; "" where none was."""
+    """Counts the files that were passed over, by reason, with examples, as a sentence.
+
+    Args:
+      passed_over: reason (see `REASONS`) -> paths of the files that are no photographs.
+
+    Returns:
+      the sentence; "" where no file was passed over.
+    """
     said = []
     for reason, what in REASONS.items():
         names = list(passed_over.get(reason, ()))
@@ -146,7 +153,14 @@ def sentence(passed_over: Mapping[str, Iterable[str]]) -> str:
 
 
 def to_json(passed_over: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Counts and first names by reason."""
+    """Counts the files that were passed over, by reason, as JSON holds it.
+
+    Args:
+      passed_over: reason (see `REASONS`) -> paths of the files that are no photographs.
+
+    Returns:
+      reason -> {"count": number, "first": at most 20 paths}, without reasons of no file.
+    """
     return {
         reason: {"count": len(names), "first": names[:20]}
         for reason in REASONS
@@ -155,7 +169,12 @@ def to_json(passed_over: Mapping[str, Iterable[str]]) -> dict[str, Any]:
 
 
 def merged(*passed_over: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    """Several records of files that were passed over as one."""
+    """Joins several records of files that were passed over, each path once.
+
+    Args:
+      passed_over: records to join, each reason (see `REASONS`) -> paths of the files that are no
+        photographs.
+    """
     joint = collections.defaultdict(dict)
     for each in passed_over:
         for reason, names in each.items():
@@ -164,7 +183,11 @@ def merged(*passed_over: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ..
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or left behind by a system."""
+    """Tells whether a file or folder of that name is hidden, or left behind by a system.
+
+    Args:
+      name: of a file or folder, without the folders above it.
+    """
     return name.startswith(".") or name.casefold() in _HIDDEN
 
 
@@ -213,7 +236,14 @@ def find(
 
 
 def folders(root: files.Path) -> list[files.Path]:
-    """The folders in a folder that are not hidden, sorted."""
+    """Lists the folders in a folder that are not hidden, sorted.
+
+    Args:
+      root: the folder to look into, not below.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
     try:
         return sorted(
             child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name)
@@ -223,12 +253,30 @@ def folders(root: files.Path) -> list[files.Path]:
 
 
 def names(root: files.Path) -> list[str]:
-    """Paths of all files below a folder that are not hidden, whatever they hold."""
+    """Lists paths of all files below a folder that are not hidden, whatever they hold.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      paths below the folder, with forward slashes.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
     return [relative for relative, reason in _walk(root, None) if not reason]
 
 
 def beside(folder: files.PathLike, prefix: str) -> dict[str, tuple[str, ...]]:
-    """Files that lie in a folder of class folders and in none of these."""
+    """Lists files that lie in a folder of class folders and in none of these.
+
+    Args:
+      folder: of class folders, on a local disk.
+      prefix: stands before the names, with a slash between.
+
+    Returns:
+      {"outside": paths}, as in `Listing.passed_over`.
+    """
     with os.scandir(folder) as entries:
         found = [
             entry.name for entry in entries if not is_hidden(entry.name) and not entry.is_dir()
@@ -237,9 +285,9 @@ def beside(folder: files.PathLike, prefix: str) -> dict[str, tuple[str, ...]]:
 
 
 def copies(named: Mapping[str, files.PathLike]) -> list[tuple[str, ...]]:
-    """Names of files that hold the same bytes, a group for every content that comes twice.
+    """Finds files that hold the same bytes: a group of names for every content that comes twice.
 
-    Of most files the size is all that is asked, of those of one size the last bytes.
+    Of most files only the size is read, of those of one size the last bytes.
 
     Args:
       named: name -> the file; one that cannot be read is a copy of none.
@@ -339,7 +387,7 @@ def _entry(entry: os.DirEntry, bound: str | None) -> tuple[str, bool]:
 
 
 def reason_against(path: files.PathLike, relative: str) -> str:
-    """Why a file is no photograph (a key of `REASONS`); "" where it is one.
+    """Finds why a file is no photograph (a key of `REASONS`); "" where it is one.
 
     Args:
       path: a regular file.
@@ -381,13 +429,27 @@ def _first_bytes(path: files.PathLike) -> tuple[bytes | None, int]:
 
 
 def is_image(path: files.PathLike) -> bool:
-    """Whether a file begins as one of the formats that are read."""
+    """Tells whether a file begins as one of the formats that are read.
+
+    Args:
+      path: of a file, local or in a store.
+
+    Raises:
+      OSError: it cannot be read.
+    """
     head, _ = _first_bytes(path)
     return head is not None and image_format(head) is not None
 
 
 def image_format(head: bytes) -> str | None:
-    """The format of an image that can be read, from its first bytes; None for all else."""
+    """Finds the format of a readable image from its first bytes.
+
+    Args:
+      head: the first bytes of a file, 144 at best.
+
+    Returns:
+      such as "JPEG" or "PNG"; None for all else.
+    """
     for kind, begin in _MAGIC:
         if head.startswith(begin):
             return kind
@@ -416,7 +478,14 @@ _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
 def foreign_format(head: bytes) -> str | None:
-    """An image format that is known and not read, from a file's first bytes."""
+    """Finds an image format that is known and not read, from a file's first bytes.
+
+    Args:
+      head: the first bytes of a file, at least 132 to know DICOM.
+
+    Returns:
+      such as "DICOM"; None for all else.
+    """
     if head[128:132] == b"DICM":
         return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in (
@@ -518,9 +587,15 @@ def _is_mask(values: np.ndarray) -> bool:
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a path below a folder matches a glob pattern: `*`, `?`, `[...]`, `**/`.
+    """Makes a test of whether a path matches a glob pattern: `*`, `?`, `[...]`, `**/`.
 
     Letter case and the form of Unicode do not count, as they do not on the disks of most users.
+
+    Args:
+      pattern: with forward slashes; `*` and `?` do not match a slash, `**/` matches any folders.
+
+    Returns:
+      a function of a path below the folder, with forward slashes.
     """
     parts = folded(pattern).split("/")
     *parents, name = ["(?:[^/]+/)*" if part == "**" else _glob(part) + "/" for part in parts]

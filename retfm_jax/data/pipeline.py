@@ -50,7 +50,7 @@ _UNUSABLE = "unusable"
 
 
 class HostBatch(NamedTuple):
-    """This process's rows of a global batch.
+    """Rows of a global batch that this process makes.
 
     Attributes:
       arrays: by name, rows first; images uint8 NHWC.
@@ -65,6 +65,10 @@ class HostBatch(NamedTuple):
 
 def open_training(config: DataConfig, kind: str) -> tuple[RecordSource, RecordSource | None]:
     """Opens the training split and, where there is one, the second stream of a kind of samples.
+
+    Args:
+      config: names the datasets, their splits and folders.
+      kind: name of the kind of samples, see `kinds.get_kind`.
 
     Raises:
       UserError: a dataset or split is missing, or its records cannot serve the method.
@@ -184,7 +188,11 @@ def _rows_of_process(batch_size: int, process_count: int) -> int:
 
 
 def stack(samples: Sequence[Sample]) -> Sample:
-    """Samples as one dict of arrays, with the host-only entries as lists."""
+    """Stacks samples into one dict of arrays; host-only entries become lists.
+
+    Args:
+      samples: of one batch, with arrays of equal names, shapes and dtypes; at least one.
+    """
     names = [name for name in samples[0] if name not in (_RECORD_ID, _UNUSABLE, DAMAGED)]
     batch: Sample = {name: np.stack([sample[name] for sample in samples]) for name in names}
     batch[_RECORD_ID] = [sample[_RECORD_ID] for sample in samples]
@@ -194,7 +202,11 @@ def stack(samples: Sequence[Sample]) -> Sample:
 
 
 def reading_threads(config: DataConfig) -> int:
-    """Threads in which each reading process makes samples."""
+    """Counts the threads in which each reading process makes samples.
+
+    Args:
+      config: its `threads` where it is stated, else its `workers` share the cores.
+    """
     if config.threads is not None:
         return config.threads
     # Python itself runs in one of them at a time: beyond a few, they only wait for each other.
@@ -295,8 +307,10 @@ class TrainIterator:
 
         Args:
           source, expert: the training split and the second stream; see `open_training`.
-          kind: name of what the method takes for a sample.
+          kind: name of the method's kind of samples.
+          config: of the data; `workers`, `threads` and `prefetch` do not change the batches.
           batch_size: of the global batch, over all processes.
+          seed: of order, augmentation and the second stream.
           process_index, process_count: which rows of each global batch this process makes.
 
         Raises:
@@ -345,7 +359,11 @@ class TrainIterator:
         return self._next
 
     def restore(self, state: int) -> None:
-        """Continues with batch `state`, as if all before it had been taken."""
+        """Continues with batch `state`, as if all before it had been taken.
+
+        Args:
+          state: index of a batch in the run, from 0, as `state` gives it.
+        """
         self.close()
         self._next = int(state)
 
@@ -357,7 +375,10 @@ class TrainIterator:
 
 
 def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Refuses to resume with other data than a checkpoint was trained on.
+    """Refuses to resume with other data than those of a checkpoint's training.
+
+    Args:
+      saved, current: `TrainIterator.identity` of the checkpoint, and of this run.
 
     Raises:
       UserError: names every entry that differs, with both values.

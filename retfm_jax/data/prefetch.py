@@ -37,11 +37,12 @@ def device_batches(
     and waits for it, so that `batches` can be restored or closed afterwards.
 
     Args:
-      place: puts this process's rows on the mesh.
+      batches: host batches; read in the thread alone until the generator is closed.
+      place: puts this process's rows of arrays by name on the mesh.
       depth: batches made ready ahead of the one that is in use, at least 1.
 
     Raises:
-      whatever `batches` raises, at the place where the batch would have come.
+      Exception: whatever `batches` raises, where the batch would have come.
     """
     ready: queue.Queue = queue.Queue(depth)
     stop = threading.Event()

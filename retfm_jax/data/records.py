@@ -20,8 +20,9 @@ class PatientRecord:
       record_id: the patient's id, unique in the dataset.
       left, right: the encoded photograph (JPEG or PNG), b"" where the eye is missing.
       report: text of the whole report by language, "" where there is none.
-      left_report, right_report: the part that speaks of one eye, by language, "" where unknown.
-      labels: multi-hot over the dataset's label names for the patient; -1 everywhere: unknown.
+      left_report, right_report: the part that describes one eye, by language, "" where unknown.
+      labels: multi-hot (classes,) int8 over the dataset's label names for the patient; -1
+        everywhere: unknown.
       left_labels, right_labels: the same for one eye.
     """
 
@@ -38,7 +39,7 @@ class PatientRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One photograph with a caption, or with categories and attributes.
+    """A photograph with a caption, or with categories and attributes.
 
     Attributes:
       record_id: unique in the dataset.
@@ -58,7 +59,7 @@ class ImageRecord:
     labels: Int8[np.ndarray, " classes"]
 
     def shows(self, label_names: Sequence[str]) -> tuple[str, ...]:
-        """What it shows: its categories, or the names of its present labels.
+        """Names what the image shows: its categories, or else its present labels.
 
         Args:
           label_names: the classes of the dataset's label vectors.
@@ -85,7 +86,11 @@ def _image() -> tfds.features.Image:
 
 
 def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The TFDS features of a dataset of patients."""
+    """Makes the TFDS features of a dataset of patients.
+
+    Args:
+      label_names: classes of the label vectors, in their order.
+    """
     return tfds.features.FeaturesDict(
         {
             "kind": tfds.features.Text(),
@@ -103,7 +108,11 @@ def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
 
 
 def image_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The TFDS features of a dataset of single images."""
+    """Makes the TFDS features of a dataset of single images.
+
+    Args:
+      label_names: classes of the label vectors, in their order.
+    """
     return tfds.features.FeaturesDict(
         {
             "kind": tfds.features.Text(),
@@ -138,7 +147,16 @@ def patient_example(
     left_labels: Iterable[str] | None = None,
     right_labels: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """What a builder of patients yields; labels by name, None where unknown."""
+    """Makes the example of a patient that a TFDS builder yields.
+
+    Args:
+      record_id: the patient's id, unique in the dataset.
+      left, right: the encoded photographs, JPEG or PNG; None where the eye is missing.
+      report, left_report, right_report: text of the patient and of each eye by language; None: no
+        text.
+      labels, left_labels, right_labels: names of the conditions that the patient and each eye have;
+        None: unknown, empty: nothing found.
+    """
     return {
         "kind": "patient",
         "record_id": record_id,
@@ -163,7 +181,16 @@ def image_example(
     attributes: Iterable[str] = (),
     labels: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """What a builder of single images yields."""
+    """Makes the example of a single image that a TFDS builder yields.
+
+    Args:
+      record_id: unique in the dataset.
+      image: the encoded photograph, JPEG or PNG.
+      patient_id: groups images of one patient; None: the record id.
+      caption: text by language; None: no text.
+      categories, attributes: names as the source gives them.
+      labels: names of the conditions that it shows; None: unknown, empty: nothing found.
+    """
     return {
         "kind": "image",
         "record_id": record_id,
@@ -177,12 +204,13 @@ def image_example(
 
 
 def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
-    """A record from a serialised `tf.train.Example`, as TFDS stores the features above.
+    """Parses a record from a serialized `tf.train.Example`, as TFDS stores the features above.
 
     TFDS's own reading of an example takes as long as decoding a small photograph, and no two
     threads can do it at once.
 
     Args:
+      example: the serialized bytes.
       classes: how many labels the dataset has.
     """
     # The module makes its classes when it is imported.

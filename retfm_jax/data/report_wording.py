@@ -1,4 +1,4 @@
-"""How the reports of a training split speak, read from its records."""
+"""Wording of the reports of a training split, learned from its records."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Records -> samples: what one row of a batch holds. What kinds of samples have in common."""
+"""Records -> samples (what one row of a batch holds): what all kinds of samples share."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class SampleMaker(abc.ABC, Generic[Source]):
     """Turns records of one dataset into samples of one kind.
 
     A sample holds the arrays that the method's `encode` takes, images as uint8 (see
-    `data.device`), and `DAMAGED`. Picklable, for worker processes.
+    `data.device_augment`), and `DAMAGED`. Picklable, for worker processes.
     """
 
     def __init__(self, config: DataConfig):
@@ -51,20 +51,38 @@ class SampleMaker(abc.ABC, Generic[Source]):
 
     @abc.abstractmethod
     def training(self, record: Source, rng: np.random.Generator) -> Sample:
-        """An augmented sample; every random choice comes from `rng`.
+        """Makes an augmented sample of a record.
+
+        Args:
+          record: of the dataset, its images still encoded.
+          rng: the source of every random choice.
+
+        Returns:
+          the arrays of one sample, by name, and under `DAMAGED` the names of its undecodable
+          images.
 
         Raises:
           Unusable: no image of the record can be decoded.
         """
 
     def tokens(self, text: str) -> np.ndarray:
-        """Token ids of a text, int32 (context_length,)."""
+        """Encodes a text as token ids, int32 (context_length,).
+
+        Args:
+          text: a report or prompt; cut where it is longer than the context.
+        """
         return self._tokenizer.row(text)
 
     def image(
         self, data: bytes, name: str, rng: np.random.Generator, *, mirror: bool
     ) -> np.ndarray:
-        """An augmented image, uint8 (height, width, 3).
+        """Makes an augmented image, uint8 (size, size, 3), of an encoded one.
+
+        Args:
+          data: the encoded photograph.
+          name: of the record, for the message.
+          rng: the source of crop and affine change.
+          mirror: whether to exchange the picture's left and right.
 
         Raises:
           ImageError: it cannot be decoded.
@@ -75,7 +93,13 @@ class SampleMaker(abc.ABC, Generic[Source]):
     def pair(
         self, record: "ImageRecord", text: str, targets: Sample, rng: np.random.Generator
     ) -> Sample:
-        """A single image with a text, mirrored together, and what the objective needs beside.
+        """Makes a sample of one image and one text, which are mirrored together.
+
+        Args:
+          record: of one image.
+          text: its text, in one language.
+          targets: arrays that the objective needs beside, by name; added as they are.
+          rng: the source of every random choice.
 
         Raises:
           Unusable: the image cannot be decoded.
@@ -91,10 +115,16 @@ class SampleMaker(abc.ABC, Generic[Source]):
 def choose_text(
     texts: Mapping[str, str], language: str, rng: np.random.Generator | None = None
 ) -> str:
-    """The text in a language, or in one that exists where there is none in it.
+    """Chooses the text in a language, or in one that exists where there is none in it.
 
     Args:
-      language: "mixed" samples among the languages that exist, or takes the first without `rng`.
+      texts: text by language, "" or no entry where there is none.
+      language: "en", "zh" or "mixed"; "mixed" samples among the languages that exist, or takes the
+        first without `rng`.
+      rng: of that choice; None samples nothing.
+
+    Returns:
+      the text; "" where there is none in any language.
     """
     available = [name for name in LANGUAGES if texts.get(name)]
     if not available:
@@ -105,18 +135,32 @@ def choose_text(
 
 
 def draw_language(language: str, available: Sequence[str], rng: np.random.Generator | None) -> str:
-    """The language itself; of "mixed" a random one of those available, the first without `rng`."""
+    """Gives the language itself, or samples one of those available where it is "mixed".
+
+    Args:
+      language: "en", "zh" or "mixed".
+      available: languages to choose from, at least one where `language` is "mixed".
+      rng: of the choice; None takes the first.
+    """
     if language != "mixed":
         return language
     return available[0 if rng is None else int(rng.integers(len(available)))]
 
 
 def draw_flip(augment: AugmentConfig, text: str, rng: np.random.Generator) -> tuple[bool, str]:
-    """Draws whether a sample is mirrored, and gives the text that then belongs to it.
+    """Samples whether a sample is mirrored, and gives the text that then belongs to it.
 
     "exchange" mirrors the anatomy: a mirrored left eye is a right eye, so the text's sides are
     exchanged too, and the sample stays as it is where that cannot be done safely. "independent"
     mirrors the picture alone, as published.
+
+    Args:
+      augment: its `flip` and `flip_probability`.
+      text: the sample's text before mirroring.
+      rng: of the choice; not used where `flip` is "none".
+
+    Returns:
+      whether to mirror, and the text.
     """
     if augment.flip == "none" or rng.random() >= augment.flip_probability:
         return False, text

@@ -53,7 +53,11 @@ class RecordSource(abc.ABC, Generic[OneKind]):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> OneKind:
-        """The record at `index`, 0 <= index < len."""
+        """Reads one record.
+
+        Args:
+          index: 0 <= index < len.
+        """
 
     def __iter__(self) -> Iterator[OneKind]:
         for index in range(len(self)):
@@ -66,12 +70,20 @@ class RecordSource(abc.ABC, Generic[OneKind]):
 
 
 def of_images(source: RecordSource[Record]) -> TypeGuard[RecordSource[ImageRecord]]:
-    """Whether the records are single images."""
+    """Tells whether the records are single images.
+
+    Args:
+      source: of either kind.
+    """
     return source.kind == "image"
 
 
 def of_patients(source: RecordSource[Record]) -> TypeGuard[RecordSource[PatientRecord]]:
-    """Whether the records are patients."""
+    """Tells whether the records are patients.
+
+    Args:
+      source: of either kind.
+    """
     return source.kind == "patient"
 
 
@@ -146,13 +158,16 @@ def _digests_of(split: str, digests: Mapping[str, str] | None) -> dict[str, str]
 
 
 class Subset(RecordSource[OneKind]):
-    """Some records of another source, in an order of its own."""
+    """Subset of another source's records, in an order of its own."""
 
     def __init__(self, source: RecordSource[OneKind], indices: Int64[np.ndarray, " n"], why: str):
         """Takes the records at `indices`.
 
         Args:
-          why: what they have in common, which with the source says which they are.
+          source: whose records are taken.
+          indices: (n,) int64, of records in `source`, in the order of the subset; one may stand
+            twice.
+          why: what the records have in common; with the source's identity it identifies the subset.
         """
         self._source, self._indices, self._why = source, indices, why
         self.name, self.split, self.kind = source.name, source.split, source.kind
@@ -218,11 +233,15 @@ def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordS
 
 
 def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageRecord:
-    """One eye of a patient as a single image.
+    """Makes a single image of one eye of a patient.
 
-    Its caption is the part of the report that speaks of the eye, where that is known; else the
-    report of the patient if it names no side, for then it speaks of both; else it is empty. Its
+    Its caption is the part of the report that describes the eye, where that is known; else the
+    report of the patient if it names no side, for then it describes both; else it is empty. Its
     labels are the eye's, never the patient's.
+
+    Args:
+      patient: whose eye it is.
+      side: of the patient, not of the picture.
     """
     own = patient.left_report if side == "left" else patient.right_report
     labels = patient.left_labels if side == "left" else patient.right_labels
@@ -244,7 +263,7 @@ def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageR
 def as_images(
     source: RecordSource[Record], require: Literal["image", "caption", "category"] = "image"
 ) -> RecordSource[ImageRecord]:
-    """Single images: the source itself, or the eyes of its patients.
+    """Gives single images: the source itself, or the eyes of its patients.
 
     Args:
       source: of patients or of single images.
@@ -253,7 +272,7 @@ def as_images(
         images those without a text are left out where a caption is required.
 
     Raises:
-      UserError: no eye or image fulfils the requirement.
+      UserError: no eye or image meets the requirement.
     """
     if of_images(source):
         return _with_caption(source) if require == "caption" else source
@@ -297,7 +316,11 @@ def _fulfils(eye: ImageRecord, require: str) -> bool:
 def with_category(
     source: RecordSource[ImageRecord], banned: Sequence[str] = ()
 ) -> RecordSource[ImageRecord]:
-    """The images that have a category, none of them banned. Reads every record once.
+    """Selects the images that have a category, none of them banned. Reads every record once.
+
+    Args:
+      source: of single images.
+      banned: names of categories; an image that shows one of them is left out.
 
     Raises:
       UserError: nothing is left, or there is no such category: it would be banned in vain.
@@ -321,11 +344,14 @@ def with_category(
 
 
 def balanced(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
-    """The sets of a collection in turn, each as often as the largest of them.
+    """Takes the sets of a collection in turn, each as often as the largest of them.
 
     The set of an image is the first folder in its record id, as in a FLAIR-style collection. The
     images of a small set come back until the largest set is through, so an epoch is as many sets
     times the largest set long. Reads every record once.
+
+    Args:
+      source: of single images, whose record ids begin with a folder.
 
     Raises:
       UserError: the record ids name no sets.

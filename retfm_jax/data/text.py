@@ -43,6 +43,9 @@ class Tokenizer:
     def __init__(self, config: TextConfig):
         """Loads the vocabulary.
 
+        Args:
+          config: gives the vocabulary and the length of a row.
+
         Raises:
           UserError: no such file or folder, no vocabulary in it, or one that does not fit BERT.
         """
@@ -90,19 +93,29 @@ class Tokenizer:
 
     @property
     def digest(self) -> str:
-        """Of what it makes of texts: the same wherever its files lie."""
+        """SHA-256 of how it encodes texts; the same wherever its files lie."""
         vocabulary = sorted(self._backend.get_vocab().items())
         made = [vocabulary, self._encode(_PROBE).tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
     def __call__(self, texts: Sequence[str]) -> Int32[np.ndarray, "texts context_length"]:
-        """Token ids of each text."""
+        """Encodes texts as token ids, int32 (texts, context_length).
+
+        Args:
+          texts: reports or prompts; longer ones are cut to `context_length` ids.
+        """
         if not len(texts):
             return np.zeros((0, self.context_length), np.int32)
         return np.stack([self.row(text) for text in texts])
 
     def row(self, text: str) -> Int32[np.ndarray, " context_length"]:
-        """Token ids of one text; the array is shared by equal texts and must not be written to."""
+        """Encodes one text as token ids, int32 (context_length,).
+
+        The array is read-only: equal texts share it.
+
+        Args:
+          text: a report or prompt; cut where it is longer than `context_length` ids.
+        """
         row = self._cache.get(text)
         if row is None:
             row = self._encode(text)
@@ -127,9 +140,10 @@ class Tokenizer:
 
 
 def fitting_tokenizer(config: TextConfig, network: Any) -> Tokenizer:
-    """A tokenizer of which the network embeds every token.
+    """Makes a tokenizer whose every token the network embeds.
 
     Args:
+      config: names the tokenizer and the length of texts in tokens.
       network: sizes of the text tower, `vocab_size` and `positions`.
 
     Raises:
@@ -143,9 +157,13 @@ def fitting_tokenizer(config: TextConfig, network: Any) -> Tokenizer:
 def check_tokenizer(config: TextConfig, network: Any) -> None:
     """Checks a tokenizer against a text tower; cheap for a vocabulary file.
 
+    Args:
+      config: names the tokenizer and the length of texts in tokens.
+      network: sizes of the text tower, `vocab_size` and `positions`.
+
     Raises:
-      UserError: it has ids beyond the tower's table, which JAX would read as its last row without a
-        word; its texts are longer than the tower's positions; or see `Tokenizer`.
+      UserError: it has ids beyond the tower's table, which JAX would silently read as its last row;
+        its texts are longer than the tower's positions; or see `Tokenizer`.
     """
     _check_fit(config, vocabulary_size(config), network)
 
@@ -165,7 +183,10 @@ def _check_fit(config: TextConfig, words: int, network: Any) -> None:
 
 
 def vocabulary_size(config: TextConfig) -> int:
-    """How many rows an embedding needs for the ids of a tokenizer; cheap for a vocabulary file.
+    """Counts the rows that an embedding needs for a tokenizer's ids; cheap for a vocabulary file.
+
+    Args:
+      config: names the tokenizer.
 
     Raises:
       UserError: see `Tokenizer`.
@@ -283,7 +304,10 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def is_bundled(config: TextConfig) -> bool:
-    """Whether a tokenizer has the bundled vocabulary.
+    """Tells whether a tokenizer has the bundled vocabulary.
+
+    Args:
+      config: names the tokenizer.
 
     Raises:
       UserError: see `Tokenizer`.
@@ -293,6 +317,10 @@ def is_bundled(config: TextConfig) -> bool:
 
 def save_tokenizer(config: TextConfig, folder: PathLike) -> None:
     """Writes a tokenizer into a folder as transformers' `AutoTokenizer` reads it.
+
+    Args:
+      config: names the tokenizer and the length of texts in tokens.
+      folder: takes the files; made where it is missing.
 
     Raises:
       UserError: see `Tokenizer`.

@@ -22,7 +22,7 @@ _Prepared = tuple[dict[str, Any] | None, list[validation.Problem]]
 
 @dataclasses.dataclass(frozen=True)
 class BeamSettings:
-    """Which Beam runner does the work, and its options.
+    """Settings of Beam: the runner that does the work, and its options.
 
     Attributes:
       runner: "DirectRunner", "DataflowRunner", "SparkRunner", "FlinkRunner" and so on.
@@ -33,7 +33,7 @@ class BeamSettings:
     options: str = ""
 
     def pipeline_options(self) -> Any:
-        """As Beam takes them.
+        """Converts the options to Beam's `PipelineOptions`.
 
         Raises:
           UserError: Beam is not installed.
@@ -56,7 +56,7 @@ def _require_beam() -> None:
 
 
 def prepared(rows: Sequence[Row], short_side: int, problems_prefix: str) -> Any:
-    """A Beam transform that yields the (key, example) pairs of a split.
+    """Makes a Beam transform that yields the (key, example) pairs of a split.
 
     Args:
       rows: of the split.
@@ -95,7 +95,12 @@ def _problem_lines(result: _Prepared) -> Iterator[str]:
 
 
 def collect_problems(folder: PathLike, pattern: str) -> Iterable[validation.Problem]:
-    """Reads the problems that a pipeline wrote, and removes their files."""
+    """Reads the problems that a pipeline wrote, and removes their files.
+
+    Args:
+      folder: into which the pipeline wrote.
+      pattern: glob of the files' names.
+    """
     found = []
     for path in sorted(epath.Path(folder).glob(pattern)):
         for line in path.read_text().splitlines():

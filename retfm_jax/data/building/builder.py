@@ -33,14 +33,14 @@ SUMMARY_FILE = "build.json"
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """How a source becomes a dataset.
+    """Options of how a source becomes a dataset.
 
     Attributes:
-      image_size: a photograph with a longer short side is shrunk to it; 0 keeps originals.
+      image_size: pixels; a photograph with a longer short side is shrunk to it; 0 keeps originals.
       on_error: "skip" or "refuse", see `validation`.
       shares: of train, validation and test, for patients to whom the source gives no split.
       seed: of the division.
-      threads: that decode and shrink.
+      threads: number of threads that decode and shrink.
       patient_regex: finds the patient in the name of an image, or in a patient's id, where the
         source names no group; see `patients.parse_regex`.
       follow_links: reads photographs that symbolic links inside the image root lead to, also
@@ -88,7 +88,15 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return root, os.path.join(tempfile.gettempdir(), f"retfm-{uuid.uuid4().hex}")
 
     def write_into(self, root: Path, config: tfds.download.DownloadConfig) -> Path:
-        """Writes the dataset below an empty folder on a local disk; returns where it lies."""
+        """Writes the dataset below an empty folder on a local disk.
+
+        Args:
+          root: the empty folder.
+          config: TFDS's, with the source as its `manual_dir` and the runner of Beam, if any.
+
+        Returns:
+          the folder in which the dataset lies.
+        """
         self._data_dir_root = str(root)
         self._data_dir = str(root / "dataset" / "version")
         # TFDS wants a folder for downloads even where there are none.
@@ -98,15 +106,25 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def label_names(self) -> Sequence[str]:
-        """The dataset's label names."""
+        """Names the classes of the dataset's label vectors, in their order."""
 
     def rows_of(self, dl_manager: tfds.download.DownloadManager) -> list[Row]:
-        """The rows of TFDS's own place for what a user has downloaded."""
+        """Reads the rows of the folder that TFDS is told the user has downloaded.
+
+        Args:
+          dl_manager: TFDS's; its `manual_dir` is the source folder.
+
+        Raises:
+          UserError: see `read_rows`.
+        """
         return self.read_rows(Path(dl_manager.manual_dir))
 
     @abc.abstractmethod
     def read_rows(self, source: Path) -> list[Row]:
         """Reads the source folder, noting in `self.problems` what cannot be used.
+
+        Args:
+          source: the folder of the release as it was downloaded.
 
         Raises:
           UserError: the source as a whole cannot be read.
@@ -212,11 +230,11 @@ def write_dataset(
       beam: where Apache Beam does the work instead of this machine's threads.
 
     Returns:
-      The dataset's folder.
+      the dataset's folder.
 
     Raises:
-      UserError: the dataset is there already, the source is not, the disk is full, or whatever
-        the builder found.
+      UserError: the dataset is there already, the source is not, the disk is full, or whatever the
+        builder found.
     """
     folder = builder.folder
     if (folder / dataset_folders.INFO).exists() and not overwrite:
@@ -245,7 +263,11 @@ def write_dataset(
 
 @contextlib.contextmanager
 def quiet_tfds(bars: bool) -> Iterator[None]:
-    """Keeps TFDS's notes away, and its bars from logs and where a builder shows one of its own."""
+    """Silences TFDS's notes, and its bars in logs and where a builder shows a bar of its own.
+
+    Args:
+      bars: shows TFDS's progress bars where the output is a terminal.
+    """
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     if not (bars and on_terminal()):

@@ -1,4 +1,4 @@
-"""Who the patient of a photograph is, wherever a release tells it.
+"""Patients of photographs, wherever a release names them.
 
 Two photographs of one patient are not independent: they belong into one split, and intervals count
 patients. In this order a photograph's patient is
@@ -78,7 +78,7 @@ _PATIENT_COLUMNS = ("patient_id", "patient", "patientid", "subject", "subject_id
 
 @dataclasses.dataclass(frozen=True)
 class Patients:
-    """Who the patients of some photographs are.
+    """Patients of some photographs, and how they are known.
 
     Attributes:
       ids: a photograph's name -> its patient, the same wherever the release lies and however its
@@ -91,30 +91,44 @@ class Patients:
 
     @property
     def known(self) -> bool:
-        """Whether anybody knows."""
+        """True where at least one photograph's patient is known."""
         return bool(self.how)
 
     def tells(self, name: str) -> bool:
-        """Whether a photograph's patient is known, and is not the photograph itself."""
+        """Tells whether a photograph's patient is known, and is not the photograph itself.
+
+        Args:
+          name: a key of `ids`.
+        """
         return self.ids[name] != identity(name)
 
     @property
     def sentence(self) -> str:
-        """How patients are known, or that nobody knows, as a sentence for the user."""
+        """Sentence for the user: how patients are known, or that nobody knows."""
         return self.how or BY_IMAGE
 
 
 def identity(name: str) -> str:
-    """A path below a release, the same for every way in which disks and tables spell it."""
+    """Folds a path below a release to one form for every way in which disks and tables spell it.
+
+    Args:
+      name: a path below a release.
+    """
     return folded(posixpath.normpath(name.replace("\\", "/")))
 
 
 def parse_regex(text: str) -> Callable[[str], str | None]:
-    """What `patient_regex` says, as a function of a photograph's path below its release.
+    """Compiles `patient_regex` to a function that finds a photograph's patient.
 
     The expression is searched in the file's name, or in its path with forward slashes where the
-    expression has a slash. The patient is its group `patient`, else its one group, else all that
-    it matches.
+    expression has a slash. The patient is its group `patient`, else its one group, else all that it
+    matches.
+
+    Args:
+      text: the regular expression, in Python's syntax.
+
+    Returns:
+      path of a photograph below its release -> patient; None where nothing matches.
 
     Raises:
       UserError: it is no regular expression, or has several groups and none is called `patient`.
@@ -270,7 +284,14 @@ def _scope(parsed: Iterable[tuple[str, str, str]]) -> Callable[[str], str]:
 
 
 def read_pairs(path: files.PathLike, left: str = "left", right: str = "right") -> dict[str, str]:
-    """A table of pairs of eyes: identity of a file's name, and of its stem -> patient.
+    """Reads a table of pairs of eyes.
+
+    Args:
+      path: of the CSV file.
+      left, right: names of the columns of files; other letter case and common names are found, too.
+
+    Returns:
+      identity of a file's name, and of its stem -> patient.
 
     Raises:
       UserError: the table cannot be read, or lacks a column.
@@ -305,10 +326,17 @@ def read_pairs(path: files.PathLike, left: str = "left", right: str = "right") -
 
 
 def read_tables(folder: files.Path) -> tuple[dict[str, str], str]:
-    """What the CSV files of a folder say of patients, by pairs or in a column, and which says it.
+    """Reads what the CSV files of a folder say of patients, by pairs or in a column.
 
-    A file with the columns left and right, or with one for images and one for patients
-    (`image, patient_id`), is read; others are of something else.
+    The first file in alphabetical order that has the columns left and right, or one for images and
+    one for patients (`image, patient_id`), is read; others are of something else.
+
+    Args:
+      folder: of the CSV files, which may lie in it, not below.
+
+    Returns:
+      identity of a file's name, and of its stem -> patient; and the name of the file. {} and ""
+      where no file says it.
 
     Raises:
       UserError: such a file has a row that cannot be read.
@@ -347,7 +375,7 @@ def read_tables(folder: files.Path) -> tuple[dict[str, str], str]:
 
 
 def in_several(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """The patients who have photographs in more than one split, with these splits.
+    """Finds the patients who have photographs in more than one split, with these splits.
 
     Args:
       splits: split -> the patients of its photographs.
@@ -360,7 +388,11 @@ def in_several(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
 
 
 def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
-    """Says which patients have photographs in more than one split; "" where none has."""
+    """Names the patients who have photographs in more than one split; "" where none has.
+
+    Args:
+      splits: split -> the patients of its photographs.
+    """
     torn = in_several(splits)
     if not torn:
         return ""

@@ -29,7 +29,7 @@ IMPORTER = "manifest"
 
 
 def builder_names() -> list[str]:
-    """Names of the bundled builders."""
+    """Names of the bundled builders, sorted."""
     package = importlib.import_module(_BUILDERS)
     names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
     return sorted(name for name in names if importlib.util.find_spec(_module_name(name)))
@@ -40,7 +40,10 @@ def _module_name(name: str) -> str:
 
 
 def builder_module(name: str) -> ModuleType:
-    """The module of a bundled builder; it has the class `Builder`, as TFDS wants it.
+    """Imports the module of a bundled builder; its class `Builder` is TFDS's builder.
+
+    Args:
+      name: of a bundled builder, without a configuration.
 
     Raises:
       UserError: there is none of that name.
@@ -56,12 +59,22 @@ def builder_module(name: str) -> ModuleType:
 
 
 def builder_class(name: str) -> Any:
-    """The TFDS builder class of a bundled builder; raises `UserError` where there is none."""
+    """Finds the TFDS builder class of a bundled builder.
+
+    Args:
+      name: of a bundled builder, without a configuration.
+
+    Raises:
+      UserError: there is none of that name.
+    """
     return builder_module(name).Builder
 
 
 def is_synthetic(name: str) -> bool:
-    """Whether a builder generates its records instead of reading a release.
+    """Tells whether a builder generates its records instead of reading a release.
+
+    Args:
+      name: of a bundled builder, without a configuration.
 
     Raises:
       UserError: there is no such builder.
@@ -81,8 +94,9 @@ def build(
 
     Args:
       name: of a builder, or "name/configuration" as TFDS writes it: mm_retinal/ffa.
-      source: folder of the files as they were downloaded.
+      source: folder of the files as they were downloaded; None or "" is refused.
       data_dir: where the dataset is put.
+      options: of sizes, splits and problems.
       overwrite: replaces a built dataset.
       beam: the cluster that does the work; None for this machine's threads.
 
@@ -90,7 +104,8 @@ def build(
       the dataset's folder.
 
     Raises:
-      UserError: there is no such builder, or see `builder.write_dataset`.
+      UserError: there is no such builder or configuration, no source is given, or see
+        `builder.write_dataset`.
     """
     name, _, config = name.partition("/")
     builder_of = builder_class(name)
@@ -108,6 +123,8 @@ def generate(name: str, data_dir: str, **settings: Any) -> AnyPath:
     """Generates a bundled synthetic dataset.
 
     Args:
+      name: of a synthetic builder.
+      data_dir: folder below which the dataset is put.
       settings: as its builder's `build` takes them.
 
     Returns:
@@ -125,9 +142,11 @@ class Built:
     """A dataset that was built.
 
     Attributes:
+      folder: of the dataset's version.
       name: with its configuration.
+      version: such as "1.0.0".
       sizes: records of each split.
-      notes: what was said of its source.
+      notes: remarks on its source.
       problems: of its source, how many of each kind; None where it was generated.
       listed_in: the file that names each problem.
     """
@@ -142,7 +161,14 @@ class Built:
 
 
 def describe(folder: AnyPath) -> Built:
-    """What lies in a dataset's folder, and how much of its source was in order."""
+    """Describes the dataset in a folder, and how much of its source was in order.
+
+    Args:
+      folder: of one version of a dataset.
+
+    Raises:
+      UserError: its `dataset_info.json` cannot be read.
+    """
     info = read_json(folder / dataset_folders.INFO)
     name = "/".join(filter(None, (info["name"], info.get("configName"))))
     sizes = {

@@ -1,7 +1,7 @@
-"""What a source says before anything is decoded: rows that point at pictures.
+"""Rows of a source, which point at pictures: what is known before anything is decoded.
 
-Every importer and builder of real data turns its source into `PatientRow`s or `ImageRow`s; what
-is done with them (splits, checks, writing) is then the same for all: see `rows_builder`.
+Every importer and builder of real data turns its source into `PatientRow`s or `ImageRow`s; what is
+done with them (splits, checks, writing) is then the same for all: see `builder.RowsBuilder`.
 """
 
 import abc
@@ -23,16 +23,16 @@ _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
 class Picture(Protocol):
-    """Where an encoded photograph is found. Small and picklable, so that a cluster can read it."""
+    """Reference to an encoded photograph. Small and picklable, so that a cluster can read it."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What a message calls it."""
+        """Name of the photograph in messages."""
 
     @abc.abstractmethod
     def read(self) -> bytes:
-        """The encoded photograph.
+        """Reads the encoded photograph.
 
         Raises:
           Unusable: it is missing, or outside the root, or its encoding is broken.
@@ -57,7 +57,7 @@ class FilePicture:
         return self.relative
 
     def find(self) -> image_files.Found:
-        """The file, and how it is spelt where the source spells it in another way.
+        """Finds the file, and its real spelling where the source spells it in another way.
 
         Raises:
           Unusable: it is missing or outside the root.
@@ -68,7 +68,7 @@ class FilePicture:
         return image_files.read(self.find().path)
 
     def spelt_otherwise(self) -> str:
-        """How the file is really spelt, "" where it is as the source spells it.
+        """Finds the file's real spelling; "" where it is as the source spells it.
 
         Raises:
           Unusable: see `find`.
@@ -79,7 +79,13 @@ class FilePicture:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Base64Slice:
-    """URL-safe base64 that stands in a text file at a byte offset."""
+    """Slice of a text file that holds a photograph in URL-safe base64.
+
+    Attributes:
+      path: of the text file.
+      offset, length: of the slice in the file, bytes.
+      name: what a message calls it.
+    """
 
     path: str
     offset: int
@@ -93,7 +99,11 @@ class Base64Slice:
 
 
 def decode_base64(text: str | bytes, name: str) -> bytes:
-    """Decodes URL-safe base64, strictly.
+    """Decodes base64, URL-safe or plain, strictly.
+
+    Args:
+      text: the characters, blanks around them allowed.
+      name: what a message calls it.
 
     Raises:
       Unusable: a character or the length is not base64's.
@@ -110,7 +120,7 @@ def decode_base64(text: str | bytes, name: str) -> bytes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PatientRow:
-    """A patient as a source describes them.
+    """Patient as a source describes them.
 
     Attributes:
       record_id: unique in the dataset.
@@ -141,7 +151,7 @@ class PatientRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A single photograph as a source describes it; attributes as in `PatientRow`."""
+    """Single photograph as a source describes it; attributes as in `PatientRow`."""
 
     record_id: str
     file: str
@@ -160,7 +170,11 @@ Row = PatientRow | ImageRow
 
 
 def following_links(row: Row) -> Row:
-    """The same row, whose pictures are read by links that leave the image root, too."""
+    """Copies a row so that its pictures are also read by links that leave the image root.
+
+    Args:
+      row: of a patient or an image.
+    """
     places = ("image",) if isinstance(row, ImageRow) else SIDES
     pictures = {
         place: dataclasses.replace(picture, follow_links=True)
@@ -171,7 +185,10 @@ def following_links(row: Row) -> Row:
 
 
 def by_language(text: str) -> dict[str, str]:
-    """Files a text whose language nobody stated: with a Chinese character it is Chinese.
+    """Guesses a text's language: with a Chinese character it is Chinese, else English.
+
+    Args:
+      text: a report or caption.
 
     Returns:
       {"zh": text} or {"en": text}; {} for an empty text.
@@ -183,9 +200,12 @@ def by_language(text: str) -> dict[str, str]:
 
 
 def compose_report(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, str]:
-    """One report out of what is said of each eye, by language.
+    """Composes one report of the texts of both eyes, by language.
 
-    An eye of which nothing is said is left out; nothing is made up for it.
+    An eye without a text is left out; nothing is made up for it.
+
+    Args:
+      left, right: text of each eye by language; no entry where there is none.
     """
     parts = {
         "en": ("Left eye: {}", "Right eye: {}", ". ", "."),

@@ -1,4 +1,4 @@
-"""Which patients train and which are held out, decided by the patient and nothing else."""
+"""Division of patients into splits, decided by the patient and nothing else."""
 
 import dataclasses
 import hashlib
@@ -22,12 +22,22 @@ _SPELLINGS = {
 
 
 def split_name(text: str) -> str | None:
-    """A split as somebody spelt it, as TFDS spells it; None where it is no split at all."""
+    """Translates a split's name to TFDS's spelling; None where it is no split at all.
+
+    Args:
+      text: such as "val" or "Training".
+    """
     return _SPELLINGS.get(text.strip().lower())
 
 
 def parse_shares(text: str) -> dict[str, float]:
     """Parses "0.8,0.1,0.1": the shares of train, validation and test.
+
+    Args:
+      text: three numbers of 0..1, separated by commas.
+
+    Returns:
+      split -> share, in the order of `SPLITS`.
 
     Raises:
       UserError: not three non-negative numbers that sum to 1.
@@ -46,7 +56,7 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def hashed_split(group: str, shares: Mapping[str, float], seed: int) -> str:
-    """The split of a patient by a hash of their id: it stays when other patients come or go.
+    """Chooses a patient's split by a hash of the id: it stays when other patients come or go.
 
     Args:
       group: the patient id.
@@ -63,13 +73,16 @@ def hashed_split(group: str, shares: Mapping[str, float], seed: int) -> str:
 
 
 def with_patients(rows: Sequence[Row], regex: str | None, problems: ProblemLog) -> list[Row]:
-    """The same rows, each with its patient as its group where that is known: see `patients`.
+    """Copies rows, each with its patient as its group where that is known: see `patients`.
 
     How patients are known, or that nobody knows, is noted. A patient who is only guessed from file
-    names leaves a split that the source gives as it is; where such a patient is in two, it is said.
+    names leaves a split that the source gives as it is; where such a patient is in two, it is
+    noted.
 
     Args:
-      regex: `patient_regex`.
+      rows: of patients or images, of all splits.
+      regex: `patient_regex`; None where the user gives none.
+      problems: takes the notes.
 
     Raises:
       UserError: the regular expression cannot be used, or matches nothing.
@@ -103,6 +116,12 @@ def assign_splits(
 
     A split that the source gives wins over the hash, for all rows of the same patient. A row
     that the source puts elsewhere than its patient's first row is a problem and is left out.
+
+    Args:
+      rows: of patients or images; the group, else the record id, is the patient.
+      shares: split -> share, summing to 1, for patients to whom the source gives no split.
+      seed: another seed is another division.
+      problems: takes the rows that are left out.
 
     Returns:
       split -> rows, in the order of `SPLITS`, without empty splits.

@@ -1,4 +1,4 @@
-"""What is wrong with a source: found before training, written down, and dealt with by one policy.
+"""Faults of a source: found before training, written down, and dealt with by one policy.
 
 The policy, for `on_error="skip"` (with "refuse" any problem stops the build, after all of them
 were found and listed):
@@ -44,7 +44,7 @@ _BLOCK = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a source.
+    """Fault of a source.
 
     Attributes:
       kind: the heading it is counted under.
@@ -71,29 +71,63 @@ class ProblemLog:
         self.notes: list[str] = []
 
     def add(self, kind: str, row: Row, what: str, remedy: str) -> None:
-        """Notes a problem of a row that could at least be read."""
+        """Notes a problem of a row that could at least be read.
+
+        Args:
+          kind: the heading it is counted under, such as "broken_image"; see the module.
+          row: the row; names file, line and record.
+          what: what is wrong, for people.
+          remedy: what is done about it, for people.
+        """
         self.problems.append(Problem(kind, row.file, row.row, row.record_id, what, remedy))
 
     def unreadable(self, file: PathLike, row: int, what: str, record: str = "") -> None:
-        """Notes a row that could not be read."""
+        """Notes a row that could not be read, and that is left out.
+
+        Args:
+          file: the table.
+          row: line from 1, the header included.
+          what: what is wrong, for people.
+          record: the record's id, "" where the row has none.
+        """
         self.note("unreadable_row", file, row, what, "row left out", record)
 
     def note(
         self, kind: str, file: PathLike, row: int, what: str, remedy: str, record: str = ""
     ) -> None:
-        """Notes a problem of a place in a file."""
+        """Notes a problem of a row of a file.
+
+        Args:
+          kind: the heading it is counted under, such as "broken_image"; see the module.
+          file: the file of the source.
+          row: line from 1, the header included.
+          what: what is wrong, for people.
+          remedy: what is done about it, for people.
+          record: the record's id, "" where there is none.
+        """
         self.problems.append(Problem(kind, str(file), row, record, what, remedy))
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Notes problems found elsewhere."""
+        """Notes problems found elsewhere.
+
+        Args:
+          problems: in the order in which they were found.
+        """
         self.problems.extend(problems)
 
     def counts(self) -> dict[str, int]:
-        """Problems of each kind."""
+        """Counts the problems of each kind."""
         return dict(collections.Counter(problem.kind for problem in self.problems))
 
     def write(self, path: PathLike) -> None:
-        """Writes the list as CSV, a row a problem, sorted by file and row; no cell is a formula."""
+        """Writes the problems as CSV, a row each, sorted by file and row; no cell is a formula.
+
+        Args:
+          path: of the CSV file; its folder is made where it is missing.
+
+        Raises:
+          UserError: it cannot be written.
+        """
         fields = [field.name for field in dataclasses.fields(Problem)]
         with atomic_write(path) as file:
             found = sorted(self.problems, key=lambda problem: (problem.file, problem.row))
@@ -102,7 +136,12 @@ class ProblemLog:
 
 
 def refusal(problems: ProblemLog, listed_in: PathLike) -> UserError:
-    """The error of a source with problems under the policy "refuse"."""
+    """Makes the error of a source with problems under the policy "refuse".
+
+    Args:
+      problems: at least one.
+      listed_in: the file that lists them, for the message.
+    """
     first = problems.problems[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in problems.counts().items())
     return UserError(
@@ -117,6 +156,13 @@ def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
 
     Ids and groups that differ only as `cells.alike` says are problems, too, and are kept: "00123"
     and "123" may be one patient, who must not train and test.
+
+    Args:
+      rows: of patients or images, of all splits.
+      problems: takes the rows that are left out, similar ids and files, and notes.
+
+    Returns:
+      the first row of every record id, in their order.
     """
     first: dict[str, Row] = {}
     for row in rows:
@@ -191,7 +237,13 @@ def _path(name: str) -> str:
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """JPEG at quality 95 without chroma subsampling, which would smear small red lesions."""
+    """Encodes as JPEG at quality 95.
+
+    There is no chroma subsampling, which would smear small red lesions.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -244,6 +296,10 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
     """Reads and checks everything a row points at.
 
     A pure function of the row and the files it names: it runs in threads here and on a cluster.
+
+    Args:
+      row: of a patient or an image.
+      short_side: pixels, see `prepare_image`.
 
     Returns:
       The example to store, None where nothing usable is left, and the problems found.

@@ -45,7 +45,15 @@ _OF_PICTURES = frozenset(
 
 
 def meant(column: str, known: Iterable[str]) -> str | None:
-    """The known column that a strange one is a spelling, plural or common name of, or None."""
+    """Finds the known column of which a strange one is a spelling, plural or common name.
+
+    Args:
+      column: its name in a table.
+      known: names to compare with, in order of preference.
+
+    Returns:
+      its known name; None where it is none.
+    """
     said = _words(column)
     if not said:
         return None
@@ -64,7 +72,15 @@ def meant(column: str, known: Iterable[str]) -> str | None:
 
 
 def closest(column: str, columns: Sequence[str]) -> str | None:
-    """Which of some columns may be meant by a wanted one that is not there."""
+    """Finds the column that may be meant by a wanted one that is not there.
+
+    Args:
+      column: the wanted name.
+      columns: names that a table has.
+
+    Returns:
+      its name in the table; None where none is close.
+    """
     spelt = next((name for name in columns if meant(name, [column])), None)
     if spelt is None and column == "patient_id":
         spelt = next((name for name in columns if name.casefold() in _MAY_BE_IDS), None)

@@ -27,7 +27,7 @@ _FILE = re.compile(r"[^.]\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """A row as it stands in the text.
+    """Row as it stands in the text.
 
     Attributes:
       line: where it begins, from 1.
@@ -43,10 +43,17 @@ class Record:
 
 
 def delimiter_of(text: str, preferred: str = ",") -> tuple[str, int]:
-    """What separates cells, and where the header begins (behind Excel's line `sep=;`).
+    """Finds the delimiter of a table, and where its header begins (behind Excel's line `sep=;`).
 
-    The separator under which most of the first lines have as many cells as the header; of equal
-    ones the one that makes more cells, of these the preferred one.
+    The delimiter is the one under which most of the first lines have as many cells as the header;
+    of equal ones the one that makes more cells, of these the preferred one.
+
+    Args:
+      text: of the whole table.
+      preferred: the delimiter that wins where others fit as well.
+
+    Returns:
+      the delimiter, and the offset of the header in `text`, characters.
     """
     said = re.match(r"sep=(.)(\r\n|\n|\r)", text, re.IGNORECASE)
     if said:
@@ -63,9 +70,14 @@ def delimiter_of(text: str, preferred: str = ",") -> tuple[str, int]:
 
 
 def records(text: str, delimiter: str, start: int = 0) -> Iterator[Record]:
-    """The rows of a table, the header first.
+    """Reads the rows of a table, the header first.
 
     A faulty header ends the reading: it comes with `usable` false and nothing comes after it.
+
+    Args:
+      text: of the whole table.
+      delimiter: one character.
+      start: offset of the header in `text`, characters.
     """
     position, line = start, 1 + len(_BREAK.findall(text, 0, start))
     width, rows, faults = 0, None, 0

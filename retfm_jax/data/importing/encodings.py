@@ -1,4 +1,4 @@
-"""In which encoding a text file is, and whether what was read is a language or the debris of one.
+"""Encodings of text files: which one a file is in, and whether a reading of it is a language.
 
 Most bytes can be read in several encodings, and the wrong one gives characters that look like text:
 "Retinopatía" in Windows-1252 is "Retinopat韆" in GB18030. So an encoding is offered only where its
@@ -48,12 +48,23 @@ _HANGUL, _KANA = re.compile(r"[\uac00-\ud7a3]"), re.compile(r"[\u3040-\u30ff]")
 
 
 def of_mark(data: bytes) -> str | None:
-    """The encoding that the mark at the beginning of a file names."""
+    """Finds the encoding that a file's byte order mark names; None without a mark.
+
+    Args:
+      data: the file, or its first four bytes.
+    """
     return next((name for mark, name in _MARKS if data.startswith(mark)), None)
 
 
 def judged(text: str) -> tuple[int, int]:
-    """How many characters beyond ASCII are what people write, and how many are debris."""
+    """Counts the characters beyond ASCII that people write, and those that are debris.
+
+    Args:
+      text: of any length; of a long one eight parts are judged.
+
+    Returns:
+      the two counts.
+    """
     text = _sample(text)
     debris = {match.start() for pattern in _DEBRIS for match in pattern.finditer(text)}
     for run in _WESTERN_RUN.finditer(text):
@@ -75,7 +86,11 @@ def _sample(text: str) -> str:
 
 @functools.cache
 def is_common(han: str) -> bool:
-    """Whether a Chinese character is among those that GB2312 or Big5 call the common ones."""
+    """Tells whether a Chinese character is among the common ones of GB2312 or Big5.
+
+    Args:
+      han: one Chinese character.
+    """
     for encoding, first, last in (("gb2312", 0xB0, 0xD7), ("big5", 0xA4, 0xC6)):
         try:
             code = han.encode(encoding)
@@ -96,16 +111,25 @@ def _is_utf8_read_as_western(run: str) -> bool:
 
 
 def is_debris(text: str) -> bool:
-    """Whether most characters beyond ASCII are none that anybody wrote."""
+    """Tells whether most characters beyond ASCII, at least three, are none that anybody wrote.
+
+    Args:
+      text: as it was decoded.
+    """
     fine, debris = judged(text)
     return debris > fine and debris >= 3
 
 
 def misread(data: bytes, text: str, encoding: str) -> str | None:
-    """What is wrong with a text that was read in an encoding that somebody named.
+    """Finds what is wrong with a text that was read in an encoding that somebody named.
+
+    Args:
+      data: the whole file.
+      text: what it was decoded to.
+      encoding: Python's name of the encoding that somebody named.
 
     Returns:
-      what a message says of it, None where nothing is wrong.
+      the end of a message, None where nothing is wrong.
     """
     fine, debris = judged(text)
     better = offered(data)
@@ -118,13 +142,24 @@ def misread(data: bytes, text: str, encoding: str) -> str | None:
 
 
 def looks_like_a_language(text: str) -> bool:
-    """Whether the characters beyond ASCII, if there are any, are what people write."""
+    """Tells whether there are characters beyond ASCII, and they are what people write.
+
+    Args:
+      text: as it was decoded.
+    """
     fine, debris = judged(text)
     return fine > 0 and debris <= 0.02 * fine
 
 
 def offered(data: bytes) -> str | None:
-    """The likeliest encoding in which some bytes look like a language, None where there is none."""
+    """Finds the likeliest encoding in which some bytes look like a language.
+
+    Args:
+      data: the whole file.
+
+    Returns:
+      Python's name of it; None where there is none.
+    """
     for name in _OFFERED:
         try:
             text = _sample(data.decode(name))

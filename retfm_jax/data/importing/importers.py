@@ -1,4 +1,4 @@
-"""A group's own patients, or the published containers, as a dataset."""
+"""Import of a group's own patients, or of the published containers, as a dataset."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_name(name: str) -> None:
-    """Raises a `UserError` for a dataset's name that TFDS does not take."""
+    """Refuses a dataset's name that TFDS does not take.
+
+    Args:
+      name: of a dataset.
+
+    Raises:
+      UserError: it is not of small letters, digits and underscores, or begins with none of the
+        first.
+    """
     if not _NAME.fullmatch(name):
         raise UserError(
             f"name {name!r}: a dataset's name is small letters, digits and underscores, and "
@@ -33,10 +41,22 @@ def import_rows(
     overwrite: bool = False,
     beam: BeamSettings | None = None,
 ) -> files.Path:
-    """Writes rows as the dataset `name` and returns its folder.
+    """Writes rows as a dataset.
+
+    Args:
+      rows: of patients or images, of all splits.
+      problems: what was found while they were read; takes what is found now.
+      name: of the dataset: small letters, digits and underscores.
+      data_dir: folder below which the dataset is put.
+      options: of sizes, splits and problems; None: the defaults.
+      overwrite: replaces a dataset of that name and version.
+      beam: the cluster that does the work; None for this machine's threads.
+
+    Returns:
+      the dataset's folder.
 
     Raises:
-      UserError: see `rows_builder.write_dataset`; or the name is none that TFDS takes.
+      UserError: see `builder.write_dataset`; or the name is none that TFDS takes.
     """
     check_name(name)
     builder = builder_class(IMPORTER)(

@@ -1,4 +1,4 @@
-"""Whether an LMDB file can be read without harm: every page that its tree names is looked at.
+"""Check of an LMDB file: whether it can be read without harm, by every page that its tree names.
 
 LMDB maps its file into memory and believes what stands there. A file that was copied by half ends
 the process with SIGBUS, one with wrong page numbers or sizes with SIGSEGV. So the tree is walked
@@ -35,6 +35,9 @@ class _Damaged(Exception):
 
 def check(folder: str | Path) -> None:
     """Walks the tree of the LMDB in a folder.
+
+    Args:
+      folder: of the LMDB, with its `data.mdb`.
 
     Raises:
       UserError: it is missing, no LMDB, cut short, or its tree leads out of the file.

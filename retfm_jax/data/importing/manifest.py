@@ -212,7 +212,12 @@ def _is_of_images(columns: Sequence[str]) -> bool:
 
 
 def under(root: str | Path, row: ImageRow) -> ImageRow:
-    """The same row with its image under another root."""
+    """Copies a row with its image under another root.
+
+    Args:
+      root: the other root.
+      row: whose record id is the image's path below the root.
+    """
     return dataclasses.replace(row, image=FilePicture(str(root), row.record_id))
 
 

@@ -133,7 +133,13 @@ def _environment(folder: str) -> lmdb.Environment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LmdbPicture:
-    """One eye of the pickled pair that an LMDB holds under a patient id, as the key is written."""
+    """Reference to one eye of the pickled pair that an LMDB holds under a patient id.
+
+    Attributes:
+      folder: of the LMDB of images.
+      patient: the patient id as the key is written.
+      eye: 0 for the left one, 1 for the right one.
+    """
 
     folder: str
     patient: str
@@ -187,10 +193,15 @@ class _Reports:
 
 
 def rows_of_tsv(images: Path, texts: Path, problems: ProblemLog) -> list[PatientRow]:
-    """Rows of one `<split>_imgs.tsv` with its `<split>_texts.jsonl`.
+    """Reads the rows of one `<split>_imgs.tsv` with its `<split>_texts.jsonl`.
 
-    Only places are kept in memory, the images stay in the file. The split is the prefix of the
+    Only offsets are kept in memory, the images stay in the file. The split is the prefix of the
     file's name where that is a split, else it is left open.
+
+    Args:
+      images: the `<split>_imgs.tsv`.
+      texts: the `<split>_texts.jsonl`.
+      problems: takes the lines that cannot be used.
 
     Raises:
       UserError: a file is missing or unreadable as a whole.
@@ -264,7 +275,11 @@ def _tsv_lines(
 
 
 def rows_of_lmdb(folder: Path, problems: ProblemLog) -> list[PatientRow]:
-    """Rows of an LMDB: one split's folder (with `imgs` and `pairs`) or the folder of all splits.
+    """Reads the rows of a published LMDB, of one split or of all splits in a folder.
+
+    Args:
+      folder: of one split (with `imgs` and `pairs`), or of all splits.
+      problems: takes the entries that cannot be used.
 
     Raises:
       UserError: no such layout, unreadable, or a pickle that holds more than text.

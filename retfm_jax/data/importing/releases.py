@@ -72,7 +72,14 @@ def _belongs(path: Path, columns: Sequence[str], problems: ProblemLog) -> bool:
 
 
 def modality(row: ImageRow) -> str | None:
-    """What an image is, by a folder of its path that is named so: FFA, OCT, CFP."""
+    """Finds an image's modality by a folder of its path that is named so: FFA, OCT, CFP.
+
+    Args:
+      row: whose record id is the image's path below the release.
+
+    Returns:
+      the modality; None where no folder names one.
+    """
     folders = (part.lower() for part in PurePosixPath(row.record_id).parts[:-1])
     return next((name for name in folders if name in MODALITIES), None)
 

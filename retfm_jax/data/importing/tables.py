@@ -21,7 +21,12 @@ _LONGEST_LINE = 1 << 24
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row: its line number from 1 (a CSV's header is line 1) and its cells by column."""
+    """Row of a table.
+
+    Attributes:
+      row: its line number from 1 (a CSV's header is line 1).
+      cells: by column; text of a CSV or spreadsheet, any JSON value of JSON Lines.
+    """
 
     row: int
     cells: Mapping[str, Any]
@@ -29,7 +34,13 @@ class TableRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table; `columns` are those of a CSV's header, or of all rows together of JSON Lines."""
+    """Table with the row number of everything.
+
+    Attributes:
+      path: of its file.
+      columns: those of a CSV's header, or of all rows of JSON Lines together.
+      rows: without the header and empty ones.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -124,6 +135,11 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
     What separates cells is told from the rows. A row with too few or too many cells, with text in
     a column without a name, or with quotes that would swallow other rows, is a problem.
 
+    Args:
+      path: of a .csv or .tsv file; its suffix decides where the rows leave the delimiter open.
+      problems: takes the rows that cannot be used.
+      encoding: of the file; None: UTF-8. A byte order mark wins over it.
+
     Raises:
       UserError: no such file, another encoding, no header, a column twice.
     """
@@ -184,6 +200,10 @@ def _refuse_lost_text(path: Path, names: Sequence[str], rows: Sequence[TableRow]
 def read_xlsx(path: PathLike, problems: ProblemLog) -> Table:
     """Reads the first visible sheet of a spreadsheet, every cell as the text that it shows.
 
+    Args:
+      path: of an .xlsx file.
+      problems: takes the rows that cannot be used, and notes.
+
     Raises:
       UserError: it cannot be read, its reader is not installed, no header, a column twice.
     """
@@ -225,6 +245,11 @@ def _header(path: Path, cells_of_it: Sequence[str]) -> tuple[str, ...]:
 def read_jsonl(path: PathLike, problems: ProblemLog, encoding: str | None = None) -> Table:
     """Reads JSON Lines, an object a line; a line that is no object is a problem.
 
+    Args:
+      path: of a .jsonl or .ndjson file.
+      problems: takes the lines that cannot be used.
+      encoding: of the file; None: UTF-8. A byte order mark wins over it.
+
     Raises:
       UserError: no such file, another encoding, or one list of objects.
     """
@@ -257,6 +282,7 @@ def require_columns(table: Table, required: Sequence[str], known: Iterable[str] 
     """Refuses a table without a required column.
 
     Args:
+      table: the table.
       required: columns that must be there; "a|b" is met by either.
       known: all columns that mean something, not to be suggested as a misspelling.
 
@@ -285,6 +311,7 @@ def refuse_unread(table: Table, known: Iterable[str], same: Sequence[Sequence[st
     """Refuses a table with a column that nobody reads, but that was meant to be.
 
     Args:
+      table: the table.
       known: all columns that mean something.
       same: groups of known columns of which one is enough: another name of one is then no matter.
 

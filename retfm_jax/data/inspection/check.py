@@ -1,4 +1,4 @@
-"""What a built dataset holds, what is wrong with it, and how it looks."""
+"""Inspection of a built dataset: what it holds, what is wrong with it, and how it looks."""
 
 import collections
 import dataclasses

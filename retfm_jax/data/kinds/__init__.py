@@ -1,4 +1,4 @@
-"""What one sample of a batch is, one file each; a kind is found by its file's name."""
+"""Kinds of samples, one file each; a kind is found by its file's name."""
 
 import importlib
 import pkgutil
@@ -9,12 +9,15 @@ if TYPE_CHECKING:
 
 
 def kind_names() -> list[str]:
-    """Names of the kinds that there are."""
+    """Names of all kinds of samples, sorted."""
     return sorted(name for _, name, _ in pkgutil.iter_modules(__path__) if name != "base")
 
 
 def get_kind(name: str) -> "SampleKind":
     """The kind that a method names: `KIND` of `retfm_jax/data/kinds/<name>.py`.
+
+    Args:
+      name: of a file in `data/kinds/`, which a method gives as its `sample_kind`.
 
     Raises:
       ValueError: there is no such kind.

@@ -1,4 +1,4 @@
-"""What a kind of sample tells everybody who handles batches."""
+"""Base class of the kinds of samples: what everybody who handles batches asks of a kind."""
 
 import abc
 import zlib
@@ -22,7 +22,7 @@ _LABELED = 0.05
 
 
 class ArraySpec(NamedTuple):
-    """One array of a batch as the pipeline gives it.
+    """Description of one array of a batch as the pipeline gives it.
 
     Attributes:
       role: what it holds.
@@ -38,7 +38,7 @@ class ArraySpec(NamedTuple):
 
 
 class SampleKind(abc.ABC):
-    """What one sample is: where it comes from, which arrays it has, what people call it.
+    """Description of a sample: where it comes from, which arrays it has, what people call it.
 
     Attributes:
       name: of the file in `data/kinds/`, which methods give as their `sample_kind`.
@@ -65,11 +65,18 @@ class SampleKind(abc.ABC):
 
     @abc.abstractmethod
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
-        """The arrays of a training batch, by name."""
+        """Describes the arrays of a training batch, by name.
+
+        Args:
+          config: of the experiment; gives image size, context length and vocabulary.
+        """
 
     @abc.abstractmethod
     def open(self, config: DataConfig) -> "tuple[RecordSource, RecordSource | None]":
         """Opens the training split and, where the kind has one, the second stream.
+
+        Args:
+          config: names the datasets, their splits and folders.
 
         Raises:
           UserError: a dataset or split is missing, or its records are not of this kind.
@@ -77,14 +84,33 @@ class SampleKind(abc.ABC):
 
     @abc.abstractmethod
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
-        """What turns records of the training split into samples."""
+        """Makes the object that turns records of the training split into samples.
+
+        Args:
+          config: image size, augmentation, tokenizer and language of the samples.
+          label_names: classes of the split's label vectors, in their order.
+        """
 
     def second_maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
-        """What turns records of the second stream into samples, named without its prefix."""
+        """Makes the object that turns records of the second stream into samples.
+
+        The arrays of its samples are named without the prefix `second`.
+
+        Args:
+          config, label_names: as in `maker`, of the second stream.
+
+        Raises:
+          NotImplementedError: the kind has one stream.
+        """
         raise NotImplementedError(f"{self.name} has one stream")
 
     def names(self, role: Role, *, second: bool = True) -> tuple[str, ...]:
-        """The arrays of a role, those of the second stream among them or not."""
+        """Names the arrays of a role, in the order of `roles`.
+
+        Args:
+          role: what the arrays hold.
+          second: whether arrays of the second stream are named, too.
+        """
         return tuple(
             name
             for name, each in self.roles.items()
@@ -92,11 +118,24 @@ class SampleKind(abc.ABC):
         )
 
     def is_second(self, name: str) -> bool:
-        """Whether an array belongs to the second stream."""
+        """Tells whether an array belongs to the second stream.
+
+        Args:
+          name: of an array.
+        """
         return self.second is not None and name.startswith(self.second)
 
     def random_batch(self, config: ExperimentConfig, rows: int, seed: int) -> dict[str, np.ndarray]:
-        """A host batch of random pixels, full-length texts and every flag set."""
+        """Generates a host batch of random pixels and ids, full-length texts and every flag set.
+
+        Args:
+          config: as in `arrays`.
+          rows: samples in the batch.
+          seed: non-negative; equal seeds give equal batches.
+
+        Returns:
+          arrays by name, rows first, of the shape and dtype that their `ArraySpec` states.
+        """
         return {
             name: _random(spec, rows, np.random.default_rng([seed, zlib.crc32(name.encode())]))
             for name, spec in self.arrays(config).items()
@@ -115,12 +154,20 @@ def _random(spec: ArraySpec, rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def image_spec(config: ExperimentConfig) -> ArraySpec:
-    """A photograph, uint8 (height, width, 3)."""
+    """Describes a photograph, uint8 (size, size, 3).
+
+    Args:
+      config: gives the height and width, `config.data.image.size` pixels.
+    """
     size = config.data.image.size
     return ArraySpec("image", (size, size, 3), np.uint8)
 
 
 def tokens_spec(config: ExperimentConfig) -> ArraySpec:
-    """A text's token ids, int32."""
+    """Describes a text's token ids, int32 (context_length,).
+
+    Args:
+      config: gives the context length and the size of the vocabulary.
+    """
     vocabulary = config.model.text.vocab_size
     return ArraySpec("tokens", (config.data.text.context_length,), np.int32, vocabulary)

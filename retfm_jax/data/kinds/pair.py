@@ -38,7 +38,7 @@ class PairKind(SampleKind):
 
 
 class PairMaker(SampleMaker["ImageRecord"]):
-    """An image with its caption."""
+    """Maker of image-text pairs: an image with its caption."""
 
     def training(self, record: "ImageRecord", rng: np.random.Generator) -> Sample:
         """An augmented pair; see `SampleMaker.training`."""
@@ -46,7 +46,14 @@ class PairMaker(SampleMaker["ImageRecord"]):
         return self.pair(record, text, self.targets(text), rng)
 
     def targets(self, text: str) -> Sample:
-        """What the objective needs beside image and text, by the text as it is stored."""
+        """Makes the arrays that the objective needs beside image and text; none here.
+
+        Args:
+          text: the caption as it is stored, not yet mirrored.
+
+        Returns:
+          arrays of one sample, by name.
+        """
         return {}
 
 
