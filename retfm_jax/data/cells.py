@@ -94,7 +94,7 @@ def strip(text: str) -> str:
 
 
 def is_empty(value: Any) -> bool:
-    """Tells whether a cell says nothing: None, NaN, blanks, "N/A", "#VALUE!", "无", dashes and such.
+    """Tells whether a cell says nothing: None, NaN, blanks, dashes, "N/A", "#VALUE!", "无".
 
     A text without any letter or digit says nothing.
 
@@ -229,8 +229,8 @@ def names(
       known: whether a name is known to stand alone, see `knows_names`.
 
     Returns:
-      None where the cell is empty: nobody looked. () for `none` or an empty list: somebody looked
-      and found nothing.
+      the names; None where the cell is empty, as nobody looked; () for `none` or an empty list, as
+      somebody looked and found nothing.
 
     Raises:
       ValueError: it is no list of names, or nobody can tell which names it joins.
@@ -267,12 +267,15 @@ def _as_python_writes_none(value: Any) -> bool:
 def knows_names(
     values: Iterable[Any], known: Callable[[str], bool] = lambda name: False
 ) -> Callable[[str], bool]:
-    """Tells which names are known to be one, for `names` to divide cells by.
+    """Makes a test of whether a text is one known name, for `names` to divide cells by.
 
     Args:
       values: all cells of the columns that hold names. What stands alone in a cell or as an entry
         of a list is a name, and so is what several cells hold beside other names.
       known: whether a name is known whatever the table says.
+
+    Returns:
+      a function that is true of a text that is one name.
     """
     listed: set[str] = set()
     alone: set[str] = set()

@@ -1,4 +1,4 @@
-"""Built datasets: how they are opened, written as a whole, and what says they are sound.
+"""Built datasets: opened, written as a whole, and checked by digests.
 
 Beside what TFDS writes stands `contents.json`: a digest of the records of every split, in their
 order.

@@ -75,6 +75,9 @@ def normalize(images: Float[Array, "b 3 h w"], config: ImageConfig) -> Float[Arr
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
       config: mean and standard deviation of the channels, for values 0..1.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     mean, std = (jnp.array(part, jnp.float32)[:, None, None] for part in (config.mean, config.std))
     return (images - mean) / std
@@ -94,6 +97,9 @@ def color_jitter(
       config: its `brightness`, `contrast`, `saturation`, `hue` and `colour_probability`; strengths
         of 0 are left out.
       key: randomness of the batch.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     changes = [
         (brightness, config.brightness),
@@ -130,6 +136,9 @@ def brightness(
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
       factor: (b,) float, at least 0; 1 changes nothing.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     return jnp.clip(images * _per_image(factor), 0, 1)
 
@@ -142,6 +151,9 @@ def contrast(
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
       factor: (b,) float, at least 0; 1 changes nothing.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     mean = grey(images).mean((1, 2, 3), keepdims=True)
     return _blend(images, mean, factor)
@@ -155,6 +167,9 @@ def saturation(
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
       factor: (b,) float, at least 0; 1 changes nothing.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     return _blend(images, grey(images), factor)
 
@@ -165,6 +180,9 @@ def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Arr
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
       shift: (b,) float, turns, -0.5..0.5; 0 changes nothing.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     red, green, blue = images[:, 0], images[:, 1], images[:, 2]
     value = images.max(1)
@@ -184,10 +202,13 @@ def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Arr
 
 
 def grey(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
-    """Luma: 0.2989 R + 0.587 G + 0.114 B.
+    """Computes luma: 0.2989 R + 0.587 G + 0.114 B.
 
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
+
+    Returns:
+      (b, 1, h, w), values 0..1.
     """
     return (images * jnp.array(_LUMA, images.dtype)[:, None, None]).sum(1, keepdims=True)
 
@@ -204,6 +225,9 @@ def random_erasing(
       images: (b, 3, h, w) float, normalized.
       probability: chance that an image is changed, 0..1.
       key: randomness of the batch.
+
+    Returns:
+      (b, 3, h, w), as `images`.
     """
     if not probability:
         return images

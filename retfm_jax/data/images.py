@@ -283,6 +283,9 @@ def squash(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
     Args:
       image: (h, w, 3) uint8, RGB.
       size: height and width of the result, pixels.
+
+    Returns:
+      (size, size, 3) uint8.
     """
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
@@ -447,6 +450,9 @@ def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w
       data: the encoded bytes.
       name: of the record, for the message.
       size: the longest side, pixels; smaller pictures keep their size.
+
+    Returns:
+      (h, w, 3) uint8, RGB.
 
     Raises:
       ImageError: see `decode`.

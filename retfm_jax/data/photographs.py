@@ -13,7 +13,7 @@
   hold the values of masks and label maps only (0 to 8, 255, and halves, thirds and quarters of
   255; 0 and 65535).
 - *Thumbnails, backups and parts of downloads are not*: `thumbs/1.jpg`, `1_thumb.jpg`, `1.jpg.bak`.
-- Everything else that is passed over is counted by its reason, and said.
+- Everything else that is passed over is counted by its reason, and reported.
 
 Of most files the first bytes are all that is read, so that a million files take seconds.
 """
@@ -123,7 +123,7 @@ class Listing:
     passed_over: Mapping[str, tuple[str, ...]]
 
     def paths(self) -> list[files.Path]:
-        """The photographs' paths."""
+        """Lists the photographs' paths."""
         return [self.root / relative for relative in self.photographs]
 
     @property
@@ -159,7 +159,8 @@ def to_json(passed_over: Mapping[str, Iterable[str]]) -> dict[str, Any]:
       passed_over: reason (see `REASONS`) -> paths of the files that are no photographs.
 
     Returns:
-      reason -> {"count": number, "first": at most 20 paths}, without reasons of no file.
+      reason -> the number of files ("count") and at most 20 of their paths ("first"); reasons of no
+      file are left out.
     """
     return {
         reason: {"count": len(names), "first": names[:20]}
@@ -275,7 +276,7 @@ def beside(folder: files.PathLike, prefix: str) -> dict[str, tuple[str, ...]]:
       prefix: stands before the names, with a slash between.
 
     Returns:
-      {"outside": paths}, as in `Listing.passed_over`.
+      the paths under the reason "outside", as `Listing.passed_over` has them.
     """
     with os.scandir(folder) as entries:
         found = [
@@ -287,7 +288,8 @@ def beside(folder: files.PathLike, prefix: str) -> dict[str, tuple[str, ...]]:
 def copies(named: Mapping[str, files.PathLike]) -> list[tuple[str, ...]]:
     """Finds files that hold the same bytes: a group of names for every content that comes twice.
 
-    Of most files only the size is read, of those of one size the last bytes.
+    Most files are told apart by their size, others by their last bytes; only what is alike in both
+    is read whole.
 
     Args:
       named: name -> the file; one that cannot be read is a copy of none.

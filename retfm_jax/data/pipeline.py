@@ -77,7 +77,7 @@ def open_training(config: DataConfig, kind: str) -> tuple[RecordSource, RecordSo
 
 
 class _TrainingRows:
-    """Global row number -> sample: picks the record, augments it, adds one of the second stream.
+    """Maps a global row number to a sample: an augmented record and one of the second stream.
 
     Picklable, for worker processes.
     """
@@ -164,7 +164,7 @@ def _first_usable(
 
 
 class _Positions:
-    """This process's place in the stream -> global row number.
+    """Maps this process's position in the stream to a global row number.
 
     Process p of P has rows [p B / P, (p + 1) B / P) of every global batch of B.
     """
@@ -283,8 +283,9 @@ class _Damage:
 class TrainIterator:
     """Endless shuffled, augmented batches; every epoch is a new order.
 
-    An epoch is as many whole batches as the records give: no record stands in a batch, or in an
-    epoch, twice, and which ones wait until the next epoch changes with the order.
+    An epoch is as many whole batches as the records give. Records that are left over wait for the
+    next epoch; which ones they are changes with the order. A record comes once in an epoch, except
+    where it replaces one without a readable image.
 
     Attributes:
       batches_per_epoch: whole batches of an epoch.

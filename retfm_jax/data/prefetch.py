@@ -37,7 +37,7 @@ def device_batches(
     and waits for it, so that `batches` can be restored or closed afterwards.
 
     Args:
-      batches: host batches; read in the thread alone until the generator is closed.
+      batches: host batches; must not be read or closed before the generator is closed.
       place: puts this process's rows of arrays by name on the mesh.
       depth: batches made ready ahead of the one that is in use, at least 1.
 

@@ -47,7 +47,7 @@ class ImageRecord:
       image: the encoded photograph.
       caption: text by language, "" where there is none.
       categories, attributes: as the source names them.
-      labels: multi-hot over the dataset's label names; -1 everywhere: unknown.
+      labels: multi-hot (classes,) int8 over the dataset's label names; -1 everywhere: unknown.
     """
 
     record_id: str

@@ -36,6 +36,14 @@ class SampleMaker(abc.ABC, Generic[Source]):
     """
 
     def __init__(self, config: DataConfig):
+        """Loads the tokenizer.
+
+        Args:
+          config: of the data; gives image size, augmentation, tokenizer and language.
+
+        Raises:
+          UserError: see `Tokenizer`.
+        """
         self.config = config
         self._tokenizer = Tokenizer(config.text)
         _leave_threads_to_the_pipeline()

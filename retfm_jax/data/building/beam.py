@@ -1,4 +1,4 @@
-"""Preparing rows with Apache Beam, for sources that are too large for one machine.
+"""Preparation of rows with Apache Beam, for sources that are too large for one machine.
 
 TFDS runs the pipeline and writes its shards; the machines of the cluster must see the source and
 the dataset's folder under the same paths. Apache Beam is the extra `beam`.

@@ -65,16 +65,22 @@ class BuildOptions:
 
 
 class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders of real data: they read rows, this does the rest.
+    """Base class of the builders of real data: a subclass reads rows, this class does the rest.
 
-    Every photograph is decoded once, in threads, before the first training step could meet it.
-    TFDS writes into an incomplete folder that takes its name only when all went well; the list
-    of problems and a summary of the build lie in it.
+    Every photograph is decoded once, in threads, before the first training step could meet it. TFDS
+    writes into an incomplete folder that takes its name only when all went well; the list of
+    problems and a summary of the build lie in it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, *, options: BuildOptions | None = None, **kwargs: Any):
+        """Prepares the builder; nothing is read or written yet.
+
+        Args:
+          options: of sizes, splits and problems; None: the defaults.
+          kwargs: of TFDS's builder, such as `data_dir` and `config`.
+        """
         self.options = options or BuildOptions()
         self.problems = validation.ProblemLog()
         self._progress = progress_bar(disable=True)

@@ -128,7 +128,7 @@ def parse_regex(text: str) -> Callable[[str], str | None]:
       text: the regular expression, in Python's syntax.
 
     Returns:
-      path of a photograph below its release -> patient; None where nothing matches.
+      a function of a photograph's path below its release; it gives None where nothing matches.
 
     Raises:
       UserError: it is no regular expression, or has several groups and none is called `patient`.

@@ -188,7 +188,7 @@ def describe(folder: AnyPath) -> Built:
 
 
 def titles() -> dict[str, str]:
-    """The first line of every builder's README, by name."""
+    """Reads the first line of every builder's README, by name."""
     found = {}
     for name in builder_names():
         (folder,) = importlib.import_module(f"{_BUILDERS}.{name}").__path__

@@ -41,7 +41,7 @@ class Picture(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FilePicture:
-    """A file under an image root, which it must not leave.
+    """File under an image root, which it must not leave.
 
     Attributes:
       root, relative: the folder, and the path below it as the source wrote it.
@@ -54,6 +54,7 @@ class FilePicture:
 
     @property
     def name(self) -> str:
+        """Path below the root, as the source wrote it."""
         return self.relative
 
     def find(self) -> image_files.Found:
@@ -65,6 +66,7 @@ class FilePicture:
         return image_files.locate(self.root, self.relative, follow_links=self.follow_links)
 
     def read(self) -> bytes:
+        """See `Picture.read`."""
         return image_files.read(self.find().path)
 
     def spelt_otherwise(self) -> str:
@@ -93,6 +95,7 @@ class Base64Slice:
     name: str
 
     def read(self) -> bytes:
+        """See `Picture.read`."""
         with Path(self.path).open("rb") as file:
             file.seek(self.offset)
             return decode_base64(file.read(self.length), self.name)
@@ -191,7 +194,7 @@ def by_language(text: str) -> dict[str, str]:
       text: a report or caption.
 
     Returns:
-      {"zh": text} or {"en": text}; {} for an empty text.
+      the text under "zh" or "en"; an empty dict for an empty text.
     """
     text = text.strip()
     if not text:
@@ -206,6 +209,9 @@ def compose_report(left: Mapping[str, str], right: Mapping[str, str]) -> dict[st
 
     Args:
       left, right: text of each eye by language; no entry where there is none.
+
+    Returns:
+      text by language, without languages in which neither eye has a text.
     """
     parts = {
         "en": ("Left eye: {}", "Right eye: {}", ". ", "."),

@@ -237,7 +237,7 @@ def _path(name: str) -> str:
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Encodes as JPEG at quality 95.
+    """Encodes an image as JPEG at quality 95.
 
     There is no chroma subsampling, which would smear small red lesions.
 
@@ -254,13 +254,15 @@ def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def prepare_image(
     data: bytes, name: str, short_side: int, remarks: list[tuple[str, str, str]] | None = None
 ) -> bytes:
-    """Decodes a photograph, to know that it can be, and makes it what is stored.
+    """Checks that a photograph can be decoded, and makes the bytes that are stored.
 
     Args:
       data: the encoded photograph.
       name: what a message calls it.
-      short_side: a photograph whose short side is longer is shrunk to it; 0 keeps every size.
-      remarks: gets what is odd about a photograph that is kept: kind, what, remedy.
+      short_side: pixels; a photograph whose short side is longer is shrunk to it; 0 keeps every
+        size.
+      remarks: takes kind, what and remedy of whatever is odd about a photograph that is kept; None
+        takes nothing.
 
     Returns:
       `data` itself where it is a JPEG or PNG of that size already, else a JPEG.

@@ -7,7 +7,7 @@ A row a patient:
   required; an empty cell is a missing eye.
 - `report`, or `report_en`, `report_zh`: the report; without a stated language it is Chinese where
   it holds a Chinese character.
-- `left_report`, `right_report` (also `_en`, `_zh`): what is said of one eye; without a whole report
+- `left_report`, `right_report` (also `_en`, `_zh`): the text on one eye; without a whole report
   they are joined into one.
 - `labels`, `left_labels`, `right_labels`: names separated by `;` or `|`, or a list of JSON or
   Python; commas and slashes separate names that the vocabulary or other cells know. Empty: nobody
@@ -20,13 +20,13 @@ A row a patient:
 A row a photograph, as the FLAIR collection and MM-Retinal are written:
 
 - `image`: path under the image root; required.
-- `caption` (also `_en`, `_zh`): what is said of it.
+- `caption` (also `_en`, `_zh`): its text.
 - `categories`, `attributes` (`atributes` in FLAIR's files): names, written as labels are; the
-  attribute `ffa` or `oct` says that it is no color photograph.
+  attribute `ffa` or `oct` marks it as no color photograph.
 - `labels`, `split`: as above.
 - `patient_id`: the photographs of one patient stay in one split.
 
-`cells.is_empty` says what an empty cell is (`nan`, `N/A`, `无`, `-` and so on). Other columns are
+`cells.is_empty` defines an empty cell (`nan`, `N/A`, `无`, `-` and so on). Other columns are
 left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼) is
 refused with the name that it should have.
 """

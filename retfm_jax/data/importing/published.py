@@ -147,9 +147,16 @@ class LmdbPicture:
 
     @property
     def name(self) -> str:
+        """Patient id and "left" or "right"."""
         return f"{self.patient} {('left', 'right')[self.eye]}"
 
     def read(self) -> bytes:
+        """See `Picture.read`.
+
+        Raises:
+          UserError: the LMDB is damaged, or the pickle holds more than text.
+          Unusable: the pair is missing or broken.
+        """
         with _environment(self.folder).begin() as transaction:
             stored = transaction.get(self.patient.encode())
         if stored is None:

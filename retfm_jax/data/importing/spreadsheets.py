@@ -1,7 +1,7 @@
-"""Spreadsheets as tables of text: what stands in a cell as people see it, and what they do not see.
+"""Spreadsheets as tables of text: cells as people see them, and what people do not see in them.
 
 A spreadsheet holds more than its cells show: formulas, merged cells, hidden rows, dates that were
-ids. What is made of them is said.
+ids. The notes report what is made of them.
 """
 
 import collections

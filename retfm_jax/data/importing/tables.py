@@ -62,11 +62,11 @@ _NO_TEXT = (
 def read_text(path: PathLike, encoding: str | None = None) -> str:
     """Reads a text file, a byte order mark dropped.
 
-    A byte order mark says the encoding, whatever else is said.
+    A byte order mark decides the encoding, whatever `encoding` names.
 
     Args:
-      path: the file.
-      encoding: of the file; None: UTF-8, and the caller cannot be told another one.
+      path: of a file, local or in a store.
+      encoding: of the file; None: UTF-8, where the caller has no way to name another one.
 
     Raises:
       UserError: it is missing, no text, not in that encoding, or what was read is no language; the
@@ -132,8 +132,8 @@ def _unreadable(path: Path, what: str, data: bytes, encoding: str | None) -> Use
 def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) -> Table:
     """Reads a CSV with a header; blanks around column names and cells are dropped.
 
-    What separates cells is told from the rows. A row with too few or too many cells, with text in
-    a column without a name, or with quotes that would swallow other rows, is a problem.
+    The delimiter is inferred from the rows. A row with too few or too many cells, with text in a
+    column without a name, or with quotes that would swallow other rows, is a problem.
 
     Args:
       path: of a .csv or .tsv file; its suffix decides where the rows leave the delimiter open.

@@ -65,7 +65,8 @@ def check_dataset(
       out: folder of `check.json`, `<split>.png` and `<split>.html`.
 
     Returns:
-      What `check.json` holds: "splits" (split -> numbers), "across_splits", "broken" (sentences).
+      the contents of `check.json`, with "splits" (split -> numbers), "across_splits" and "broken"
+      (sentences) among them.
 
     Raises:
       UserError: the dataset cannot be opened.

@@ -14,7 +14,7 @@ def kind_names() -> list[str]:
 
 
 def get_kind(name: str) -> "SampleKind":
-    """The kind that a method names: `KIND` of `retfm_jax/data/kinds/<name>.py`.
+    """Finds the kind that a method names: `KIND` of `retfm_jax/data/kinds/<name>.py`.
 
     Args:
       name: of a file in `data/kinds/`, which a method gives as its `sample_kind`.

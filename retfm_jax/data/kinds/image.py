@@ -15,8 +15,8 @@ from retfm_jax.knowledge.vocabulary import load_vocabulary
 class ImageKind(PairKind):
     """Arrays `image`, `tokens`, `labels`.
 
-    The labels are what the text says of the vocabulary's conditions: float multi-hot, uncertain
-    ones included, all 0 where it says nothing.
+    The labels, (conditions,) float32 multi-hot, are the vocabulary's conditions that the text
+    states, uncertain ones included; all 0 where it states none.
     """
 
     name = "image"

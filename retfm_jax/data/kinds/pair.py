@@ -41,7 +41,7 @@ class PairMaker(SampleMaker["ImageRecord"]):
     """Maker of image-text pairs: an image with its caption."""
 
     def training(self, record: "ImageRecord", rng: np.random.Generator) -> Sample:
-        """An augmented pair; see `SampleMaker.training`."""
+        """Makes an augmented pair; see `SampleMaker.training`."""
         text = choose_text(record.caption, self.config.language, rng)
         return self.pair(record, text, self.targets(text), rng)
 
