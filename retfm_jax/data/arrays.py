@@ -15,7 +15,7 @@ def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Converts one image in an array to RGB, uint8 (height, width, 3).
 
     Args:
-      array: (height, width) or (height, width, channels) with 1 (grey), 3 (RGB) or 4 channels
+      array: (height, width) or (height, width, channels) with 1 (gray), 3 (RGB) or 4 channels
         (RGBA, see `decode`); uint8, or float from 0 to 1.
       name: for messages.
 

@@ -272,7 +272,7 @@ def knows_names(
     Args:
       values: all cells of the columns that hold names. What stands alone in a cell or as an entry
         of a list is a name, and so is what several cells hold beside other names.
-      known: whether a name is known whatever the table says.
+      known: whether a name is known without the table.
 
     Returns:
       a function that is true of a text that is one name.

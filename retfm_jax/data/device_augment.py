@@ -146,7 +146,7 @@ def brightness(
 def contrast(
     images: Float[Array, "b 3 h w"], factor: Float[Array, " b"]
 ) -> Float[Array, "b 3 h w"]:
-    """Scales contrast: `factor * x + (1 - factor) * (mean grey of the image)`, in 0..1.
+    """Scales contrast: `factor * x + (1 - factor) * (mean gray of the image)`, in 0..1.
 
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.
@@ -162,7 +162,7 @@ def contrast(
 def saturation(
     images: Float[Array, "b 3 h w"], factor: Float[Array, " b"]
 ) -> Float[Array, "b 3 h w"]:
-    """Scales saturation: `factor * x + (1 - factor) * (grey of the pixel)`, clipped to 0..1.
+    """Scales saturation: `factor * x + (1 - factor) * (gray of the pixel)`, clipped to 0..1.
 
     Args:
       images: (b, 3, h, w) float, planes R, G, B, values 0..1.

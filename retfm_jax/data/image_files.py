@@ -114,7 +114,7 @@ def locate(root: files.PathLike, relative: str, *, follow_links: bool = False) -
       follow_links: takes a file that symbolic links inside the root lead to, wherever it lies.
 
     Raises:
-      Unusable: it is missing (the message says what is close by), or outside the root.
+      Unusable: it is missing (the message names what is close), or outside the root.
     """
     if files.is_remote(root):
         try:
@@ -165,7 +165,7 @@ def _check_links(root: Path, path: Path, follow_links: bool) -> None:
 
 
 def _same_spelling(root: Path, relative: str) -> str | None:
-    """The one file that is spelt the same but for case, Unicode form and separators, or None."""
+    """The one file that is spelled the same but for case, Unicode form and separators, or None."""
     found = ""
     for part in relative.replace("\\", "/").split("/"):
         if part in ("", "."):

@@ -108,7 +108,7 @@ def is_flat(image: UInt8[np.ndarray, "h w 3"]) -> bool:
 def flat_rest(image: UInt8[np.ndarray, "h w 3"]) -> int:
     """Counts the rows at the bottom that show one value, neither dark nor white.
 
-    Decoders fill in such rows where a JPEG was cut short and then ended as a whole one.
+    Decoders fill in such rows where a JPEG was cut short but has its end marker.
 
     Args:
       image: (h, w, 3) uint8, RGB.
@@ -234,7 +234,7 @@ def _upright(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.nd
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of an 8-bit grey or color JPEG from its frame header; None of all else.
+    """Width and height of an 8-bit gray or color JPEG from its frame header; None of all else.
 
     Only what every reader reads alike is read: segments that follow each other without a gap, from
     the first byte to the first frame header. Anything else goes the slow way, for a picture must

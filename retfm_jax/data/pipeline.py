@@ -259,7 +259,7 @@ def _read(
 
 
 class _Damage:
-    """Says once per record that an image could not be decoded, and counts."""
+    """Warns once for each record that an image could not be decoded, and counts."""
 
     def __init__(self):
         self._records: set[str] = set()

@@ -57,6 +57,9 @@ class RecordSource(abc.ABC, Generic[OneKind]):
 
         Args:
           index: 0 <= index < len.
+
+        Raises:
+          DamagedRecord: the record cannot be read.
         """
 
     def __iter__(self) -> Iterator[OneKind]:

@@ -115,7 +115,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Names the classes of the dataset's label vectors, in their order."""
 
     def rows_of(self, dl_manager: tfds.download.DownloadManager) -> list[Row]:
-        """Reads the rows of the folder that TFDS is told the user has downloaded.
+        """Reads the rows of the release that the user has downloaded.
 
         Args:
           dl_manager: TFDS's; its `manual_dir` is the source folder.

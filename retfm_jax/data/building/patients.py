@@ -3,15 +3,14 @@
 Two photographs of one patient are not independent: they belong into one split, and intervals count
 patients. In this order a photograph's patient is
 
-1. what a table says in a column of its own,
+1. what a table names in a column of its own,
 2. what `patient_regex` finds in its name,
-3. what a table of pairs says (MESSIDOR-2's `messidor-2.csv`: left, right),
-4. what its name says, where the names of a set name eyes (`10_left`, `RET002OD`, `265_l1`,
+3. what a table of pairs names (MESSIDOR-2's `messidor-2.csv`: left, right),
+4. what its name tells, where the names of a set name eyes (`10_left`, `RET002OD`, `265_l1`,
    `left/10`), or number a patient's scans as Kermany's OCT set does (`CNV-1016042-3`). That is a
    guess, and is called one.
 
-Where none of them knows, every photograph counts for itself, and whoever shows numbers says
-"by image".
+Where none of them knows, every photograph counts for itself, and reports say "by image".
 """
 
 import collections
@@ -170,7 +169,7 @@ def identify(
       given: name -> patient, from a column, for some of them.
       regex: `patient_regex`.
       pairs: identity of a file's name or of its path -> patient, see `read_pairs`.
-      pairs_from: the table that says so, for `Patients.how`.
+      pairs_from: name of the table of pairs, for `Patients.how`.
 
     Raises:
       UserError: the regular expression cannot be used, or matches no name.
@@ -326,17 +325,17 @@ def read_pairs(path: files.PathLike, left: str = "left", right: str = "right") -
 
 
 def read_tables(folder: files.Path) -> tuple[dict[str, str], str]:
-    """Reads what the CSV files of a folder say of patients, by pairs or in a column.
+    """Reads patients from the CSV files of a folder, by pairs or from a column.
 
     The first file in alphabetical order that has the columns left and right, or one for images and
-    one for patients (`image, patient_id`), is read; others are of something else.
+    one for patients (`image, patient_id`), is read; others do not count.
 
     Args:
       folder: of the CSV files, which may lie in it, not below.
 
     Returns:
       identity of a file's name, and of its stem -> patient; and the name of the file. {} and ""
-      where no file says it.
+      where no file has them.
 
     Raises:
       UserError: such a file has a row that cannot be read.

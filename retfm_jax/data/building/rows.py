@@ -127,13 +127,14 @@ class PatientRow:
 
     Attributes:
       record_id: unique in the dataset.
-      file, row: where the source says so; `row` counts lines from 1, the header included.
+      file, row: the file and the line that describe the patient; lines count from 1, the header
+        included.
       left, right: the photographs, None where the source has none.
       report, left_report, right_report: text by language; absent languages have none.
       labels, left_labels, right_labels: label names, None where unknown.
       split: the split that the source gives, None where it gives none.
       group: rows of one group share a split; the record id where the source names none.
-      wants_report: the source has a place for a report, so an empty one is worth saying.
+      wants_report: the source has a column for reports, so that an empty one is a problem.
     """
 
     record_id: str

@@ -48,7 +48,7 @@ class Problem:
 
     Attributes:
       kind: the heading it is counted under.
-      file, row: where the source says it; `row` counts lines from 1, the header included.
+      file, row: the file and the line of the fault; lines count from 1, the header included.
       record: the record's id, "" where the row has none.
       what: what is wrong.
       remedy: what is done about it.
@@ -154,7 +154,7 @@ def refusal(problems: ProblemLog, listed_in: PathLike) -> UserError:
 def drop_duplicates(rows: Sequence[Row], problems: ProblemLog) -> list[Row]:
     """Keeps the first row of every record id; the others are problems.
 
-    Ids and groups that differ only as `cells.alike` says are problems, too, and are kept: "00123"
+    Ids and groups that `cells.alike` folds to one are problems, too, and are kept: "00123"
     and "123" may be one patient, who must not train and test.
 
     Args:
@@ -197,7 +197,7 @@ def _note_similar(rows: Iterable[Row], problems: ProblemLog) -> None:
 
 
 def _note_shared(rows: Iterable[Row], problems: ProblemLog) -> None:
-    """Says which photographs several patients have, or a patient twice: one of them is wrong."""
+    """Notes which photographs several patients have, or a patient twice: one of them is wrong."""
     first: dict[tuple[str, str], tuple[Row, str]] = {}
     shared: list[str] = []
     for row in rows:

@@ -3,7 +3,7 @@
 A quote that is opened and not closed makes one cell out of all that follows, up to the next quote.
 The standard reader takes that for a long cell. Here a cell of several lines is looked at: where a
 line in it is a row of its own, or the table ends inside it, its first line is faulty and reading
-goes on with the next line.
+continues with the next line.
 """
 
 import dataclasses

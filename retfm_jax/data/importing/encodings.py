@@ -60,7 +60,7 @@ def judged(text: str) -> tuple[int, int]:
     """Counts the characters beyond ASCII that people write, and those that are debris.
 
     Args:
-      text: of any length; of a long one eight parts are judged.
+      text: of any length; of a long one eight samples are judged.
 
     Returns:
       the two counts.

@@ -111,7 +111,7 @@ def _splits(name_or_folder: str, data_dir: str) -> list[str]:
 
 
 def _facts(source: RecordSource) -> tuple[list[_Facts], list[str]]:
-    """What every record shows, and what is said of those that cannot be read.
+    """What every record shows, and the messages of those that cannot be read.
 
     Raises:
       DamagedRecord: no record can be read.

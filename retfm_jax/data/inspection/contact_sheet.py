@@ -21,12 +21,12 @@ _SHOWN = 24
 
 
 def write_contact_sheet(source: RecordSource, folder: Path) -> None:
-    """Writes `<split>.png` and `<split>.html`, in which every text stands whole and as text.
+    """Writes `<split>.png` and `<split>.html`; the page has every text in full.
 
     Records that cannot be read are left out; nothing is written where none can be read.
 
     Args:
-      source: a split of patients or of single images; 24 records, evenly spaced, are shown.
+      source: a split of patients or of single images; at most 24 records, evenly spaced, are shown.
       folder: of both files; made where it is missing.
 
     Raises:
