@@ -4,7 +4,7 @@ import importlib.metadata
 
 
 def install(extra: str) -> str:
-    """The command that installs what an extra of this package asks for, wherever that lies.
+    """Command that installs what an extra of this package asks for.
 
     Args:
       extra: a name of pyproject's optional dependencies, such as "torch".

@@ -34,11 +34,11 @@ _NAMES_OR_PATHS = (
 
 
 def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
-    """The configuration as it is stored in a workdir.
+    """Configuration as it is stored in a workdir, so that its paths can be found again.
 
     Args:
       values: see `config.to_dict`; relative paths are relative to the working folder.
-      workdir: of the run.
+      workdir: folder of the run; paths inside of it become `{workdir}/...`.
     """
 
     def store(text: str, where: tuple[str, ...]) -> str:
@@ -52,7 +52,14 @@ def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, An
 
 
 def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
-    """The configuration that a workdir holds, with paths that are valid here and now."""
+    """Configuration that a workdir holds, with paths that are valid here and now.
+
+    A path that is found elsewhere than stored is reported on stdout.
+
+    Args:
+      values: as `portable` returns them, or as version 0.1 stored them.
+      workdir: the run's folder in its present location.
+    """
     root = _absolute(workdir)
 
     def find(text: str, where: tuple[str, ...]) -> str:

@@ -17,10 +17,11 @@ class Profiler:
         self._tracing: Mirror | None = None
 
     def before_step(self, step: int, state: Any) -> None:
-        """Begins the trace where this step is the window's first, ends it behind the last.
+        """Begins the trace before the first step of the window, ends it after the last.
 
         Args:
-          state: arrays that the steps so far compute; the trace's ends wait for them.
+          step: number of the step that comes next.
+          state: arrays that the steps so far compute; the trace waits for them at both ends.
         """
         if step == self._first and self._end > self._first:
             jax.block_until_ready(state)
@@ -31,7 +32,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Writes the trace that is under way, if there is one."""
+        """Writes the trace that is in progress, if there is one."""
         if self._tracing is not None:
             jax.profiler.stop_trace()
             self._tracing.close()
