@@ -1,9 +1,9 @@
-"""What is printed for people: text as it is.
+"""Output for people: text as it is.
 
 Names, labels and paths are a user's own. Square brackets in them are no markup, control characters
 appear as escapes, and what the encoding of the output cannot hold is spelled out instead of ending
-the command. `say` is the only place of this package that prints. Output that
-nobody takes, as behind a closed terminal or on a full disk, ends no work: `finish` tells of it.
+the command. `say` is the only function of this package that prints. Output that cannot be
+delivered, as behind a closed terminal or on a full disk, ends no work: `finish` reports it.
 """
 
 import contextlib

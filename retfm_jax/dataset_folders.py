@@ -1,4 +1,4 @@
-"""Where built datasets lie: `<data_dir>/<name>[/<configuration>]/<version>`, here or in a store."""
+"""Folders of built datasets, `<data_dir>/<name>[/<configuration>]/<version>`."""
 
 import re
 
@@ -70,7 +70,7 @@ def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
 
 
 def versions(folder: files.Path) -> list[files.Path]:
-    """Dataset's folder itself, or the folders of the versions in it or in its configurations.
+    """Folders of versions: the given one itself, or those in it or in its configurations.
 
     Remains of a build that was killed do not count: their names are no versions.
 

@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to read, and what their messages share."""
+"""Exceptions that a user is meant to read, and what their messages share."""
 
 import difflib
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Unusable(UserError):
 
 
 class Stopped(UserError):
-    """Signal that ended a run before its last step; it is saved, and the same command resumes it.
+    """Stop of a run by a signal; its state is saved, and the same command resumes it.
 
     The exit status tells this to schedulers: EX_TEMPFAIL of sysexits.h, "try again".
     """
@@ -37,11 +37,14 @@ class Stopped(UserError):
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """End of a message, such as "; did you mean 'retclip'?"; empty where no name is similar.
+    """Suggests a known name, for the end of a message.
 
     Args:
       name: what was given; upper and lower case do not matter.
       known: the names that are allowed.
+
+    Returns:
+      a text such as "; did you mean 'retclip'?"; empty where no name is similar.
     """
     by_folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(str(name).casefold(), by_folded, n=1)

@@ -1,4 +1,4 @@
-"""What is installed only where it is wanted, and the command that does it."""
+"""Optional dependencies, and the command that installs them."""
 
 import importlib.metadata
 

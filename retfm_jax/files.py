@@ -43,7 +43,7 @@ _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 
 
 def as_path(path: PathLike) -> Path:
-    """Makes a path, on a local disk with `~` expanded or in a store, of what was given.
+    """Turns what was given into a path on a local disk, `~` expanded, or in a store.
 
     Args:
       path: a local path, or an address in a store that begins with `gs://`.
@@ -398,9 +398,9 @@ def read_bytes(path: PathLike) -> bytes:
 
 @contextlib.contextmanager
 def local_file(path: PathLike) -> Iterator[pathlib.Path]:
-    """Yields a local file or folder itself, or a local copy, for the block, of one in a store.
+    """Yields a local file or folder as it is, or a temporary local copy of one in a store.
 
-    It serves readers that take only names of local files.
+    It serves readers that take only names of local files. The copy is removed after the block.
 
     Args:
       path: a file or a folder; a folder is copied with all that is in it.

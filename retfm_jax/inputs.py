@@ -1,8 +1,8 @@
-"""What users hand to a model, checked before anything is computed: images, texts, classes, batches.
+"""Checks of what users give to a model: images, texts, classes, batches.
 
-One thing is one thing: a string is one text or one path, never its letters, and an array with two
-or three axes is one image. Whatever is of the wrong type, shape, dtype or range is refused with
-what was found and what is wanted.
+A string is one text or one path, never a list of letters, and an array with two or three axes is
+one image. Whatever is of the wrong type, shape, dtype or range is refused before anything is
+computed, with what was found and what is wanted.
 """
 
 import difflib
@@ -56,7 +56,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def as_array(value: Any, what: str = "an array") -> np.ndarray | None:
-    """Array of NumPy, JAX or PyTorch as a NumPy array; None for everything else.
+    """Converts an array of NumPy, JAX or PyTorch to NumPy; None for everything else.
 
     Args:
       value: of any type; bfloat16 becomes float32, all other dtypes and the shape are kept.
@@ -94,7 +94,7 @@ def _line(error: Exception) -> str:
 
 
 def as_images(images: Any, *, what: str = "images", missing: bool = False) -> list[Any]:
-    """One image or many as a list of paths, bytes, PIL images and arrays.
+    """Turns one image or many into a list of paths, bytes, PIL images and arrays.
 
     Args:
       images: a path, bytes, a PIL image, an array of one image (h, w), (h, w, c) or of several
@@ -137,7 +137,7 @@ def as_images(images: Any, *, what: str = "images", missing: bool = False) -> li
 
 
 def as_texts(texts: Any, *, what: str = "texts") -> list[str]:
-    """One text or many as a list of strings.
+    """Turns one text or many into a list of strings.
 
     Args:
       texts: a string, or a sequence, a generator, an array or a pandas column of strings.
@@ -237,7 +237,7 @@ def _unknown(name: str, vocabulary: Vocabulary) -> str:
 
 
 def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
-    """Prepared batch as the network takes it: arrays of JAX, int64 as int32.
+    """Checks a prepared batch and turns it into arrays of JAX, int64 into int32.
 
     Args:
       method: the method that is to take the batch; it tells which arrays there are.

@@ -1,4 +1,4 @@
-"""A trained network with its preprocessing: what a notebook holds in its hands."""
+"""Trained network with its preprocessing, for notebooks and programs."""
 
 import dataclasses
 import functools
@@ -81,7 +81,7 @@ class RetinalModel:
 
     @property
     def encoder(self) -> DualEncoder:
-        """Method, where it embeds images and texts in one space.
+        """Method of the model, as one that embeds images and texts in one space.
 
         Raises:
           UserError: it does not.
@@ -90,6 +90,7 @@ class RetinalModel:
 
     @property
     def data_config(self) -> DataConfig:
+        """Configuration of the data and their preprocessing, `config.data`."""
         return self.config.data
 
     @property
@@ -136,7 +137,7 @@ class RetinalModel:
 
         Args:
           images: one or many, of any size: paths, encoded bytes, PIL images, or arrays (uint8, or
-            float from 0 to 1; grey, RGB or RGBA).
+            float from 0 to 1; gray, RGB or RGBA).
           progress: whether a progress bar is shown.
           unusable: list that gets the index of every image that cannot be read or decoded, and the
             reason; its row is zeros. None raises at the first one.

@@ -1,4 +1,4 @@
-"""JSON and YAML of users, read strictly: nothing is guessed, doubled or without an end."""
+"""Strict reading of users' JSON and YAML: no guesses, no duplicate keys, no unbounded size."""
 
 import json
 import re

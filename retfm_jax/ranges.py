@@ -1,4 +1,4 @@
-"""What values an entry of a configuration can have: written beside its type, checked when made.
+"""Ranges of a configuration's entries: written beside their types, checked when a section is made.
 
 `crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)`
 """

@@ -1,4 +1,4 @@
-"""Pytrees: what their leaves are called, and whether their values are finite."""
+"""Names of a pytree's leaves, a check that their values are finite, and differences of mappings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every entry of a configuration in words: what lists and the documentation show."""
+"""Entries of a configuration in words, for lists and the documentation."""
 
 import dataclasses
 import inspect

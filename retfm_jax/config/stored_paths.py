@@ -1,8 +1,9 @@
-"""The paths of a stored configuration: found again from any folder, and where a workdir was moved.
+"""Paths of a stored configuration: found again from any folder, and after a workdir was moved.
 
-A run stores what lies in its workdir as `{workdir}/...` and everything else by its absolute path. A
-folder that was moved with datasets beside workdirs is looked through for what no longer lies there.
-Version 0.1 stored relative paths as they were given; they are looked for where they may have been.
+A run stores what is in its workdir as `{workdir}/...` and everything else by its absolute path.
+Where a folder of workdirs and datasets was moved as a whole, missing paths are looked for in its
+new location. Version 0.1 stored relative paths as they were given; they are looked for where they
+may have been.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Weights to begin with: a whole network, or towers that others trained."""
+"""Initial weights: a whole network, or towers that others trained."""
 
 from collections.abc import Mapping
 

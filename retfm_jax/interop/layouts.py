@@ -1,4 +1,4 @@
-"""How foreign files lay out a network: where the state dict is, and under which names it stands."""
+"""Layouts of networks in foreign files: where the state dict is, and which names it has."""
 
 import logging
 import re

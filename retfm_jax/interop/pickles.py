@@ -86,7 +86,7 @@ class Record:
     Attributes:
       name: its class.
       args: arguments of its constructor.
-      state: its attributes or what its class stores instead; None without any.
+      state: its attributes, as its class stores them; None without any.
       items: what was appended to it.
       refused: whether only code could make it, so that the file is not read.
     """
@@ -109,7 +109,7 @@ class Storage(NamedTuple):
     Attributes:
       key: under which the file stores them.
       dtype: None for bytes without a type.
-      kind: the device that they were on, as torch names it.
+      kind: torch's name of the type, such as "Float".
       size: number of elements.
     """
 
@@ -142,7 +142,7 @@ class Unreadable(NamedTuple):
 
     Attributes:
       why: the reason, for messages.
-      shape: as far as it is known.
+      shape: () where it is unknown.
     """
 
     why: str

@@ -1,4 +1,4 @@
-"""Published PyTorch state dicts to our parameters and back, by the methods' name tables.
+"""Conversion of published PyTorch state dicts to our parameters and back, by tables of names.
 
 A row of a table is (published name, our path, transform). `{n}` in the published name counts the
 layers that our array stacks on its leading axis. Transforms, theirs to ours and back:

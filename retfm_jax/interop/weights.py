@@ -343,7 +343,7 @@ def write_tensors(
       tensors: arrays of numbers by published name, in PyTorch's layout.
       container: of a .pt: "checkpoint" with names that begin with `module.`, which the published
         code loads, or the bare "state_dict".
-      name, step: entries of the checkpoint; others are written without them.
+      name, step: entries of a "checkpoint"; the other formats have none.
 
     Raises:
       UserError: another suffix, values that are not finite, PyTorch is needed and not installed, or

@@ -1,4 +1,4 @@
-"""Text of users as it can be shown: what is written out, and which installed fonts draw it."""
+"""Text of users as it can be shown: what is escaped, and which installed fonts have the rest."""
 
 import functools
 import re
@@ -41,7 +41,7 @@ def visible(text: object) -> str:
 
 
 def one_line(text: object, limit: int | None = None) -> str:
-    """`visible` text in one line, for names, ids and classes.
+    """Makes `visible` text one line, for names, ids and classes.
 
     Args:
       text: an object whose `str` is shown.

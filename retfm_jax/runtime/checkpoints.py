@@ -1,10 +1,10 @@
-"""Checkpoints of a run: whole and verified or not there, a few kept, readable on any mesh.
+"""Checkpoints of a run: written whole and verified, readable on any mesh, the newest few kept.
 
 A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items::
 
     network    params and batch_stats: all that inference needs
     training   what only training needs: step, optimizer state, momentum copies, queues, key
-    data       JSON: where the data iterator stood, and the fingerprint of its configuration
+    data       JSON: position of the data iterator, and the fingerprint of its configuration
     meta       JSON: the experiment and the versions that wrote it, checksums of the arrays, and a
                seal over both JSON items
 

@@ -1,4 +1,4 @@
-"""What the makers say of their chips: peak rates, memory, links. The one place for such numbers."""
+"""Peak rates, memory and links of chips, as their makers state them."""
 
 import dataclasses
 import re
@@ -92,7 +92,7 @@ CHIPS: tuple[Chip, ...] = (
 
 
 def find(device_kind: str) -> Chip | None:
-    """Chip of a device of JAX; None where it is not listed here.
+    """Looks up the chip of a device of JAX; None where it is not listed here.
 
     Args:
       device_kind: as `jax.Device.device_kind` gives it, such as "TPU v5 lite".
@@ -101,7 +101,7 @@ def find(device_kind: str) -> Chip | None:
 
 
 def named(name: str) -> Chip | None:
-    """Chip of a name in a topology; None where it is not listed here.
+    """Looks up a chip by its name in topologies; None where it is not listed here.
 
     Args:
       name: such as "v5e" or "h100".

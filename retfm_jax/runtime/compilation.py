@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, so that a run does not compile what an earlier one did."""
+"""Cache of compiled programs, so that a run does not compile what an earlier one did."""
 
 import os
 import platform

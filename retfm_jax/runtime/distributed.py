@@ -1,4 +1,4 @@
-"""One process per host: the start of all of them, and how they wait for each other."""
+"""Processes of a run, one per host: how they start, wait for each other and notice a lost one."""
 
 import contextlib
 import os

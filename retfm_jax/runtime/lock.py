@@ -1,9 +1,9 @@
-"""One at a time: a folder that a process writes is not written by another one.
+"""Locks on folders: a folder that one process writes is not written by another one.
 
 The lock is a file `lock.json` in the folder that names its holder and changes every few seconds. On
 the machine of the holder the operating system knows whether it is alive. Elsewhere, on shared disks
-and in object stores, a lock that has stopped changing is nobody's: clocks of two hosts are never
-compared, but for hours.
+and in object stores, a lock whose file has stopped changing counts as abandoned. Clocks of two
+hosts are not compared, except that a file unchanged for an hour is abandoned at once.
 """
 
 import contextlib
@@ -94,7 +94,12 @@ def _started(pid: int) -> str:
 
 
 class Lock:
-    """Lock that is held and whose file is rewritten every few seconds; see `hold`."""
+    """Lock that is held and whose file is rewritten every few seconds; see `hold`.
+
+    Args:
+      path: of the lock's file, which names `holder` already.
+      holder: this process.
+    """
 
     def __init__(self, path: Path, holder: Holder):
         self._path, self._holder = path, holder

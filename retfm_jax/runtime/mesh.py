@@ -1,7 +1,7 @@
-"""The mesh of devices, and where parameters, optimizer state and batches lie on it.
+"""Mesh of devices, and how parameters, optimizer state and batches are sharded over it.
 
 All arrays are global: `jax.jit` sees the global batch and the global parameters, and the shardings
-stated here tell the compiler how they lie. One device is a mesh of one.
+given here tell the compiler how they are divided. One device is a mesh of one.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
+"""Trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
 
 from typing import Any
 
@@ -9,7 +9,12 @@ from retfm_jax.files import Mirror, PathLike, as_path
 
 
 class Profiler:
-    """Traces the window of steps that the config names into `<workdir>/profile`."""
+    """Traces the window of steps that the config names into `<workdir>/profile`.
+
+    Args:
+      workdir: folder of the run, local or in a store.
+      config: first step and length of the window; length 0 traces nothing.
+    """
 
     def __init__(self, workdir: PathLike, config: ProfileConfig):
         self._folder = as_path(workdir) / "profile"

@@ -1,4 +1,4 @@
-"""Signals: a wish to stop, noticed between steps; elsewhere the end, which leaves no litter."""
+"""Signals: a request to stop, noticed between steps; elsewhere an end that runs all cleanup."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Work done in threads and processes, and how many of them pay."""
+"""Threads: how many of them pay, and results that they compute ahead."""
 
 import collections
 import contextlib
@@ -22,7 +22,7 @@ def cores() -> int:
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Iterator[Iterator[Result]]:
-    """`map(function, items)`, in order, computed while the caller uses earlier results.
+    """Computes `map(function, items)` in threads, in order, while the caller uses earlier results.
 
     Leaving the context ends the threads. A generator could not ensure this: after a failure of the
     caller it would be closed by the garbage collector, perhaps in one of those threads, which would

@@ -1,4 +1,4 @@
-"""Processes that work for this one: they end with it, and so does the memory that they share."""
+"""Worker processes: they and their shared memory end with their parent."""
 
 import multiprocessing
 import multiprocessing.connection

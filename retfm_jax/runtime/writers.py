@@ -31,9 +31,6 @@ class MetricWriter:
 
     Both files are written in `write` itself, which raises what goes wrong. A writing thread would
     end silently on a full disk, and its callers would wait forever.
-
-    Attributes:
-      evaluated: steps up to the first one whose evaluation the file holds.
     """
 
     def __init__(self, workdir: PathLike, step: int):
