@@ -1,9 +1,9 @@
-"""What is printed for people: text as it is.
+"""Output for people: text as it is.
 
 Names, labels and paths are a user's own. Square brackets in them are no markup, control characters
 appear as escapes, and what the encoding of the output cannot hold is spelled out instead of ending
-the command. `say` is the only place of this package that prints. Output that
-nobody takes, as behind a closed terminal or on a full disk, ends no work: `finish` tells of it.
+the command. `say` is the only function of this package that prints. Output that cannot be
+delivered, as behind a closed terminal or on a full disk, ends no work: `finish` reports it.
 """
 
 import contextlib
@@ -31,6 +31,7 @@ def say(*lines: object, style: str = "", error: bool = False) -> None:
     """Prints lines as they are: nothing in them is markup, and none is wrapped or cut.
 
     Args:
+      lines: objects whose texts are printed, each on a line of its own.
       style: of rich, such as "bold", where the output is a terminal.
       error: whether they go to stderr.
     """
@@ -67,11 +68,11 @@ def _losing(name: str) -> Iterator[None]:
 def finish() -> str | None:
     """Writes what is left of the output, at the end of a command.
 
-    Python would try once more when it ends, say so, and change the exit status: a stream that
-    cannot be written leads to nowhere from here on.
+    Python would try once more at its end, report the failure, and change the exit status: a stream
+    that cannot be written is therefore redirected to `os.devnull`.
 
     Returns:
-      why standard output is not whole; None where it is, or where nobody reads it.
+      why standard output is incomplete; None where it is complete, or where nobody reads it.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -92,7 +93,12 @@ def finish() -> str | None:
 
 
 def fitting(text: str, stream: TextIO) -> str:
-    """The text in characters that a stream can hold; the others are spelled out or escaped."""
+    """Text in characters that a stream can hold; the others are spelled out or escaped.
+
+    Args:
+      text: what is to be written.
+      stream: whose encoding counts; UTF-8 where it states none.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -102,12 +108,13 @@ def fitting(text: str, stream: TextIO) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Control characters, lone surrogates and marks of direction as escapes.
+    """Text with control characters, lone surrogates and marks of direction as escapes.
 
-    They would move a terminal's cursor, or write a name, and what follows it, backwards.
+    They would move a terminal's cursor, or show a name and what follows it backwards.
 
     Args:
-      keep: control characters that stay.
+      text: of a user or a file.
+      keep: control characters that stay, such as "\\n".
     """
     if text.isprintable():
         return text

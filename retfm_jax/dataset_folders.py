@@ -1,4 +1,4 @@
-"""Where built datasets lie: `<data_dir>/<name>[/<configuration>]/<version>`, here or in a store."""
+"""Folders of built datasets, `<data_dir>/<name>[/<configuration>]/<version>`."""
 
 import re
 
@@ -12,14 +12,14 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
-    """The folder of a built dataset; without a version the newest is taken.
+    """Folder of a built dataset; without a version the newest is taken.
 
     Args:
       name_or_folder: "name", "name/config", "name/config/1.0.0", or the dataset's folder.
-      data_dir: where named datasets are.
+      data_dir: the folder of named datasets.
 
     Raises:
-      UserError: it is not built, or in several configurations.
+      UserError: it is not built, is built in several configurations, or the name is empty.
     """
     # An empty name would be the folder of all datasets, and of the only one in it.
     if not str(name_or_folder).strip():
@@ -44,12 +44,20 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
 
 
 def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
-    """Whether a dataset of that name is there, in any configuration and version."""
+    """Tells whether a dataset of that name is there, in any configuration and version.
+
+    Args:
+      name_or_folder, data_dir: see `find`.
+    """
     return any(versions(folder) for folder in _places(name_or_folder, data_dir))
 
 
 def below(data_dir: files.PathLike) -> list[files.Path]:
-    """The folders of all datasets that are built in a data folder."""
+    """Folders of all datasets that are built in a data folder, sorted, one for every version.
+
+    Args:
+      data_dir: the folder of named datasets; a missing one holds none.
+    """
     folder = files.as_path(data_dir)
     return sorted(path for child in _folders(folder) for path in versions(child))
 
@@ -62,9 +70,12 @@ def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
 
 
 def versions(folder: files.Path) -> list[files.Path]:
-    """A dataset's folder itself, or the versions in it or in its configurations.
+    """Folders of versions: the given one itself, or those in it or in its configurations.
 
-    What a build that was killed left has no version for a name.
+    Remains of a build that was killed do not count: their names are no versions.
+
+    Args:
+      folder: of a version, a configuration or a dataset; a missing one holds none.
     """
     if (folder / INFO).is_file():
         return [folder]

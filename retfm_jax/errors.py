@@ -1,14 +1,14 @@
-"""The exceptions that a user is meant to read, and what their messages share."""
+"""Exceptions that a user is meant to read, and what their messages share."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What the user gave cannot be used: a file, a row, a tensor, a configuration key.
+    """Input that cannot be used: a file, a row, a tensor, a configuration key.
 
-    The message is one sentence or a short list that names the thing and the remedy. The command
-    line prints it without a traceback and exits with 1.
+    The message is one sentence or a short list that names the input and the remedy. The command
+    line prints it without a traceback and exits with `exit_status`.
     """
 
     #: With which the command line ends.
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class Unusable(UserError):
-    """One picture or row of a source cannot be used; the rest of the source can.
+    """One picture or row of a source that cannot be used; the rest of the source can.
 
     Attributes:
       kind: the heading under which the problem is counted, such as "broken_image".
@@ -28,16 +28,24 @@ class Unusable(UserError):
 
 
 class Stopped(UserError):
-    """A signal ended a run before its last step; it is saved, and the same command resumes it.
+    """Stop of a run by a signal; its state is saved, and the same command resumes it.
 
-    The exit status tells schedulers so: EX_TEMPFAIL of sysexits.h, "try again".
+    The exit status tells this to schedulers: EX_TEMPFAIL of sysexits.h, "try again".
     """
 
     exit_status = 75
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The end of a message, such as "; did you mean 'retclip'?"; empty where no name is near."""
+    """Suggests a known name, for the end of a message.
+
+    Args:
+      name: what was given; upper and lower case do not matter.
+      known: the names that are allowed.
+
+    Returns:
+      a text such as "; did you mean 'retclip'?"; empty where no name is similar.
+    """
     by_folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(str(name).casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

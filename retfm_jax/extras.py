@@ -1,10 +1,10 @@
-"""What is installed only where it is wanted, and the command that does it."""
+"""Optional dependencies, and the command that installs them."""
 
 import importlib.metadata
 
 
 def install(extra: str) -> str:
-    """The command that installs what an extra of this package asks for, wherever that lies.
+    """Command that installs what an extra of this package asks for.
 
     Args:
       extra: a name of pyproject's optional dependencies, such as "torch".

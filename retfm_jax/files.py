@@ -43,7 +43,10 @@ _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 
 
 def as_path(path: PathLike) -> Path:
-    """A path on a local disk, `~` expanded, or in a store.
+    """Turns what was given into a path on a local disk, `~` expanded, or in a store.
+
+    Args:
+      path: a local path, or an address in a store that begins with `gs://`.
 
     Raises:
       UserError: it is no path, it is of a store that is not supported, it names no bucket, or the
@@ -73,16 +76,23 @@ def as_path(path: PathLike) -> Path:
 
 
 def changed(path: Path) -> float:
-    """When a file was last written, in seconds since 1970, by the clock of its disk or store.
+    """Time of the last write to a file, in seconds since 1970, by the clock of its disk or store.
+
+    Args:
+      path: an existing file or object.
 
     Raises:
-      one of `errors`: it is not there, or cannot be looked at.
+      OSError: it is not there, or cannot be looked at; a store may raise another of `errors`.
     """
     return path.stat().mtime if isinstance(path, epath.Path) else path.stat().st_mtime
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path is in an object store."""
+    """Tells whether a path is in an object store.
+
+    Args:
+      path: any path; it need not exist.
+    """
     return os.fspath(path).startswith(_STORE)
 
 
@@ -118,7 +128,7 @@ def _explained(what: str, path: PathLike) -> Iterator[None]:
 
 
 def errors() -> tuple[type[BaseException], ...]:
-    """What reading and writing raise: OSError, and what the libraries of stores have beside it."""
+    """Exceptions of reading and writing: OSError, and those of the stores' libraries in use."""
     found: list[type[BaseException]] = [OSError]
     for module, names in (
         ("gcsfs.retry", ("HttpError", "ChecksumError", "NonRetryableError")),
@@ -130,7 +140,11 @@ def errors() -> tuple[type[BaseException], ...]:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of reading or writing says, in one line."""
+    """Describes an error of reading or writing in one line.
+
+    Args:
+      error: as caught, often one of `errors`; its `strerror` is preferred to its text.
+    """
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return text.splitlines()[0]
 
@@ -145,6 +159,9 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
     Args:
       path: the final name; its folder is made where it is missing.
       mode: "w" for UTF-8 text, "wb" for bytes.
+
+    Yields:
+      the open file.
 
     Raises:
       UserError: the folder cannot be written, the disk is full, or the path is a folder or a
@@ -163,13 +180,16 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
 
 
 def check_writable(path: PathLike) -> None:
-    """Looks before long work whether a file can be written, as far as anybody can know.
+    """Checks before long work that a file can be written, as far as that can be known.
 
-    A folder that is missing is not made, what is there is not touched.
+    A missing folder is not made, and an existing file is not touched. Stores are not asked.
+
+    Args:
+      path: the file that is to be written later.
 
     Raises:
-      UserError: it cannot: the disk is full or read-only, the path or what holds it is no such
-        thing, or belongs to somebody else.
+      UserError: the disk is full or read-only, the path or what holds it is of the wrong kind, or
+        permission is missing.
     """
     path = as_path(path)
     if is_remote(path):
@@ -244,9 +264,13 @@ _KINDS = (
 
 
 def refuse_special(path: PathLike) -> None:
-    """Refuses a table or task that is no file: a pipe would be waited for without end.
+    """Refuses a table or task that is no regular file: reading a pipe could wait without end.
 
-    Streams of this process (`/dev/stdin`) are read all the same.
+    Streams of this process (`/dev/stdin`) and paths in stores pass, and so does a missing file,
+    which the reader reports.
+
+    Args:
+      path: what is to be read.
 
     Raises:
       UserError: it is a pipe, a socket, a device or a folder.
@@ -262,17 +286,24 @@ def refuse_special(path: PathLike) -> None:
 
 
 def special_kind(mode: int) -> str:
-    """What a file is that is no regular one, in words; "" for a regular file."""
+    """Names the kind of a file that is no regular one, as "a named pipe"; "" for a regular file.
+
+    Args:
+      mode: `st_mode` of the file.
+    """
     if stat.S_ISREG(mode):
         return ""
     return next((what for is_kind, what in _KINDS if is_kind(mode)), "no regular file")
 
 
 def is_stream(path: PathLike) -> bool:
-    """Whether a path is something to write to that is no file, such as a device.
+    """Tells whether a path to write is a stream, a device or a pipe instead of a regular file.
+
+    Args:
+      path: what is to be written; false where nothing is there yet, and in stores.
 
     Raises:
-      UserError: it is a folder, or something that nobody writes to.
+      UserError: it is a folder, a disk or a socket, which cannot be written to.
     """
     path = as_path(path)
     if isinstance(path, epath.Path):
@@ -318,9 +349,16 @@ def _open_stream(path: pathlib.Path, mode: str) -> Iterator[IO]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically, with non-ASCII text left readable.
+    """Writes a value as indented JSON, atomically, with non-ASCII text left readable.
 
-    A lone surrogate, which UTF-8 cannot hold, stands as its JSON escape.
+    A lone surrogate, which UTF-8 cannot hold, is written as its JSON escape.
+
+    Args:
+      path: the final name, see `atomic_write`.
+      value: dicts with text keys, lists, texts, numbers, booleans and None, nested.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
@@ -329,6 +367,9 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file.
+
+    Args:
+      path: a UTF-8 file.
 
     Raises:
       UserError: the file is missing, unreadable or no JSON.
@@ -344,6 +385,9 @@ def read_json(path: PathLike) -> Any:
 def read_bytes(path: PathLike) -> bytes:
     """Reads a file.
 
+    Args:
+      path: a file or an object of a store.
+
     Raises:
       UserError: it is missing or unreadable.
     """
@@ -354,9 +398,12 @@ def read_bytes(path: PathLike) -> bytes:
 
 @contextlib.contextmanager
 def local_file(path: PathLike) -> Iterator[pathlib.Path]:
-    """The file or folder itself, or a copy of what a store has, that stays until the block ends.
+    """Yields a local file or folder as it is, or a temporary local copy of one in a store.
 
-    For readers that take only names of local files.
+    It serves readers that take only names of local files. The copy is removed after the block.
+
+    Args:
+      path: a file or a folder; a folder is copied with all that is in it.
 
     Raises:
       UserError: an object cannot be read.
@@ -376,7 +423,15 @@ def local_file(path: PathLike) -> Iterator[pathlib.Path]:
 
 
 def upload(source: Path, target: Path) -> None:
-    """Copies a local file to an object, which is there as a whole or not at all."""
+    """Copies a local file to an object, which is there as a whole or not at all.
+
+    Args:
+      source: the local file.
+      target: the object, in a store; one of that name is replaced.
+
+    Raises:
+      OSError: the file cannot be read or the store cannot be written; see `errors` for others.
+    """
     import fsspec
 
     store, name = fsspec.url_to_fs(os.fspath(target), finalize_on_close=True)
@@ -384,7 +439,11 @@ def upload(source: Path, target: Path) -> None:
 
 
 def files_below(folder: PathLike) -> list[Path]:
-    """All files in a folder and its folders, sorted; nothing where there is no such folder."""
+    """All files in a folder and its subfolders, sorted; none where the folder does not exist.
+
+    Args:
+      folder: a local folder, or a prefix in a store.
+    """
     folder = as_path(folder)
     if not is_remote(folder):
         return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -395,21 +454,21 @@ def files_below(folder: PathLike) -> list[Path]:
 
 
 class Mirror:
-    """A local folder for those who append to files, which stores cannot, and its copy there.
+    """Local folder for writers that append to files, and its copy in a store, which cannot append.
 
-    Of a local folder it is the folder itself, and nothing is copied.
+    Where the final folder is local, it is used itself, and nothing is copied.
 
     Attributes:
-      local: where to write.
+      local: the folder to write into.
     """
 
     def __init__(self, folder: PathLike, fetch: Iterable[str] = (), every: float = 60.0):
         """Makes the local folder.
 
         Args:
-          folder: the final place.
-          fetch: names of files in it that are gone on with; fine where there are none.
-          every: seconds that must lie between two copies.
+          folder: the final folder, local or in a store.
+          fetch: names of files in it that are to be continued; missing ones are skipped.
+          every: least time between two copies of `copy_if_due`, in seconds.
 
         Raises:
           UserError: the store cannot be read, or the folder cannot be made.
@@ -430,12 +489,16 @@ class Mirror:
                     (self.local / name).write_bytes((self._folder / name).read_bytes())
 
     def copy_if_due(self) -> None:
-        """Copies what has changed, where the last copy is long ago; see `copy`."""
+        """Copies what has changed, where `every` seconds have passed since the last copy.
+
+        Raises:
+          UserError: the store cannot be written.
+        """
         if time.monotonic() - self._last >= self._every:
             self.copy()
 
     def copy(self) -> None:
-        """Copies every file that has changed since it was copied.
+        """Copies every file that has changed since it was last copied.
 
         Raises:
           UserError: the store cannot be written.
@@ -453,7 +516,11 @@ class Mirror:
         self._last = time.monotonic()
 
     def close(self) -> None:
-        """Copies what has changed and removes the local folder of a store's."""
+        """Copies what has changed and removes the temporary local folder, if there is one.
+
+        Raises:
+          UserError: the store cannot be written.
+        """
         try:
             self.copy()
         finally:
@@ -462,7 +529,11 @@ class Mirror:
 
 
 def absolute(path: PathLike) -> Path:
-    """The path from the root of the disk or of the store."""
+    """Absolute form of a path, from the root of the disk or the store; links are kept.
+
+    Args:
+      path: relative paths are taken from the working folder.
+    """
     path = as_path(path)
     return path if is_remote(path) else path.absolute()
 
@@ -470,8 +541,15 @@ def absolute(path: PathLike) -> Path:
 def rename(path: Path, target: Path) -> None:
     """Gives a file or folder another name on the same disk or in the same store.
 
-    In a store every object is copied there and then removed: it takes its time, and a process that
-    is killed meanwhile leaves both.
+    In a store every object is copied and then removed: this takes time, and a process that is
+    killed meanwhile leaves both.
+
+    Args:
+      path: the present name.
+      target: the new name; local files of that name are replaced.
+
+    Raises:
+      OSError: it cannot be renamed; see `errors` for others.
     """
     if not is_remote(path):
         path.rename(target)
@@ -486,7 +564,14 @@ def rename(path: Path, target: Path) -> None:
 
 
 def remove(path: PathLike) -> None:
-    """Removes a file, or a folder with all that is in it; fine where there is none."""
+    """Removes a file, or a folder with all that is in it; fine where there is none.
+
+    Args:
+      path: a file, a folder or a link; of a link only the link itself is removed.
+
+    Raises:
+      OSError: it cannot be removed; see `errors` for others.
+    """
     path = as_path(path)
     if isinstance(path, epath.Path):
         path.rmtree(missing_ok=True)
@@ -498,19 +583,19 @@ def remove(path: PathLike) -> None:
 
 @contextlib.contextmanager
 def whole_folder(folder: PathLike, last: str, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """A local folder to fill, whose files make `folder` only when the block succeeds.
+    """Yields a local folder to fill, whose files make `folder` only when the block succeeds.
 
-    On a local disk the folder takes its name at the end. In a store `last` is uploaded behind all
-    other files and makes them a whole; where other files change that have the names of old ones,
-    `last` is not there for as long as that takes.
+    On a local disk the folder takes its name at the end. In a store `last` is uploaded after all
+    other files and completes the folder. Where existing files are replaced there by different ones,
+    `last` is removed first and is missing until the upload is complete.
 
     Args:
       folder: the final name; the folder that holds it is made where it is missing.
-      last: the file without which readers take the folder for none.
-      overwrite: replaces a folder of that name, which stays until the new one is complete.
+      last: the file without which readers do not recognize the folder.
+      overwrite: whether a folder of that name is replaced; it stays until the new one is complete.
 
     Raises:
-      UserError: the folder is there, or it cannot be written.
+      UserError: the folder exists and is not empty, or it cannot be written.
     """
     folder = as_path(folder)
     if isinstance(folder, epath.Path):
@@ -612,6 +697,9 @@ def remove_abandoned(path: pathlib.Path) -> None:
     """Removes what killed processes left of writing the file or folder `path`.
 
     A folder that was to be replaced when the process was killed gets its name back.
+
+    Args:
+      path: the final name, on a local disk.
     """
     for left in path.parent.glob(glob.escape(_prefix(path)) + "*"):
         writing = left.with_name(left.name.removesuffix(_REPLACED))
@@ -636,7 +724,11 @@ def _abandoned(path: pathlib.Path) -> bool:
 
 
 def inside(root: PathLike, relative: str) -> Path:
-    """Resolves `relative` under `root`, links followed.
+    """Resolves a relative path under a root, links followed.
+
+    Args:
+      root: the folder that the result must be in.
+      relative: path below it, as a table gives it; an absolute one must lead into `root`.
 
     Raises:
       UserError: the path leaves the root (`..`, an absolute path elsewhere, a link out of it).

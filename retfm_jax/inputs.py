@@ -1,8 +1,8 @@
-"""What users hand to a model, checked before anything is computed: images, texts, classes, batches.
+"""Checks of what users give to a model: images, texts, classes, batches.
 
-One thing is one thing: a string is one text or one path, never its letters, and an array with two
-or three axes is one image. Whatever is of the wrong type, shape, dtype or range is refused with
-what was found and what is wanted.
+A string is one text or one path, never a list of letters, and an array with two or three axes is
+one image. Whatever is of the wrong type, shape, dtype or range is refused before anything is
+computed, with what was found and what is wanted.
 """
 
 import difflib
@@ -56,7 +56,11 @@ def _is_missing(value: Any) -> bool:
 
 
 def as_array(value: Any, what: str = "an array") -> np.ndarray | None:
-    """An array of NumPy, JAX or PyTorch as NumPy's; None of everything else.
+    """Converts an array of NumPy, JAX or PyTorch to NumPy; None for everything else.
+
+    Args:
+      value: of any type; bfloat16 becomes float32, all other dtypes and the shape are kept.
+      what: how messages call it.
 
     Raises:
       UserError: it has no values here: a traced one, a sparse one, one of PyTorch's meta device; or
@@ -90,13 +94,13 @@ def _line(error: Exception) -> str:
 
 
 def as_images(images: Any, *, what: str = "images", missing: bool = False) -> list[Any]:
-    """One image or many as a list of paths, bytes, PIL images and arrays.
+    """Turns one image or many into a list of paths, bytes, PIL images and arrays.
 
     Args:
       images: a path, bytes, a PIL image, an array of one image (h, w), (h, w, c) or of several
         (n, h, w, c), or a sequence of such images.
       what: how messages call them.
-      missing: whether None may stand for an image that there is not.
+      missing: whether None or NaN may stand for a missing image; it becomes None.
 
     Raises:
       UserError: there is none, or one of them is no image.
@@ -133,7 +137,11 @@ def as_images(images: Any, *, what: str = "images", missing: bool = False) -> li
 
 
 def as_texts(texts: Any, *, what: str = "texts") -> list[str]:
-    """One text or many as a list of strings.
+    """Turns one text or many into a list of strings.
+
+    Args:
+      texts: a string, or a sequence, a generator, an array or a pandas column of strings.
+      what: how messages call them.
 
     Raises:
       UserError: there is none, or one of them is missing, empty or no text.
@@ -156,20 +164,20 @@ def as_texts(texts: Any, *, what: str = "texts") -> list[str]:
 def as_classes(
     classes: Any, language: Any, vocabulary: Vocabulary | None = None
 ) -> dict[str, tuple[str, ...] | None]:
-    """The classes of a zero-shot comparison: their names, and the prompts that are given for them.
+    """Classes of a zero-shot comparison: their names, and the prompts that are given for them.
 
     Args:
-      classes: ids or names of conditions; or a mapping from names to prompts of one's own (a text
-        or several); None as prompts, or a condition in a list, means the vocabulary's.
-      language: of the vocabulary's prompts.
-      vocabulary: the bundled one where None.
+      classes: ids or names of conditions; or a mapping from names to prompts of one's own, a text
+        or several. None as prompts, or a condition in a list, means the vocabulary's prompts.
+      language: of the vocabulary's prompts, "en" or "zh".
+      vocabulary: where conditions are looked up; None for the bundled one.
 
     Returns:
       prompts by name; None where the vocabulary has them.
 
     Raises:
-      UserError: fewer than two classes, one of them twice, an unknown one (with what is close by),
-        prompts that are no texts, or an unknown language.
+      UserError: fewer than two classes, one of them twice, an unknown one (the message names
+        similar ones), prompts that are no texts, or an unknown language.
     """
     if language not in LANGUAGES:
         raise UserError(f"prompts exist in {' and '.join(LANGUAGES)}, not in {language!r}")
@@ -229,12 +237,12 @@ def _unknown(name: str, vocabulary: Vocabulary) -> str:
 
 
 def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
-    """A prepared batch as the network takes it, int64 as int32.
+    """Checks a prepared batch and turns it into arrays of JAX, int64 into int32.
 
     Args:
-      method: whose arrays they are.
+      method: the method that is to take the batch; it tells which arrays there are.
       batch: arrays by name, as `Method.encode` describes them.
-      losses: whether what only the losses need must be there.
+      losses: whether the arrays that only the losses need must be there.
 
     Raises:
       UserError: an array is missing, unknown, or of the wrong shape, dtype or range.

@@ -1,4 +1,4 @@
-"""A trained network with its preprocessing: what a notebook holds in its hands."""
+"""Trained network with its preprocessing, for notebooks and programs."""
 
 import dataclasses
 import functools
@@ -50,13 +50,13 @@ _CHUNK = 32
 
 
 class RetinalModel:
-    """A network of any method, its weights, and the preprocessing that belongs to them.
+    """Network of any method, its weights, and the preprocessing that belongs to them.
 
     Attributes:
       method: the method, with its configuration.
       params, state: its arrays.
       config: the experiment that the weights come from.
-      wording: of the reports that they were trained with, for prompts; None where nobody knows.
+      wording: of the reports that they were trained with, for prompts; None where it is unknown.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class RetinalModel:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What a checkpoint says beside the arrays, as JSON values."""
+        """Description that a checkpoint stores beside the arrays, as JSON values."""
         said = {} if self.wording is None else {"wording": self.wording.to_json()}
         return {"config": to_dict(self.config), **said}
 
     @property
     def encoder(self) -> DualEncoder:
-        """The method, where it embeds images and texts in one space.
+        """Method of the model, as one that embeds images and texts in one space.
 
         Raises:
           UserError: it does not.
@@ -90,24 +90,25 @@ class RetinalModel:
 
     @property
     def data_config(self) -> DataConfig:
+        """Configuration of the data and their preprocessing, `config.data`."""
         return self.config.data
 
     @property
     def trains_on_patients(self) -> bool:
-        """Whether the model has a patient level beside single images."""
+        """Tells whether the model has a patient level beside single images."""
         return get_kind(self.method.sample_kind).paired_eyes
 
     @property
     def logit_scale(self) -> float:
-        """The learned scale that multiplies cosines before a softmax over texts."""
+        """Learned scale that multiplies cosines before a softmax over texts."""
         return float(self.encoder.scale(self.params))
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Embeddings and scales of a prepared batch, without dropout.
+        """Embeddings and scales of a prepared batch by name, without dropout.
 
         Args:
-          batch: images NHWC float32 normalized, ids int32, under the method's names
-            (`image_left`, `image_right`, `tokens` for RET-CLIP, ...).
+          batch: arrays under the method's names, for RET-CLIP `image_left`, `image_right` and
+            `tokens`: images (n, h, w, 3) float32, normalized; token ids (n, length) int32.
 
         Raises:
           UserError: an array is missing, unknown, or of the wrong shape, dtype or range.
@@ -115,7 +116,10 @@ class RetinalModel:
         return self._call("features", as_batch(self.method, batch))
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """The losses of a prepared batch by name, without dropout.
+        """Losses of a prepared batch by name, without dropout.
+
+        Args:
+          batch: as for `features`, with the targets of the losses.
 
         Raises:
           UserError: as for `features`.
@@ -133,13 +137,16 @@ class RetinalModel:
 
         Args:
           images: one or many, of any size: paths, encoded bytes, PIL images, or arrays (uint8, or
-            float from 0 to 1; grey, RGB or RGBA).
-          progress: shows a bar.
-          unusable: gets the index of every image that cannot be read or decoded, and why; its row
-            is zeros. None raises at the first.
+            float from 0 to 1; gray, RGB or RGBA).
+          progress: whether a progress bar is shown.
+          unusable: list that gets the index of every image that cannot be read or decoded, and the
+            reason; its row is zeros. None raises at the first one.
+
+        Returns:
+          embeddings (n, d), in the order of the images.
 
         Raises:
-          UserError: there is none, or one cannot be read.
+          UserError: there is no image, or one cannot be read.
         """
         images = as_images(images)
         rows = progress_bar(images, desc="embedding", unit="image", disable=not progress)
@@ -151,7 +158,13 @@ class RetinalModel:
         return found
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
-        """What the image tower says of photographs before any projection; rows of any length.
+        """Features of photographs from the image tower, before any projection, not of unit norm.
+
+        Args:
+          images: as for `encode_images`.
+
+        Returns:
+          features (n, width of the tower).
 
         Raises:
           UserError: as for `encode_images`.
@@ -163,6 +176,12 @@ class RetinalModel:
     def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
         """Unit-norm float32 embeddings of one or many reports or prompts.
 
+        Args:
+          texts: one or many; tokens beyond the context length are cut.
+
+        Returns:
+          embeddings (n, d), in the order of the texts.
+
         Raises:
           UserError: there is none, or one is missing, empty or no text.
         """
@@ -172,9 +191,15 @@ class RetinalModel:
     def encode_patients(
         self, left: Iterable[Image | None], right: Iterable[Image | None]
     ) -> dict[str, Embedding]:
-        """`image_patient`, `image_left`, `image_right` of patients; None marks a missing eye.
+        """Unit-norm float32 embeddings of patients and of their eyes.
 
-        The rows of patients without any eye are zeros.
+        Args:
+          left, right: images of left and right eyes, one for each patient, as for `encode_images`;
+            None marks a missing eye.
+
+        Returns:
+          `image_patient`, `image_left` and `image_right`, each (n, d); the rows of patients without
+          any eye are zeros.
 
         Raises:
           UserError: the network has no patient level, the lists are of different length, or an
@@ -209,7 +234,13 @@ class RetinalModel:
         return {name: np.where(seen[:, None], rows, np.float32(0)) for name, rows in found.items()}
 
     def encode_patient_texts(self, texts: str | Iterable[str]) -> dict[str, Embedding]:
-        """`text_patient`, `text_left`, `text_right` of reports or prompts.
+        """Unit-norm float32 embeddings of reports or prompts for patients and for their eyes.
+
+        Args:
+          texts: one or many, as for `encode_texts`.
+
+        Returns:
+          `text_patient`, `text_left` and `text_right`, each (n, d).
 
         Raises:
           UserError: the network has no patient level, or as for `encode_texts`.
@@ -243,13 +274,12 @@ class RetinalModel:
           modality: "cfp", "ffa" or "oct": what the prompts call the images.
 
         Returns:
-          rows that sum to 1: the softmax over classes of scale * cosine with the mean embedding
-          of the class's prompts, the same as the protocol `zero_shot` asks with.
+          probabilities (images, classes), whose rows sum to 1: the softmax over classes of scale *
+          cosine with the mean embedding of the class's prompts, as in the protocol `zero_shot`.
 
         Raises:
-          UserError: a class is unknown (the message says what is close by) or stands there twice,
-            there are fewer than two, the language or the modality is unknown, or an image cannot
-            be read.
+          UserError: a class is unknown (the message names similar ones) or given twice, there are
+            fewer than two, the language or the modality is unknown, or an image cannot be read.
         """
         given = as_classes(classes, language)
         images = as_images(images)
@@ -263,6 +293,9 @@ class RetinalModel:
 
     def save(self, path: PathLike) -> None:
         """Writes a checkpoint folder that `retfm_jax.load` reads.
+
+        Args:
+          path: a new or empty folder, local or in a store.
 
         Raises:
           UserError: it cannot be written, or is not empty.
@@ -372,7 +405,7 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     Args:
       path: a workdir or checkpoint, or a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`,
         `.safetensors`, or a Hugging Face folder).
-      method: name of the method; needed for weight files.
+      method: name of the method; needed for weight files, checked for checkpoints.
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
@@ -399,7 +432,13 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
 
 
 def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
-    """A model from a workdir or a checkpoint folder, and what the checkpoint says of itself.
+    """Reads a model from a workdir or a checkpoint folder.
+
+    Args:
+      path: a workdir, whose newest checkpoint is read, its `checkpoints` folder, or a checkpoint.
+
+    Returns:
+      the model, and the checkpoint's item `meta`, as JSON values.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -415,7 +454,7 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
 
 
 def load_weights(path: PathLike, method: str, text_num_heads: int | None = None) -> RetinalModel:
-    """A model from a weight file, with the preprocessing that lies beside it, if any.
+    """Reads a model from a weight file, with the preprocessing that is stored beside it, if any.
 
     Args:
       path: a weight file, or a Hugging Face folder, whose configuration tells heads, tokenizer and
@@ -459,7 +498,8 @@ def from_torch(
       where: how errors call it.
 
     Raises:
-      UserError: tensors are missing, extra or misshaped; all of them are named.
+      UserError: tensors are missing, extra or misshaped, and all of them are named; or an argument
+        is of the wrong type.
     """
     from retfm_jax.interop.layouts import recognized, state_dict_of
     from retfm_jax.interop.state_dict import from_state_dict, normalize
@@ -505,7 +545,10 @@ def from_torch(
 
 
 def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:
-    """The model's tensors under their published names and in PyTorch's layout.
+    """Tensors of a model under their published names and in PyTorch's layout.
+
+    Args:
+      model: the model to export, which stays as it is.
 
     Raises:
       UserError: `model` is no model.

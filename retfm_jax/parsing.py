@@ -1,4 +1,4 @@
-"""JSON and YAML of users, read strictly: nothing is guessed, doubled or without an end."""
+"""Strict reading of users' JSON and YAML: no guesses, no duplicate keys, no unbounded size."""
 
 import json
 import re
@@ -11,10 +11,13 @@ from retfm_jax.files import PathLike, as_path, errors, reason, refuse_special
 
 
 def parse_json(source: str) -> Any:
-    """`json.loads` that refuses what would go wrong later.
+    """Parses JSON like `json.loads`, and refuses what would go wrong later.
+
+    Args:
+      source: a JSON document.
 
     Raises:
-      ValueError: it is no JSON, too deep, names a key twice, or holds half of a character.
+      ValueError: it is no JSON, is nested too deeply, holds a key twice, or holds a lone surrogate.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,11 +77,11 @@ def read_yaml(path: PathLike, what: str = "") -> Any:
     """Reads a YAML file whose scalars are texts as written; an absent value or `null` is None.
 
     Args:
-      path: the file.
-      what: it is, for the message that it cannot be read.
+      path: a file of at most 4 MiB.
+      what: a word for the file, such as "vocabulary", in the message that it cannot be read.
 
     Raises:
-      UserError: it cannot be read, is no YAML, names a key twice, or is too deep or too large.
+      UserError: it cannot be read, is no YAML, holds a key twice, or is too deep or too large.
     """
     path = as_path(path)
     refuse_special(path)

@@ -7,15 +7,20 @@ from retfm_jax.errors import UserError
 
 
 def is_outside(name: object) -> bool:
-    """Whether a name is one of an object from outside this package."""
+    """Tells whether a name is that of an object from outside this package, "module:name".
+
+    Args:
+      name: a value of a configuration; false where it is no text.
+    """
     return isinstance(name, str) and ":" in name
 
 
 def find(name: str, what: str, wanted: type) -> Any:
-    """Imports the object of a name such as "my_lab.siglip:Siglip".
+    """Imports the class of a name such as "my_lab.siglip:Siglip".
 
     Args:
-      what: it should be, for messages: "method".
+      name: "module:class", of a module on the import path.
+      what: a word for its role in messages, such as "method".
       wanted: the class that it has to be a subclass of.
 
     Raises:

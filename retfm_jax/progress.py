@@ -37,7 +37,7 @@ class _Lines(tqdm):
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a screen, not a file that keeps what is drawn on it."""
+    """Tells whether stderr is a terminal, not a file that keeps all that is written to it."""
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed
@@ -47,10 +47,13 @@ def on_terminal() -> bool:
 def progress_bar(
     iterable: Any = None, desc: str | None = None, total: float | None = None, **options: Any
 ) -> tqdm:
-    """A `tqdm`: a bar where stderr is a terminal, else a line every half a minute.
+    """Makes a `tqdm`: a bar where stderr is a terminal, else a line every half a minute.
 
     Args:
-      iterable, desc, total, options: as of `tqdm`.
+      iterable: what to iterate over; None where the caller calls `update`.
+      desc: text before the bar.
+      total: number of items; None where it is that of `iterable` or unknown.
+      options: further arguments of `tqdm`, such as `unit` and `disable`.
     """
     if on_terminal():
         return tqdm(iterable, desc, total, dynamic_ncols=True, **options)

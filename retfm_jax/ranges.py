@@ -1,4 +1,4 @@
-"""What values an entry of a configuration can have: written beside its type, checked when made.
+"""Ranges of a configuration's entries: written beside their types, checked when a section is made.
 
 `crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)`
 """
@@ -17,12 +17,18 @@ LARGEST = 2**31 - 1
 
 
 class RangeError(UserError, ValueError):
-    """A value outside of what its entry can have; the message begins with the entry's name."""
+    """Value outside of its entry's range; the message begins with the entry's name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, without the end that `above` or `below` gives instead."""
+    """Numbers from `low` to `high`, both included; `above` and `below` are ends that are excluded.
+
+    Attributes:
+      low, high: smallest and largest allowed number.
+      above, below: numbers that a value must be greater and less than.
+      also: single numbers outside of these ends that are allowed too.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -31,7 +37,11 @@ class Range:
     also: tuple[float, ...] = ()
 
     def problem(self, value: float) -> str | None:
-        """What is wrong with a value; None where nothing is."""
+        """Describes what is wrong with a value; None where nothing is.
+
+        Args:
+          value: the entry's number; NaN and infinities are wrong unless `also` holds them.
+        """
         inside = (
             math.isfinite(value)
             and self.low <= value <= self.high
@@ -52,9 +62,14 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Increasing:
-    """A pair of which the first is not larger than the second."""
+    """Pair whose first value is not larger than the second."""
 
     def problem(self, value: tuple[float, float]) -> str | None:
+        """Describes what is wrong with a value; None where nothing is.
+
+        Args:
+          value: the entry's pair of numbers.
+        """
         return None if value[0] <= value[1] else f"must be {self}, not {list(value)}"
 
     def __str__(self) -> str:
@@ -63,9 +78,14 @@ class Increasing:
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """A text or a list that is not empty, and names nothing twice."""
+    """Text or list that is not empty and, as a list, has no value twice."""
 
     def problem(self, value: str | tuple[Any, ...]) -> str | None:
+        """Describes what is wrong with a value; None where nothing is.
+
+        Args:
+          value: the entry's text, of which spaces alone count as empty, or its tuple.
+        """
         if not value or (isinstance(value, str) and not value.strip()):
             return "must not be empty"
         twice = not isinstance(value, str) and len(set(value)) < len(value)
@@ -108,7 +128,11 @@ class Section:
 
 @functools.cache
 def hints(section: type) -> dict[str, Any]:
-    """The types of a section's entries, with their ranges."""
+    """Types of a section's entries by name, with the ranges that annotate them.
+
+    Args:
+      section: a dataclass, of which only the fields count.
+    """
     found = typing.get_type_hints(section, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(section)}
 

@@ -1,4 +1,4 @@
-"""Pytrees: what their leaves are called, and whether their values are finite."""
+"""Names of a pytree's leaves, a check that their values are finite, and differences of mappings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,17 +12,30 @@ from retfm_jax.errors import UserError
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """The path of a leaf as "visual/blocks/mlp/kernel"."""
+    """Path of a leaf as "visual/blocks/mlp/kernel".
+
+    Args:
+      path: keys from the root to the leaf, as `jax.tree_util` gives them.
+    """
     return keystr(path, simple=True, separator="/")
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by their names."""
+    """Leaves of a pytree by their names.
+
+    Args:
+      tree: any pytree; see `leaf_name` for the names.
+    """
     return {leaf_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
 
 
 def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """A tree shaped like `tree` with the leaves named by `flatten`."""
+    """Builds a tree of the same structure as `tree` from leaves by name.
+
+    Args:
+      tree: a pytree whose own leaves do not matter.
+      leaves: a value for every leaf's name, as `flatten` returns them; others are ignored.
+    """
     return tree_map_with_path(lambda path, _: leaves[leaf_name(path)], tree)
 
 
@@ -32,7 +45,7 @@ def _counts(leaves: list[Any]) -> list[Any]:
 
 
 def nonfinite_leaves(tree: Any) -> dict[str, int]:
-    """How many values of each leaf are NaN or infinite; leaves without any are left out.
+    """Counts the NaN and infinite values of each leaf; leaves without any are left out.
 
     Args:
       tree: a pytree of arrays, of JAX (on any mesh) or NumPy; integers are always finite.
@@ -62,7 +75,7 @@ def refuse_nonfinite(tree: Any, where: str) -> None:
       where: how the message calls it: the file, the folder.
 
     Raises:
-      UserError: naming every leaf that has such values, and how many.
+      UserError: there are such values; the message names every leaf and counts them.
     """
     found = nonfinite_leaves(tree)
     if found:
@@ -75,10 +88,11 @@ def refuse_nonfinite(tree: Any, where: str) -> None:
 
 
 def differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """The entries in which two nested mappings differ; an absent entry is None.
+    """Finds the entries in which two nested mappings differ; an absent entry is None.
 
     Args:
-      where: what both are, for the paths: "config".
+      before, now: mappings with text keys, or the values at one path of them.
+      where: a name for both, with which all paths begin: "config".
 
     Yields:
       path ("config.train.steps"), the value before, the value now.

@@ -24,6 +24,9 @@ from retfm_jax.ranges import RangeError, hints
 def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     """Builds and checks an experiment from nested mappings, as a config file or JSON holds them.
 
+    Args:
+      values: entries by name, with "method"; absent ones take their defaults.
+
     Raises:
       UserError: an unknown key (with the nearest known one), a value of the wrong type, or values
         that contradict each other.
@@ -41,13 +44,15 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
-    """Checks that each part of a batch holds whole groups of samples that are normalized together.
+    """Checks that no group of samples that batch norms normalize together is split.
 
     Args:
-      model: configuration of a method; whose images pass no batch norms, passes.
+      model: configuration of a method; one whose images pass no batch norms passes.
+      batch_size: samples of a step over all devices.
+      microbatches: number of microbatches in it.
 
     Raises:
-      UserError: a part would need the statistics of another one.
+      UserError: a microbatch holds a part of a group, and would need the statistics of another.
     """
     image: Any = getattr(model, "image", None)
     if not hasattr(image, "norm_batch"):
@@ -64,18 +69,23 @@ def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The inverse of `from_dict`: nested dicts of JSON values, in which towers name their kind."""
+    """Inverts `from_dict`: nested dicts of JSON values, in which towers name their kind.
+
+    Args:
+      config: an experiment, or one of its sections.
+    """
     return json.loads(json.dumps(_named(config)))
 
 
 def model_entries(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A model section as `to_dict` writes it, whichever version wrote it.
+    """Model section as `to_dict` writes it, whichever version wrote the given one.
 
     Args:
       model: dataclass of the section, `Method.config_class`.
+      values: its entries by name; absent ones take their defaults.
 
     Raises:
-      UserError: an entry is unknown, or its value cannot be.
+      UserError: an entry is unknown, or its value is not allowed.
     """
     return to_dict(_build(model, values, "config.model"))
 
@@ -110,24 +120,34 @@ def load_config(name_or_path: PathLike, overrides: Sequence[str] = ()) -> Experi
 
 
 def bundled_configs() -> list[str]:
-    """Names of the experiments that come with this package."""
+    """Names of the experiments that come with this package, sorted."""
     from retfm_jax import configs
 
     return sorted(file.stem for file in as_path(configs.__file__).parent.glob("[a-z]*.py"))
 
 
 def summary(name_or_path: str) -> str:
-    """What a Python config says of itself in its first line; as in `load_config`."""
+    """First line of a Python config's docstring; empty where there is none, and for JSON.
+
+    Args:
+      name_or_path: as in `load_config`.
+
+    Raises:
+      UserError: no such config, or Python fails in it.
+    """
     path = _find(name_or_path)
     about = None if path.suffix == ".json" else _import(path).__doc__
     return (about or "").strip().partition("\n")[0]
 
 
 def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
-    """The variants that a config compares in its `get_variants()`, as overrides by name.
+    """Variants that a config compares in its `get_variants()`, as overrides by name.
 
     Args:
       name_or_path: as in `load_config`; a Python config.
+
+    Returns:
+      for every variant its overrides, as `load_config` takes them.
 
     Raises:
       UserError: no such config, or it names no variants.

@@ -1,4 +1,4 @@
-"""Every entry of a configuration in words: what lists and the documentation show."""
+"""Entries of a configuration in words, for lists and the documentation."""
 
 import dataclasses
 import inspect
@@ -13,13 +13,13 @@ from retfm_jax.ranges import hints
 
 
 class Entry(NamedTuple):
-    """An entry of a configuration.
+    """Entry of a configuration.
 
     Attributes:
       path: as `--config.PATH=VALUE` names it.
       value: JSON.
       kind: its type and range, in words.
-      meaning: what its section's docstring says of it.
+      meaning: its entry in the section's docstring.
     """
 
     path: str
@@ -29,7 +29,12 @@ class Entry(NamedTuple):
 
 
 def entries(section: Any, path: str = "") -> Iterator[Entry]:
-    """Every entry of a configuration, those of its sections after its own."""
+    """Yields every entry of a configuration, those of its sections after its own.
+
+    Args:
+      section: a configuration, as its dataclass.
+      path: prefix of the entries' paths, such as "data.".
+    """
     meanings = documented(type(section))
     later = []
     if hasattr(section, "sizes"):
@@ -47,7 +52,11 @@ def entries(section: Any, path: str = "") -> Iterator[Entry]:
 
 
 def documented(section: type) -> dict[str, str]:
-    """What the docstrings of a section and of those it inherits from say of its entries."""
+    """Descriptions of a section's entries, from its docstring and those of its base classes.
+
+    Args:
+      section: its dataclass, whose docstrings have a part `Attributes`.
+    """
     found: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         _, _, listed = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
@@ -57,7 +66,11 @@ def documented(section: type) -> dict[str, str]:
 
 
 def kind(hint: Any) -> str:
-    """A type in words: "int, at least 1, or null"."""
+    """Type of an entry in words: "int, at least 1, or null".
+
+    Args:
+      hint: the type, with the ranges that annotate it.
+    """
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         inner, *rules = options

@@ -1,4 +1,4 @@
-"""The schema of an experiment: frozen dataclasses, of which each checks its own entries."""
+"""Schema of an experiment: frozen dataclasses, of which each checks its own entries."""
 
 import dataclasses
 from typing import Annotated, Any, Literal
@@ -32,7 +32,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig(Section):
-    """How a photograph becomes the network's input.
+    """Conversion of a photograph into the network's input.
 
     Attributes:
       size: height and width in pixels.
@@ -49,7 +49,7 @@ class ImageConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig(Section):
-    """How a report becomes token ids.
+    """Conversion of a report into token ids.
 
     Attributes:
       tokenizer: "bert-base-chinese" (the bundled vocabulary), or a vocabulary file or folder.
@@ -92,11 +92,11 @@ class AugmentConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig(Section):
-    """The second stream of KeepFIT: expert image-text pairs, sampled with replacement.
+    """Second stream of KeepFIT: expert image-text pairs, sampled with replacement.
 
     Attributes:
       dataset: name or folder, as that of the first stream.
-      split: of it.
+      split: split of that dataset.
     """
 
     dataset: Name
@@ -105,13 +105,15 @@ class ExpertConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
-    """Which records are read and how.
+    """Choice of the records, and how they are read.
 
     Attributes:
       dataset: name of a built dataset under `data_dir`, or a built dataset's folder.
       data_dir: where `retfm data build` and `retfm data import` put datasets.
       train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
       language: of the reports; "mixed" samples one for every sample.
+      image, text: conversion of photographs and reports.
+      augment: random changes to training images.
       vocabulary: YAML file of the conditions that reports are searched for (ViLReF); None for the
         bundled ones. Both as for `retfm label`.
       extend: YAML files that add conditions to the vocabulary, or names to its conditions.
@@ -185,7 +187,7 @@ class MeshConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ProfileConfig(Section):
-    """A trace window.
+    """Window of steps that the profiler traces.
 
     Attributes:
       first_step: the first step that is traced.
@@ -198,19 +200,20 @@ class ProfileConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Section):
-    """The course of a run.
+    """Length, batches and intervals of a run.
 
     Attributes:
       batch_size: samples of a step over all devices of all hosts.
       epochs: passes over the training split; `steps` wins where it is given.
       steps: steps of the whole run; None for as many as `epochs` need.
-      horizon_epochs: length of the learning-rate schedule where it is not that of the run.
+      horizon_epochs: length of the learning-rate schedule; None for that of the run.
       seed: of weights, of the order of the data and of everything random.
-      microbatches: parts in which a batch is encoded (gradient caching; the result is the same).
-      text_multiple: padding behind the longest text of a batch, in tokens up to a multiple of this,
+      microbatches: how many a batch is encoded in (gradient caching; the result is the same).
+      text_multiple: padding after the longest text of a batch, in tokens up to a multiple of this,
         is not computed where it takes no part in any embedding; None keeps the context length.
       log_every, evaluate_every, checkpoint_every: in steps; evaluate_every 0 never evaluates.
       keep: how many checkpoints stay.
+      profile: the window of steps to trace.
     """
 
     batch_size: Positive = 256
@@ -234,7 +237,7 @@ class EvaluationConfig(Section):
     Attributes:
       batch_size: samples embedded at a time, over all devices.
       languages: of prompts and reports.
-      bootstrap: resamples behind a confidence interval.
+      bootstrap: number of resamples for a confidence interval.
     """
 
     batch_size: Positive = 256
@@ -244,7 +247,7 @@ class EvaluationConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig(Section):
-    """Where weights come from before the first step; None initializes them at random.
+    """Weights before the first step; None initializes them at random.
 
     Attributes:
       weights: a whole network: a workdir, a checkpoint or a published file.
@@ -259,10 +262,12 @@ class InitConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig(Section):
-    """One experiment, whole.
+    """Whole experiment.
 
     Attributes:
       method: name of a method, or "module:Class" of one from outside this package.
+      model: sizes of the network, the method's `config_class`.
+      data, optimizer, mesh, train, evaluation, init: the other sections.
     """
 
     method: str

@@ -1,8 +1,9 @@
-"""The paths of a stored configuration: found again from any folder, and where a workdir was moved.
+"""Paths of a stored configuration: found again from any folder, and after a workdir was moved.
 
-A run stores what lies in its workdir as `{workdir}/...` and everything else by its absolute path. A
-folder that was moved with datasets beside workdirs is looked through for what no longer lies there.
-Version 0.1 stored relative paths as they were given; they are looked for where they may have been.
+A run stores what is in its workdir as `{workdir}/...` and everything else by its absolute path.
+Where a folder of workdirs and datasets was moved as a whole, missing paths are looked for in its
+new location. Version 0.1 stored relative paths as they were given; they are looked for where they
+may have been.
 """
 
 import copy
@@ -34,11 +35,11 @@ _NAMES_OR_PATHS = (
 
 
 def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
-    """The configuration as it is stored in a workdir.
+    """Configuration as it is stored in a workdir, so that its paths can be found again.
 
     Args:
       values: see `config.to_dict`; relative paths are relative to the working folder.
-      workdir: of the run.
+      workdir: folder of the run; paths inside of it become `{workdir}/...`.
     """
 
     def store(text: str, where: tuple[str, ...]) -> str:
@@ -52,7 +53,14 @@ def portable(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, An
 
 
 def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any]:
-    """The configuration that a workdir holds, with paths that are valid here and now."""
+    """Configuration that a workdir holds, with paths that are valid here and now.
+
+    A path that is found elsewhere than stored is reported on stdout.
+
+    Args:
+      values: as `portable` returns them, or as version 0.1 stored them.
+      workdir: the run's folder in its present location.
+    """
     root = _absolute(workdir)
 
     def find(text: str, where: tuple[str, ...]) -> str:

@@ -26,11 +26,13 @@ def write_chinese_clip(
 
     Args:
       folder: is made; nothing may be in it.
+      method: the network's method, whose published format must be Chinese-CLIP.
+      params, state: arrays of the network.
       data: whose tokenizer and image preprocessing go with the network.
 
     Raises:
-      UserError: another method, an image tower or a preprocessing that transformers' Chinese-CLIP
-        does not have, or a folder that is not empty.
+      UserError: the method, the image tower or the preprocessing is none that transformers'
+        Chinese-CLIP has, or the folder is not empty.
     """
     if method.published is None or CHINESE_CLIP not in method.published.formats:
         raise UserError(
@@ -112,7 +114,13 @@ def _preprocessing(data: DataConfig) -> dict[str, Any]:
 
 
 def heads_beside(path: PathLike) -> int | None:
-    """Attention heads of the text tower, where a Hugging Face configuration lies with weights.
+    """Attention heads of the text tower, from the Hugging Face configuration beside weights.
+
+    Args:
+      path: a Hugging Face folder, or a weight file in one.
+
+    Returns:
+      their number; None where there is no such configuration, or it does not state them.
 
     Raises:
       UserError: the configuration cannot be read.
@@ -127,16 +135,18 @@ def heads_beside(path: PathLike) -> int | None:
 
 
 def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
-    """The preprocessing of a Hugging Face folder, where it says another one than `data`.
+    """Preprocessing of a Hugging Face folder, where it differs from `data`.
 
-    Its vocabulary is taken where it is not the bundled one (the folder then stays in use), with the
-    length of its texts, and its mean and standard deviation of colors.
+    The folder gives mean and standard deviation of colors, and the length of its texts. Its
+    vocabulary is taken where it is not the bundled one; the folder is then needed later, too.
 
     Args:
+      path: a Hugging Face folder, or a weight file in one.
+      data: the configuration to change; returned as it is where the folder has no preprocessing.
       positions: longest text of the network, in tokens.
 
     Raises:
-      UserError: a file of it cannot be read, or is of another kind.
+      UserError: a file of the folder cannot be read, or is of another kind.
     """
     folder = _folder(path)
     if folder is None:

@@ -1,4 +1,4 @@
-"""Weights to begin with: a whole network, or towers that others trained."""
+"""Initial weights: a whole network, or towers that others trained."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,14 @@ _TEXT_PREFIXES = ("bert.", "text_model.model.", "roberta.", "")
 
 
 def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, MethodState]:
-    """Random parameters, with what `config.init` names put in their place.
+    """Initializes a network: random parameters, replaced by the weights that `config.init` names.
+
+    Args:
+      config: experiment with `init` and, for random parameters, `train.seed`.
+      method: the method of that experiment.
+
+    Returns:
+      the parameters and the method's state.
 
     Raises:
       UserError: a file is missing or unsafe, or its tensors do not fit.

@@ -1,4 +1,4 @@
-"""How foreign files lay out a network: where the state dict is, and under which names it stands."""
+"""Layouts of networks in foreign files: where the state dict is, and which names it has."""
 
 import logging
 import re
@@ -41,10 +41,10 @@ _HEADS = frozenset(
 
 
 def state_dict_of(value: Any, where: str, tensor: Callable[[Any], bool] = is_tensor) -> dict:
-    """The tensors by name in a checkpoint, whatever else stands beside or around them.
+    """Tensors by name in a checkpoint, whatever else it holds beside or around them.
 
     Args:
-      value: what a file held, or what a user gives.
+      value: content of a file, or what a user gives.
       where: how messages call it.
       tensor: tells tensors from other values.
 
@@ -139,10 +139,14 @@ def _shown(key: Any) -> str:
 
 
 def plain_names(names: Iterable[str], where: str) -> dict[str, str]:
-    """Names without what data-parallel training, compilation and trainers put around them.
+    """Removes from names what data-parallel training, compilation and trainers put around them.
 
-    `module.`, `_orig_mod.`, `model.` and their like go, in any order and as often as they stand
-    there, and so does a first word that all names share and no network begins with.
+    `module.`, `_orig_mod.`, `model.` and their like are removed, in any order and as often as they
+    occur. So is a first word that all names share, where no network's names begin with it.
+
+    Args:
+      names: tensors' names in a file.
+      where: how messages call the file.
 
     Returns:
       the plain name of every name.
@@ -233,7 +237,11 @@ _PARTS = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_p
 
 
 def to_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors of the published layout under the names of `transformers.ChineseCLIPModel`."""
+    """Gives tensors of the published layout the names of `transformers.ChineseCLIPModel`.
+
+    Args:
+      tensors: by published name; projections are transposed, fused query-key-value tensors split.
+    """
     renamed = {}
     for name, value in tensors.items():
         fused = _FUSED.fullmatch(name)
@@ -249,12 +257,20 @@ def to_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def is_hugging_face_clip(names: Iterable[str]) -> bool:
-    """Whether an image tower or a text tower stands under transformers' names of CLIP models."""
+    """Tells whether an image or text tower has the names of CLIP models in transformers.
+
+    Args:
+      names: plain names of tensors.
+    """
     return any(re.match(r"(vision|text)_model\.(embeddings|encoder)\.", name) for name in names)
 
 
 def from_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `to_chinese_clip`; what it does not know keeps its name."""
+    """Inverts `to_chinese_clip`; tensors that it does not know keep their names.
+
+    Args:
+      tensors: by the names of `transformers.ChineseCLIPModel`.
+    """
     projections = {theirs: ours for ours, theirs in _PROJECTIONS.items()}
     renamed: dict[str, np.ndarray] = {}
     pieces: dict[str, dict[str, np.ndarray]] = {}
@@ -279,15 +295,26 @@ def from_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def is_timm_clip(names: Iterable[str]) -> bool:
-    """Whether these are timm's names of CLIP's vision transformer, which norms before its blocks.
+    """Tells whether these are timm's names of CLIP's vision transformer.
 
-    RETFound and most others have no such norm, and are other networks.
+    That network has a norm before its blocks; RETFound and most others do not, and are other
+    networks.
+
+    Args:
+      names: plain names of tensors.
     """
     return {"norm_pre.weight", "cls_token", "patch_embed.proj.weight"} <= set(names)
 
 
 def from_timm_clip(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    """timm's image tower of CLIP's form under its published names; the rest keeps its name."""
+    """Gives timm's image tower of CLIP's form its published names; other tensors keep theirs.
+
+    A warning is logged: that the tower was trained with QuickGELU is assumed, as no name tells it.
+
+    Args:
+      tensors: by plain name.
+      where: how the warning calls the file.
+    """
     _log.warning(
         "%s has timm's names of CLIP's vision transformer; that it was trained with QuickGELU, as "
         "OpenAI's, is a guess: no name tells it",
@@ -358,14 +385,14 @@ _TOWERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def recognized(names: Iterable[str], method: str | None) -> str:
-    """What a file that does not fit a method seems to be, and what can be done with it.
+    """Describes what a file that does not fit a method seems to be, and how it can be used.
 
     Args:
       names: plain names of its tensors.
       method: that it was taken for; None where a tower was taken from it.
 
     Returns:
-      sentences to put behind a message; nothing where the names say nothing, or speak for `method`.
+      sentences to append to a message; empty where the names tell nothing, or fit `method`.
     """
     names = list(names)
     for patterns, what, advice in (*_FOREIGN, *_published(), *_TOWERS):

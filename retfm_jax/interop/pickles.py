@@ -66,7 +66,11 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Name(NamedTuple):
-    """A class or function that a pickle speaks of."""
+    """Class or function that a pickle names.
+
+    Attributes:
+      module, name: as in an import statement.
+    """
 
     module: str
     name: str
@@ -77,7 +81,15 @@ class Name(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Record:
-    """An object of a class that is not imported: what it was made of, as plain values."""
+    """Object of a class that is not imported: what it was made of, as plain values.
+
+    Attributes:
+      name: its class.
+      args: arguments of its constructor.
+      state: its attributes, as its class stores them; None without any.
+      items: what was appended to it.
+      refused: whether only code could make it, so that the file is not read.
+    """
 
     name: Name
     args: Any = ()
@@ -87,12 +99,19 @@ class Record:
 
     @property
     def is_scripted(self) -> bool:
-        """Whether it is a module of a TorchScript archive."""
+        """Tells whether it is a module of a TorchScript archive."""
         return str(self.name).startswith(_SCRIPTED)
 
 
 class Storage(NamedTuple):
-    """Numbers of one type that lie somewhere in the file; without a type: bytes."""
+    """Numbers of one type that a file stores.
+
+    Attributes:
+      key: under which the file stores them.
+      dtype: None for bytes without a type.
+      kind: torch's name of the type, such as "Float".
+      size: number of elements.
+    """
 
     key: str
     dtype: np.dtype | None
@@ -101,7 +120,15 @@ class Storage(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A tensor of a file: a view of a storage."""
+    """Tensor of a file: a view of a storage, whose values are not read yet.
+
+    Attributes:
+      storage: the numbers that it shows.
+      dtype: of its elements.
+      offset: of its first element in the storage, in elements.
+      shape: number of elements along every axis.
+      strides: steps in the storage along every axis, in elements.
+    """
 
     storage: Storage
     dtype: np.dtype
@@ -111,7 +138,12 @@ class Stored(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A tensor that has no values of its own in the file, or none that we can take."""
+    """Tensor whose values the file does not hold, or that cannot be used here.
+
+    Attributes:
+      why: the reason, for messages.
+      shape: () where it is unknown.
+    """
 
     why: str
     shape: tuple[int, ...] = ()
@@ -121,16 +153,17 @@ _LEAVES = (Name, Storage, Stored, Unreadable)
 
 
 class DamagedPickle(Exception):
-    """Instructions that make no sense."""
+    """Instructions of a pickle that make no sense."""
 
 
 def read(
     path: Path, choose: Callable[[Any], Mapping[str, Any]], shown: str | None = None
 ) -> dict[str, Any]:
-    """Tensors of a file of `torch.save` or `torch.jit.save`, or of a pickle of NumPy arrays.
+    """Reads tensors of a file of `torch.save` or `torch.jit.save`, or of a pickle of NumPy arrays.
 
     Args:
-      choose: takes the file's object, of plain values, `Record`s and tensors whose values are not
+      path: a local file.
+      choose: takes the file's object, of plain values, `Record` and tensors whose values are not
         read yet (`is_tensor`), and returns the tensors that are wanted, by name.
       shown: how messages call the file; None: by its path.
 
@@ -157,7 +190,12 @@ def read(
 
 
 def printable(value: object, limit: int = 160) -> str:
-    """Text of a file as a message shows it: on one line, without control characters, not long."""
+    """Text of a file as a message shows it: on one line, without control characters, not long.
+
+    Args:
+      value: a text, or an object whose `str` is taken.
+      limit: greatest number of characters; longer texts are cut and end with "...".
+    """
     text = value if isinstance(value, str) else str(value)
     text = text.splitlines()[0] if text.strip() else text
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
@@ -165,7 +203,11 @@ def printable(value: object, limit: int = 160) -> str:
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """What a value of `load` consists of, by key."""
+    """Yields the parts of a value, each with its key; nothing where it has none.
+
+    Args:
+      value: a mapping, a list, a tuple or a `Record` of a file.
+    """
     if isinstance(value, Mapping):
         yield from value.items()
     elif isinstance(value, Record):
@@ -176,7 +218,11 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor or an array, readable or not."""
+    """Tells whether a value of a file is a tensor or an array, readable or not.
+
+    Args:
+      value: of any type.
+    """
     array = isinstance(value, Record) and str(value.name) == "numpy.ndarray"
     return array or isinstance(value, Stored | Unreadable)
 

@@ -1,4 +1,4 @@
-"""Published PyTorch state dicts to our parameters and back, by the methods' name tables.
+"""Conversion of published PyTorch state dicts to our parameters and back, by tables of names.
 
 A row of a table is (published name, our path, transform). `{n}` in the published name counts the
 layers that our array stacks on its leading axis. Transforms, theirs to ours and back:
@@ -73,7 +73,12 @@ def _tensors(names: Names, leaves: Mapping[str, Any]) -> Iterator[_Tensor]:
 
 
 def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[str, np.ndarray]:
-    """Our network under its published names, in PyTorch's layout; every value keeps its bits."""
+    """Gives a network its published names and PyTorch's layout; every value keeps its bits.
+
+    Args:
+      method: the network's method, whose `weight_names` tell names and layouts.
+      params, state: arrays of the network, on one device or replicated.
+    """
     leaves = {path: np.asarray(leaf) for path, leaf in _variables(params, state).items()}
     tensors = {}
     for tensor in _tensors(method.weight_names, leaves):
@@ -86,15 +91,16 @@ def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[st
 def from_state_dict(
     method: Method, tensors: Mapping[str, np.ndarray], *, where: str = "state dict"
 ) -> tuple[Params, MethodState]:
-    """Published tensors as the parameters and state of a method.
+    """Builds the parameters and state of a method from published tensors.
 
     Args:
+      method: the network's method; all shapes come from its configuration.
       tensors: as `normalize` returns them.
-      where: named in errors.
+      where: how errors call them.
 
     Raises:
-      UserError: tensors are missing, extra, of another shape, or whole numbers where the network
-        has floating point; all of them are named.
+      UserError: tensors are missing, extra, of another shape, or integers where the network has
+        floating point, and all of them are named; or some hold NaN or infinities.
     """
     params, state = jax.eval_shape(method.init, jax.random.key(0))
     shapes = _variables(params, state)
@@ -136,9 +142,13 @@ def from_state_dict(
 def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
     """Tensors as NumPy arrays under plain published names.
 
-    Takes away the prefixes of data-parallel training, compilation and trainers, gives Chinese-CLIP
+    Removes the prefixes of data-parallel training, compilation and trainers, gives Chinese-CLIP
     of transformers its published names, splits fused query-key-value tensors of BERT, and gives
-    `Wqkv` its plain name. Half precision becomes float32.
+    `Wqkv` its plain name. Floating-point types of other precision become float32.
+
+    Args:
+      state_dict: tensors of PyTorch, JAX or NumPy, or numbers, by name.
+      where: how errors call it.
 
     Raises:
       UserError: a tensor has no values that can be used, or two have one name.
@@ -174,12 +184,13 @@ def resize_positions(
 ) -> np.ndarray:
     """Fits position embeddings of a ViT to another grid, as published.
 
-    The class token's stays; the others are interpolated bicubically (Keys' kernel, a = -0.75)
-    with aligned corners.
+    The class token's embedding stays; the others are interpolated bicubically (Keys' kernel,
+    a = -0.75) with aligned corners.
 
     Args:
-      positions: (1 + g g, d).
+      positions: (1 + g g, d), the class token first.
       tokens: 1 + G G.
+      where: how errors call them.
 
     Returns:
       (1 + G G, d), of the same dtype; `positions` itself where nothing changes.

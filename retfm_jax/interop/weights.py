@@ -90,13 +90,16 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 
 def read_tensors(path: PathLike) -> dict[str, Any]:
-    """Tensors by name, whatever container they come in; nothing in the file is executed.
+    """Reads tensors by name, whatever container they come in; nothing in the file is executed.
 
-    What a file is, its content says, not its suffix.
+    The content of a file decides what it is, not its suffix.
 
     Args:
       path: a file of PyTorch, a TorchScript archive, a safetensors file, the index of a sharded
         one, or a Hugging Face folder.
+
+    Returns:
+      NumPy arrays of the types that they were stored in.
 
     Raises:
       UserError: missing, damaged, not a weight file, a pickle that holds what only code could make,
@@ -131,12 +134,19 @@ def read_tensors(path: PathLike) -> dict[str, Any]:
 
 
 def holds_weights(folder: PathLike) -> bool:
-    """Whether it is a Hugging Face folder with weights."""
+    """Tells whether a folder is a Hugging Face folder with weights.
+
+    Args:
+      folder: local or in a store; false where it does not exist.
+    """
     return any((as_path(folder) / name).is_file() for name in _FOLDER_FILES)
 
 
 def weight_file(folder: Path) -> Path:
-    """The weight file of a Hugging Face folder.
+    """Weight file of a Hugging Face folder, or the index of several.
+
+    Args:
+      folder: an existing folder.
 
     Raises:
       UserError: there is none.
@@ -284,7 +294,13 @@ def _torch(path: Path) -> Any:
 
 
 def check_suffix(path: PathLike) -> Path:
-    """The path, where it says as what tensors are to be written.
+    """Checks that the suffix of a path names a format in which tensors can be written.
+
+    Args:
+      path: the file to write, ending in .pt, .pth or .safetensors.
+
+    Returns:
+      the path.
 
     Raises:
       UserError: it ends in something else, or is a folder.
@@ -324,9 +340,10 @@ def write_tensors(
 
     Args:
       path: ends in .safetensors (names as they are) or .pt / .pth.
+      tensors: arrays of numbers by published name, in PyTorch's layout.
       container: of a .pt: "checkpoint" with names that begin with `module.`, which the published
         code loads, or the bare "state_dict".
-      name, step: what the checkpoint says of itself.
+      name, step: entries of a "checkpoint"; the other formats have none.
 
     Raises:
       UserError: another suffix, values that are not finite, PyTorch is needed and not installed, or

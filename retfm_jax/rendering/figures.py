@@ -20,9 +20,9 @@ _LONGEST = 48
 
 @contextlib.contextmanager
 def plain_style() -> Iterator[None]:
-    """Matplotlib's own style, every text as it is written, with fonts for all its characters.
+    """Sets Matplotlib's default style, with text as it is written and fonts for its characters.
 
-    Plotting happens inside, as texts take their settings when they are made. As a decorator it
+    Plot inside of the block, as texts take their settings when they are made. As a decorator it
     serves a function that makes a figure.
     """
     settings = {
@@ -35,7 +35,11 @@ def plain_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, without any window."""
+    """Makes an empty figure, without any window.
+
+    Args:
+      width, height: in inches.
+    """
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
@@ -43,20 +47,22 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def words(text: object, limit: int | None = _LONGEST) -> str:
-    """A name or an id as one line of a figure.
+    """Name or id as one line of a figure.
 
     Args:
-      limit: characters; what is longer loses its middle.
+      text: an object whose `str` is shown.
+      limit: greatest number of characters; longer text loses its middle. None for no limit.
     """
     return fonts.drawable(fonts.one_line(text, limit))
 
 
 def wrapped(text: str, width: int, lines: int) -> list[str]:
-    """The beginning of a longer text in lines of a figure.
+    """Beginning of a longer text, in lines of a figure.
 
     Args:
+      text: any text; its line breaks and repeated spaces become single spaces.
       width: of a line in Latin letters, of which Chinese ones are about twice as wide.
-      lines: at most.
+      lines: greatest number of lines; " …" ends a text that is cut.
     """
     line = words(" ".join(text.split()), None)
     wide = any(ord(character) > 0x2E80 and character != fonts.UNDRAWN for character in line)
@@ -65,7 +71,15 @@ def wrapped(text: str, width: int, lines: int) -> list[str]:
 
 @plain_style()
 def png(figure: Figure, dpi: int = 130) -> bytes:
-    """A figure as the bytes of a PNG; what no font draws is said once, below it."""
+    """Renders a figure as PNG; a note below it tells of characters that no font has.
+
+    Args:
+      figure: the figure, whose texts are no longer parsed as mathematics afterwards.
+      dpi: pixels per inch.
+
+    Returns:
+      the bytes of the file.
+    """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     figure.canvas.draw()  # labels of ticks get their text only now
@@ -83,7 +97,15 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
 
 
 def save(figure: Figure, path: PathLike, dpi: int = 130) -> None:
-    """Writes a figure as PNG, atomically."""
+    """Writes a figure as PNG, atomically.
+
+    Args:
+      figure, dpi: see `png`.
+      path: the file to write.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     data = png(figure, dpi)
     with atomic_write(path, "wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""Text of users as it can be shown: what is written out, and which installed fonts draw it."""
+"""Text of users as it can be shown: what is escaped, and which installed fonts have the rest."""
 
 import functools
 import re
@@ -33,15 +33,20 @@ def visible(text: object) -> str:
 
     A lone surrogate, as in a file name that is no UTF-8, becomes `\\udc80`, a control character
     `\\x07`. The result can be encoded as UTF-8.
+
+    Args:
+      text: an object whose `str` is shown.
     """
     return _UNSEEN.sub(_escaped, _BREAKS.sub("\n", str(text)))
 
 
 def one_line(text: object, limit: int | None = None) -> str:
-    """`visible` text in one line, for names, ids and classes.
+    """Makes `visible` text one line, for names, ids and classes.
 
     Args:
-      limit: characters; what is longer loses its middle, as ids tend to differ at their ends.
+      text: an object whose `str` is shown.
+      limit: greatest number of characters; longer text loses its middle, as ids tend to differ at
+        their ends. None for no limit.
     """
     line = re.sub("[\n\t]", _escaped, visible(text))
     if limit is None or len(line) <= limit:
@@ -56,7 +61,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 @functools.cache
 def families() -> tuple[str, ...]:
-    """Font families that together draw what this machine can draw, in the order to try them."""
+    """Font families that together have all characters this machine can show, in order of use."""
     chosen = [_LATIN]
     for sample in _SCRIPTS:
         if not any(_family_draws(family, sample) for family in chosen):
@@ -65,7 +70,11 @@ def families() -> tuple[str, ...]:
 
 
 def drawable(text: str) -> str:
-    """The text with every run of characters that no chosen font has as one `UNDRAWN`."""
+    """Text in which `UNDRAWN` replaces every run of characters that no chosen font has.
+
+    Args:
+      text: as `visible` or `one_line` returns it.
+    """
     return re.sub(
         f"{UNDRAWN}+", UNDRAWN, "".join(c if c.isspace() or _drawn(c) else UNDRAWN for c in text)
     )
@@ -110,10 +119,14 @@ def _family_draws(family: str, sample: str) -> bool:
 
 @functools.cache
 def draws(path: str, sample: str) -> bool:
-    """Whether a font file has a form of its own for every character of a sample.
+    """Tells whether a font file has a form of its own for every character of a sample.
 
-    A *last resort* font claims every character and draws the same box for a whole block; a blank
-    font draws nothing.
+    A *last resort* font claims every character and has the same box for a whole block; a blank
+    font shows nothing.
+
+    Args:
+      path: the font file.
+      sample: characters of one script, two or more.
     """
     forms = [_form(path, character) for character in sample]
     return all(forms) and len(set(forms)) == len(forms)

@@ -52,25 +52,30 @@ a { color: #1f5fa8; }
 
 
 def text(value: object) -> str:
-    """Text of whatever kind as it may stand in an element or in a quoted attribute."""
+    """Escapes text for an element or a quoted attribute.
+
+    Args:
+      value: an object whose `str` is shown.
+    """
     return html.escape(fonts.visible(value))
 
 
 def own(value: object, kind: str = "") -> str:
-    """Text of a user, of either direction, that cannot turn what stands beside it.
+    """Escapes text of a user, of either direction, so that it cannot turn the text beside it.
 
     Args:
-      kind: a class of the style sheet.
+      value: an object whose `str` is shown.
+      kind: a class of the style sheet; "" for none.
     """
     return f'<bdi class="{kind}">{text(value)}</bdi>' if kind else f"<bdi>{text(value)}</bdi>"
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls where it is wide.
+    """Table that scrolls where it is wide.
 
     Args:
-      header: text.
-      rows: cells that are HTML already.
+      header: names of the columns, as text.
+      rows: for every row its cells, which are HTML already.
     """
     head = "".join(f"<th>{own(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -81,13 +86,22 @@ def table(header: Sequence[object], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(png: bytes, alt: str) -> str:
-    """A picture of a figure."""
+    """Image element with a figure inside.
+
+    Args:
+      png: the bytes of a PNG file.
+      alt: text for readers who cannot see it.
+    """
     encoded = base64.b64encode(png).decode()
     return f'<img class="figure" alt="{text(alt)}" src="data:image/png;base64,{encoded}">'
 
 
 def photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
-    """A photograph as a JPEG inside the page."""
+    """Image element with a photograph inside, as JPEG.
+
+    Args:
+      pixels: RGB, (h, w, 3) uint8.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -97,7 +111,12 @@ def photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole page of parts that are HTML already, below its title."""
+    """Whole HTML page.
+
+    Args:
+      title: text of the heading and of the window.
+      parts: what follows the heading, HTML already.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: whole and verified or not there, a few kept, readable on any mesh.
+"""Checkpoints of a run: written whole and verified, readable on any mesh, the newest few kept.
 
 A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items::
 
     network    params and batch_stats: all that inference needs
     training   what only training needs: step, optimizer state, momentum copies, queues, key
-    data       JSON: where the data iterator stood, and the fingerprint of its configuration
+    data       JSON: position of the data iterator, and the fingerprint of its configuration
     meta       JSON: the experiment and the versions that wrote it, checksums of the arrays, and a
                seal over both JSON items
 
@@ -74,10 +74,10 @@ class _Defect(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a checkpoint held.
+    """Content of a checkpoint.
 
     Attributes:
-      step: number of updates behind it.
+      step: number of updates before it.
       network, training: pytrees like the ones that were asked for.
       data, meta: the JSON items.
     """
@@ -90,14 +90,18 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir; every process of a run makes one and calls it alike.
+    """Checkpoints of one workdir; every process of a run makes one and calls it alike.
 
-    Writing happens in the background: an error of it is raised by the next call. A context manager:
-    whatever ends the block, what was begun is written first.
+    Writing happens in the background: an error of it is raised by the next call. As a context
+    manager it finishes the save that is in progress, whatever ends the block.
     """
 
     def __init__(self, workdir: PathLike, keep: int = 3):
-        """Opens the checkpoints of `workdir`, of which the newest `keep` stay.
+        """Opens the checkpoints of a workdir, and makes their folder where it is missing.
+
+        Args:
+          workdir: folder of the run, local or in a store.
+          keep: number of newest checkpoints that stay; older ones are removed.
 
         Raises:
           UserError: the folder cannot be read or written, see also `nameable`.
@@ -130,7 +134,7 @@ class Checkpoints:
 
     @property
     def latest(self) -> Path | None:
-        """The folder of the newest checkpoint that is on disk, whole."""
+        """Folder of the newest checkpoint that is completely written; None where there is none."""
         steps = [step for step in self.steps if step != self._writing]
         return self.folder / str(steps[-1]) if steps else None
 
@@ -145,7 +149,11 @@ class Checkpoints:
         """Begins to write a checkpoint; does nothing where the step has one.
 
         Args:
-          data: with "next_batch", the position in the data, which is `step`.
+          step: number of updates so far.
+          network: pytree of arrays, `params` and `batch_stats`.
+          training: pytree of arrays that only training needs.
+          data: JSON item, with "next_batch", the position in the data, which is `step`.
+          meta: JSON item; checksums of the arrays and a seal are added.
 
         Raises:
           UserError: this one or the one before could not be written; others are intact.
@@ -165,17 +173,17 @@ class Checkpoints:
         self._guarded(lambda: self._manager.save(step, args=args))
 
     def wait(self) -> None:
-        """Returns when everything begun is on disk.
+        """Waits until every save is completely on disk.
 
         Raises:
-          UserError: it could not be written.
+          UserError: a checkpoint could not be written.
         """
         self._guarded(self._manager.wait_until_finished)
         self._writing = None
         _empty(self.folder / _REMOVED)
 
     def check(self) -> None:
-        """Raises what went wrong in the background, without waiting.
+        """Raises errors of saves in the background, without waiting.
 
         Raises:
           UserError: a checkpoint could not be written.
@@ -183,7 +191,7 @@ class Checkpoints:
         self._guarded(self._manager.check_for_errors)
 
     def close(self) -> None:
-        """Waits and frees what the manager holds.
+        """Waits for the last save and frees what the manager holds.
 
         Raises:
           UserError: the last checkpoint could not be written.
@@ -221,15 +229,16 @@ class Checkpoints:
     ) -> Restored | None:
         """Reads the newest checkpoint that is whole, onto the shardings of the given shapes.
 
-        One that is damaged, or whose arrays are not finite, is renamed, said on stderr, and the one
-        before it is taken. What cannot be read is asked for again for some seconds; it may be
-        whole, and stays as it is.
+        One that is damaged, or whose arrays are not finite, is renamed and reported on stderr, and
+        the one before it is taken. One that cannot be read is tried again for some seconds; it may
+        be whole, and stays as it is.
 
         Args:
           network, training: pytrees of `jax.ShapeDtypeStruct` with shardings, of any mesh.
           check: called with the items `data` and `meta` before any array is read; raises
             `UserError` where this run must not resume from them.
-          former: the name that an array of `training` has in checkpoints of an earlier version.
+          former: gives the name that an array of `training` has in a checkpoint of an earlier
+            version.
 
         Returns:
           None where there is no checkpoint with finite arrays.
@@ -361,6 +370,10 @@ class Checkpoints:
     def set_aside(self, step: int, reason: str) -> Path | None:
         """Renames a checkpoint that the run must not resume from, so that the one before is taken.
 
+        Args:
+          step: number of updates of the checkpoint.
+          reason: why, for the warning on stderr.
+
         Returns:
           its new name; None where the step has no checkpoint.
         """
@@ -438,9 +451,12 @@ def _sync_folder(path: str | os.PathLike[str]) -> None:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Removes from a folder of checkpoints what a killed process or a full disk left in it.
+    """Removes unfinished checkpoints, of a killed process or a full disk, from a folder.
 
-    Orbax's own cleaning misses some.
+    Orbax's own cleaning misses some. What cannot be removed stays.
+
+    Args:
+      folder: the folder that holds the checkpoints.
     """
     for half_written in _half_written(folder):
         with contextlib.suppress(*errors()):
@@ -525,9 +541,12 @@ def _sum_of_bits(tree: Any) -> UInt32[Array, ""]:
 
 
 def checksum(tree: Any) -> int:
-    """The sum of all elements' bits modulo 2^32: the same on every mesh, and exact.
+    """Sum of all elements' bits modulo 2^32: the same on every mesh, and exact.
 
     The storage formats notice a missing or a short file, but not a changed bit.
+
+    Args:
+      tree: pytree of arrays of any dtype of 8 to 32 bits, sharded or not.
     """
     return int(_sum_of_bits(tree))
 
@@ -547,8 +566,9 @@ def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
     """Names of arrays that hold NaN or infinities.
 
     Args:
-      norms: of arrays, too, whose norm float32 cannot compute. Parameters of that size are behind
-        an update that went wrong, and make no loss that is finite.
+      tree: pytree of arrays, sharded or not; integers are always finite.
+      norms: whether arrays whose norm overflows float32 count too. Parameters of that size come
+        from an update that went wrong, and give no finite loss.
     """
     names = [
         name for name, leaf in flatten(tree).items() if jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -604,10 +624,13 @@ def _check_shapes(path: Path, item: str, stored: Any, wanted: Mapping[str, Any])
 
 
 def nameable(path: PathLike) -> Path:
-    """The path from the root, which the libraries that store arrays can name.
+    """Absolute form of a path, where the libraries that store arrays can name it.
+
+    Args:
+      path: a folder, which need not exist.
 
     Raises:
-      UserError: they cannot: names are bytes to a disk, and these are not UTF-8.
+      UserError: they cannot: a disk takes any bytes as a name, and these are not UTF-8.
     """
     path = absolute(path)
     try:
@@ -621,10 +644,13 @@ def nameable(path: PathLike) -> Path:
 
 
 def find_checkpoint(path: PathLike) -> Path:
-    """The newest checkpoint folder of a workdir, of its `checkpoints` folder, or `path` itself.
+    """Newest checkpoint folder of a workdir, or the given checkpoint itself.
+
+    Args:
+      path: a workdir, its `checkpoints` folder, or one checkpoint.
 
     Raises:
-      UserError: there is none, see also `nameable`.
+      UserError: there is no checkpoint, see also `nameable`.
     """
     path = nameable(path)
     if (path / "network").is_dir():
@@ -637,7 +663,11 @@ def find_checkpoint(path: PathLike) -> Path:
 
 
 def workdir_of(path: PathLike) -> Path:
-    """The workdir of a workdir, its `checkpoints` folder, or one checkpoint in it."""
+    """Workdir that a folder of checkpoints or one checkpoint belongs to.
+
+    Args:
+      path: a workdir, its `checkpoints` folder, or one checkpoint in it.
+    """
     path = absolute(path)
     for folder in (path, path.parent):
         if folder.name == FOLDER:
@@ -696,8 +726,13 @@ def _removed(folder: Path, path: PathLike) -> bool:
 def save_network(path: PathLike, params: Any, batch_stats: Any, meta: Mapping[str, Any]) -> None:
     """Writes a folder that `load_network` reads: a checkpoint without the training part.
 
+    Args:
+      path: a new or empty folder, local or in a store.
+      params, batch_stats: pytrees of arrays, as `load_network` returns them.
+      meta: JSON item; a checksum of the arrays is added.
+
     Raises:
-      UserError: it cannot be written, holds something already, or values are not finite.
+      UserError: it cannot be written, is not empty, or values are not finite.
     """
     _quiet()
     path = nameable(path)

@@ -1,4 +1,4 @@
-"""What the makers say of their chips: peak rates, memory, links. The one place for such numbers."""
+"""Peak rates, memory and links of chips, as their makers state them."""
 
 import dataclasses
 import re
@@ -10,18 +10,19 @@ class Chip:
     """One device, as JAX counts devices.
 
     Attributes:
-      name: as topologies are called after it.
+      name: in the names of topologies, such as "v5e".
       platform: "tpu" or "gpu".
-      kind: pattern of JAX's `device_kind`.
-      bfloat16: dense matrix products, FLOP/s. Chips without such units compute in float32.
-      float32: products of float32 arrays at JAX's default precision, FLOP/s: one bfloat16 pass on a
-        TPU, TF32 on an NVIDIA GPU that has it.
+      kind: regular expression that JAX's `device_kind` matches.
+      bfloat16: peak of dense matrix products, FLOP/s; chips without such units compute in float32.
+      float32: peak of products of float32 arrays at JAX's default precision, FLOP/s: one bfloat16
+        pass on a TPU, TF32 on an NVIDIA GPU that has it.
       memory: bytes.
       bandwidth: of that memory, bytes/s.
       link: bytes/s that a device sends over one link in one direction: ICI along one axis of a
         torus, NVLink or PCIe as a whole.
       axes: dimensions of the TPU's torus, whose links work side by side; 1 for GPUs.
-      clock: of a TPU's matrix units, Hz: their peak over the multiplications that they do at once.
+      clock: of a TPU's matrix units, Hz: their peak over the multiplications that they do at once;
+        None for GPUs.
     """
 
     name: str
@@ -36,7 +37,11 @@ class Chip:
     clock: float | None = None
 
     def peak(self, dtype: str) -> float | None:
-        """Peak rate of matrix products in FLOP/s; None for types that are not listed here."""
+        """Peak rate of matrix products in FLOP/s; None for types that are not listed here.
+
+        Args:
+          dtype: of the factors, "bfloat16" or "float32".
+        """
         return {"bfloat16": self.bfloat16, "float32": self.float32}.get(dtype)
 
 
@@ -87,10 +92,18 @@ CHIPS: tuple[Chip, ...] = (
 
 
 def find(device_kind: str) -> Chip | None:
-    """The chip that JAX calls `device_kind`; None where nothing is known of it."""
+    """Looks up the chip of a device of JAX; None where it is not listed here.
+
+    Args:
+      device_kind: as `jax.Device.device_kind` gives it, such as "TPU v5 lite".
+    """
     return next((chip for chip in CHIPS if re.search(chip.kind, device_kind)), None)
 
 
 def named(name: str) -> Chip | None:
-    """The chip of a name in a topology, "v5e" or "h100"; None where nothing is known of it."""
+    """Looks up a chip by its name in topologies; None where it is not listed here.
+
+    Args:
+      name: such as "v5e" or "h100".
+    """
     return next((chip for chip in CHIPS if chip.name == name), None)

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, so that a run does not compile what an earlier one did."""
+"""Cache of compiled programs, so that a run does not compile what an earlier one did."""
 
 import os
 import platform
@@ -12,8 +12,8 @@ def enable_compilation_cache() -> None:
     """Keeps compiled programs in `$XDG_CACHE_HOME/retfm_jax/compiled` (`~/.cache/...`).
 
     `JAX_COMPILATION_CACHE_DIR` names another folder. A run of several processes keeps programs only
-    where that names one: processes of which some find a program that the others do not have cannot
-    compile it together. To be called when the processes of a run have found each other.
+    where that variable is set: processes of which only some find a cached program cannot compile it
+    together. Call it after the processes of a run have found each other.
     """
     # JAX gives its config an attribute for each option when it is imported.
     kept = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]

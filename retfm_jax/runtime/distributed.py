@@ -1,4 +1,4 @@
-"""One process per host: the start of all of them, and how they wait for each other."""
+"""Processes of a run, one per host: how they start, wait for each other and notice a lost one."""
 
 import contextlib
 import os
@@ -37,13 +37,14 @@ def start(timeout: int = 300) -> None:
 
     Several are assumed with `JAX_COORDINATOR_ADDRESS` (host:port; with `JAX_NUM_PROCESSES` and
     `JAX_PROCESS_ID` where no cluster manager gives them), inside a Slurm job of several tasks, and
-    on a TPU pod. To be called before anything touches a device.
+    on a TPU pod. Call it before anything uses a device.
 
     Args:
       timeout: seconds to wait for the other processes; after them this one ends with a message.
 
     Raises:
-      UserError: what the environment says of the processes makes no sense.
+      UserError: the environment describes the processes inconsistently, or they do not find each
+        other.
     """
     if jax.distributed.is_initialized() or not _several_hosts():
         return
@@ -96,7 +97,11 @@ def _several_hosts() -> bool:
 
 
 def any_process(flag: bool) -> bool:
-    """True on every process where `flag` is true on one of them."""
+    """Tells every process whether `flag` is true on at least one of them.
+
+    Args:
+      flag: of this process; every process of the run calls this.
+    """
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
@@ -106,11 +111,11 @@ def barrier(name: str, timeout: float = 300.0) -> None:
     """Waits until every process has come here.
 
     Args:
-      name: used once in a run.
-      timeout: seconds.
+      name: of the barrier, used once in a run.
+      timeout: seconds to wait.
 
     Raises:
-      UserError: the processes that did not come, by number.
+      UserError: some processes did not come; the message names them by number.
     """
     if jax.process_count() == 1:
         return
@@ -135,11 +140,11 @@ def barrier(name: str, timeout: float = 300.0) -> None:
 def watch(resume_point: Callable[[], str]) -> Iterator[None]:
     """Ends this process with a message when another one of the run is lost.
 
-    A collective that waits for a dead process waits for ever on most devices, and so does the
-    main thread; hence a thread of its own that watches and ends the process.
+    A collective that waits for a dead process waits forever on most devices, and so does the main
+    thread. A separate thread therefore watches and ends the process.
 
     Args:
-      resume_point: says from where the run can resume.
+      resume_point: returns the end of that message: from which step the run can resume.
     """
     if jax.process_count() == 1:
         yield
@@ -200,7 +205,11 @@ def _end(who: str, resume_point: str) -> NoReturn:
 
 
 def to_host(tree: Any) -> Any:
-    """Every array of a pytree, unsharded, as NumPy on every process, however it is sharded."""
+    """Whole arrays of a pytree as NumPy arrays on every process, however they are sharded.
+
+    Args:
+      tree: pytree of global arrays; every process of the run calls this.
+    """
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)

@@ -1,9 +1,9 @@
-"""One at a time: a folder that a process writes is not written by another one.
+"""Locks on folders: a folder that one process writes is not written by another one.
 
 The lock is a file `lock.json` in the folder that names its holder and changes every few seconds. On
 the machine of the holder the operating system knows whether it is alive. Elsewhere, on shared disks
-and in object stores, a lock that has stopped changing is nobody's: clocks of two hosts are never
-compared, but for hours.
+and in object stores, a lock whose file has stopped changing counts as abandoned. Clocks of two
+hosts are not compared, except that a file unchanged for an hour is abandoned at once.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ _held: dict[str, "Lock"] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A process that holds a lock.
+    """Process that holds a lock.
 
     Attributes:
-      host: its name.
-      machine: what no other running system shares: its boot and its table of processes.
+      host: name of its host.
+      machine: its boot and its table of processes, which no other running system shares.
       pid, started: of the process; numbers of processes are used again.
-      command: as it was typed.
-      token: of this one holding.
+      command: as it was typed, cut at 300 characters.
+      token: random text, new for every time a lock is held.
     """
 
     host: str
@@ -55,13 +55,13 @@ class Holder:
 
     @classmethod
     def here(cls) -> "Holder":
-        """This process."""
+        """Holder for this process, with a new token."""
         command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:300]
         pid = os.getpid()
         return cls(socket.gethostname(), _machine(), pid, _started(pid), command, uuid.uuid4().hex)
 
     def alive(self) -> bool | None:
-        """Whether the process is there; None where only its own machine could tell."""
+        """Tells whether the process is running; None where only its own machine could tell."""
         if not self.machine or self.machine != _machine():
             return None
         return _started(self.pid) == self.started != ""
@@ -94,7 +94,12 @@ def _started(pid: int) -> str:
 
 
 class Lock:
-    """A lock that is held; see `hold`."""
+    """Lock that is held and whose file is rewritten every few seconds; see `hold`.
+
+    Args:
+      path: of the lock's file, which names `holder` already.
+      holder: this process.
+    """
 
     def __init__(self, path: Path, holder: Holder):
         self._path, self._holder = path, holder
@@ -104,7 +109,7 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Looks whether the lock is still ours.
+        """Checks that the lock still belongs to this process.
 
         Raises:
           UserError: another process took it, as this one gave no sign of life for long.
@@ -127,7 +132,7 @@ class Lock:
                 _write(self._path, self._holder, beats)
 
     def release(self) -> None:
-        """Removes the file, if it is still ours."""
+        """Removes the file, if it still belongs to this process."""
         self._leaving.set()
         self._thread.join()
         with contextlib.suppress(UserError, *files.errors()):
@@ -143,7 +148,7 @@ def hold(folder: PathLike) -> Iterator[Lock]:
     A process that holds a folder already may hold it again.
 
     Args:
-      folder: made where it is missing.
+      folder: the folder to write, local or in a store; made where it is missing.
 
     Raises:
       UserError: another process holds it, named with its host; or the folder cannot be written.

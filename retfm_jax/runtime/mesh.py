@@ -1,7 +1,7 @@
-"""The mesh of devices, and where parameters, optimizer state and batches lie on it.
+"""Mesh of devices, and how parameters, optimizer state and batches are sharded over it.
 
 All arrays are global: `jax.jit` sees the global batch and the global parameters, and the shardings
-stated here tell the compiler how they lie. One device is a mesh of one.
+given here tell the compiler how they are divided. One device is a mesh of one.
 """
 
 import math
@@ -44,7 +44,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> Me
 
     Args:
       config: sizes of the axes; one may be -1.
-      devices: the devices to use, all by default.
+      devices: the devices to use; None for all of all hosts.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
@@ -66,7 +66,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> Me
 
 
 def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
-    """How one array of the training state is sharded over `fsdp` devices."""
+    """Sharding of one array of the training state over the axis `fsdp`.
+
+    Args:
+      path: the leaf's name, as of `leaf_name`; `RULES` match it.
+      shape: of the whole array.
+      fsdp: number of devices along that axis.
+
+    Returns:
+      a spec with "fsdp" for the largest axis that can be sharded; an empty one where the array is
+      replicated.
+    """
     whole = next(whole for pattern, whole in RULES if re.search(pattern, path))
     if whole is None or fsdp == 1 or math.prod(shape) < SMALLEST_SHARDED:
         return PartitionSpec()
@@ -78,10 +88,14 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """A `NamedSharding` for every leaf of a tree of arrays or of their shapes.
+    """Makes a `NamedSharding` for every leaf of a tree of arrays or of their shapes.
 
     The same rule serves parameters, their gradients, optimizer moments and momentum copies: the
-    paths of the latter end in the parameter's path and their shapes are the parameter's.
+    paths of the latter end in the parameter's path, and their shapes are the parameter's.
+
+    Args:
+      tree: pytree of arrays or of `jax.ShapeDtypeStruct`.
+      mesh: with the axes `AXES`.
     """
     fsdp = mesh.shape["fsdp"]
     return jax.tree_util.tree_map_with_path(
@@ -91,12 +105,20 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Sharding of an array that is whole on every device.
+
+    Args:
+      mesh: the devices.
+    """
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Samples sharded over all devices."""
+    """Sharding of a batch, its samples divided over all devices.
+
+    Args:
+      mesh: with the axes `AXES`.
+    """
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
@@ -104,7 +126,9 @@ def place_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.A
     """Joins what each process read into global arrays, sample axis sharded over all devices.
 
     Args:
-      arrays: this process's samples; every process gives the same number.
+      arrays: this process's samples by name, each (samples, ...); every process gives the same
+        number.
+      mesh: of the devices of all processes.
     """
     sharding = batch_sharding(mesh)
     return {
@@ -116,8 +140,13 @@ def place_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.A
 def check_batch_size(batch_size: int, microbatches: int, mesh: Mesh) -> None:
     """Checks that every device gets the same number of samples of every microbatch.
 
+    Args:
+      batch_size: samples of a step over all devices.
+      microbatches: number of microbatches in it.
+      mesh: the devices.
+
     Raises:
-      UserError: it does not.
+      UserError: the batch does not divide evenly.
     """
     if batch_size % (microbatches * mesh.size):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
+"""Trace of a few steps, readable in TensorBoard's profiler, XProf and Perfetto."""
 
 from typing import Any
 
@@ -9,7 +9,12 @@ from retfm_jax.files import Mirror, PathLike, as_path
 
 
 class Profiler:
-    """Traces the window of steps that the config names into `<workdir>/profile`."""
+    """Traces the window of steps that the config names into `<workdir>/profile`.
+
+    Args:
+      workdir: folder of the run, local or in a store.
+      config: first step and length of the window; length 0 traces nothing.
+    """
 
     def __init__(self, workdir: PathLike, config: ProfileConfig):
         self._folder = as_path(workdir) / "profile"
@@ -17,10 +22,11 @@ class Profiler:
         self._tracing: Mirror | None = None
 
     def before_step(self, step: int, state: Any) -> None:
-        """Begins the trace where this step is the window's first, ends it behind the last.
+        """Begins the trace before the first step of the window, ends it after the last.
 
         Args:
-          state: arrays that the steps so far compute; the trace's ends wait for them.
+          step: number of the step that comes next.
+          state: arrays that the steps so far compute; the trace waits for them at both ends.
         """
         if step == self._first and self._end > self._first:
             jax.block_until_ready(state)
@@ -31,7 +37,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Writes the trace that is under way, if there is one."""
+        """Writes the trace that is in progress, if there is one."""
         if self._tracing is not None:
             jax.profiler.stop_trace()
             self._tracing.close()

@@ -1,4 +1,4 @@
-"""Signals: a wish to stop, noticed between steps; elsewhere the end, which leaves no litter."""
+"""Signals: a request to stop, noticed between steps; elsewhere an end that runs all cleanup."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Ended(KeyboardInterrupt):
-    """Raised where SIGTERM or SIGHUP comes, inside of `ending`.
+    """SIGTERM or SIGHUP that came inside of `ending`.
 
     Attributes:
       number: of the signal.
@@ -27,10 +27,10 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the block as Control-C does, so that it tidies up behind itself.
+    """Lets SIGTERM and SIGHUP end the block as Control-C does, so that its cleanup runs.
 
-    What the system does by itself ends a process where it stands, with half of a file in a
-    temporary folder. A second signal does that. A signal that is ignored stays ignored.
+    The system's default ends a process at once, with half of a file in a temporary folder. A second
+    signal does that. A signal that is ignored stays ignored.
 
     Raises:
       Ended: one of them came.
@@ -63,7 +63,7 @@ class StopSignal:
     """Turns the first SIGTERM, SIGINT or SIGHUP into a flag; a second one acts as usual.
 
     A SIGHUP that is ignored stays ignored: so runs under `nohup` outlive their terminal. A context
-    manager; handlers of before come back at its end.
+    manager, at whose end the earlier handlers are restored.
 
     Attributes:
       received: name of the signal, None as long as none came.
@@ -89,7 +89,14 @@ class StopSignal:
         self._restore()
 
     def cut_short(self, action: Callable[[], Result]) -> Result | None:
-        """The result of `action`, which ends at once when a signal comes; then None."""
+        """Calls `action`, and ends it at once when a signal comes.
+
+        Args:
+          action: work that may be ended anywhere; not called where a signal came before.
+
+        Returns:
+          its result; None where a signal came.
+        """
         try:
             try:
                 self._cutting = True

@@ -1,4 +1,4 @@
-"""Work done in threads and processes, and how many of them pay."""
+"""Threads: how many of them pay, and results that they compute ahead."""
 
 import collections
 import contextlib
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """Cores that this process may use; macOS knows only how many there are."""
+    """Number of cores that this process may use; on macOS, of all cores."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -22,16 +22,21 @@ def cores() -> int:
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Iterator[Iterator[Result]]:
-    """`map(function, items)`, in order, computed while the caller uses what came before.
+    """Computes `map(function, items)` in threads, in order, while the caller uses earlier results.
 
-    Leaving the context ends the threads. Where a generator does that, a failure of the caller
-    leaves it to the garbage collector, which may come in one of those threads and wait for itself.
+    Leaving the context ends the threads. A generator could not ensure this: after a failure of the
+    caller it would be closed by the garbage collector, perhaps in one of those threads, which would
+    then wait for itself.
 
     Args:
-      ahead: results that are made before the caller asks, at most; memory holds no more.
+      function: called in threads, several at a time.
+      items: its arguments, taken in the caller's thread.
+      threads: number of threads.
+      ahead: greatest number of results that are made before the caller asks for them; it bounds
+        memory.
 
-    Raises:
-      whatever `function` raises, at the place where the result would have come.
+    Yields:
+      an iterator of the results; what `function` raises is raised at the position of its result.
     """
     waiting: collections.deque[Future[Result]] = collections.deque()
     pool = ThreadPoolExecutor(threads)

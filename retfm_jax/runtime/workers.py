@@ -1,4 +1,4 @@
-"""Processes that work for this one: they end with it, and so does the memory that they share."""
+"""Worker processes: they and their shared memory end with their parent."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -18,11 +18,14 @@ _NAME = re.compile(r"r(\d+)_(\d+)_[0-9a-f]+")
 
 
 def end_with_parent(*_: object) -> None:
-    """To be called first in a worker process: it ends when the process that began it ends.
+    """Ends this worker process when the process that began it ends; call it first in the worker.
 
-    However that one ends, by kill -9 as well, and whatever the worker is waiting for. Signals are
-    its parent's matter: a terminal and `timeout` send them to both, and a parent that saves and
-    stops may want one more batch. A SIGTERM to a worker alone ends it a little later.
+    It does so however the parent ends, by kill -9 as well, and whatever the worker is waiting for.
+    Signals are left to the parent: a terminal and `timeout` send them to both, and a parent that
+    saves and stops may want one more batch. A SIGTERM to a worker alone ends it after `GRACE`.
+
+    Args:
+      _: ignored; it lets this be an initializer that is called with arguments.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -58,7 +61,7 @@ def _processes() -> int:
 
 
 def remove_abandoned_memory() -> None:
-    """Frees shared memory of workers whose parent is gone, which nobody can reach any more."""
+    """Frees shared memory of workers whose parent is gone, which no process can reach any more."""
     if not _SHARED.is_dir():
         return
     for path in _SHARED.glob("r*_*"):

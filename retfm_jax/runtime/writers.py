@@ -23,18 +23,22 @@ _METRICS = "metrics.jsonl"
 class MetricWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a workdir.
 
-    A run that resumes at an earlier step writes the steps after it again; what stood there of
-    them before is dropped, so that every step stands there once.
+    A run that resumes at an earlier step writes the later steps again; what the file held of them
+    is dropped, so that it holds every step once.
 
     In an object store, where nothing can be appended, both are copied as a whole: once a minute,
     and whenever `flush` is called.
 
-    Both files are written where `write` is called, and what goes wrong is raised there: a thread
-    that meets a full disk dies in silence, and whoever hands it the next event waits for ever.
+    Both files are written in `write` itself, which raises what goes wrong. A writing thread would
+    end silently on a full disk, and its callers would wait forever.
     """
 
     def __init__(self, workdir: PathLike, step: int):
-        """Opens the files to resume after `step`.
+        """Opens the files to resume after a step.
+
+        Args:
+          workdir: folder of the run, local or in a store.
+          step: number of updates so far; lines of later steps are dropped.
 
         Raises:
           UserError: they cannot be written.
@@ -75,6 +79,10 @@ class MetricWriter:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of a step.
 
+        Args:
+          step: number of updates so far.
+          metrics: values by name, such as "loss" and "eval/...".
+
         Raises:
           UserError: the disk is full.
         """
@@ -89,7 +97,7 @@ class MetricWriter:
         self._mirror.copy_if_due()
 
     def flush(self) -> None:
-        """Returns when all metrics so far are in the workdir.
+        """Waits until all metrics so far are in the workdir.
 
         Raises:
           UserError: they cannot be written.
