@@ -159,10 +159,12 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
             f"{path} compares nothing: give it get_variants(), which returns entries to override "
             'by the name of the variant, {"small": {"model.embed_dim": 64}, ...}'
         )
-    return {
-        name: tuple(f"{key}={json.dumps(value)}" for key, value in entries.items())
-        for name, entries in module.get_variants().items()
-    }
+    with _naming(path):
+        variants = module.get_variants()
+        return {
+            name: tuple(f"{key}={json.dumps(value)}" for key, value in entries.items())
+            for name, entries in variants.items()
+        }
 
 
 def _read(name_or_path: PathLike) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class _TrainingRows:
         epoch, place = divmod(row, self.rows_per_epoch)
         rng = self._rng(0, row)
         order = self._order(epoch)
-        # Steps of a whole batch: the replacement does not stand in the same batch already.
+        # Steps of a whole batch: where an epoch has many, the replacement stands in another one.
         candidates = (
             order[(place + attempt * self._batch_size) % len(order)] for attempt in range(_ATTEMPTS)
         )

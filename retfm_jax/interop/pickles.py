@@ -197,7 +197,7 @@ def printable(value: object, limit: int = 160) -> str:
       limit: greatest number of characters; longer texts are cut and end with "...".
     """
     text = value if isinstance(value, str) else str(value)
-    text = text.splitlines()[0] if text.strip() else text
+    text = text.strip().splitlines()[0] if text.strip() else text
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
     return text if len(text) <= limit else text[:limit] + "..."
 

@@ -85,7 +85,8 @@ def _several_hosts() -> bool:
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         return True
     # A batch script without srun has the number of tasks, too, but is none of them.
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment:
+    tasks = environment.get("SLURM_NTASKS", "")
+    if tasks.isdecimal() and int(tasks) > 1 and "SLURM_STEP_NODELIST" in environment:
         return True
     if "MEGASCALE_COORDINATOR_ADDRESS" in environment:
         return True  # Several TPU slices, of which each may be one host.

@@ -185,6 +185,17 @@ def test_a_config_without_variants_says_how_to_name_them():
 
 
 @pytest.mark.parametrize(
+    ("returned", "message"),
+    [("{}['x']", "KeyError"), ("['a']", "AttributeError"), ("{'a': {'b': {1}}}", "TypeError")],
+)
+def test_variants_that_fail_are_named_with_their_file(tmp_path, returned, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"def get_variants():\n    return {returned}")
+    with pytest.raises(UserError, match=rf"mine\.py.*{message}"):
+        load_variants(str(path))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("def get_config(:", r"mine\.py.*SyntaxError"),

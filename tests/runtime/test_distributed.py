@@ -19,6 +19,7 @@ from retfm_jax.runtime import distributed
         ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, True),
         ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, True),
         ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, False),
+        ({"SLURM_NTASKS": "", "SLURM_STEP_NODELIST": "n0"}, False),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),
         ({"MEGASCALE_COORDINATOR_ADDRESS": "a", "TPU_WORKER_HOSTNAMES": "b"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),

@@ -183,7 +183,7 @@ def describe(folder: AnyPath) -> Built:
         sizes,
         tuple(summary.get("notes", ())),
         summary.get("problems"),
-        folder / PROBLEMS_FILE,
+        folder / PROBLEMS_FILE if summary else None,
     )
 
 

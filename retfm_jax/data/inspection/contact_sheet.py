@@ -43,7 +43,7 @@ def write_contact_sheet(source: RecordSource, folder: Path) -> None:
         return
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in source.split)
     layout = "; right eye, left eye" if source.kind == "patient" else ""
-    title = f"{source.name}, {source.split}: {len(rows)} of {len(source)} records{layout}"
+    title = f"{source.name}, {source.split}: {len(records)} of {len(source)} records{layout}"
     save(_picture(records, source.label_names, title), folder / f"{stem}.png", dpi=80)
     page = _page(records, source.label_names, title)
     with atomic_write(folder / f"{stem}.html") as file:
