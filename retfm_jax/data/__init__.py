@@ -1,0 +1,1 @@
+"""From releases and tables of users to batches."""

@@ -1,0 +1,1 @@
+"""What a network knows of a split: protocols, metrics with intervals, reports."""

@@ -1,0 +1,1 @@
+"""What verbs and notebooks call: training runs, comparisons, imports and exports."""

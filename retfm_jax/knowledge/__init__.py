@@ -1,0 +1,1 @@
+"""What an ophthalmologist knows: conditions, sides, reports, and prompts."""

@@ -1,0 +1,1 @@
+"""Towers: one file an architecture, with its table of published names."""

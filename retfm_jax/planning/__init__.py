@@ -1,0 +1,1 @@
+"""What a training step needs on devices that need not be here."""

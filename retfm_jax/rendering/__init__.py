@@ -1,0 +1,1 @@
+"""Users' text and numbers as figures and HTML."""

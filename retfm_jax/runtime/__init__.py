@@ -1,0 +1,1 @@
+"""The machine: meshes, processes, checkpoints, compiled programs, signals."""

@@ -1,0 +1,1 @@
+"""One step and one loop for every method."""

@@ -1,0 +1,1 @@
+"""From a release to a dataset: rows, checks, splits, and the builders by name."""

@@ -1,0 +1,1 @@
+"""What people hand over: tables of patients, spreadsheets, published containers."""

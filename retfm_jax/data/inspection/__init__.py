@@ -1,0 +1,1 @@
+"""What a built dataset holds and how it looks."""

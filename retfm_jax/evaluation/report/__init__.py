@@ -1,0 +1,1 @@
+"""What an evaluation found, as JSON, pictures and one HTML page."""
