@@ -99,7 +99,14 @@ class Sentence:
 
 
 def split_sentences(report: str) -> list[tuple[int, str]]:
-    """The sentences of a report with their offsets; a line wrapped in English is no end."""
+    """Splits a report into sentences; a line wrapped in English is no end.
+
+    Args:
+      report: English, Chinese or mixed, as written.
+
+    Returns:
+      each sentence as (offset in characters, text).
+    """
     sentences, start = [], 0
     for match in _STOP.finditer(report):
         stop = match.start()
@@ -128,7 +135,11 @@ class Reader:
         }
 
     def read(self, sentence: str) -> Sentence:
-        """What a sentence says; spans count from its start."""
+        """Reads what a sentence says; spans count from its start.
+
+        Args:
+          sentence: as the report has it.
+        """
         tokens = self.lexicon.scan(sentence)
         if not tokens:
             return Sentence((), None, False)

@@ -142,16 +142,23 @@ _CLOCK = re.compile(
 
 
 def names_side(text: str) -> bool:
-    """Whether a report may speak of one side: a left or right eye, in English or Chinese."""
+    """Whether a report may speak of one side: a left or right eye, in English or Chinese.
+
+    Args:
+      text: a report in English, Chinese or both.
+    """
     found = _SIDE.finditer(text.translate(_WIDTHS))
     return any(match.lastgroup not in ("both", "unsure") for match in found)
 
 
 def exchange_sides(text: str) -> str | None:
-    """The report of the mirrored patient: every left is a right and the other way round.
+    """Rewrites a report for the mirrored patient: lefts become rights and the other way round.
 
     "Left eye: drusen, OD normal" gives "Right eye: drusen, OS normal"; applied twice it gives the
     text again.
+
+    Args:
+      text: a report in English, Chinese or both.
 
     Returns:
       the text, or None where it cannot be rewritten surely: it tells positions as clock hours or

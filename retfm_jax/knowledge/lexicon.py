@@ -185,10 +185,13 @@ class Lexicon:
     pattern: re.Pattern[str]
 
     def scan(self, sentence: str) -> list[Token]:
-        """The known words of a sentence; decimal numbers carry their value.
+        """Finds the known words of a sentence; decimal numbers carry their value.
 
         Args:
           sentence: as the report has it; abbreviations of two letters need its capitals.
+
+        Returns:
+          the tokens in the order of the text.
         """
         words, tokens = self.words, []
         for match in self.pattern.finditer(normalize(mark_signs(sentence))):
@@ -207,7 +210,11 @@ class Lexicon:
 
 
 def build_lexicon(vocabulary: Vocabulary) -> Lexicon:
-    """Collects the terms of a vocabulary, the cues, and the variants of both."""
+    """Collects the terms of a vocabulary, the cues, and the variants of both.
+
+    Args:
+      vocabulary: the conditions to be found.
+    """
     words: dict[str, tuple[Cue, Any]] = {}
     spelled: list[str] = []
 

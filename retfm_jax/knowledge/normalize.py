@@ -45,10 +45,13 @@ _WRAPPED_LINE = re.compile(r"(?<=[a-z,]) *\n *(?=[a-z])")
 
 
 def normalize(report: str) -> str:
-    """A report in half-width, simplified, lower-case characters, of the same length.
+    """Rewrites a report in half-width, simplified, lower-case characters, of the same length.
 
     Dashes and hyphens become blanks, `。` becomes `.`, and the line breaks of wrapped English
     become blanks.
+
+    Args:
+      report: English, Chinese or mixed, as written.
     """
     if report.isascii():
         text = report.encode("ascii").translate(_SAME_ASCII).decode("ascii")
@@ -85,7 +88,11 @@ _BLANKS = re.compile(r"\s+")
 
 
 def fold(term: str) -> str:
-    """The form by which two terms are the same: width, case, hyphens and spelling removed."""
+    """Folds a term: two terms are the same but for width, case, hyphens and spelling if this is.
+
+    Args:
+      term: a name, synonym or abbreviation in any spelling.
+    """
     folded = _BLANKS.sub(" ", normalize(unicodedata.normalize("NFKC", term))).strip()
     for pattern, spelling in _FOLDS:
         folded = pattern.sub(spelling, folded)

@@ -25,7 +25,12 @@ NOT_COUNTED = frozenset({"pseudophakia"})
 
 
 def odir_classes(labels: ReportLabels, vocabulary: Vocabulary | None = None) -> tuple[str, ...]:
-    """The classes that hold for a patient, in the order of `CLASSES`."""
+    """Classes that hold for a patient, in the order of `CLASSES`.
+
+    Args:
+      labels: of the patient's report.
+      vocabulary: the one of the labels; the bundled one where None.
+    """
     vocabulary = vocabulary or load_vocabulary()
     implied = {above for condition in labels.patient for above in vocabulary.ancestors(condition)}
     found = {
@@ -39,10 +44,14 @@ def odir_classes(labels: ReportLabels, vocabulary: Vocabulary | None = None) -> 
 
 
 def odir_class(condition_id: str, vocabulary: Vocabulary) -> str | None:
-    """The class of a condition: the condition itself, what it suspects, or its nearest ancestor.
+    """Class of a condition: the condition itself, what it suspects, or its nearest ancestor.
+
+    Args:
+      condition_id: an id of the vocabulary.
+      vocabulary: tells its ancestors and what it suspects.
 
     Returns:
-      None where no class counts the condition.
+      one of `CLASSES`, "other" where none of them fits; None where no class counts the condition.
     """
     if condition_id in NOT_COUNTED:
         return None

@@ -17,7 +17,7 @@ _EYES = {
 
 
 class Wording(NamedTuple):
-    """What images of a modality are called.
+    """Names of a modality's images.
 
     Attributes:
       image: one of them, as in "A [image] of drusen".
@@ -94,7 +94,7 @@ _TRAINING_TEMPLATES = {
 
 
 class SampledPrompt(NamedTuple):
-    """A training text and the category that it was drawn for (equal categories are positives)."""
+    """A training text and the category that it was sampled for (equal ones are positives)."""
 
     text: str
     category: str
@@ -109,17 +109,24 @@ def _wording(modality: str, language: str) -> Wording:
 
 
 def split_modality(attributes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The modality among a record's attributes ("cfp" where none says it), and the others."""
+    """Splits a record's attributes into the modality and the others.
+
+    Args:
+      attributes: words of a record, in any case.
+
+    Returns:
+      the first name of `MODALITIES` among them, "cfp" without one; and all that are none.
+    """
     modalities = [name.lower() for name in attributes if name.lower() in MODALITIES]
     others = tuple(name for name in attributes if name.lower() not in MODALITIES)
     return (modalities[0] if modalities else "cfp"), others
 
 
 def joint_modality(records: Iterable[Sequence[str]]) -> str:
-    """What images are together: of one modality, or "mixed".
+    """Modality of images together: that of all of them, or "mixed".
 
     Args:
-      records: the attributes of each.
+      records: the attributes of each record.
     """
     found = {split_modality(attributes)[0] for attributes in records}
     return found.pop() if len(found) == 1 else "mixed"
@@ -141,7 +148,14 @@ def class_prompts(
     modality: str = "cfp",
     wording: ReportWording | None = None,
 ) -> tuple[str, ...]:
-    """The texts that stand for a class at zero-shot time: see `weighted_prompts`."""
+    """Texts that stand for a class at zero-shot time, without their weights.
+
+    Args:
+      condition_id, language, eye, vocabulary, modality, wording: see `weighted_prompts`.
+
+    Raises:
+      UserError: the language, the eye or the modality is unknown.
+    """
     prompts = weighted_prompts(condition_id, language, eye, vocabulary, modality, wording)
     return tuple(prompt.text for prompt in prompts)
 
@@ -169,7 +183,7 @@ def weighted_prompts(
     modality: str = "cfp",
     wording: ReportWording | None = None,
 ) -> tuple[WeightedPrompt, ...]:
-    """The texts that stand for a class at zero-shot time, and their weights, which sum to 1.
+    """Texts that stand for a class at zero-shot time, and their weights, which sum to 1.
 
     Where it is known how the training reports speak, these are the terms that affirm the class or
     a case of it, by their frequency, in the reports' own sentences. Otherwise, and for classes
@@ -182,7 +196,7 @@ def weighted_prompts(
       eye: "left" or "right" for the text of one eye, None for the patient's.
       vocabulary: the bundled one where None.
       modality: of the images, one of `MODALITIES`, or "mixed".
-      wording: of the reports that the network was trained with.
+      wording: of the reports that the network was trained with; None where it is unknown.
 
     Raises:
       UserError: the language, the eye or the modality is unknown.
@@ -216,7 +230,16 @@ def weighted_prompts(
 
 
 def descriptions(condition: Condition, language: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """What experts see of a condition on fundus photographs: its signs, its typical findings."""
+    """Describes what experts see of a condition on fundus photographs.
+
+    Args:
+      condition: one of the vocabulary.
+      language: "en" or "zh".
+      vocabulary: tells the findings that are signs of it.
+
+    Returns:
+      its signs, then its typical findings, each once.
+    """
     findings = (
         vocabulary[finding].name[language] for finding in vocabulary.findings_of(condition.id)
     )
@@ -269,11 +292,11 @@ def training_prompt(
     vocabulary: Vocabulary | None = None,
     language: str = "en",
 ) -> SampledPrompt:
-    """Draws the text of a category sample: "A [ATR] fundus photograph of [CLS]" (KeepFIT).
+    """Samples the text of a category sample: "A [ATR] fundus photograph of [CLS]" (KeepFIT).
 
-    One category and one attribute of the sample are drawn; with `domain_knowledge` the category's
-    name is then replaced by one drawn from the name itself and its expert descriptions. An
-    attribute that names a modality of `MODALITIES` takes the place of "fundus photograph".
+    One category and one attribute of the sample are sampled; with `domain_knowledge` the category's
+    name is then replaced by one of the name itself and its expert descriptions. An attribute that
+    names a modality of `MODALITIES` takes the place of "fundus photograph".
 
     Args:
       categories: the sample's categories, ids or free names; at least one.
@@ -300,14 +323,15 @@ def training_prompt(
 
 
 def prompts_of(style: str, modality: str = "cfp", wording: ReportWording | None = None) -> Prompts:
-    """The prompts of a class.
+    """Makes the function that gives a class's prompts.
 
     Args:
       style: one of `PROMPT_STYLES`: "report" words them as reports do, per eye; "name" is
         KeepFIT's "A fundus photograph of [CLS]"; "knowledge" adds one such text for every expert
         description of the class.
       modality: of the images; it decides what the prompts call them.
-      wording: of the reports that the network was trained with; "report" then speaks in them.
+      wording: of the reports that the network was trained with, in which "report" then speaks; None
+        where it is unknown.
     """
     if style == "report":
         if wording is None:

@@ -33,7 +33,7 @@ class Condition:
       name: the term to write, by language.
       synonyms: other terms, by language.
       abbreviations: matched in capitals; from three letters on in any case.
-      signs: what is seen on a colour fundus photograph, short phrases by language.
+      signs: what is seen on a color fundus photograph, short phrases by language.
       kind: "disease", "finding" (a visible sign) or "state".
       parent: the condition that this one is a case of; it is implied.
       grade: "mild", "moderate" or "severe" where this condition is that grade of its parent.
@@ -55,7 +55,11 @@ class Condition:
     absence_of: str | None = None
 
     def terms(self, language: str | None = None) -> tuple[str, ...]:
-        """Name and synonyms in one language, or in all of them."""
+        """Name and synonyms in one language or in all, each once.
+
+        Args:
+          language: "en" or "zh"; None: all of them.
+        """
         languages = LANGUAGES if language is None else (language,)
         terms = [term for lang in languages for term in (self.name[lang], *self.synonyms[lang])]
         return tuple(dict.fromkeys(terms))
@@ -96,7 +100,14 @@ class Vocabulary:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def ancestors(self, condition_id: str) -> tuple[str, ...]:
-        """The conditions that `condition_id` is a case of, nearest first, itself left out."""
+        """Conditions that `condition_id` is a case of, nearest first, itself left out.
+
+        Args:
+          condition_id: an id of the vocabulary.
+
+        Raises:
+          KeyError: there is no such id.
+        """
         chain: list[str] = []
         parent = self.conditions[condition_id].parent
         while parent is not None:
@@ -105,11 +116,19 @@ class Vocabulary:
         return tuple(chain)
 
     def children(self, condition_id: str) -> tuple[str, ...]:
-        """The conditions whose parent is `condition_id`."""
+        """Conditions whose parent is `condition_id`.
+
+        Args:
+          condition_id: an id of the vocabulary.
+        """
         return tuple(c.id for c in self if c.parent == condition_id)
 
     def descendants(self, condition_id: str) -> tuple[str, ...]:
-        """Every condition that is a case of `condition_id`, itself left out."""
+        """Conditions that are a case of `condition_id`, itself left out.
+
+        Args:
+          condition_id: an id of the vocabulary.
+        """
         return self._descendants.get(condition_id, ())
 
     @functools.cached_property
@@ -121,11 +140,19 @@ class Vocabulary:
         return found
 
     def findings_of(self, condition_id: str) -> tuple[str, ...]:
-        """The findings that are typical signs of `condition_id`."""
+        """Findings that are typical signs of `condition_id`.
+
+        Args:
+          condition_id: an id of the vocabulary.
+        """
         return tuple(c.id for c in self if condition_id in c.sign_of)
 
     def find(self, name: str) -> Condition | None:
-        """The condition with this id, name, synonym or abbreviation, in any spelling; or None."""
+        """Finds the condition that a name means; None where there is none.
+
+        Args:
+          name: an id, name, synonym or abbreviation, in any spelling.
+        """
         if name in self.conditions:
             return self.conditions[name]
         condition_id = self._by_term.get(fold(name))

@@ -61,10 +61,14 @@ class ReportWording:
 
     @classmethod
     def from_json(cls, values: Any, where: str = "wording") -> "ReportWording":
-        """What `to_json` wrote.
+        """Reads what `to_json` wrote.
+
+        Args:
+          values: JSON values, as `to_json` wrote them.
+          where: name of what was read, for the message.
 
         Raises:
-          UserError: it is something else; `where` says what was read.
+          UserError: it is something else.
         """
         try:
             tables = {
@@ -84,11 +88,12 @@ class ReportWording:
     def class_forms(
         self, condition_id: str, language: str, vocabulary: Vocabulary
     ) -> tuple[Form, ...]:
-        """The terms that stand for a class: of itself and its cases, else of its signs.
+        """Terms that stand for a class: of itself and its cases, else of its signs.
 
         Args:
           condition_id: an id of the vocabulary.
           language: "en" or "zh".
+          vocabulary: tells the cases of the class and its signs.
 
         Returns:
           the commonest terms with their shares; empty where the reports never speak of it.
@@ -109,11 +114,14 @@ class ReportWording:
         return _shares(_commonest(found, _MOST_FORMS))
 
     def sentences(self, language: str, eye: str | None) -> tuple[Form, ...]:
-        """The frames that a term is put into: as reports are made, of this eye.
+        """Frames that a term is put into: as reports are made, of this eye.
 
         Args:
           language: "en" or "zh".
           eye: "left" or "right", or None for what is said of a patient or of a single image.
+
+        Returns:
+          sentences with "{}" for the term, and their shares; empty where none was kept.
         """
         table, reports = self.frames.get(language, {}), self.shapes.get(language, {})
         choices = ((TWO, BOTH, NONE), (LEFT, RIGHT)) if eye is None else ((TWO, BOTH, eye), (NONE,))

@@ -20,7 +20,11 @@ EXCLUDED = float(jnp.finfo(jnp.float32).min)
 def similarity(
     queries: Float[Array, "q d"], candidates: Float[Array, "n d"]
 ) -> Float[Array, "q n"]:
-    """Inner products in full float32, also where matrix units would round their inputs."""
+    """Computes inner products in full float32, also where matrix units would round their inputs.
+
+    Args:
+      queries, candidates: vectors (q, d) and (n, d), computed in float32.
+    """
     return jnp.matmul(
         queries.astype(jnp.float32),
         candidates.astype(jnp.float32).T,
@@ -45,6 +49,9 @@ def cross_entropy(
       logits_and_targets: gives z and T of all queries for a block of candidates.
       candidates: arrays whose leading axis is the candidates.
       block_size: candidates in a block, which need not divide their number; None: all at once.
+
+    Returns:
+      the cross-entropy of each query, (q,) float32.
 
     Raises:
       UserError: `block_size` is not positive.
@@ -98,10 +105,10 @@ def info_nce(
     with P the pairs that are present. Source: Radford et al., arXiv 2103.00020, section 2.3.
 
     Args:
-      image, text: unit-norm embeddings; row i of both belongs to pair i.
+      image, text: unit-norm embeddings (b, d); row i of both belongs to pair i.
       scale: the factor s on the similarities (the exponential of the learned log-temperature).
-      mask: which pairs are present. An absent pair is neither query nor candidate in either
-        direction, whatever its embeddings hold. None: all are present.
+      mask: which pairs are present, (b,) bool. An absent pair is neither query nor candidate in
+        either direction, whatever its embeddings hold. None: all are present.
       block_size: see `cross_entropy`.
 
     Returns:
@@ -147,10 +154,13 @@ def soft_target_info_nce(
     arXiv 2405.11793.
 
     Args:
-      image, text: unit-norm embeddings; row i of both belongs to pair i.
-      scale: the factor on the similarities.
-      category: the category that pair i drew.
+      image, text: unit-norm embeddings (B, d); row i of both belongs to pair i.
+      scale: the factor s on the similarities, () float32.
+      category: the category that pair i was sampled for, (B,) integers.
       block_size: see `cross_entropy`.
+
+    Returns:
+      the mean over all pairs and both directions, () float32.
 
     Raises:
       UserError: the shapes do not fit together, or categories are no integers.

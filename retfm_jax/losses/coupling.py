@@ -18,9 +18,12 @@ from retfm_jax.losses.shapes import check_shapes
 def label_similarity(
     labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
 ) -> Float[Array, "q n"]:
-    r"""Cosine of multi-hot label vectors, 0 where either is empty (unknown).
+    r"""Cosine (q, n) of multi-hot label vectors, 0 where either is empty (unknown).
 
     .. math:: J_{ij} = \langle y_i, y_j \rangle / (|y_i| |y_j|)
+
+    Args:
+      labels, other_labels: multi-hot vectors (q, c) and (n, c) of zeros and ones.
     """
     shared, product = _overlap(labels, other_labels)
     return shared / jnp.sqrt(jnp.maximum(product, 1.0))
@@ -29,7 +32,11 @@ def label_similarity(
 def same_labels(
     labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
 ) -> Bool[Array, "q n"]:
-    """Whether two label sets are equal and not empty, that is, their similarity is exactly 1."""
+    """Whether two label sets are equal and not empty, that is, their similarity is exactly 1.
+
+    Args:
+      labels, other_labels: multi-hot vectors (q, c) and (n, c) of zeros and ones.
+    """
     # In counts, which float32 holds exactly: no rounding of a square root decides.
     shared, product = _overlap(labels, other_labels)
     return (shared * shared == product) & (product > 0)
@@ -49,17 +56,17 @@ def log_weights(
     own: Bool[Array, "q n"],
     gamma: float,
 ) -> Float[Array, "q n"]:
-    r"""What is added to the logits of negatives; constant for the gradient.
+    r"""Computes what is added to the logits of negatives; constant for the gradient.
 
     .. math:: \log w_{ij} = \gamma \log(1 - J_{ij})
 
     0 for a query's own pair; `EXCLUDED` for false negatives, other pairs with the same labels.
 
     Args:
-      labels: multi-hot labels of the queries.
-      other_labels: multi-hot labels of the candidates.
-      own: where the candidate is the query's own pair.
-      gamma: 0 leaves the elimination alone.
+      labels: multi-hot labels of the queries, (q, c).
+      other_labels: multi-hot labels of the candidates, (n, c).
+      own: where the candidate is the query's own pair, (q, n) bool.
+      gamma: exponent of the weights, at least 0; 0 leaves the elimination alone.
     """
     false_negative = same_labels(labels, other_labels)
     agreement = jnp.where(false_negative, 0.0, label_similarity(labels, other_labels))
@@ -102,15 +109,18 @@ def weighted_similarity_coupling(
       all that were eliminated against all that is not normal, and its embedding is driven off.
 
     Args:
-      image, text: unit-norm embeddings of the batch; row i of both belongs to pair i.
+      image, text: unit-norm embeddings (b, d) of the batch; row i of both belongs to pair i.
       scale: the factor s on the similarities.
-      labels: multi-hot labels of the pairs, all 0 where unknown.
+      labels: multi-hot labels of the pairs (b, c), all 0 where unknown.
       queue: earlier pairs (see `memory_queue`); None: the batch alone.
-      gamma: exponent of the weights.
+      gamma: exponent of the weights, at least 0.
       block_size: see `contrastive.cross_entropy`.
-      momentum: the batch's images and texts as the encoders that write the queue embed them; None:
-        as if these were the encoders themselves.
+      momentum: the batch's images and texts, each (b, d), as the encoders that write the queue
+        embed them; None: as if these were the encoders themselves.
       calibrated: see above.
+
+    Returns:
+      the mean over the batch and both directions, () float32.
 
     Raises:
       UserError: the shapes do not fit together.

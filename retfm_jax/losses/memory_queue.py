@@ -21,7 +21,7 @@ Queue = dict[str, Array]
 
 
 def init(size: int, dim: int, num_labels: int) -> Queue:
-    """An empty queue.
+    """Makes an empty queue.
 
     Args:
       size: the K pairs that it holds when full.
@@ -43,11 +43,19 @@ def push(
     text: Float[Array, "b d"],
     labels: Float[Array, "b c"],
 ) -> Queue:
-    """The queue after a batch: its oldest pairs are overwritten in the order of the batch.
+    """Pushes a batch: the oldest pairs are overwritten, in the order of the batch.
 
     The batch need not divide the queue's size K; of a batch larger than K the newest K pairs
     stay. Under `jax.jit` with a sharded batch the queue takes the global batch, in its order.
     No gradient flows into the queue.
+
+    Args:
+      queue: the queue before, as `init` makes it.
+      image, text: unit-norm momentum embeddings (b, d) of the batch's pairs.
+      labels: their multi-hot labels (b, c), all 0 where unknown.
+
+    Returns:
+      the queue after it.
 
     Raises:
       UserError: the arrays do not fit together, or not into the queue.
@@ -76,14 +84,24 @@ def push(
 
 
 def filled_mask(queue: Queue) -> Bool[Array, " k"]:
-    """Which entries hold a pair."""
+    """Mask (K,) of the entries that hold a pair.
+
+    Args:
+      queue: as `init` or `push` returned it.
+    """
     return jnp.arange(queue["image"].shape[0]) < queue["filled"]
 
 
 def momentum_update(
     params: PyTree[Array], momentum_params: PyTree[Array], momentum: float
 ) -> PyTree[Array]:
-    """The exponential moving average `momentum * momentum_params + (1 - momentum) * params`."""
+    """Moves the average: `momentum * momentum_params + (1 - momentum) * params`.
+
+    Args:
+      params: current parameters, a pytree.
+      momentum_params: their average so far, a pytree like it.
+      momentum: share of the average that stays, in [0, 1].
+    """
     return jax.tree.map(
         lambda new, average: momentum * average + (1 - momentum) * new, params, momentum_params
     )

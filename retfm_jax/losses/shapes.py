@@ -37,6 +37,9 @@ def check_shapes(**arrays: tuple[Any, str]) -> None:
 def check_integers(**arrays: Any) -> None:
     """Refuses floating point where arrays are categories.
 
+    Args:
+      arrays: by argument, an array that must hold integers.
+
     Raises:
       UserError: one is not of integers.
     """

@@ -28,11 +28,14 @@ def sigmoid(
     B x B similarities. The value does not depend on the number of groups (up to rounding).
 
     Args:
-      image, text: unit-norm embeddings; row i of both belongs to pair i.
-      scale: the factor s on the similarities.
-      bias: b, which answers for most pairs not belonging together.
-      groups: any number; where it does not divide the batch, the last ones are filled up with rows
-        that count for nothing.
+      image, text: unit-norm embeddings (B, d); row i of both belongs to pair i.
+      scale: the factor s on the similarities, ().
+      bias: b, (), which answers for most pairs not belonging together.
+      groups: any number from 1 on; where it does not divide the batch, the last ones are filled up
+        with rows that count for nothing.
+
+    Returns:
+      the sum over all i and j divided by B, () float32.
 
     Raises:
       UserError: the shapes do not fit together, or `groups` is not positive.

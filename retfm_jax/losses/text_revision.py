@@ -27,7 +27,7 @@ def revise_texts(
     dropout_rate: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, "b d"]:
-    r"""Multi-head attention of category images over expert pairs, before the output projection.
+    r"""Attends from category images to expert pairs with several heads, before output projection.
 
     .. math:: \hat t_{bh} = \sum_e a_{hbe} V_{eh}, \quad
       a = \mathrm{softmax}(Q_{bh} \cdot K_{eh} / \sqrt{d / H})
@@ -39,13 +39,17 @@ def revise_texts(
     with their number.
 
     Args:
-      queries: projected embeddings of the category images.
-      keys: projected embeddings of the expert images.
-      values: projected embeddings of the expert texts.
+      queries: projected embeddings of the category images, (b, d).
+      keys: projected embeddings of the expert images, (e, d).
+      values: projected embeddings of the expert texts, (e, d).
       num_heads: the H heads that share the width d.
       softmax_over: the axis on which the attention weights sum to 1.
-      dropout_rate: share of the attention weights that is dropped (the rest is scaled up).
+      dropout_rate: share of the attention weights that is dropped, in [0, 1); the rest is scaled
+        up.
       key: randomness of the dropout; None drops nothing.
+
+    Returns:
+      the revised texts, (b, d) float32.
 
     Raises:
       UserError: the shapes do not fit together, the heads do not divide the width, or there is no
@@ -79,8 +83,8 @@ def revision_loss(text: Float[Array, "b d"], revised_text: Float[Array, "b d"]) 
     .. math:: L = \frac{1}{BD} \sum_{ik} (t_{ik} - \hat t_{ik})^2
 
     Args:
-      text: embeddings of the categories' texts.
-      revised_text: what the images assembled from expert texts (`revise_texts`, projected).
+      text: embeddings of the categories' texts, (b, d).
+      revised_text: what the images assembled from expert texts (`revise_texts`, projected), (b, d).
 
     Raises:
       UserError: the shapes differ.

@@ -22,7 +22,7 @@ def tripartite(
     has_right: Bool[Array, " b"] | None = None,
     block_size: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    r"""The sum of three symmetric InfoNCE losses.
+    r"""Sums three symmetric InfoNCE losses.
 
     .. math:: L = L_{patient}(s_p) + L_{left}(s_l) + L_{right}(s_r)
 
@@ -31,10 +31,10 @@ def tripartite(
     no missing eye this is the published loss. Source: Du et al. (RET-CLIP), arXiv 2405.14137.
 
     Args:
-      embeddings: unit-norm `image_<level>` and `text_<level>` for the levels `patient`, `left`
-        and `right`.
+      embeddings: unit-norm `image_<level>` and `text_<level>`, each (b, d), for the levels
+        `patient`, `left` and `right`.
       scales: the factor on the similarities of each level.
-      has_left, has_right: which patients have that eye; None: all.
+      has_left, has_right: which patients have that eye, (b,) bool; None: all.
       block_size: see `contrastive.cross_entropy`.
 
     Returns:

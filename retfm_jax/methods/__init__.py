@@ -44,7 +44,11 @@ def get_method_class(name: str) -> "type[Method]":
 
 
 def make_method(name: str, config: Any) -> "Method":
-    """A method by name, made from its `config.model`.
+    """Makes a method by name from its `config.model`.
+
+    Args:
+      name: of the method, as `get_method_class` takes it.
+      config: its sizes and objective, an instance of the method's `config_class`.
 
     Raises:
       UserError: there is no such method.

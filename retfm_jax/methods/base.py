@@ -19,7 +19,7 @@ Network = TypeVar("Network", bound=nnx.Module)
 
 
 class MethodState(NamedTuple):
-    """What a method keeps between steps beside its parameters.
+    """State that a method keeps between steps beside its parameters.
 
     Attributes:
       batch_stats: running statistics of batch norms, as a nested dict ({} without any).
@@ -31,7 +31,7 @@ class MethodState(NamedTuple):
 
 
 class Published(NamedTuple):
-    """How weights of a published system are known.
+    """Description of a published system's weights.
 
     Attributes:
       title: the system, for messages.
@@ -75,7 +75,11 @@ class Method(abc.ABC, Generic[Network]):
 
     @abc.abstractmethod
     def network(self, rngs: nnx.Rngs) -> Network:
-        """Builds the towers and heads with random parameters."""
+        """Builds the towers and heads with random parameters.
+
+        Args:
+          rngs: streams of random numbers for the initial parameters.
+        """
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:
@@ -88,13 +92,13 @@ class Method(abc.ABC, Generic[Network]):
     def own_weight_names(
         self, others: Iterable[tuple[str, str, str]]
     ) -> tuple[tuple[str, str, str], ...]:
-        """Rows for the parameters that no published system named.
+        """Names the parameters that no published system named, in rows as `weight_names` has.
 
         As PyTorch would have them: "head/kernel" is "head.weight" and is transposed, all others
         have "." for "/".
 
         Args:
-          others: rows of all other parameters.
+          others: rows (published name, our path, transform) of all other parameters.
         """
         named = {path for _, path, _ in others}
         rows = []
@@ -120,18 +124,32 @@ class Method(abc.ABC, Generic[Network]):
         return getattr(self.config.image, "image_size", None)
 
     def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
-        """Initializes random parameters and an empty state."""
+        """Initializes random parameters and the state before the first step.
+
+        Args:
+          key: PRNG key of the random parameters.
+        """
         _, params, stats = nnx.split(self.network(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
         params = nnx.to_pure_dict(params)
         stats = nnx.to_pure_dict(stats)
         return params, MethodState(stats, self.init_carry(params, stats))
 
     def init_carry(self, params: Params, batch_stats: dict[str, Any]) -> dict[str, Any]:
-        """What the method carries before its first step."""
+        """Makes what the method carries before its first step; by default {}.
+
+        Args:
+          params: the initial parameters, a nested dict of float32 arrays.
+          batch_stats: the initial statistics of batch norms, a nested dict ({} without any).
+        """
         return {}
 
     def bind(self, params: Params, batch_stats: dict[str, Any]) -> Network:
-        """The network as a module that holds the given arrays."""
+        """Builds the network as a module that holds the given arrays.
+
+        Args:
+          params: all parameters, a nested dict of arrays, as `init` makes them.
+          batch_stats: statistics of batch norms, a nested dict ({} without any).
+        """
         # Stacked layers are all-gathered one at a time, when they run.
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: (
@@ -159,31 +177,68 @@ class Method(abc.ABC, Generic[Network]):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """The loss over the global batch, its parts by name, and the state after it.
+        """Computes the loss over the global batch.
 
         Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
           batch: the method's arrays, images NHWC float32 normalized, sample axis first.
           key: randomness of dropout and patch dropping; None computes without any.
           train: batch norms use and update the statistics of the batch.
+
+        Returns:
+          the loss, () float32; its parts by name, each () float32; and the state after it.
         """
 
     def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
-        """What follows the optimizer's step: clamps, momentum updates."""
+        """Applies what follows the optimizer's step: clamps, momentum updates; by default nothing.
+
+        Args:
+          params: all parameters after the optimizer's step, a nested dict.
+          state: the state that `loss` returned.
+        """
         return params, state
 
     @abc.abstractmethod
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """Embeddings and scales under their public names, without dropout."""
+        """Computes embeddings and scales under their public names, without dropout.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          batch: arrays as for `loss`, sample axis first; what only the objective reads may be
+            absent.
+        """
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
-        """What the image tower says of single images before any projection, not normalized."""
+        """Computes the image tower's features of single images, before any projection.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32.
+
+        Returns:
+          the features, (b, w) float32, not normalized.
+
+        Raises:
+          NotImplementedError: the method has no such features.
+        """
         raise NotImplementedError(f"{self.name} has no features before a projection")
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None) -> Any:
-        """The configuration of the network that published tensors of these shapes belong to.
+        """Infers the configuration of the network that published tensors of these shapes belong to.
+
+        Args:
+          shapes: shape of each published tensor by its name.
+          text_num_heads: attention heads of the text tower, which no shape tells; None means one
+            for every 64 of its width.
+
+        Returns:
+          an instance of `config_class`.
 
         Raises:
           NotImplementedError: the method has no published weights.

@@ -24,14 +24,24 @@ class TwoTowers(Protocol):
     def text(
         self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b d"]:
-        """Embeddings of texts, not normalized."""
+        """Embeds texts; the embeddings (b, d) are not normalized.
+
+        Args:
+          tokens: token ids (b, n) int32, padded with 0.
+          keys: randomness of dropout, one key for each text; None drops nothing.
+        """
         ...
 
 
 def split_keys(
     key: PRNGKeyArray | None, batch: Batch
 ) -> tuple[Key[Array, " b"] | None, PRNGKeyArray | None]:
-    """A step's key -> a key for each sample's encoding, and the objective's; None passes on."""
+    """Splits a step's key into a key for each sample's encoding, (b,), and the objective's.
+
+    Args:
+      key: the step's PRNG key; None gives None for both.
+      batch: arrays with the sample axis first, of b samples.
+    """
     if key is None:
         return None, None
     encode_key, objective_key = jax.random.split(key)
@@ -74,12 +84,14 @@ class DualEncoder(Method[Network]):
         keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Embeddings, dict[str, Any]]:
-        """Embeds every sample of a batch, or of a part of one.
+        """Embeds every sample of a batch or of a microbatch.
 
         Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
           batch: the method's arrays, images NHWC float32 normalized, sample axis first.
           keys: randomness of dropout and patch dropping, one for each sample (`split_keys`), so
-            that a sample is computed alike in every part; None computes without any.
+            that a sample is computed alike in every microbatch; None computes without any.
           train: batch norms use and update the statistics of the batch.
 
         Returns:
@@ -110,7 +122,19 @@ class DualEncoder(Method[Network]):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """The loss over the global batch, its parts by name, and the state after it."""
+        """Computes the loss over the global batch from its embeddings.
+
+        Args:
+          params: all parameters, of which the objective reads its own (temperatures, heads).
+          state: batch statistics after the encoding, and what the method carries.
+          embeddings: what `encode` returned for the whole batch.
+          batch: the method's arrays, sample axis first, such as labels, categories, or which eyes
+            there are.
+          key: randomness of the objective itself; None computes without any.
+
+        Returns:
+          the loss, () float32; its parts by name, each () float32; and the state after it.
+        """
 
     def loss(
         self,
@@ -121,37 +145,63 @@ class DualEncoder(Method[Network]):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """`objective` of `encode`; see `Method.loss`."""
+        """Computes the `objective` of `encode`; see `Method.loss`."""
         keys, objective_key = split_keys(key, batch)
         embeddings, stats = self.encode(params, state, batch, keys=keys, train=train)
         state = state._replace(batch_stats=stats)
         return self.objective(params, state, embeddings, batch, key=objective_key)
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """Embeddings and scales under their public names, without dropout."""
+        """Computes embeddings and `scale` under their public names, without dropout."""
         return self.encode(params, state, batch)[0] | {"scale": self.scale(params)}
 
     def encode_images(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b d"]:
-        """Unit-norm embeddings of single images, comparable with `encode_texts`."""
+        """Embeds single images with unit norm, (b, d), comparable with `encode_texts`.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32.
+        """
         return unit(self._visual(params, state)(images)[0])
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b w"]:
-        """What the image tower says of single images before any projection, not normalized."""
+        """Computes the image tower's features of single images, before any projection.
+
+        Returns:
+          the features, (b, w) float32, not normalized.
+        """
         return self._visual(params, state)(images)[1].astype(jnp.float32)
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
-        """Unit-norm embeddings of tokenised texts; token id 0 is padding."""
+        """Embeds tokenized texts with unit norm, (b, d), comparable with `encode_images`.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          tokens: token ids (b, n) int32, padded with 0.
+        """
         network = cast(TwoTowers, self.bind(params, state.batch_stats))
         return unit(network.text(tokens))
 
     def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """Image embeddings of patients, `image_patient`, `image_left`, `image_right`."""
+        """Embeds the images of patients, of both eyes and of each.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          batch: `image_left`, `image_right` (b, h, w, 3) float32 normalized and, where eyes are
+            missing, `has_left`, `has_right` (b,) bool; see `towers.embed_eyes`.
+
+        Returns:
+          unit-norm `image_patient`, `image_left`, `image_right`, each (b, d).
+        """
         eyes = embed_eyes(self._visual(params, state), batch, None, False)
         levels = {"patient": eyes.mean(1), "left": eyes[:, 0], "right": eyes[:, 1]}
         return {f"image_{level}": unit(embedding) for level, embedding in levels.items()}
@@ -159,23 +209,37 @@ class DualEncoder(Method[Network]):
     def encode_reports(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> dict[str, Array]:
-        """Text embeddings of patients' reports, `text_patient`, `text_left`, `text_right`."""
+        """Embeds patients' reports for comparison with `encode_patients`.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          tokens: token ids (b, n) int32 of the patients' reports, padded with 0.
+
+        Returns:
+          unit-norm `text_patient`, `text_left`, `text_right`, each (b, d).
+        """
         text = self.encode_texts(params, state, tokens)
         return dict.fromkeys(("text_patient", "text_left", "text_right"), text)
 
     def scale(self, params: Params) -> Float[Array, ""]:
-        """The factor on cosines of `encode_images` and `encode_texts` before a softmax."""
+        """Factor () on cosines of `encode_images` and `encode_texts` before a softmax.
+
+        Args:
+          params: all parameters, a nested dict.
+        """
         return jnp.exp(params["log_scale"])
 
 
 def as_dual_encoder(method: Method, what: str) -> DualEncoder:
-    """The method itself, for what only methods can do that embed images and texts.
+    """Returns the method itself where it embeds images and texts.
 
     Args:
-      what: that is, as a sentence begins.
+      method: any method.
+      what: name of what needs such a method, as a sentence begins; for the message.
 
     Raises:
-      UserError: the method is another one.
+      UserError: the method is no `DualEncoder`.
     """
     if not isinstance(method, DualEncoder):
         raise UserError(f"{what} takes a method that embeds images and texts, not {method.name}")

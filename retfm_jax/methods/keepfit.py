@@ -48,7 +48,7 @@ class KeepfitConfig(Section):
         the "text" alone.
       attention: whether there is a revision attention; FLAIR has none.
       attention_heads: heads of the revision attention.
-      attention_dropout: share of its weights dropped in training.
+      attention_dropout: share of its weights that is dropped in training.
       attention_over: see `losses.text_revision.revise_texts`.
       expert_weight, revision_weight: of these losses in the sum; 0 leaves one out.
       loss_block: candidates per block of the losses, for batches whose similarities do not fit
@@ -136,7 +136,12 @@ class KeepfitNetwork(nnx.Module):
         self.log_scale = nnx.Param(jnp.asarray(INITIAL_LOG_SCALE))
 
     def image(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> Array:
-        """Embeddings (b, d) of images: normalized, projected, normalized."""
+        """Embeds images with unit norm, (b, d) float32: normalized, projected, normalized.
+
+        Args:
+          images: normalized images of any size, NHWC float32.
+          train: batch norms use and update the statistics of the batch.
+        """
         return unit(self.image_projection(unit(self.visual(images, train=train))))
 
     def text(
@@ -146,7 +151,14 @@ class KeepfitNetwork(nnx.Module):
         *,
         keys: Key[Array, " b"] | None = None,
     ) -> Array:
-        """Embeddings (b, d) of texts, likewise; `mask` is by default where tokens are not 0."""
+        """Embeds texts with unit norm, (b, d) float32: normalized, projected, normalized.
+
+        Args:
+          tokens: token ids (b, n) int32, padded with 0.
+          mask: which tokens count (b, n) bool, of each text the first ones; None: those that are
+            not 0.
+          keys: randomness of dropout, one key for each text; None drops nothing.
+        """
         mask = tokens != 0 if mask is None else mask.astype(bool)
         _, states = self.bert(tokens, mask, keys=keys)
         counted = mask if self.config.pooling == "text" else jnp.ones_like(mask)
@@ -240,7 +252,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         """`loss_category + expert_weight * loss_expert + revision_weight * loss_revision`.
 
         Args:
-          batch: `category` (B,), equal where pairs drew the same category.
+          batch: `category` (B,) integers, equal where pairs were sampled for the same category.
           key: randomness of the dropout in the revision attention.
 
         Returns:
@@ -283,7 +295,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         return params | {"log_scale": jnp.clip(params["log_scale"], 0, MAX_LOG_SCALE)}, state
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """The embeddings of `encode`, `scale`, and with an expert stream `revised_text`."""
+        """Computes `encode`, `scale` and, with an expert stream, `revised_text`."""
         embeddings, _ = self.encode(params, state, batch)
         features = embeddings | {"scale": self.scale(params)}
         if self.config.attention and "expert_image" in embeddings:
@@ -309,7 +321,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
     def infer_config(
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> KeepfitConfig:
-        """Sizes of published tensors; without attention tensors they are FLAIR's."""
+        """Infers sizes from published tensors; without attention tensors they are FLAIR's."""
         places = (("*.projection_head_*.projection.weight", 0), ("attention.W_?.weight", 0))
         attention = any(name.startswith("attention.") for name in shapes)
         return KeepfitConfig(

@@ -159,7 +159,11 @@ class RetClip(DualEncoder[RetClipNetwork]):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """The tripartite loss; metrics `loss_patient`, `loss_left`, `loss_right`, `loss_total`."""
+        """Computes the tripartite loss from the embeddings of the three levels.
+
+        Returns:
+          the loss; metrics `loss_patient`, `loss_left`, `loss_right`, `loss_total`; the same state.
+        """
         scales = {level: jnp.exp(params["log_scale"][level]) for level in LEVELS}
         total, parts = tripartite(
             embeddings,
@@ -176,7 +180,7 @@ class RetClip(DualEncoder[RetClipNetwork]):
         return params | {"log_scale": clamped}, state
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """The six embeddings and `scale_patient`, `scale_left`, `scale_right`."""
+        """Computes the six embeddings and `scale_patient`, `scale_left`, `scale_right`."""
         embeddings, _ = self.encode(params, state, batch)
         scales = {f"scale_{level}": jnp.exp(params["log_scale"][level]) for level in LEVELS}
         return embeddings | scales
@@ -184,7 +188,7 @@ class RetClip(DualEncoder[RetClipNetwork]):
     def encode_images(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b d"]:
-        """Patient-level embeddings of patients of whom one eye is known."""
+        """Embeds patients of whom one eye is known, at the level of the patient."""
         network = self.bind(params, state.batch_stats)
         embedded, _ = network.visual(images)
         return _image_levels(network, embedded, embedded)["image_patient"]
@@ -192,7 +196,7 @@ class RetClip(DualEncoder[RetClipNetwork]):
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
-        """Patient-level embeddings of reports."""
+        """Embeds reports at the level of the patient."""
         return _text_levels(self.bind(params, state.batch_stats), tokens, None)["text_patient"]
 
     def scale(self, params: Params) -> Float[Array, ""]:

@@ -48,7 +48,12 @@ class SiglipNetwork(nnx.Module):
         self.bias = nnx.Param(jnp.asarray(config.initial_bias))
 
     def text(self, tokens, *, keys=None):
-        """Embeddings of texts (b, embed_dim) float32, not normalized."""
+        """Embeds texts, (b, embed_dim) float32, not normalized.
+
+        Args:
+          tokens: token ids (b, n) int32, padded with 0.
+          keys: randomness of dropout, one key for each text; None drops nothing.
+        """
         hidden, _ = self.bert(tokens, keys=keys)
         return self.text_projection(hidden[:, 0].astype(jnp.float32))
 
@@ -64,14 +69,14 @@ class Siglip(DualEncoder[SiglipNetwork]):
 
     @property
     def ignores_padding(self) -> bool:
-        """See `Method.ignores_padding`."""
+        """True: padding takes no part; see `Method.ignores_padding`."""
         return True
 
     def network(self, rngs):
         return SiglipNetwork(self.config, rngs=rngs)
 
     def objective(self, params, state, embeddings, batch, *, key=None):
-        """The sigmoid loss; metric `loss_total`, the same."""
+        """Computes the sigmoid loss; metric `loss_total`, the same."""
         scales = self.scale(params), params["bias"]
         loss = sigmoid(embeddings["image"], embeddings["text"], *scales, self.config.groups)
         return loss, ({"loss_total": loss}, state)

@@ -24,37 +24,70 @@ def image_tower(
     dtype: Literal["float32", "bfloat16"],
     rngs: nnx.Rngs,
 ) -> ImageTower:
-    """The image tower of these sizes: images -> (embedding, features before projection)."""
+    """Makes the image tower of these sizes: images -> (embedding, features before projection).
+
+    Args:
+      config: sizes, whose type chooses the network.
+      embed_dim: width of the embedding.
+      dtype: compute type; parameters stay float32.
+      rngs: streams of random numbers for the initial parameters.
+    """
     if isinstance(config, resnet.ClipResNetConfig):
         return resnet.ClipResNet(config, embed_dim, dtype=dtype, rngs=rngs)
     return vit.ViT(config, embed_dim, dtype=dtype, rngs=rngs)
 
 
 def image_names(config: ImageTowerConfig, theirs: str, ours: str) -> Names:
-    """The image tower's name table under prefixes."""
+    """Name table of the image tower under prefixes.
+
+    Args:
+      config: sizes of the tower, whose type chooses the table.
+      theirs, ours: prefixes of the published names and of our paths, such as "visual." and
+        "visual/".
+    """
     clip_resnet = isinstance(config, resnet.ClipResNetConfig)
     return prefixed(resnet.clip_names(config) if clip_resnet else vit.NAMES, theirs, ours)
 
 
 def text_names(theirs: str, ours: str) -> Names:
-    """The text tower's name table under prefixes."""
+    """Name table of the text tower under prefixes.
+
+    Args:
+      theirs, ours: prefixes of the published names and of our paths, such as "visual." and
+        "visual/".
+    """
     return prefixed(bert.NAMES, theirs, ours)
 
 
 def infer_image_config(shapes: Mapping[str, tuple[int, ...]]) -> ImageTowerConfig:
-    """The sizes of the image tower whose published tensors have these shapes."""
+    """Infers the sizes of the image tower whose published tensors have these shapes.
+
+    Args:
+      shapes: of the tower's tensors, by published name relative to the tower.
+    """
     if any(name.startswith(("attnpool.", "layer1.")) for name in shapes):
         return resnet.infer_clip_config(shapes)
     return vit.infer_config(shapes)
 
 
 def relative(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries whose name begins with `prefix`, named without it."""
+    """Selects the entries whose name begins with `prefix`, named without it.
+
+    Args:
+      shapes: values by published name.
+      prefix: beginning of the names to keep, such as "visual.".
+    """
     return {name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
 def prefixed(names: Names, theirs: str, ours: str) -> Names:
-    """A name table under prefixes."""
+    """Puts prefixes before the names of a table.
+
+    Args:
+      names: rows of (published name, our path, transform), relative to a tower.
+      theirs, ours: prefixes of the published names and of our paths, such as "visual." and
+        "visual/".
+    """
     return tuple((theirs + published, ours + path, rule) for published, path, rule in names)
 
 
@@ -64,12 +97,13 @@ def embed_eyes(
     keys: Key[Array, " b"] | None,
     train: bool,
 ) -> Float[Array, "b 2 d"]:
-    """Embeddings of the left and the right eye of patients, not normalized.
+    """Embeds the left and the right eye of patients, (B, 2, d), not normalized.
 
     Args:
-      batch: `image_left`, `image_right` (B, H, W, 3) and, where eyes are missing, `has_left`,
-        `has_right` (B,) bool. The other eye stands in for a missing one.
-      keys: randomness of each patient; None embeds without dropout.
+      tower: image tower, which embeds both eyes in one call of 2 B images.
+      batch: `image_left`, `image_right` (B, H, W, 3) float32 normalized and, where eyes are
+        missing, `has_left`, `has_right` (B,) bool. The other eye stands in for a missing one.
+      keys: randomness, one key for each patient; None embeds without dropout.
       train: see `Method.loss`.
     """
     left, right = batch["image_left"], batch["image_right"]
@@ -87,5 +121,9 @@ def embed_eyes(
 
 
 def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Rows divided by their Euclidean norm."""
+    """Divides vectors by their Euclidean norm.
+
+    Args:
+      x: vectors (b, d); one of norm 0 becomes NaN.
+    """
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

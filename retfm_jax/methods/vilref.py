@@ -88,14 +88,31 @@ class VilrefNetwork(nnx.Module):
         keys: Key[Array, " b"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
-        """Unit-norm embeddings of images, and the features before projection."""
+        """Embeds images.
+
+        Args:
+          images: normalized images, NHWC float32.
+          keys: randomness of patch dropping, one key for each image; None keeps every patch.
+          train: batch norms use and update the statistics of the batch.
+
+        Returns:
+          unit-norm embeddings (b, e), and the features before projection (b, d), both float32.
+        """
         embedding, features = self.visual(images, keys=keys, train=train)
         return unit(embedding), features
 
     def text(
         self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
     ) -> tuple[Float[Array, "b e"], Float[Array, "b d"]]:
-        """Unit-norm embeddings of reports, and the hidden states of [CLS]."""
+        """Embeds reports.
+
+        Args:
+          tokens: token ids (b, n) int32, padded with 0.
+          keys: randomness of dropout, one key for each text; None drops nothing.
+
+        Returns:
+          unit-norm embeddings (b, e), and the hidden states of [CLS] (b, d), both float32.
+        """
         hidden, _ = self.bert(tokens, keys=keys)
         first = hidden[:, 0].astype(jnp.float32)
         return unit(first @ self.text_projection[...]), first
@@ -135,7 +152,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
         )
 
     def init_carry(self, params: Params, batch_stats: dict[str, Any]) -> dict[str, Any]:
-        """`momentum_params` and an empty `queue`; nothing without a queue."""
+        """Makes `momentum_params` and an empty `queue`; {} where `queue_size` is 0."""
         config = self.config
         if not config.queue_size:
             return {}
@@ -187,7 +204,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """The coupling loss, after which the batch's momentum embeddings enter the queue.
+        """Computes the coupling loss, after which the batch's momentum embeddings enter the queue.
 
         Args:
           batch: `labels` (B, num_labels) multi-hot, all 0 where unknown; none: all unknown.
@@ -245,9 +262,11 @@ class Vilref(DualEncoder[VilrefNetwork]):
         return params, state._replace(carry=state.carry | {"momentum_params": followed})
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """`image`, `text`, `scale`, and what transfer learning uses: `image_backbone` (class token
-        after the last norm, or a ResNet's embedding before it is normalized), `text_backbone`
-        (hidden state of [CLS])."""
+        """Computes `image`, `text`, `scale`, and what transfer learning uses.
+
+        `image_backbone` is the class token after the last norm, or a ResNet's embedding before it
+        is normalized; `text_backbone` is the hidden state of [CLS].
+        """
         network = self.bind(params, state.batch_stats)
         image, image_backbone = network.image(batch["image"])
         text, text_backbone = network.text(batch["tokens"])
@@ -273,7 +292,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
     def infer_config(
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> VilrefConfig:
-        """Sizes of published tensors, with the objective of the published code: plain InfoNCE."""
+        """Infers sizes from published tensors, with the published objective, InfoNCE."""
         places = (("text_projection", 1), ("visual.proj", 1), ("visual.attnpool.c_proj.*", 0))
         return VilrefConfig(
             image=infer_image_config(relative(shapes, "visual.")),

@@ -104,11 +104,11 @@ SIZES = {
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]], num_heads: int | None) -> BertConfig:
-    """The sizes that published tensors speak of, by majority where they contradict each other.
+    """Infers sizes from published tensors, by majority where they contradict each other.
 
     Args:
       shapes: of the tower's tensors, by name relative to the tower.
-      num_heads: no tensor tells it; None means one for every 64 of the width.
+      num_heads: attention heads, which no tensor tells; None means one for every 64 of the width.
     """
 
     def size(name: str, axis: int, default: int) -> int:

@@ -46,11 +46,14 @@ class LayerNorm(nnx.Module):
 
 
 def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None) -> Array:
-    """Zeroes entries with probability `rate` and scales the rest; without keys, nothing.
+    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate).
 
     Args:
-      keys: one for each sample. A sample's mask is a function of its key alone, so that it does
-        not depend on what else stands in the batch, on its division or on the devices.
+      x: values (b, ...), sample axis first.
+      rate: share of the entries that is zeroed, in [0, 1).
+      keys: one for each sample; None zeroes nothing. A sample's mask is a function of its key
+        alone, so that it does not depend on what else stands in the batch, on its division or on
+        the devices.
     """
     if keys is None or rate == 0:
         return x
@@ -63,7 +66,12 @@ def split(keys: Key[Array, " b"], count: int) -> Key[Array, "count b"]: ...
 @overload
 def split(keys: None, count: int) -> tuple[None, ...]: ...
 def split(keys: Key[Array, " b"] | None, count: int) -> Key[Array, "count b"] | tuple[None, ...]:
-    """New keys for every sample, `count` times; None is passed on."""
+    """Splits every sample's key into `count` keys, (count, b).
+
+    Args:
+      keys: PRNG keys (b,), one for each sample; None gives `count` times None.
+      count: keys that are made of each.
+    """
     if keys is None:
         return (None,) * count
     return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
@@ -78,11 +86,17 @@ def attention(
     rate: float = 0.0,
     rngs: Key[Array, " b"] | None = None,
 ) -> Float[Array, "b n h d"]:
-    """Softmax attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
+    """Computes softmax attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 
     Args:
-      mask: which keys may be seen: of each row the first ones.
-      rate: dropout on the attention probabilities, sampled with `rngs`; None drops nothing.
+      query: n queries (b, n, h, d), for h heads of width d.
+      key, value: m keys and their values (b, m, h, d), in the type of `query`.
+      mask: which keys may be seen (b, m) bool, of each row the first ones; None: all.
+      rate: dropout on the attention probabilities, in [0, 1).
+      rngs: PRNG keys of the dropout, one for each sample; None drops nothing.
+
+    Returns:
+      what the queries attend to, (b, n, h, d).
     """
     if (rngs is None or rate == 0) and _fused(query):
         # A mask would be a bias of the size of the logits here; the kernel takes lengths.
@@ -112,10 +126,13 @@ _GATHERED = "gathered"
 
 
 def all_gather_params(parameters: PyTree[Array]) -> PyTree[Array]:
-    """Parameters whole, where the step runs under a mesh that divides them; else as they are.
+    """All-gathers parameters where the step runs under a mesh that shards them.
 
-    Left alone, the compiler may move activations to the sharded parameters instead, which are much
-    larger. Gradients stay free to be sharded.
+    Elsewhere they stay as they are. Left alone, the compiler may move activations to the sharded
+    parameters instead, which are much larger. Gradients stay free to be sharded.
+
+    Args:
+      parameters: pytree of arrays.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return parameters
@@ -144,11 +161,15 @@ def scan_layers(
 
     Args:
       blocks: a module whose parameters have a leading axis of `layers`.
+      x: input of the first layer (b, n, d).
       apply: runs one layer: (layer, input, the samples' keys) -> output.
-      remat: what the backward pass computes again: nothing, all but matrix products, everything.
+      layers: their number.
+      keys: randomness, one key for each sample, of which every layer gets its own; None: none.
+      remat: what the backward pass recomputes: nothing, all but matrix products, everything.
 
     Returns:
-      the last output, and the outputs of all layers stacked (free where they are not used).
+      the last output (b, n, d), and the outputs of all layers stacked (free where they are not
+      used).
     """
     graphdef, stacked = nnx.split(blocks)
     divided = not jax.sharding.get_abstract_mesh().empty
@@ -172,19 +193,27 @@ def scan_layers(
 
 
 def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs) -> Block:
-    """One module that holds `layers` differently initialized copies, stacked on a leading axis."""
+    """Makes a module of `layers` differently initialized copies, stacked on a leading axis.
+
+    Args:
+      make: makes one layer from streams of random numbers.
+      layers: number of copies.
+      rngs: streams of random numbers, which are split among the copies.
+    """
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
 
 
 def majority(
     shapes: Mapping[str, tuple[int, ...]], places: Iterable[tuple[str, int]], default: int
 ) -> int:
-    """The size that most of the named axes have, `default` where no such tensor is there.
+    """Size that most of the named axes have.
 
     One misshaped or missing tensor then does not hide what all the others agree on.
 
     Args:
+      shapes: of the tensors, by name.
       places: patterns of names (as in a shell) with the axis to look at.
+      default: the size where no such tensor is there.
     """
     votes = collections.Counter(
         shape[axis]
@@ -196,9 +225,13 @@ def majority(
 
 
 def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many numbered layers the names after `prefix` speak of.
+    """Number of layers that the numbers after `prefix` imply.
 
     Missing ones are counted, but one absurd number does not make a million layers.
+
+    Args:
+      shapes: of the tensors, by name.
+      prefix: what stands before a layer's number, such as "encoder.layer.".
     """
     numbers = {
         int(number)

@@ -171,7 +171,12 @@ class BatchNorm(nnx.Module):
 
 
 def average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b oh ow c"]:
-    """Means of `size` x `size` windows side by side; a remainder at the edge is left out."""
+    """Averages `size` x `size` windows side by side; a remainder at the edge is left out.
+
+    Args:
+      x: feature maps, NHWC.
+      size: height and width of a window in pixels of the map; 1 returns `x`.
+    """
     if size == 1:
         return x
     b, h, w, c = x.shape
@@ -396,7 +401,11 @@ def _stem_names(convolutions: int) -> Names:
 
 
 def clip_names(config: ClipResNetConfig) -> Names:
-    """Rows of (published name, our path, transform) of `ClipResNet`, relative to the tower."""
+    """Rows of (published name, our path, transform) of `ClipResNet`, relative to the tower.
+
+    Args:
+      config: sizes of the network, which decide how many rows there are.
+    """
     projections = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("c_proj", "out"))
     return (
         *_stem_names(3),
@@ -414,12 +423,16 @@ def clip_names(config: ClipResNetConfig) -> Names:
 
 
 def names(config: ResNetConfig) -> Names:
-    """Rows of (published name, our path, transform) of `ResNet`, relative to the tower."""
+    """Rows of (published name, our path, transform) of `ResNet`, relative to the tower.
+
+    Args:
+      config: sizes of the network, which decide how many rows there are.
+    """
     return (*_stem_names(1), *_block_names(config))
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
-    """The sizes of `ResNet` that published tensors speak of, by majority.
+    """Infers the sizes of `ResNet` from published tensors, by majority.
 
     Args:
       shapes: of the tower's tensors, by name relative to the tower.
@@ -432,7 +445,11 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
 
 
 def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipResNetConfig:
-    """The sizes of `ClipResNet` that published tensors speak of; see `infer_config`."""
+    """Infers the sizes of `ClipResNet` from published tensors; see `infer_config`.
+
+    Args:
+      shapes: of the tower's tensors, by name relative to the tower.
+    """
     sizes = infer_config(shapes)
     places = majority(shapes, (("attnpool.positional_embedding", 0),), 50) - 1
     grid = max(math.isqrt(max(places, 0)), 1)

@@ -111,7 +111,7 @@ SIZES = {
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViTConfig:
-    """The sizes that published tensors speak of, by majority where they contradict each other.
+    """Infers sizes from published tensors, by majority where they contradict each other.
 
     Args:
       shapes: of the tower's tensors, by name relative to the tower.

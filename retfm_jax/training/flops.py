@@ -25,7 +25,7 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     """Peak rate of a device in FLOP/s, for the share of peak; None where it is not known.
 
     Args:
-      device_kind: as JAX says it, `jax.devices()[0].device_kind`.
+      device_kind: name that JAX gives the device, `jax.devices()[0].device_kind`.
       dtype: "bfloat16" or "float32"; see `chips.Chip`.
     """
     chip = chips.find(device_kind)
@@ -33,13 +33,14 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """FLOPs of the products in a function, all devices together; nothing is computed.
+    """Counts the FLOPs of a function's products, all devices together; nothing is computed.
 
     A scan counts as often as it runs; of a conditional the dearest branch counts; a loop whose
     length depends on data counts once. Products in a function that was differentiated already
     count as they stand in it, rematerialisation included.
 
     Args:
+      function: what is traced; it takes the arguments by position.
       arguments: arrays or their shapes (`jax.ShapeDtypeStruct`), in pytrees.
     """
     return _forward(jax.make_jaxpr(function)(*arguments).jaxpr)
@@ -70,7 +71,11 @@ def _or_none(counter: Callable[..., int]) -> Callable[..., int | None]:
 
 @_or_none
 def count_program(traced: Any) -> int:
-    """`count_flops` of what `jax.jit(...).trace(...)` returned; None where that fails."""
+    """Counts the FLOPs of a traced program as `count_flops` does; None where that fails.
+
+    Args:
+      traced: what `jax.jit(...).trace(...)` returned.
+    """
     return _forward(traced.jaxpr.jaxpr)
 
 
@@ -91,6 +96,7 @@ def training_flops(
     has programs that cannot be counted: that is said, and costs nothing but the number.
 
     Args:
+      method: whose `loss` is counted.
       params, state: arrays or their shapes (`training.state.abstract_state` has them).
       batch: the arrays of a step or their shapes, images as uint8 or float.
       fixed: path prefixes of parameters that are not trained (`Partition.fixed`).

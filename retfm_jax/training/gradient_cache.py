@@ -28,10 +28,15 @@ from retfm_jax.training.optimizers import Partition
 
 
 def divide(tree: Any, parts: int, mesh: Mesh | None = None) -> Any:
-    """Splits the sample axis, (n, ...) -> (parts, n / parts, ...).
+    """Splits the sample axis into microbatches, (n, ...) -> (parts, n / parts, ...).
 
-    Part k holds the samples k, k + parts, ...: samples of a device stay on that device, so that
-    dividing a sharded batch moves nothing.
+    Microbatch k holds the samples k, k + parts, ...: samples of a device stay on that device, so
+    that dividing a sharded batch moves nothing.
+
+    Args:
+      tree: pytree of arrays (n, ...), sample axis first.
+      parts: number of microbatches; divides n.
+      mesh: where given, every microbatch is sharded over all of its devices.
     """
 
     def split(array: Array) -> Array:
@@ -45,7 +50,11 @@ def divide(tree: Any, parts: int, mesh: Mesh | None = None) -> Any:
 
 
 def join(tree: Any) -> Any:
-    """The inverse of `divide`, (parts, n / parts, ...) -> (n, ...)."""
+    """Joins microbatches: the inverse of `divide`, (parts, n / parts, ...) -> (n, ...).
+
+    Args:
+      tree: pytree of arrays (parts, n / parts, ...), as `divide` returns it.
+    """
     return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), tree)
 
 
@@ -59,21 +68,26 @@ def loss_and_gradients(
     microbatches: int = 1,
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Metrics, MethodState, Params]:
-    """The training loss over the whole batch and its gradient by the trainable parameters.
+    """Computes the training loss over the whole batch and its gradient by trainable parameters.
 
     Args:
+      method: a `DualEncoder` where there are several microbatches.
+      partition: which parameters are trained.
+      params: all parameters, frozen ones included.
+      state: batch statistics and what the method carries.
       batch: the method's arrays, sample axis first; its size is a multiple of `microbatches`, and
-        of a network with batch norms each part holds whole groups of them.
+        of a network with batch norms each microbatch holds whole groups of them.
       key: randomness of the step; None trains without dropout.
-      microbatches: number of parts; 1 encodes the batch at once and only once.
+      microbatches: their number; 1 encodes the batch at once and only once.
       mesh: where given, every microbatch is sharded over all of its devices.
 
     Returns:
-      loss, its parts by name, the method's new state, gradients of the trainable parameters.
+      the loss, () float32; its parts by name; the method's new state; gradients of the trainable
+      parameters, a nested dict like `Partition.split` returns.
 
     Raises:
-      UserError: the parts would cut groups of samples that batch norms normalize together, or the
-        method has no objective over embeddings.
+      UserError: the microbatches would cut groups of samples that batch norms normalize together,
+        or the method has no objective over embeddings.
     """
     check_norm_batch(method.config, len(next(iter(batch.values()))), microbatches)
     trainable, fixed = partition.split(params)

@@ -50,7 +50,7 @@ Weights = Callable[[], tuple[Params, dict[str, Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What the loop needs of the data.
+    """Data that the loop needs.
 
     Attributes:
       open: called with an index and the mesh; an endless generator of batches on the mesh
@@ -73,7 +73,11 @@ class TrainingData:
 
     @classmethod
     def of(cls, config: ExperimentConfig, method: Method) -> "TrainingData":
-        """The batches of an experiment's training split.
+        """Opens the training split of an experiment.
+
+        Args:
+          config: the experiment, whose `data` names the split.
+          method: tells what one sample is (`Method.sample_kind`).
 
         Raises:
           UserError: a dataset is missing, too small, or of a kind that the method cannot use.
@@ -128,7 +132,19 @@ def train(
     weights: Weights | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainState:
-    """Runs an experiment on its training split; see `run`."""
+    """Runs an experiment on its training split; see `run`.
+
+    Args:
+      config: the experiment; its `method` and `model` name the method.
+      workdir: folder of the run, made where it is missing.
+      weights, evaluate: see `run`.
+
+    Returns:
+      the state after the last step made.
+
+    Raises:
+      UserError: see `TrainingData.of` and `run`.
+    """
     method = make_method(config.method, config.model)
     data = TrainingData.of(config, method)
     return run(config, workdir, method, data, weights=weights, evaluate=evaluate)
@@ -150,10 +166,15 @@ def run(
     TensorBoard events and `checkpoints/`, and belongs to one run at a time.
 
     Args:
-      weights: what to begin with where there is no checkpoint; None initializes it at random.
+      config: the experiment.
+      workdir: folder of the run, made where it is missing.
+      method: made from `config.model`.
+      data: batches of the training split.
+      weights: makes parameters and batch statistics to begin with, called where there is no
+        checkpoint; None initializes them at random.
       evaluate: called every `config.train.evaluate_every` steps and at the end, on every process,
-        after the state was saved where that is due. A signal cuts it short; a run that resumes
-        makes up for it.
+        after the state was saved where that is due; its numbers go to the metrics. A signal cuts it
+        short; a run that resumes makes up for it.
 
     Returns:
       the state after the last step made.
@@ -363,10 +384,14 @@ def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
 
 
 def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
-    """How many steps make the whole run.
+    """Number of steps of the whole run.
+
+    Args:
+      config: the experiment; `train.steps` counts, else `train.epochs`.
+      data: tells the steps of an epoch.
 
     Raises:
-      UserError: more than 32 bits count.
+      UserError: there are more than 32 bits count.
     """
     return config.train.steps or _steps(config.train.epochs, data, "epochs")
 

@@ -40,7 +40,11 @@ class _Step(NamedTuple):
 
 
 def resume_point(checkpoints: Checkpoints) -> str:
-    """Says from where a run that ends now resumes."""
+    """Tells people where a run that ends now resumes.
+
+    Args:
+      checkpoints: of the run.
+    """
     latest = checkpoints.latest
     return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
@@ -62,6 +66,14 @@ class Log:
         peak_flops: float | None,
     ):
         """Opens the metrics to resume after `step`.
+
+        Args:
+          train: `config.train`, for `log_every` and `batch_size`.
+          workdir: folder of the run.
+          checkpoints: of the run; the parameters behind a bad step are set aside there.
+          step: updates made before this process began.
+          total: steps of the whole run.
+          peak_flops: peak rate of all devices together in FLOP/s; None where it is not known.
 
         Raises:
           UserError: they cannot be written.
@@ -102,6 +114,10 @@ class Log:
         """Prints lines, above the progress bar where there is one.
 
         A terminal that was closed, or a pipe that nobody reads, ends no run.
+
+        Args:
+          lines: texts, each printed on a line of its own.
+          error: whether they go to stderr.
         """
         if self._writer is None:
             return
@@ -119,8 +135,11 @@ class Log:
         """Takes the metrics of a step, which the devices may still be computing.
 
         Args:
-          arrays: the step's batch.
-          work: the step's model FLOPs.
+          step: number of the step, the first one 1.
+          metrics: scalars by name, `loss`, `grad_norm` and `stop` among them.
+          arrays: the step's batch, on the devices.
+          record_ids: of the batch's records, as messages name them.
+          work: the step's model FLOPs, 0 where they are unknown.
 
         Raises:
           UserError: the loss of a step a little before was not finite.
@@ -141,12 +160,20 @@ class Log:
             self._writer.flush()
 
     def stop_agreed(self, signal: StopSignal) -> bool:
-        """Whether to stop before the next step: the same answer on every process."""
+        """Decides whether to stop before the next step: the same answer on every process.
+
+        Args:
+          signal: of this process.
+        """
         # A lone process need not wait until its flag comes back through the metrics.
         return self._stop if jax.process_count() > 1 else signal.received is not None
 
     def check_state(self, step: int, state: TrainState) -> None:
-        """Looks whether the state behind a step is worth keeping.
+        """Checks that the state behind a step is worth keeping.
+
+        Args:
+          step: number of the step.
+          state: the state behind it.
 
         Raises:
           UserError: an array of it is not finite.
@@ -161,11 +188,21 @@ class Log:
             )
 
     def evaluated(self, step: int) -> bool:
-        """Whether the evaluation of a step was written before this process began."""
+        """Whether the evaluation of a step was written before this process began.
+
+        Args:
+          step: number of the step.
+        """
         return distributed.any_process(self._writer is not None and step in self._writer.evaluated)
 
     def evaluation(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """Writes and shows what an evaluation found; its time does not count as training."""
+        """Writes and shows what an evaluation found; its time does not count as training.
+
+        Args:
+          step: number of the step after which it was made.
+          metrics: numbers by name; they are written under `eval/`.
+          seconds: duration in seconds.
+        """
         if self._writer is not None:
             self._writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         self.say(

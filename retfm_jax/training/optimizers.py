@@ -27,7 +27,12 @@ class Partition:
 
     @classmethod
     def of(cls, method: Method, config: OptimizerConfig, params: Params) -> "Partition":
-        """Frozen by the config, or unused by the method.
+        """Fixes the parameters that the config freezes and those that the method does not use.
+
+        Args:
+          method: whose `untrained` parameters stay.
+          config: the optimizer's section, whose `frozen` parameters stay.
+          params: all parameters or their shapes, a nested dict.
 
         Raises:
           UserError: a prefix of the config belongs to no parameter, or nothing is left to train.
@@ -46,7 +51,11 @@ class Partition:
         return partition
 
     def split(self, params: Params) -> tuple[Params, Params]:
-        """The trainable and the fixed parameters, each a nested dict of its own."""
+        """Splits parameters into the trainable and the fixed, each a nested dict of its own.
+
+        Args:
+          params: all parameters, a nested dict.
+        """
         trainable, fixed = {}, {}
         for path, leaf in traverse_util.flatten_dict(params).items():
             stays = any(_under(path, prefix) for prefix in self.fixed)
@@ -55,7 +64,11 @@ class Partition:
 
     @staticmethod
     def merge(trainable: Params, fixed: Params) -> Params:
-        """The inverse of `split`."""
+        """Merges what `split` divided.
+
+        Args:
+          trainable, fixed: the two nested dicts that `split` returns.
+        """
         flat = traverse_util.flatten_dict(trainable) | traverse_util.flatten_dict(fixed)
         return traverse_util.unflatten_dict(flat)
 
@@ -69,10 +82,20 @@ def _under(path: tuple[str | int, ...], prefix: str) -> bool:
 
 
 def decay_mask(method: Method, params: Params) -> dict[str, Any]:
-    """True for every parameter that the published recipe decays.
+    """Marks every parameter that the published recipe decays.
 
     The published rule looks at names, not at shapes: `bert...LayerNorm.weight` and the norms of a
     ResNet's shortcuts ("downsample.1.weight") hold none of `UNDECAYED` and are decayed.
+
+    Args:
+      method: whose published names decide.
+      params: the parameters to tell of, a nested dict; all of them, or the trainable ones.
+
+    Returns:
+      a nested dict like `params`, True where a parameter is decayed.
+
+    Raises:
+      ValueError: a parameter has published names inside and outside of the decay group.
     """
     decayed = {}
     for published, path, _ in method.weight_names:
@@ -84,13 +107,17 @@ def decay_mask(method: Method, params: Params) -> dict[str, Any]:
 
 
 def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Schedule:
-    """Linear warm-up, then half a cosine to 0.
+    """Makes the schedule: linear warm-up, then half a cosine to 0.
 
     With w = `warmup_steps`: lr (n + 1) / w for step n < w, then
     lr (1 + cos(pi (n - w) / (horizon - w))) / 2, and 0 beyond the horizon.
 
     Args:
+      config: the optimizer's section, with `learning_rate` and `warmup_steps`.
       horizon: number of steps at which the cosine ends.
+
+    Returns:
+      step number from 0 on -> learning rate.
     """
     warmup = config.warmup_steps
 
@@ -108,9 +135,14 @@ def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Sched
 def make_optimizer(
     config: OptimizerConfig, method: Method, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """AdamW as PyTorch computes it, for the trainable parameters.
+    """Makes AdamW as PyTorch computes it, for the trainable parameters.
 
     p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so.
+
+    Args:
+      config: the optimizer's section.
+      method: whose published names decide what is decayed.
+      schedule: step number from 0 on -> learning rate.
     """
     mask = None if config.decay == "all" else lambda params: decay_mask(method, params)
     adamw = optax.chain(
@@ -138,10 +170,13 @@ def _clipped(
 
 
 def name_beside_clipping(name: str) -> str:
-    """What version 0.1 called an array of the state where `clip_norm` was set.
+    """Name by which version 0.1 stored an array of the state where `clip_norm` was set.
 
     Clipping had an empty state of its own there, before the others: "opt_state/0/mu/kernel" was
     "opt_state/1/mu/kernel".
+
+    Args:
+      name: path of an array in the state, such as "opt_state/0/mu/kernel".
     """
     parent, _, rest = name.partition("/")
     number, _, rest = rest.partition("/")

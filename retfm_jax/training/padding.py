@@ -31,6 +31,7 @@ def cut_padding(batches: Generator[Any, None, None], multiple: int) -> Generator
     Args:
       batches: with global arrays of token ids (`tokens`, `expert_tokens`), 0 is padding. Closed
         with this generator.
+      multiple: number of tokens, at least 1.
     """
     waiting: collections.deque[_Waiting] = collections.deque()
     with contextlib.closing(batches):

@@ -15,7 +15,8 @@ def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> No
     """Checks that the network has a row for every token, and a column for every condition.
 
     Args:
-      present: passes where a file is not on this machine, as plans of other machines do.
+      config: the experiment.
+      present: whether to pass where a file is not on this machine, as plans of other machines do.
 
     Raises:
       UserError: it has not, with both numbers; or a vocabulary cannot be read.
@@ -49,6 +50,9 @@ def _labels(model: Any) -> int | None:
 
 def check_splits(config: ExperimentConfig) -> None:
     """Checks that every split that a run will open is there.
+
+    Args:
+      config: the experiment.
 
     Raises:
       UserError: a dataset is not built or has no such split.

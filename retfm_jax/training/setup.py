@@ -19,9 +19,12 @@ from retfm_jax.training.step import Prepare, TrainStep, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What config, method and mesh make of an experiment; nothing of it lies on a device yet.
+    """An experiment's step, state and plan; nothing of it lies on a device yet.
 
     Attributes:
+      config: the experiment.
+      method: made from `config.model`.
+      mesh: the devices.
       schedule: step number -> learning rate.
       optimizer: of the trainable parameters.
       partition: which parameters are trained.
@@ -41,7 +44,9 @@ class Setup:
         """Assembles an experiment.
 
         Args:
+          config: the experiment.
           method: made from `config.model`.
+          mesh: the devices, with the axes of `runtime.mesh`.
           horizon: number of steps at which the learning rate's cosine ends.
 
         Raises:
@@ -57,7 +62,7 @@ class Setup:
         return cls(config, method, mesh, schedule, optimizer, partition, abstract)
 
     def create(self, network: tuple[Params, dict[str, Any]] | None = None) -> TrainState:
-        """The state before the first step, each array made where it will lie.
+        """Makes the state before the first step, each array where it will lie.
 
         Args:
           network: parameters and batch statistics to begin with; None initializes them at random
@@ -68,7 +73,7 @@ class Setup:
         return create_state(*parts, seed, network)
 
     def step(self, prepare: Prepare, microbatches: int | None = None) -> TrainStep:
-        """The training step as a pure function; `jit` compiles it.
+        """Makes the training step as a pure function; `jit` compiles it.
 
         Args:
           prepare: preprocessing on the device.
@@ -110,7 +115,11 @@ class Setup:
         return {"xla_tpu_dot_dot_fusion": False, "xla_tpu_nested_dot_fusion": False}
 
     def model_flops(self, batch: Mapping[str, Any]) -> int | None:
-        """Model FLOPs of a step on a batch of arrays or shapes; None where they are unknown."""
+        """Counts the model FLOPs of a step on a batch; None where they are unknown.
+
+        Args:
+          batch: the step's arrays or their shapes, by name.
+        """
         state = self.abstract
         return flops.training_flops(
             self.method, state.params, state.method_state, batch, self.partition.fixed

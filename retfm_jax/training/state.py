@@ -17,7 +17,7 @@ class TrainState(NamedTuple):
     """Everything that a step changes, and the key that it does not.
 
     Attributes:
-      step: number of updates made.
+      step: number of updates made, () int32.
       params: all parameters, frozen ones included.
       batch_stats, carry: see `MethodState`.
       opt_state: of the trainable parameters only.
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
 
     @property
     def method_state(self) -> MethodState:
-        """What the method keeps."""
+        """State of the method."""
         return MethodState(self.batch_stats, self.carry)
 
     def network(self) -> dict[str, Any]:
@@ -51,7 +51,12 @@ class TrainState(NamedTuple):
 
     @classmethod
     def from_parts(cls, network: dict[str, Any], training: dict[str, Any]) -> "TrainState":
-        """The inverse of `network` and `training`."""
+        """Joins the two parts: the inverse of `network` and `training`.
+
+        Args:
+          network: what `network` returned.
+          training: what `training` returned.
+        """
         return cls(**network, **training)
 
 
@@ -89,7 +94,14 @@ def _create(
 def abstract_state(
     method: Method, optimizer: optax.GradientTransformation, partition: Partition, mesh: Mesh
 ) -> TrainState:
-    """Shapes, types and shardings of the state, without computing it."""
+    """Describes the state by shapes, types and shardings, without computing it.
+
+    Args:
+      method: whose state it is.
+      optimizer: of the trainable parameters.
+      partition: which parameters are trained.
+      mesh: the devices that the state is sharded over.
+    """
     shapes = jax.eval_shape(lambda: _create(method, optimizer, partition, jax.random.key(0), None))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -106,10 +118,13 @@ def create_state(
     seed: int,
     network: tuple[Params, dict[str, Any]] | None = None,
 ) -> TrainState:
-    """The state before the first step, each array made where it will lie.
+    """Makes the state before the first step, each array where it will lie.
 
     Args:
-      abstract: see `abstract_state`.
+      method: whose state it is.
+      optimizer: of the trainable parameters.
+      partition: which parameters are trained.
+      abstract: shapes, types and shardings; see `abstract_state`.
       seed: of the parameters (where they are random) and of the run.
       network: parameters and batch statistics to begin with; None initializes them at random.
     """

@@ -28,11 +28,15 @@ def make_train_step(
     mesh: Mesh,
     microbatches: int = 1,
 ) -> TrainStep:
-    """The step: prepare, loss and gradient, update, what follows the update, metrics.
+    """Makes the step: prepare, loss and gradient, update, what follows the update, metrics.
 
     Args:
-      schedule: step number -> learning rate, for the metrics.
-      prepare: preprocessing on the device.
+      method: whose loss is minimized.
+      optimizer: of the trainable parameters.
+      partition: which parameters are trained.
+      schedule: step number from 0 on -> learning rate, for the metrics.
+      prepare: preprocessing on the device, called with the host's batch and a key.
+      mesh: the devices.
       microbatches: in which the batch is encoded.
 
     Returns:
@@ -78,7 +82,13 @@ def make_train_step(
 
 
 def sharded_params(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Tells the towers whether their parameters are sharded, see `layers.all_gather_params`."""
+    """Context that tells the towers whether parameters are sharded.
+
+    See `layers.all_gather_params`.
+
+    Args:
+      mesh: the devices; parameters are sharded where its `fsdp` axis is longer than 1.
+    """
     if mesh.shape["fsdp"] == 1:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
