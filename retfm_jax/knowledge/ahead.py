@@ -1,4 +1,4 @@
-"""What follows a word in its sentence, for all words in one pass.
+"""Lookahead: what follows a word in its sentence, for all words in one pass.
 
 A sentence of a report can be any length (a report without a full stop, a table that was pasted),
 so nothing may be searched for anew at every word. The pass goes from the last word to the first
@@ -31,7 +31,7 @@ _WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]")
 
 
 def words_left(text: str, tokens: Sequence[Token], start: int, end: int) -> bool:
-    """Whether text between `start` and `end` says more than its tokens and fillers.
+    """Tells whether text between `start` and `end` says more than its tokens and fillers.
 
     Args:
       text: the sentence in lower case.

@@ -85,7 +85,7 @@ class Mention:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sentence:
-    """What a sentence says.
+    """Mentions of a sentence, and what it leaves for those that follow.
 
     Attributes:
       mentions: in the order of the text.
@@ -124,7 +124,12 @@ def split_sentences(report: str) -> list[tuple[int, str]]:
 
 
 class Reader:
-    """Reads sentences with one lexicon."""
+    """Reads sentences with one lexicon.
+
+    Args:
+      vocabulary: tells kinds, grades and ancestors of the conditions.
+      lexicon: finds the known words of a sentence.
+    """
 
     def __init__(self, vocabulary: Vocabulary, lexicon: Lexicon):
         self.lexicon = lexicon

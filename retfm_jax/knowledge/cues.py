@@ -22,7 +22,7 @@ from retfm_jax.knowledge.laterality import (
 
 
 class Cue(enum.IntEnum):
-    """What a token of a report is."""
+    """Role of a token in a report."""
 
     CONDITION = enum.auto()
     ABBREVIATION = enum.auto()  # of a condition; counts in capitals only

@@ -1,6 +1,6 @@
 """Reports in, labels out: what a report in English, Chinese or both says of each eye.
 
-Three stages, as ViLReF describes its expert knowledge: a report is split and standardised
+Three stages, as ViLReF describes its expert knowledge: a report is split and standardized
 (`normalize`, `lexicon`), the clauses that speak of findings are read (`clauses`), and what they
 mention becomes labels of the vocabulary, here.
 """
@@ -68,7 +68,7 @@ class Evidence(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReportLabels:
-    """What a report says, ancestors included.
+    """Labels that a report gives, ancestors included.
 
     Attributes:
       statuses: for "patient", "left" and "right" the status of each condition spoken of. What

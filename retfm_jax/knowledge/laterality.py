@@ -17,7 +17,11 @@ OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 
 
 class Pair(NamedTuple):
-    """A word for the left and the same word for the right."""
+    """A word for the left and the same word for the right.
+
+    Attributes:
+      left, right: the two words.
+    """
 
     left: str
     right: str
@@ -89,7 +93,7 @@ OTHER_EYE = (
 
 
 def both_eyes() -> Iterator[str]:
-    """Every word for both eyes, the two of a pair with what joins them among them."""
+    """Yields every word for both eyes, also the two of a pair with what joins them."""
     yield from BOTH_EYES
     for pairs, joints in ((_JOINED, _JOINTS), (_JOINED_ZH, _JOINTS_ZH)):
         for pair in pairs:
@@ -142,7 +146,7 @@ _CLOCK = re.compile(
 
 
 def names_side(text: str) -> bool:
-    """Whether a report may speak of one side: a left or right eye, in English or Chinese.
+    """Tells whether a report may speak of one side: a left or right eye, English or Chinese.
 
     Args:
       text: a report in English, Chinese or both.

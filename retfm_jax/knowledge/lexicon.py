@@ -157,7 +157,13 @@ _ENLARGED = {
 
 
 class Token(NamedTuple):
-    """A known word in a sentence."""
+    """A known word in a sentence.
+
+    Attributes:
+      cue: what the word is.
+      payload: what it stands for, such as a condition's id or the value of a number.
+      start, end: span in the sentence, in characters.
+    """
 
     cue: Cue
     payload: Any
@@ -174,7 +180,7 @@ _token = functools.partial(tuple.__new__, Token)
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """What a scan needs.
+    """Known words, and the pattern that finds them.
 
     Attributes:
       words: cue and payload of every word, by the word with and without its blanks.

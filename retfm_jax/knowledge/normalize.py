@@ -88,7 +88,7 @@ _BLANKS = re.compile(r"\s+")
 
 
 def fold(term: str) -> str:
-    """Folds a term: two terms are the same but for width, case, hyphens and spelling if this is.
+    """Folds a term: spellings that differ in width, case, hyphens or region become one.
 
     Args:
       term: a name, synonym or abbreviation in any spelling.

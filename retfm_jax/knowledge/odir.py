@@ -29,7 +29,7 @@ def odir_classes(labels: ReportLabels, vocabulary: Vocabulary | None = None) -> 
 
     Args:
       labels: of the patient's report.
-      vocabulary: the one of the labels; the bundled one where None.
+      vocabulary: the labeler's; the bundled one where None.
     """
     vocabulary = vocabulary or load_vocabulary()
     implied = {above for condition in labels.patient for above in vocabulary.ancestors(condition)}

@@ -1,4 +1,4 @@
-"""What a text tower is asked: class prompts for zero-shot, and KeepFIT's prompts."""
+"""Prompts for a text tower: those of classes for zero-shot, and KeepFIT's."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -94,7 +94,12 @@ _TRAINING_TEMPLATES = {
 
 
 class SampledPrompt(NamedTuple):
-    """A training text and the category that it was sampled for (equal ones are positives)."""
+    """A training text and the category that it was sampled for.
+
+    Attributes:
+      text: the prompt.
+      category: equal where prompts are positives of each other.
+    """
 
     text: str
     category: str
@@ -161,7 +166,12 @@ def class_prompts(
 
 
 class WeightedPrompt(NamedTuple):
-    """A text that stands for a class, and its share of the class's embedding."""
+    """A text that stands for a class, and its share of the class's embedding.
+
+    Attributes:
+      text: the prompt.
+      weight: share of the class's embedding, above 0; those of a class sum to 1.
+    """
 
     text: str
     weight: float

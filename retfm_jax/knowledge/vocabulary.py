@@ -1,4 +1,4 @@
-"""The vocabulary of retinal conditions: what `conditions.yaml` says, checked."""
+"""Vocabulary of retinal conditions: what `conditions.yaml` says, checked."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""How the reports of a training split speak: which words affirm a condition, in which sentences.
+"""Wording of a training split's reports: which words affirm a condition, in which sentences.
 
 A network knows the words that it was trained with. Reports name grades and signs where a class
 names the disease, so zero-shot asks in the reports' own words: every term that affirms the class,
@@ -34,7 +34,12 @@ Counts = Mapping[str, int]
 
 
 class Form(NamedTuple):
-    """A term that stands for a class, and its weight."""
+    """A term or a sentence, and its weight.
+
+    Attributes:
+      text: the term, or a sentence with "{}" for a term.
+      weight: its share; those of a class sum to 1.
+    """
 
     text: str
     weight: float

@@ -32,10 +32,13 @@ def label_similarity(
 def same_labels(
     labels: Float[Array, "q c"], other_labels: Float[Array, "n c"]
 ) -> Bool[Array, "q n"]:
-    """Whether two label sets are equal and not empty, that is, their similarity is exactly 1.
+    """Tells whether two label sets are equal and not empty, so that their similarity is 1.
 
     Args:
       labels, other_labels: multi-hot vectors (q, c) and (n, c) of zeros and ones.
+
+    Returns:
+      (q, n) bool.
     """
     # In counts, which float32 holds exactly: no rounding of a square root decides.
     shared, product = _overlap(labels, other_labels)

@@ -1,7 +1,7 @@
 """KeepFIT's image-similarity-guided text revision.
 
 A category image looks for similar expert images and takes their texts; the text embedding of its
-category is drawn towards what it found. Source: Wu et al. (KeepFIT), arXiv 2405.11793.
+category is pulled towards what it found. Source: Wu et al. (KeepFIT), arXiv 2405.11793.
 """
 
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""What every method offers to training, evaluation and interop."""
+"""Interface that every method offers to training, evaluation and interop."""
 
 import abc
 from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ class Published(NamedTuple):
 
 
 class Method(abc.ABC, Generic[Network]):
-    """A system that can be trained: its network, what it takes for a sample, its loss.
+    """A trainable system: its network, what it takes for a sample, its loss.
 
     All methods are pure: parameters and state go in as nested dicts of arrays and come out again.
 
@@ -57,6 +57,9 @@ class Method(abc.ABC, Generic[Network]):
       sample_kind: name of what one training sample is; see `data.kinds`.
       published: how weights of the published system are known; None without any.
       untrained: path prefixes of parameters that published files hold but no loss depends on.
+
+    Args:
+      config: its sizes and objective, an instance of `config_class`.
     """
 
     name: ClassVar[str]
@@ -115,7 +118,7 @@ class Method(abc.ABC, Generic[Network]):
 
     @property
     def ignores_padding(self) -> bool:
-        """Whether padding behind a text takes no part in its embedding, so that it may be cut."""
+        """Whether padding behind a text has no effect on its embedding, so that it may be cut."""
         return False
 
     @property

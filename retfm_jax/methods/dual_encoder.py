@@ -17,7 +17,11 @@ Embeddings = dict[str, Array]
 
 
 class TwoTowers(Protocol):
-    """The network that the default encoding of `DualEncoder` takes."""
+    """The network that the default encoding of `DualEncoder` takes.
+
+    Attributes:
+      visual: image tower, images -> (embedding, features).
+    """
 
     visual: ImageTower
 
@@ -52,8 +56,8 @@ def split_keys(
 class DualEncoder(Method[Network]):
     """A method whose loss is an objective over the embeddings of all samples of a batch.
 
-    `loss` is `objective` after `encode`; the two are separate so that gradient caching can divide
-    the encoding of a large batch and still compute one objective over all of it.
+    `loss` is `objective` after `encode`; the two are separate so that gradient caching can encode a
+    large batch in microbatches and still compute one objective over all of it.
 
     A method may replace any of these. By default its network holds `visual`, an image tower (images
     -> embedding, features), and `text` (tokens -> embedding), and its parameters a `log_scale`.
@@ -67,7 +71,7 @@ class DualEncoder(Method[Network]):
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:
-        """See `Method.weight_names`; by default `visual` and `bert` go by their tables."""
+        """Rows as `Method.weight_names` has; by default `visual` and `bert` go by their tables."""
         towers = (
             *image_names(self.config.image, self.image_prefix, "visual/"),
             *text_names(self.text_prefix, "bert/"),
@@ -96,8 +100,8 @@ class DualEncoder(Method[Network]):
 
         Returns:
           the embeddings, sample axis first, and the new batch statistics. By default unit-norm
-          `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is the
-          mean of their eyes'.
+          `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is
+          the mean of their eyes'.
         """
         network = cast(TwoTowers, self.bind(params, state.batch_stats))
         image_keys, text_keys = split(keys, 2)

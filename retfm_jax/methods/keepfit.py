@@ -40,6 +40,7 @@ class KeepfitConfig(Section):
     (`revision_weight=0`), both.
 
     Attributes:
+      image: sizes of the image tower.
       text: the default is Bio_ClinicalBERT, BERT-base with an English vocabulary.
       embed_dim: width of all embeddings.
       dtype: compute type of the towers; parameters stay float32.
@@ -83,7 +84,12 @@ class KeepfitConfig(Section):
 
 
 class RevisionAttention(nnx.Module):
-    """Gives category images texts assembled from expert texts of similar images."""
+    """Gives category images texts assembled from expert texts of similar images.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: KeepfitConfig, *, rngs: nnx.Rngs):
         dim = config.embed_dim
@@ -115,7 +121,12 @@ class RevisionAttention(nnx.Module):
 
 
 class KeepfitNetwork(nnx.Module):
-    """Both towers with their projections, the revision attention, one log-temperature."""
+    """Both towers with their projections, the revision attention, one log-temperature.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: KeepfitConfig, *, rngs: nnx.Rngs):
         self.config = config

@@ -40,6 +40,8 @@ class RetClipConfig(Section):
     """Sizes of the network; the defaults are the published ViT-B/16 + RoBERTa-wwm-ext-base.
 
     Attributes:
+      image: sizes of the image tower, whose type chooses it.
+      text: sizes of the text tower.
       embed_dim: width of all six embeddings.
       dtype: compute type of the towers; parameters stay float32.
       loss_block: candidates per block of the loss, for batches whose B x B similarities do not
@@ -57,7 +59,13 @@ class RetClipConfig(Section):
 
 
 class TextHead(nnx.Module):
-    """Two linear layers with a ReLU between them."""
+    """Two linear layers with a ReLU between them.
+
+    Args:
+      width: of the input and between the layers.
+      outputs: width of the output.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, width: int, outputs: int, *, rngs: nnx.Rngs):
         self.hidden = Linear(width, width, std=width**-0.5, bias=True, rngs=rngs)
@@ -68,7 +76,12 @@ class TextHead(nnx.Module):
 
 
 class RetClipNetwork(nnx.Module):
-    """Both towers, a head for each level and modality, three log-temperatures."""
+    """Both towers, a head for each level and modality, three log-temperatures.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: RetClipConfig, *, rngs: nnx.Rngs):
         dim = config.embed_dim
@@ -140,7 +153,7 @@ class RetClip(DualEncoder[RetClipNetwork]):
         Returns:
           unit-norm `image_<level>` and `text_<level>`, each (B, embed_dim) float32. The patient's
           image embedding is a linear map of both eyes' embeddings side by side; where one eye is
-          missing, the other one stands in both places.
+          missing, the other one stands in for it.
         """
         network = self.bind(params, state.batch_stats)
         image_keys, text_keys = split(keys, 2)

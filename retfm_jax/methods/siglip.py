@@ -19,6 +19,8 @@ class SiglipConfig(Section):
     """Sizes of the network.
 
     Attributes:
+      image: sizes of the image tower, whose type chooses it.
+      text: sizes of the text tower.
       samples: "pair" of an image and its text, or "patient", whose eyes' mean meets the report.
       embed_dim: width of the embeddings.
       dtype: compute type of the towers; parameters stay float32.
@@ -37,7 +39,12 @@ class SiglipConfig(Section):
 
 
 class SiglipNetwork(nnx.Module):
-    """Both towers, a projection of the text, a log-temperature and a bias."""
+    """Both towers, a projection of the text, a log-temperature and a bias.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: SiglipConfig, *, rngs: nnx.Rngs):
         dim, width = config.embed_dim, config.text.width
@@ -59,7 +66,11 @@ class SiglipNetwork(nnx.Module):
 
 
 class Siglip(DualEncoder[SiglipNetwork]):
-    """Every image and every text of a batch are asked whether they belong together."""
+    """Sigmoid objective: whether each image and each text of a batch belong together.
+
+    Args:
+      config: sizes of the network; `samples` decides what a sample is.
+    """
 
     name, config_class, default_experiment = "siglip", SiglipConfig, "siglip_vit_b16"
 

@@ -1,4 +1,4 @@
-"""What methods have in common: towers chosen by configuration, prefixed name tables, unit norm."""
+"""Helpers of several methods: towers chosen by configuration, prefixed name tables, unit norm."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -44,6 +44,8 @@ class VilrefConfig(Section):
     describes.
 
     Attributes:
+      image: sizes of the image tower, whose type chooses it.
+      text: sizes of the text tower.
       embed_dim: width of both embeddings (1024 for RN50).
       dtype: compute type of the towers; parameters stay float32.
       use_labels: whether labels eliminate false negatives and weigh the other negatives.
@@ -71,7 +73,12 @@ class VilrefConfig(Section):
 
 
 class VilrefNetwork(nnx.Module):
-    """Both towers in the Chinese-CLIP layout, and one log-temperature."""
+    """Both towers in the Chinese-CLIP layout, and one log-temperature.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: VilrefConfig, *, rngs: nnx.Rngs):
         self.visual = image_tower(config.image, config.embed_dim, dtype=config.dtype, rngs=rngs)

@@ -126,14 +126,25 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], num_heads: int | None) -
 
 
 class Embedding(nnx.Module):
-    """A table of vectors."""
+    """A table of vectors.
+
+    Args:
+      entries: number of vectors.
+      width: of a vector.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, entries: int, width: int, *, rngs: nnx.Rngs):
         self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (entries, width)))
 
 
 class Block(nnx.Module):
-    """A post-norm transformer block with the exact (erf) GELU."""
+    """A post-norm transformer block with the exact (erf) GELU.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.heads, self.rate = config.num_heads, config.dropout
@@ -179,7 +190,13 @@ class Block(nnx.Module):
 
 
 class Bert(nnx.Module):
-    """The text tower: token ids -> hidden states."""
+    """The text tower: token ids -> hidden states.
+
+    Args:
+      config: sizes of the network.
+      dtype: compute type; parameters stay float32.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(
         self,

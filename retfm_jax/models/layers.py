@@ -1,4 +1,4 @@
-"""What the transformer towers share: linear maps, norms, attention, dropout, a scan over layers."""
+"""Layers of the transformer towers: linear maps, norms, attention, dropout, a scan over layers."""
 
 import collections
 import fnmatch
@@ -19,7 +19,14 @@ Block = TypeVar("Block", bound=nnx.Module)
 
 
 class Linear(nnx.Module):
-    """`x kernel + bias` with float32 parameters, computed in the type of `x`."""
+    """`x kernel + bias` with float32 parameters, computed in the type of `x`.
+
+    Args:
+      inputs, outputs: widths.
+      std: standard deviation of the initial kernel.
+      bias: whether there is one.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, std: float, bias: bool, rngs: nnx.Rngs):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (inputs, outputs)))
@@ -31,7 +38,12 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalization over the last axis, in float32 whatever the type of `x`."""
+    """Layer normalization over the last axis, in float32 whatever the type of `x`.
+
+    Args:
+      width: of the last axis.
+      eps: added to the variance.
+    """
 
     def __init__(self, width: int, *, eps: float):
         self.scale = nnx.Param(jnp.ones(width))

@@ -35,7 +35,7 @@ class ResNetConfig(Section):
       width: inner width of the first stage; it doubles from stage to stage.
       norm_batch: samples that batch norms normalize together in training; None: the whole batch.
         The published runs on several GPUs normalized what one GPU held. A batch encoded in
-        microbatches needs it, because a part cannot know the statistics of the others.
+        microbatches needs it, because none can know the statistics of the others.
     """
 
     kind: ClassVar[str] = "resnet"
@@ -83,7 +83,14 @@ class ClipResNetConfig(ResNetConfig):
 
 
 class Conv(nnx.Module):
-    """A square convolution without bias, padded to keep the resolution at stride 1."""
+    """A square convolution without bias, padded to keep the resolution at stride 1.
+
+    Args:
+      inputs, outputs: channels.
+      size: height and width of the kernel in pixels.
+      stride: in pixels, along both axes.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, rngs: nnx.Rngs):
         std = math.sqrt(2 / (outputs * size * size))  # He et al. 2015, by the outputs
@@ -103,11 +110,11 @@ class Conv(nnx.Module):
 
 
 class Groups(NamedTuple):
-    """Which rows of a batch are normalized together in training.
+    """Rows of a batch that are normalized together in training.
 
     Attributes:
       number: of groups; sample i belongs to group i modulo this. When a batch is split into
-        parts by the sample's number modulo the parts, each part then holds whole groups.
+        microbatches by the sample's number modulo theirs, each then holds whole groups.
       views: rows that one sample has, side by side.
     """
 
@@ -132,6 +139,10 @@ class BatchNorm(nnx.Module):
     all devices where the batch is sharded, and moves the running statistics by a tenth towards the
     mean and the unbiased variance, averaged over the groups. In evaluation (without groups) it uses
     the running statistics.
+
+    Args:
+      width: channels.
+      zero: whether the initial scale is 0 instead of 1.
     """
 
     momentum = 0.1
@@ -189,6 +200,13 @@ class Bottleneck(nnx.Module):
 
     CLIP's (`pooled`) halves the resolution by average pooling before the last convolution and in
     the shortcut; torchvision's by the stride of the 3x3 convolution and of the shortcut's.
+
+    Args:
+      inputs: channels of the input.
+      width: channels inside; the output has `EXPANSION` times as many.
+      stride: factor by which the resolution shrinks, 1 or 2.
+      pooled: whether it is CLIP's.
+      rngs: streams of random numbers for the initial parameters.
     """
 
     def __init__(self, inputs: int, width: int, *, stride: int, pooled: bool, rngs: nnx.Rngs):
@@ -219,7 +237,14 @@ class Bottleneck(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Bottlenecks of one resolution; the first of them halves it (but in the first stage)."""
+    """Bottlenecks of one resolution; the first of them halves it (but in the first stage).
+
+    Args:
+      config: sizes of the network.
+      number: of the stage, 1 to 4.
+      pooled: see `Bottleneck`.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: ResNetConfig, number: int, *, pooled: bool, rngs: nnx.Rngs):
         width = config.width * 2 ** (number - 1)
@@ -240,7 +265,13 @@ class Stage(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-    """The mean of the feature map asks all places and itself what they hold."""
+    """Attention from the mean of the feature map to all of its positions and to itself.
+
+    Args:
+      config: sizes of the network.
+      embed_dim: width of the embedding.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: ClipResNetConfig, embed_dim: int, *, rngs: nnx.Rngs):
         width = config.features
@@ -273,7 +304,14 @@ class AttentionPool(nnx.Module):
 
 
 class ClipResNet(nnx.Module):
-    """CLIP's modified residual network: a stem of three convolutions, attention pooling."""
+    """CLIP's modified residual network: a stem of three convolutions, attention pooling.
+
+    Args:
+      config: sizes of the network.
+      embed_dim: width of the embedding.
+      dtype: compute type; parameters stay float32.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(
         self,
@@ -332,7 +370,13 @@ class ClipResNet(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """torchvision's residual network (v1.5) without its classifier."""
+    """torchvision's residual network (v1.5) without its classifier.
+
+    Args:
+      config: sizes of the network.
+      dtype: compute type; parameters stay float32.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(
         self,

@@ -132,7 +132,12 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViTConfig:
 
 
 class Block(nnx.Module):
-    """A pre-norm transformer block with QuickGELU, `x * sigmoid(1.702 x)`."""
+    """A pre-norm transformer block with QuickGELU, `x * sigmoid(1.702 x)`.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         width = config.width
@@ -154,7 +159,14 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """The image tower: patches -> class token -> embedding."""
+    """The image tower: patches -> class token -> embedding.
+
+    Args:
+      config: sizes of the network.
+      embed_dim: width of the embedding.
+      dtype: compute type; parameters stay float32.
+      rngs: streams of random numbers for the initial parameters.
+    """
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 Counted are multiplications and additions of matrix products and convolutions, as shares of peak
 usually are; elementwise work is left out. What a machine computes twice to save memory
-(rematerialisation, the second encoding of gradient caching, blocks of a loss) counts once.
+(rematerialization, the second encoding of gradient caching, blocks of a loss) counts once.
 """
 
 import functools
@@ -37,7 +37,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
     A scan counts as often as it runs; of a conditional the dearest branch counts; a loop whose
     length depends on data counts once. Products in a function that was differentiated already
-    count as they stand in it, rematerialisation included.
+    count as they stand in it, rematerialization included.
 
     Args:
       function: what is traced; it takes the arguments by position.

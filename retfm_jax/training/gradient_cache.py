@@ -1,16 +1,16 @@
-"""Exact gradients of a contrastive objective over a batch that is encoded in parts.
+"""Exact gradients of a contrastive objective over a batch encoded in microbatches.
 
 Averaging the losses of microbatches is another objective: each sample would see the negatives of
-its own part only. Gradient caching keeps the objective of the whole batch:
+its own microbatch only. Gradient caching keeps the objective of the whole batch:
 
-1. embed every part, keeping no residuals;
+1. embed every microbatch, keeping no residuals;
 2. one objective over all embeddings, and its gradient by embeddings and by parameters that it
    reads itself (temperatures, heads of the objective);
-3. embed every part once more, with the same keys, and pull its embeddings' gradient back.
+3. embed every microbatch once more, with the same keys, and pull its embeddings' gradient back.
 
-Memory is that of one part, whatever their number; the price is one more forward pass. The result
-does not depend on the number of parts: dropout masks belong to the sample (`split_keys`), and
-batch norms normalize groups of samples that lie in one part (`ResNetConfig.norm_batch`).
+Memory is that of one microbatch, whatever their number; the price is one more forward pass. The
+result does not depend on their number: dropout masks belong to the sample (`split_keys`), and batch
+norms normalize groups of samples that lie in one microbatch (`ResNetConfig.norm_batch`).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: on the screen and in its metrics."""
+"""Messages and metrics of a run while it trains."""
 
 import collections
 import contextlib
@@ -188,7 +188,7 @@ class Log:
             )
 
     def evaluated(self, step: int) -> bool:
-        """Whether the evaluation of a step was written before this process began.
+        """Tells whether the evaluation of a step was written before this process began.
 
         Args:
           step: number of the step.

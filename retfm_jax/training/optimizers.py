@@ -64,7 +64,7 @@ class Partition:
 
     @staticmethod
     def merge(trainable: Params, fixed: Params) -> Params:
-        """Merges what `split` divided.
+        """Merges what `split` separated.
 
         Args:
           trainable, fixed: the two nested dicts that `split` returns.

@@ -1,4 +1,4 @@
-"""What a run needs beside its configuration, looked at before a network is made.
+"""Requirements of a run beside its configuration, checked before a network is made.
 
 A run of hours ends at its first evaluation where the evaluation split is missing; a vocabulary that
 is larger than the network's table trains to nonsense without a word.

@@ -14,7 +14,7 @@ from retfm_jax.training.optimizers import Partition
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes, and the key that it does not.
+    """State of a run: all that a step changes, and the key that it does not.
 
     Attributes:
       step: number of updates made, () int32.
@@ -37,11 +37,11 @@ class TrainState(NamedTuple):
         return MethodState(self.batch_stats, self.carry)
 
     def network(self) -> dict[str, Any]:
-        """The part that inference needs."""
+        """Parts that inference needs: parameters and batch statistics."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     def training(self) -> dict[str, Any]:
-        """The part that only training needs."""
+        """Parts that only training needs."""
         return {
             "step": self.step,
             "opt_state": self.opt_state,
