@@ -222,12 +222,17 @@ class Bert(nnx.Module):
         """Reads texts.
 
         Args:
-          tokens: ids, 0 is padding; at most `positions` of them.
-          mask: which tokens may be seen, of each text the first ones; None: those that are not 0.
+          tokens: ids (b, n) int32, 0 is padding; n is at most `positions`.
+          mask: which tokens may be seen, (b, n) bool, of each text the first ones; None: those that
+            are not 0.
           keys: randomness of dropout, one for each text; None drops nothing.
 
         Returns:
-          the last hidden state, and the hidden states after the embeddings and after every layer.
+          the last hidden state (b, n, d), and the hidden states after the embeddings and after
+          every layer (layers + 1, b, n, d), in the compute type.
+
+        Raises:
+          ValueError: the texts are longer than `positions`.
         """
         if tokens.shape[1] > self.config.positions:
             raise ValueError(

@@ -344,13 +344,17 @@ class ClipResNet(nnx.Module):
         """Embeds normalized images.
 
         Args:
-          images: height and width as configured.
+          images: normalized, NHWC float32, height and width as configured.
           keys: taken like other towers' and not used: nothing is random here.
           train: batch norms use and update the statistics of the batch.
           views: images that one sample has, side by side.
 
         Returns:
           the embedding, not normalized, float32, twice: it is also what transfer learning uses.
+
+        Raises:
+          ValueError: the images have another size than configured, or the samples do not divide
+            into groups of `norm_batch` in training.
         """
         size = self.config.image_size
         if images.shape[1:] != (size, size, 3):
@@ -394,11 +398,14 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool = False
     ) -> Float[Array, "b d"]:
-        """The mean of the last feature map, float32.
+        """Computes the mean of the last feature map, (b, features) float32.
 
         Args:
-          images: of any size.
+          images: normalized, NHWC float32, of any size.
           train: batch norms use and update the statistics of the batch.
+
+        Raises:
+          ValueError: the samples do not divide into groups of `norm_batch` in training.
         """
         groups = _groups(self.config, len(images), train, views=1)
         x = self.conv1(images.astype(self.dtype))

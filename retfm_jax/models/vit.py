@@ -204,13 +204,16 @@ class ViT(nnx.Module):
         """Embeds normalized images.
 
         Args:
-          images: height and width as configured.
+          images: normalized, NHWC float32, height and width as configured.
           keys: randomness of patch dropping, one for each image; None keeps every patch.
           train, views: of no effect here; image towers with batch norms take them.
 
         Returns:
-          the projected embedding, not normalized, and the class token after the last norm, both
-          float32.
+          the projected embedding (b, embed_dim), not normalized, and the class token after the last
+          norm (b, width), both float32.
+
+        Raises:
+          ValueError: the images have another size than configured.
         """
         config = self.config
         if images.shape[1:] != (config.image_size, config.image_size, 3):
