@@ -46,7 +46,7 @@ _LONGEST_REMEMBERED = 400
 
 
 class Evidence(NamedTuple):
-    """Where a label comes from.
+    """Source of a label in a report.
 
     Attributes:
       condition: its id.
@@ -148,10 +148,10 @@ class Labeler:
         self._prepare()
 
     def label(self, report: str) -> ReportLabels:
-        """Labels of a patient's whole report.
+        """Labels a patient's whole report.
 
         Args:
-          report: English, Chinese or mixed.
+          report: English, Chinese or mixed, as written.
 
         Raises:
           UserError: it is no text.
@@ -159,7 +159,7 @@ class Labeler:
         return self._resolve([(report, "report", self._walk(report, None))])
 
     def label_sides(self, left: str = "", right: str = "", report: str = "") -> ReportLabels:
-        """Labels of a report that comes in a text for each eye.
+        """Labels a report that comes in a text for each eye.
 
         Args:
           left, right: the texts of the eyes; "" where there is none.

@@ -14,7 +14,7 @@ from retfm_jax.knowledge.vocabulary import load_vocabulary
 def multi_hot(
     found: Iterable[Iterable[str]], condition_ids: Sequence[str]
 ) -> Float[np.ndarray, "reports conditions"]:
-    """Lists of condition ids as a matrix of zeros and ones.
+    """Turns lists of condition ids into a matrix of zeros and ones.
 
     Args:
       found: the ids of each report, such as `ReportLabels.patient`. Ids outside of
@@ -22,7 +22,7 @@ def multi_hot(
       condition_ids: the columns, such as `Vocabulary.ids`.
 
     Returns:
-      A float32 matrix; a row of zeros means that nothing is known.
+      the matrix, (reports, conditions) float32; a row of zeros means that nothing is known.
 
     Raises:
       UserError: a column stands twice.
@@ -45,18 +45,19 @@ def label_reports(
     condition_ids: Sequence[str] | None = None,
     labeler: Labeler | None = None,
 ) -> Float[np.ndarray, "reports conditions"]:
-    """The expert-knowledge labels of reports (or of the texts of single eyes) as a matrix.
+    """Labels reports, or the texts of single eyes, as rows of a matrix.
 
     Args:
-      reports: English, Chinese or mixed.
+      reports: English, Chinese or mixed, as written.
       condition_ids: the columns; all conditions of the labeler's vocabulary where None.
       labeler: one with the bundled vocabulary where None.
 
     Returns:
-      As `multi_hot`: uncertain findings count as present, a row of zeros is an unknown report.
+      the matrix, (reports, conditions) float32, as `multi_hot` makes it: uncertain findings count
+      as present, a row of zeros is an unknown report.
 
     Raises:
-      UserError: the reports are one text alone, or one of them is no text (its number is said); a
+      UserError: the reports are one text alone, or one of them is no text (its number is named); a
         column is unknown or stands twice.
     """
     if isinstance(reports, str | bytes) or not isinstance(reports, Iterable):
@@ -79,7 +80,7 @@ def label_reports(
 
 @functools.cache
 def shared_labeler(path: str | None = None, extend: tuple[str, ...] = ()) -> Labeler:
-    """The process's labeler with a vocabulary: to prepare one takes a second.
+    """Labeler that the process shares: preparing one takes a second.
 
     Args:
       path, extend: see `vocabulary.load_vocabulary`.

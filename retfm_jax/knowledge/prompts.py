@@ -304,9 +304,9 @@ def training_prompt(
 ) -> SampledPrompt:
     """Samples the text of a category sample: "A [ATR] fundus photograph of [CLS]" (KeepFIT).
 
-    One category and one attribute of the sample are sampled; with `domain_knowledge` the category's
-    name is then replaced by one of the name itself and its expert descriptions. An attribute that
-    names a modality of `MODALITIES` takes the place of "fundus photograph".
+    One of the sample's categories and one of its attributes are sampled; with `domain_knowledge`
+    the category's name is then replaced by one of the name itself and its expert descriptions. An
+    attribute that names a modality of `MODALITIES` takes the place of "fundus photograph".
 
     Args:
       categories: the sample's categories, ids or free names; at least one.

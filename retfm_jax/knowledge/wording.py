@@ -47,7 +47,7 @@ class Form(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReportWording:
-    """The words of a training split, by language.
+    """Words of a training split, by language.
 
     Attributes:
       forms: condition id -> the terms that affirm it, and how many mentions have each.

@@ -31,9 +31,9 @@ def tripartite(
     no missing eye this is the published loss. Source: Du et al. (RET-CLIP), arXiv 2405.14137.
 
     Args:
-      embeddings: unit-norm `image_<level>` and `text_<level>`, each (b, d), for the levels
-        `patient`, `left` and `right`.
-      scales: the factor on the similarities of each level.
+      embeddings: unit-norm `image_patient`, `image_left`, `image_right` and `text_patient`,
+        `text_left`, `text_right`, each (b, d).
+      scales: factor on the similarities, (), of the levels `patient`, `left` and `right`.
       has_left, has_right: which patients have that eye, (b,) bool; None: all.
       block_size: see `contrastive.cross_entropy`.
 

@@ -50,16 +50,16 @@ class Method(abc.ABC, Generic[Network]):
 
     All methods are pure: parameters and state go in as nested dicts of arrays and come out again.
 
-    Attributes:
-      name: of its file.
-      config_class: dataclass of `config.model`.
-      default_experiment: the bundled config whose preprocessing belongs to the published weights.
-      sample_kind: name of what one training sample is; see `data.kinds`.
-      published: how weights of the published system are known; None without any.
-      untrained: path prefixes of parameters that published files hold but no loss depends on.
-
     Args:
       config: its sizes and objective, an instance of `config_class`.
+
+    Attributes:
+      name: that of its file (`retfm_jax/methods/<name>.py`).
+      config_class: dataclass of `config.model`.
+      default_experiment: the bundled config whose preprocessing belongs to the published weights.
+      sample_kind: what one training sample is, by name; see `data.kinds`.
+      published: how weights of the published system are known; None without any.
+      untrained: path prefixes of parameters that published files hold but no loss depends on.
     """
 
     name: ClassVar[str]
@@ -95,10 +95,10 @@ class Method(abc.ABC, Generic[Network]):
     def own_weight_names(
         self, others: Iterable[tuple[str, str, str]]
     ) -> tuple[tuple[str, str, str], ...]:
-        """Names the parameters that no published system named, in rows as `weight_names` has.
+        """Names parameters that no published system named, in rows as `weight_names` has.
 
-        As PyTorch would have them: "head/kernel" is "head.weight" and is transposed, all others
-        have "." for "/".
+        They are called as PyTorch would call them: "head/kernel" is "head.weight" and is
+        transposed, all others have "." for "/".
 
         Args:
           others: rows (published name, our path, transform) of all other parameters.
@@ -190,7 +190,8 @@ class Method(abc.ABC, Generic[Network]):
           train: batch norms use and update the statistics of the batch.
 
         Returns:
-          the loss, () float32; its parts by name, each () float32; and the state after it.
+          the loss, () float32, and a pair: its parts by name, each () float32, and the state after
+          it.
         """
 
     def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:

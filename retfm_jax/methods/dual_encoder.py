@@ -132,12 +132,13 @@ class DualEncoder(Method[Network]):
           params: all parameters, of which the objective reads its own (temperatures, heads).
           state: batch statistics after the encoding, and what the method carries.
           embeddings: what `encode` returned for the whole batch.
-          batch: the method's arrays, sample axis first, such as labels, categories, or which eyes
-            there are.
+          batch: the method's arrays, sample axis first; the objective reads what it needs beside
+            the embeddings, such as labels, categories, or which eyes there are.
           key: randomness of the objective itself; None computes without any.
 
         Returns:
-          the loss, () float32; its parts by name, each () float32; and the state after it.
+          the loss, () float32, and a pair: its parts by name, each () float32, and the state after
+          it.
         """
 
     def loss(

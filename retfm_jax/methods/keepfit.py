@@ -260,7 +260,9 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """`loss_category + expert_weight * loss_expert + revision_weight * loss_revision`.
+        """Computes the weighted sum of three losses.
+
+        It is `loss_category + expert_weight * loss_expert + revision_weight * loss_revision`.
 
         Args:
           batch: `category` (B,) integers, equal where pairs were sampled for the same category.
@@ -306,7 +308,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         return params | {"log_scale": jnp.clip(params["log_scale"], 0, MAX_LOG_SCALE)}, state
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
-        """Computes `encode`, `scale` and, with an expert stream, `revised_text`."""
+        """Embeddings of `encode`, `scale` and, with an expert stream, `revised_text`."""
         embeddings, _ = self.encode(params, state, batch)
         features = embeddings | {"scale": self.scale(params)}
         if self.config.attention and "expert_image" in embeddings:

@@ -151,7 +151,8 @@ class RetClip(DualEncoder[RetClipNetwork]):
             matter to the losses that it is absent from.
 
         Returns:
-          unit-norm `image_<level>` and `text_<level>`, each (B, embed_dim) float32. The patient's
+          unit-norm `image_patient`, `image_left`, `image_right` and `text_patient`, `text_left`,
+          `text_right`, each (B, embed_dim) float32; and the new batch statistics. The patient's
           image embedding is a linear map of both eyes' embeddings side by side; where one eye is
           missing, the other one stands in for it.
         """

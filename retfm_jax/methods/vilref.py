@@ -214,11 +214,15 @@ class Vilref(DualEncoder[VilrefNetwork]):
         """Computes the coupling loss, after which the batch's momentum embeddings enter the queue.
 
         Args:
-          batch: `labels` (B, num_labels) multi-hot, all 0 where unknown; none: all unknown.
+          batch: `labels` (B, num_labels) multi-hot, all 0 where unknown; without them all are
+            unknown.
 
         Returns:
           the loss; metrics `loss_total` (the same) and `loss_clip`, plain symmetric InfoNCE of the
           batch, which compares runs with different objectives.
+
+        Raises:
+          UserError: the labels have another length than `num_labels`.
         """
         config = self.config
         image, text = embeddings["image"], embeddings["text"]

@@ -35,9 +35,9 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Counts the FLOPs of a function's products, all devices together; nothing is computed.
 
-    A scan counts as often as it runs; of a conditional the dearest branch counts; a loop whose
-    length depends on data counts once. Products in a function that was differentiated already
-    count as they stand in it, rematerialization included.
+    A scan counts as often as it runs; of a conditional the costliest branch counts; a loop whose
+    length depends on data counts once. Products in a function that was differentiated already count
+    as they stand in it, rematerialization included.
 
     Args:
       function: what is traced; it takes the arguments by position.
@@ -87,19 +87,21 @@ def training_flops(
     batch: Batch,
     fixed: Sequence[str] = (),
 ) -> int:
-    """Model FLOPs of one training step over the whole batch, all devices together.
+    """Counts the model FLOPs of a training step over the whole batch, all devices together.
 
     A product costs once forward, and once more for each of its operands that a gradient flows to.
-    Products of two activations, or of an activation and a trained kernel, so count three times;
+    So products of two activations, or of an activation and a trained kernel, count three times;
     those of momentum encoders and of frozen towers below the first trained one count once; a first
-    layer twice, as no gradient flows to the images. The optimizer has no products. None where JAX
-    has programs that cannot be counted: that is said, and costs nothing but the number.
+    layer twice, as no gradient flows to the images. The optimizer has no products.
 
     Args:
       method: whose `loss` is counted.
       params, state: arrays or their shapes (`training.state.abstract_state` has them).
       batch: the arrays of a step or their shapes, images as uint8 or float.
       fixed: path prefixes of parameters that are not trained (`Partition.fixed`).
+
+    Returns:
+      their number; None, after a warning, where JAX has programs that cannot be counted.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     arguments = params, state, batch, key

@@ -50,7 +50,7 @@ Weights = Callable[[], tuple[Params, dict[str, Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Data that the loop needs.
+    """Training data as the loop takes it.
 
     Attributes:
       open: called with an index and the mesh; an endless generator of batches on the mesh
@@ -59,9 +59,9 @@ class TrainingData:
       prepare: preprocessing on the device, under the step's jit.
       identity: JSON values that fix what the batches hold.
       steps_per_epoch: batches in one pass over the training split.
-      records: how many there are, for people; None where nobody knows.
-      wording: how the reports of the split speak, which is kept with the network; None where it
-        is trained with prompts.
+      records: number of records in the training split, for people; None where it is unknown.
+      wording: gives the wording of the split's reports, which is kept with the network; None where
+        it is trained with prompts.
     """
 
     open: Callable[[int, Mesh], Generator[Any, None, None]]

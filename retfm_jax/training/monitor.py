@@ -43,7 +43,7 @@ def resume_point(checkpoints: Checkpoints) -> str:
     """Tells people where a run that ends now resumes.
 
     Args:
-      checkpoints: of the run.
+      checkpoints: those of the run.
     """
     latest = checkpoints.latest
     return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
@@ -70,7 +70,7 @@ class Log:
         Args:
           train: `config.train`, for `log_every` and `batch_size`.
           workdir: folder of the run.
-          checkpoints: of the run; the parameters behind a bad step are set aside there.
+          checkpoints: those of the run; the parameters behind a bad step are set aside there.
           step: updates made before this process began.
           total: steps of the whole run.
           peak_flops: peak rate of all devices together in FLOP/s; None where it is not known.
@@ -138,7 +138,7 @@ class Log:
           step: number of the step, the first one 1.
           metrics: scalars by name, `loss`, `grad_norm` and `stop` among them.
           arrays: the step's batch, on the devices.
-          record_ids: of the batch's records, as messages name them.
+          record_ids: of this process's records in the batch.
           work: the step's model FLOPs, 0 where they are unknown.
 
         Raises:
@@ -163,7 +163,7 @@ class Log:
         """Decides whether to stop before the next step: the same answer on every process.
 
         Args:
-          signal: of this process.
+          signal: the stop signal of this process.
         """
         # A lone process need not wait until its flag comes back through the metrics.
         return self._stop if jax.process_count() > 1 else signal.received is not None

@@ -89,7 +89,7 @@ def decay_mask(method: Method, params: Params) -> dict[str, Any]:
 
     Args:
       method: whose published names decide.
-      params: the parameters to tell of, a nested dict; all of them, or the trainable ones.
+      params: nested dict of the parameters, all of them or the trainable ones.
 
     Returns:
       a nested dict like `params`, True where a parameter is decayed.

@@ -19,7 +19,7 @@ def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> No
       present: whether to pass where a file is not on this machine, as plans of other machines do.
 
     Raises:
-      UserError: it has not, with both numbers; or a vocabulary cannot be read.
+      UserError: rows or columns are too few, with both numbers; or a vocabulary cannot be read.
     """
     from retfm_jax.data.text import BUNDLED, check_tokenizer
 

@@ -51,7 +51,7 @@ class Setup:
 
         Raises:
           UserError: the batch does not divide over mesh and microbatches, or the config freezes
-            parameters that there are not, or all.
+            parameters that do not exist, or all of them.
         """
         check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
         schedule = learning_rate_schedule(config.optimizer, horizon)
@@ -77,7 +77,7 @@ class Setup:
 
         Args:
           prepare: preprocessing on the device.
-          microbatches: in which the batch is encoded; None: as many as the config says.
+          microbatches: how many the batch is encoded in; None: as many as the config says.
         """
         return make_train_step(
             self.method,
@@ -92,10 +92,13 @@ class Setup:
     def jit(
         self, step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     ) -> "jax.stages.Wrapped":
-        """Compiles a step for the mesh. It takes the old state's memory.
+        """Compiles a step for the mesh; the new state takes the old one's memory.
 
         Args:
-          step: of the state and of a pytree of arrays whose first axis is sharded like a batch's.
+          step: takes the state and a pytree of arrays whose first axis is sharded like a batch's.
+
+        Returns:
+          the compiled step, a function like `step`.
         """
         state = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         return jax.jit(

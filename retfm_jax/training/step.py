@@ -37,7 +37,7 @@ def make_train_step(
       schedule: step number from 0 on -> learning rate, for the metrics.
       prepare: preprocessing on the device, called with the host's batch and a key.
       mesh: the devices.
-      microbatches: in which the batch is encoded.
+      microbatches: how many the batch is encoded in.
 
     Returns:
       a pure function (state, batch) -> (state, metrics).
