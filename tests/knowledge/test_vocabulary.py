@@ -6,7 +6,7 @@ import pytest
 
 from retfm_jax.data_builders.synthetic_fundus.population import LABELS
 from retfm_jax.errors import UserError
-from retfm_jax.knowledge.normalize import fold, normalize
+from retfm_jax.knowledge.normalize import SPELLINGS, fold, normalize
 from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
 
 ENTRY = """
@@ -69,7 +69,22 @@ def test_find_knows_every_spelling():
     assert vocabulary.find("a thing of no name") is None
 
 
-def test_normalising_keeps_every_place():
+def test_every_regional_spelling_folds_into_another_one():
+    for variant, spelling in SPELLINGS:
+        assert variant != spelling
+        assert fold(f"x{variant}") == fold(f"x{spelling}"), variant
+
+
+def test_a_condition_is_found_in_american_and_in_british_spelling():
+    vocabulary = load_vocabulary()
+    for american, british in (
+        ("center involving diabetic macular edema", "centre involving diabetic macular oedema"),
+        ("retinal hemorrhage", "retinal haemorrhage"),
+    ):
+        assert vocabulary.find(american) is vocabulary.find(british) is not None
+
+
+def test_normalizing_keeps_every_position():
     text = "左眼：Ｃ／Ｄ　０．７，\n视網膜—Hemorrhage “DR”\tİ"
     assert len(normalize(text)) == len(text)
     assert fold("Retinal  Hemorrhage") == fold("retinal-haemorrhage")
