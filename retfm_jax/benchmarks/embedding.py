@@ -20,7 +20,9 @@ def measure(
     """Embeds photographs from files, and texts, with a network of random weights.
 
     Args:
+      config: the experiment, whose network embeds.
       data: whose training split is embedded.
+      rounds: timed runs of either.
       images: and as many texts at most, a run.
     """
     method = make_method(config.method, config.model)

@@ -8,7 +8,7 @@ from retfm_jax.evaluation.protocols.few_shot import Shots
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneConfig:
-    """The recipe; the learning rates are RET-CLIP's.
+    """The recipe of fine-tuning; the learning rates are RET-CLIP's.
 
     Attributes:
       backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.

@@ -31,7 +31,12 @@ class Section:
     folds: Mapping[str, Mapping[str, Any]] | None = None
 
     def overall(self, name: str, interval: bool = True) -> str:
-        """One metric in words: with its interval, or mean ± spread over folds."""
+        """Formats one metric of the whole task: with its interval, or mean ± spread over folds.
+
+        Args:
+          name: of the metric, such as "auroc"; one that was not measured gives "–".
+          interval: whether the interval is written where there are no folds.
+        """
         if name not in self.measured.overall:
             return "–"
         if self.folds is not None:

@@ -15,6 +15,9 @@ def linear_probe(support: Support) -> Predictor:
     """Fits class-balanced logistic regression; findings that may occur together get one each.
 
     A class that the support lacks, or that all of it has, is predicted as constant.
+
+    Args:
+      support: what is fitted; with `exclusive` it has at least two classes.
     """
     if support.exclusive:
         fitted = _regression().fit(support.features, support.labels.argmax(1))

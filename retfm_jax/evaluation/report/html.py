@@ -17,10 +17,11 @@ from retfm_jax.rendering import figures, markup
 
 
 def page(results: Results, document: dict[str, Any]) -> str:
-    """The page.
+    """Makes the page of an evaluation as HTML.
 
     Args:
-      document: what went into the JSON file; its settings are listed at the end.
+      results: what it shows.
+      document: content of the JSON file; its settings are listed at the end.
     """
     method = document["model"]["method"]
     parts = [
