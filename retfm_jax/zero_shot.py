@@ -20,7 +20,7 @@ Embedding = Float[np.ndarray, "n d"]
 
 
 class ImageTextModel(Protocol):
-    """What evaluation needs of a model; `retfm_jax.RetinalModel` has it.
+    """The part of a model that evaluation needs; `retfm_jax.RetinalModel` has it.
 
     Every embedding is a unit-norm float32 vector, but for those of `image_features`. A call takes
     any number of images or texts.

@@ -1,4 +1,4 @@
-"""How long a run stands still for a checkpoint, how long the writing takes, and reading it back."""
+"""Times of a checkpoint: how long a run stands still, until it is on disk, and to read it back."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How fast records become batches: by stage, the whole pipeline, against a published loader."""
+"""Speed of the data pipeline: by stage, as a whole, and against a published loader."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""How fast photographs and texts are embedded, by the way that `retfm embed` takes."""
+"""Speed of embedding photographs and texts, by the way that `retfm embed` takes."""
 
 import tempfile
 from pathlib import Path

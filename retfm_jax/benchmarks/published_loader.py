@@ -1,7 +1,7 @@
 """The loader of the published projects: base64 in an LMDB, Pillow, bicubic, worker processes.
 
-Runs in a process of its own and imports no JAX. Left out, in its favour: the color jitter and the
-erasing that it does on the CPU, and its tokenizer in Python, for which ours stands in.
+Runs in a process of its own and imports no JAX. Left out, in its favor: the color jitter and the
+erasing that it does on the CPU, and its tokenizer in Python, which ours replaces.
 """
 
 import base64
@@ -29,7 +29,7 @@ def write_lmdb(folder: str | Path, patients: Sequence[tuple[str, bytes, bytes, s
 
     Args:
       folder: of the split; is made.
-      patients: (id, left, right, report), the eyes encoded.
+      patients: (id, left, right, report), the eyes as encoded images.
     """
     for part in ("imgs", "pairs"):
         (Path(folder) / part).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How fast a training step is: alone, in microbatches against the whole, against PyTorch."""
+"""Speed of a training step: alone, in microbatches against the whole batch, against PyTorch."""
 
 import dataclasses
 import re

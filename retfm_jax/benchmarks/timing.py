@@ -66,6 +66,7 @@ class Measurement:
 
     @property
     def seconds(self) -> list[float]:
+        """Wall-clock seconds of every run."""
         return [timing.seconds for timing in self.timings]
 
     @property

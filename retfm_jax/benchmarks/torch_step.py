@@ -28,14 +28,14 @@ class TorchStep:
         undecayed: Sequence[str],
         files: str,
     ):
-        """Builds everything.
+        """Builds network, optimizer and batch.
 
         Args:
           method: one that `torch_twins` has.
           model, optimizer: those sections of the experiment; towers with `remat` "full" checkpoint
             their layers, others keep everything.
-          learning_rates: of the steps to come.
-          undecayed: tensors without weight decay.
+          learning_rates: of the steps to come; the last one stays.
+          undecayed: names of tensors without weight decay.
           files: folder with `weights.safetensors` under transformers' names, and with
             `batch.safetensors`, images NHWC float32 normalized.
         """

@@ -1,6 +1,6 @@
 """Photographs on disk with one class each: folders of classes, and releases that a task describes.
 
-What counts as a photograph is `data.photographs`' matter, who its patient is `data.patients`'; here
+`data.photographs` decides which files are photographs, `data.patients` who their patients are; here
 files get their classes and splits. Nothing outside the folder or release is read.
 """
 
@@ -29,7 +29,7 @@ from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How the files of a folder or release are read.
+    """Settings of how the files of a folder or release are read.
 
     Attributes:
       patient_regex: finds the patient in a file's name, see `patients.parse_regex`; None: patients

@@ -32,14 +32,15 @@ _NAMED = 8
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is embedded of every record: its one image, an eye, or the whole patient.
+    """Embeddings of one view of every record: its one image, an eye, or the whole patient.
 
     Attributes:
       images: unit-norm embedding of every record (n, d) float32, zeros where there is nothing to
         see.
-      seen: whether the record has that image.
-      labels: multi-hot over the label names, -1 where unknown.
-      texts: embeddings of the records' reports by language; zeros where a record has none.
+      seen: whether the record has that image, (n) bool.
+      labels: multi-hot over the label names, -1 where unknown; (n, classes) int8.
+      texts: embeddings of the records' reports by language, (n, d) float32; zeros where a record
+        has none.
     """
 
     images: Embedding

@@ -1,4 +1,4 @@
-"""What an evaluation needs, looked at before the first image is embedded."""
+"""Checks of what an evaluation needs, before the first image is embedded."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What an evaluation finds: what protocols add to, and what reports show."""
+"""Results of an evaluation: protocols add to them, reports show them."""
 
 import dataclasses
 import math
@@ -48,14 +48,15 @@ class Section:
 
 @dataclasses.dataclass(eq=False)
 class Results:
-    """Everything that one evaluation found.
+    """Findings of one evaluation.
 
     Attributes:
       data: dataset and split, in words.
-      sections: classification.
+      sections: classification, by protocol and setting.
       retrievals: by language, over `split`.
+      split: with its embeddings; None where no protocol needed them.
       order: of the classes, where they are grades.
-      by: what intervals resample, "patient" or "image".
+      by: the unit that intervals resample, "patient" or "image".
       document: the numbers as JSON values, with the data and the settings they belong to.
     """
 

@@ -1,4 +1,4 @@
-"""What protocols work on: a network, the splits, how they run, and what they share."""
+"""The study that protocols work on: a network, the splits, the options, and what they share."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Where a task's images, classes and prompts come from: a built dataset, a folder, `tasks.yaml`."""
+"""Sources of a task's images, classes and prompts: a built dataset, a folder, `tasks.yaml`."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""A file of reports becomes a file of labels, and a picture of what they say."""
+"""Labels a file of reports, and plots what the labels are."""
 
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""From nothing to a trained, evaluated and exported RET-CLIP, on synthetic patients."""
+"""Trains, evaluates and exports a RET-CLIP from nothing, on synthetic patients."""
 
 import dataclasses
 import time

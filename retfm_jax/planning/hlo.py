@@ -1,7 +1,7 @@
-"""What a compiled program says of itself: collectives, memory traffic, the compiler's own timing.
+"""Collectives, memory traffic and the compiler's own timing, read from a compiled program.
 
 XLA's cost analysis looks once at the body of a loop, however often it runs. Here the text of the
-optimized program is read, and every loop counts as often as its condition says.
+optimized program is read, and every loop counts as often as its condition tells.
 """
 
 import collections
@@ -95,7 +95,7 @@ class Collective:
       group: how many devices take part in one of them.
       times: how often it runs in a step.
       arrays: the arrays as they are when whole: what an all-gather makes, what the others take.
-      source: the operation of our code that it comes from, as the compiler remembers it.
+      source: the operation of our code that it comes from, as the compiler names it; "" if unknown.
     """
 
     kind: str
@@ -143,11 +143,11 @@ class Work:
 
 
 class HloModule:
-    """The text of an optimized program, read.
+    """An optimized program, read from its text.
 
     Args:
       text: `compiled.as_text()`.
-      devices: over which it is sharded.
+      devices: number of devices over which it is sharded.
     """
 
     def __init__(self, text: str, devices: int):

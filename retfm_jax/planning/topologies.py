@@ -1,4 +1,4 @@
-"""Devices that are not here: TPU slices by libtpu, GPUs in the place of CPU devices."""
+"""Devices that are not here: TPU slices by libtpu, and GPUs that CPU devices stand in for."""
 
 import contextlib
 import importlib.util

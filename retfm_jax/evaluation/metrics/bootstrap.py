@@ -43,6 +43,7 @@ class Estimate(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
+        """Whether the limits of the interval are defined."""
         return not math.isnan(self.low)
 
     def to_json(self) -> dict[str, float | str | None]:

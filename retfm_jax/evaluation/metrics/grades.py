@@ -1,4 +1,4 @@
-"""Whether the classes of a task are grades, in which order, and who says so."""
+"""Order of a task's classes where they are grades, and who says so."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""What every classification protocol returns, and the metrics that follow from it."""
+"""Results that every classification protocol returns, and the metrics that follow from them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -79,7 +79,12 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Predictions with their metrics, computed once for the numbers and for the pictures."""
+    """Predictions with their metrics, computed once for the numbers and for the pictures.
+
+    Attributes:
+      predictions: scores and truth.
+      metrics: of the task's kind.
+    """
 
     predictions: Predictions
     metrics: MultiLabelMetrics | SingleLabelMetrics

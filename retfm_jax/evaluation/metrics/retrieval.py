@@ -96,11 +96,11 @@ class Retrieval:
 
     Attributes:
       language: of the reports.
-      rows: the records' positions in the split.
-      groups: equal numbers for equal reports.
-      ranks: by direction, of the first right answer to every query, from 1 on.
+      rows: the records' positions in the split (n).
+      groups: equal numbers for equal reports (n).
+      ranks: by direction, of the first right answer to every query (n), from 1 on.
       recalls: by direction and name ("recall_at_5"), with exact intervals.
-      skipped: records without an image or without a report in this language.
+      skipped: number of records without an image or without a report in this language.
     """
 
     language: str

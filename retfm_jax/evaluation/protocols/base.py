@@ -1,4 +1,4 @@
-"""What a protocol is: one way to ask what a network knows of a split."""
+"""The base class of protocols, ways to ask what a network knows of a split."""
 
 import abc
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the supervised protocols learn from: support samples, sampled by patient."""
+"""Support of the supervised protocols: labeled images, sampled by patient."""
 
 import dataclasses
 import re
@@ -42,7 +42,7 @@ class Support:
 
 @dataclasses.dataclass(frozen=True)
 class Shots:
-    """How much of the training split is used: so many per class, a share of it, or all.
+    """Amount of the training split that is used: so many images per class, a share of it, or all.
 
     Attributes:
       per_class: images of each class; None where a share is meant.

@@ -63,7 +63,7 @@ class LinearProbe(OnEmbeddings):
 
 
 class UnprojectedLinearProbe(LinearProbe):
-    """Logistic regression on what the image tower says before any projection."""
+    """Logistic regression on the image tower's features before any projection."""
 
     name, title = "linear_probe_unprojected", "linear probe before projection"
     unprojected = True

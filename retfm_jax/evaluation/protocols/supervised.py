@@ -1,4 +1,4 @@
-"""What the protocols that learn from labeled images share: support, folds, predictions."""
+"""Shared parts of the protocols that learn from labeled images: support, folds, predictions."""
 
 import abc
 import functools
@@ -118,7 +118,7 @@ class Images:
 
 
 class Supervised:
-    """Everything that the supervised protocols share, made once.
+    """Data and embeddings that the supervised protocols share, made once.
 
     Attributes:
       model: a `RetinalModel`.
@@ -178,7 +178,7 @@ class Supervised:
 
     @property
     def training_images(self) -> int:
-        """How many images there are to sample the support from."""
+        """Number of images that the support can be sampled from."""
         return len(self.train.rows)
 
     def _features(

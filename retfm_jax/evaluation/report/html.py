@@ -1,4 +1,4 @@
-"""One self-contained HTML page of an evaluation: tables, curves and galleries in one file."""
+"""The HTML page of an evaluation: tables, curves and galleries in one self-contained file."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

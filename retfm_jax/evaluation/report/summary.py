@@ -1,4 +1,4 @@
-"""What reports show of an evaluation: which metrics, and which mistakes."""
+"""Selection of what reports show of an evaluation: metrics and mistakes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
