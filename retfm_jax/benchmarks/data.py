@@ -185,7 +185,7 @@ class Pipeline:
 def _stages(
     data: DataConfig, source: RecordSource, kind: str, mesh: Mesh
 ) -> Iterator[tuple[str, Callable[[], Timing], float, str]]:
-    """Name, run, and what one run works through, of every stage; each in this thread alone."""
+    """Name, run, amount and unit of every stage; each runs in this thread alone."""
     count = min(_STAGE_RECORDS, len(source))
     order = np.random.default_rng(0).permutation(len(source))[:count].tolist()
     yield "read records", lambda: timed(lambda: [source[i] for i in order]), count, "records"

@@ -385,6 +385,6 @@ def _measurement(
 
 
 def _memory_in_use() -> dict[str, float]:
-    """What the device says of itself; nothing on a CPU."""
+    """Peak memory in use on the first device in GB, by name; nothing on a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return {"peak GB": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {}

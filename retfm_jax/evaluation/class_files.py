@@ -248,7 +248,7 @@ def _copies(
     chosen: Sequence[LabeledFile],
     others: Mapping[str, Mapping[str, Path]],
 ) -> list[str]:
-    """Says which photographs of a split are in another one, in two classes or twice.
+    """Describes which photographs of a split are in another one, in two classes or twice.
 
     Args:
       split, chosen: what is evaluated.
@@ -306,7 +306,7 @@ def _check_alike(classes: Sequence[str], reference: Path) -> None:
 
 
 def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
-    """The class that a folder's name means, spelt as the reference's folders are."""
+    """The class that a folder's name means, spelled as the reference's folders are."""
     name = folder.name
     same = [each for each in classes if image_files.folded(each) == image_files.folded(name)]
     if name in classes:
@@ -453,7 +453,7 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
 
 @dataclasses.dataclass
 class _Found:
-    """Files of a release by split, the patients that a column gives, and what is to be said."""
+    """Files of a release by split, the patients that a column gives, and sentences for the user."""
 
     files: dict[str, list[LabeledFile]] = dataclasses.field(default_factory=dict)
     given: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -489,7 +489,7 @@ _BELOW = "give a path below the task's folder"
 def _pairs(
     name: str, task: Mapping[str, Any], folder: Path, reading: Reading
 ) -> tuple[dict[str, str], str, str]:
-    """Patients by the release's table of pairs, which says it, and what is said where it misses."""
+    """Patients by the release's table of pairs, its name, and a sentence where it is missing."""
     described = task.get("pairs")
     if described is None:
         return {}, "", ""

@@ -183,7 +183,7 @@ def _words(model: Any, style: str) -> str:
 
 
 def _say_how_read(said: Said, options: Options, already: Sequence[str] = ()) -> list[str]:
-    """Says what there is to say of how a source was read, and returns it.
+    """Prints the notes on how a source was read, and returns them.
 
     Files that are named as images and hold none go into the log, too.
     """

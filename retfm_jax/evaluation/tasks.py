@@ -44,7 +44,7 @@ class Selection(Subset):
       source: of single images.
       rows: positions of the records in the source (n).
       classes: by the task's name of a class, its label in the source.
-      said: what there is to say of how they were selected.
+      said: notes on how they were selected.
     """
 
     def __init__(

@@ -202,7 +202,7 @@ class HloModule:
         )
 
     def _executed(self, name: str, times: float) -> Iterator[tuple[str, Instruction, float]]:
-        """The instructions that run, with how often; of a conditional each branch its share."""
+        """Instructions that run, with how often; a branch of a conditional counts by its share."""
         for instruction in self.computations.get(name, ()):
             yield name, instruction, times
             if instruction.opcode == "while" and (body := instruction.called("body")):
@@ -358,7 +358,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """Where the parenthesis that opens at `start` closes."""
+    """Index of the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         if text[place] == "(":

@@ -169,7 +169,7 @@ def _ways(found: Iterable[tuple[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """What stands in a cell of a table; an interval, or the spread over folds, stands below."""
+    """Content of a cell of a table; an interval, or the spread over folds, is below the value."""
     if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
         return "–"
     if isinstance(value, Mapping):
