@@ -20,15 +20,16 @@ Embedding = Float[np.ndarray, "n d"]
 
 
 class ImageTextModel(Protocol):
-    """What evaluation needs of a model; `retfm_jax.RetinalModel` has it.
+    """The part of a model that evaluation needs; `retfm_jax.RetinalModel` has it.
 
-    Every embedding is a unit-norm float32 vector. Any number of rows is allowed in a call.
+    Every embedding is a unit-norm float32 vector, but for those of `image_features`. A call takes
+    any number of images or texts.
     """
 
     @property
     @abc.abstractmethod
     def method(self) -> Method:
-        """What it was trained with, which tells how it is asked."""
+        """The method that it was trained with, which tells how it is asked."""
 
     @property
     @abc.abstractmethod
@@ -42,32 +43,60 @@ class ImageTextModel(Protocol):
 
     @abc.abstractmethod
     def encode_images(self, images: Sequence[Image]) -> Embedding:
-        """Single photographs, comparable with `encode_texts`."""
+        """Embeds single photographs, comparable with `encode_texts`.
+
+        Args:
+          images: encoded bytes, paths, or RGB pixels (h, w, 3) uint8.
+        """
 
     @abc.abstractmethod
     def image_features(self, images: Sequence[Image]) -> Embedding:
-        """Single photographs before any projection, rows of any length."""
+        """Computes features of single photographs before any projection, vectors of any norm.
+
+        Args:
+          images: encoded bytes, paths, or RGB pixels (h, w, 3) uint8.
+        """
 
     @abc.abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Embedding:
-        """Texts, comparable with `encode_images`."""
+        """Embeds texts, comparable with `encode_images`.
+
+        Args:
+          texts: reports, captions or class prompts in a language of the model.
+        """
 
     @abc.abstractmethod
     def encode_patients(
         self, left: Sequence[Image | None], right: Sequence[Image | None]
     ) -> Mapping[str, Embedding]:
-        """image_patient, image_left, image_right of pairs of eyes; None marks a missing one.
+        """Embeds pairs of eyes; called only where `trains_on_patients`.
 
-        Called only where `trains_on_patients`.
+        Args:
+          left, right: each patient's eyes, as `encode_images` takes them, in the same order; None
+            marks a missing one.
+
+        Returns:
+          embeddings (n, d) by the names image_patient, image_left, image_right.
         """
 
     @abc.abstractmethod
     def encode_patient_texts(self, texts: Sequence[str]) -> Mapping[str, Embedding]:
-        """text_patient, text_left, text_right; called only where `trains_on_patients`."""
+        """Embeds texts of patients; called only where `trains_on_patients`.
+
+        Args:
+          texts: reports or class prompts in a language of the model.
+
+        Returns:
+          embeddings (n, d) by the names text_patient, text_left, text_right.
+        """
 
 
 def unit(rows: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
-    """Rows scaled to length 1; rows of zeros stay."""
+    """Scales vectors to norm 1; zero vectors stay.
+
+    Args:
+      rows: vectors along the last axis, (..., d) floats.
+    """
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
@@ -75,7 +104,16 @@ def unit(rows: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
 def encode_texts(
     model: ImageTextModel, texts: Sequence[str], views: Sequence[str]
 ) -> dict[str, Embedding]:
-    """Texts as they compare with the images of each view."""
+    """Embeds texts so that they compare with the images of each view.
+
+    Args:
+      model: whose text tower embeds.
+      texts: reports, captions or class prompts.
+      views: names of views: "patient", "left", "right" or "image".
+
+    Returns:
+      unit-norm embeddings (n, d) by view.
+    """
     if model.trains_on_patients and "image" not in views:
         features = model.encode_patient_texts(texts)
         return {view: np.asarray(features[f"text_{view}"]) for view in views}
@@ -84,7 +122,11 @@ def encode_texts(
 
 
 def weighted(prompts: Sequence[str | WeightedPrompt]) -> tuple[WeightedPrompt, ...]:
-    """Prompts with weights that sum to 1."""
+    """Scales the weights of prompts to sum to 1.
+
+    Args:
+      prompts: of one class, at least one; a plain text has weight 1.
+    """
     given = [p if isinstance(p, WeightedPrompt) else WeightedPrompt(p, 1.0) for p in prompts]
     total = sum(prompt.weight for prompt in given)
     return tuple(WeightedPrompt(prompt.text, prompt.weight / total) for prompt in given)
@@ -97,10 +139,20 @@ def class_embeddings(
     prompts: Prompts,
     views: Sequence[str],
 ) -> dict[str, Embedding]:
-    """One unit row for every class and view: the weighted mean of the class's prompt embeddings.
+    """Embeds each class for each view: the weighted mean of its prompts' embeddings, at norm 1.
 
     Averaging over templates, synonyms and descriptions is KeepFIT's "domain knowledge". The views
     "left" and "right" ask for prompts that name the eye.
+
+    Args:
+      model: whose text tower embeds.
+      names: of the classes.
+      language: of the prompts, "en" or "zh".
+      prompts: from a class, a language and an eye (or None) to the class's prompts.
+      views: names of views: "patient", "left", "right" or "image".
+
+    Returns:
+      embeddings (classes, d) float32 by view.
 
     Raises:
       UserError: a text has no finite embedding.
@@ -131,7 +183,16 @@ def class_embeddings(
 
 
 def check_finite(rows: Float[np.ndarray, "n d"], names: Sequence[str], what: str) -> None:
-    """Raises a `UserError` that names the first row with a NaN or an infinite number."""
+    """Checks that embeddings hold neither NaN nor infinity.
+
+    Args:
+      rows: embeddings (n, d) floats.
+      names: of what each one embeds, for the message.
+      what: they are, such as "the image of", for the message.
+
+    Raises:
+      UserError: one of them does; the message names the first.
+    """
     broken = np.flatnonzero(~np.isfinite(rows).all(-1))
     if len(broken):
         raise UserError(
@@ -141,18 +202,23 @@ def check_finite(rows: Float[np.ndarray, "n d"], names: Sequence[str], what: str
 
 
 def own_style(model: ImageTextModel) -> str:
-    """The style of prompts that a model was trained with: of categories or of reports."""
+    """The style of prompts that a model was trained with: of categories or of reports.
+
+    Args:
+      model: whose method decides.
+    """
     return get_kind(model.method.sample_kind).texts
 
 
 def model_prompts(
     model: ImageTextModel, style: str | None = None, modality: str = "cfp"
 ) -> Prompts:
-    """The prompts that a model is asked with: in its own style and, of reports, in their words.
+    """Chooses the prompts for a model: in its own style and, of reports, in their words.
 
     Args:
+      model: that is asked; without a `wording` of its training reports templates are taken.
       style: see `knowledge.prompts.prompts_of`; None: as the model was trained.
-      modality: of the images.
+      modality: of the images, one of `knowledge.prompts.MODALITIES`, or "mixed".
     """
     return prompts_of(style or own_style(model), modality, getattr(model, "wording", None))
 
@@ -167,17 +233,24 @@ def class_probabilities(
     """Probabilities of classes that exclude each other, of single images.
 
     Args:
-      images: unit-norm rows of `encode_images`.
+      model: whose text tower embeds the prompts, and whose logit scale is used.
+      images: unit-norm embeddings (n, d) float32 of `encode_images`.
+      names: of the classes.
+      language: of the prompts, "en" or "zh".
+      prompts: from a class, a language and an eye (or None) to the class's prompts.
 
     Returns:
-      the softmax over classes of scale * cosine with the class's embedding.
+      the softmax over classes (n, classes) of scale * cosine with the class's embedding.
+
+    Raises:
+      UserError: a text has no finite embedding.
     """
     classes = class_embeddings(model, names, language, prompts, ("image",))["image"]
     return softmax(model.logit_scale * images @ classes.T, axis=-1)
 
 
 def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarray, "classes d"]:
-    """What findings that may occur together are scored by: each class against a normal eye.
+    """Directions that score findings which may occur together: each class against a normal eye.
 
     With c_k the class embeddings, the logit of finding k for an image x is s x.(c_k - c_normal),
     the log-odds of its prompts against those of a normal eye: the difference removes what an image
@@ -185,7 +258,11 @@ def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarr
     Without a normal class the cosine stays.
 
     Args:
-      normal: index of the class "normal".
+      classes: unit-norm text embedding of every class, (classes, d) float32.
+      normal: index of the class "normal"; None where there is none.
+
+    Returns:
+      directions (classes, d), of any norm.
     """
     if normal is None or len(classes) < 2:
         return classes
@@ -195,5 +272,9 @@ def finding_directions(classes: Embedding, normal: int | None) -> Float[np.ndarr
 
 
 def normal_class(names: Sequence[str]) -> int | None:
-    """Where the class of healthy eyes is."""
+    """Index of the class of healthy eyes, "normal"; None where there is none.
+
+    Args:
+      names: of the classes.
+    """
     return names.index("normal") if "normal" in names else None

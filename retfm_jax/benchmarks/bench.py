@@ -21,12 +21,12 @@ _PACKAGES = ("retfm-jax", "jax", "jaxlib", "flax", "grain", "opencv-python-headl
 
 @dataclasses.dataclass
 class Report:
-    """Everything that a bench measured.
+    """All measurements of a bench.
 
     Attributes:
       about: the machine, the versions, the experiment.
       measurements, comparisons: in the order in which they were taken.
-      notes: what else was found, by name.
+      notes: further findings by name.
     """
 
     about: dict[str, Any]
@@ -40,13 +40,18 @@ class Report:
         comparisons: Iterable[Comparison] = (),
         notes: dict[str, Any] | None = None,
     ) -> None:
-        """Takes over what a part returns."""
+        """Adds what a part returns.
+
+        Args:
+          measurements, comparisons: appended to those of the report.
+          notes: merged into those of the report; None: there are none.
+        """
         self.measurements += measurements
         self.comparisons += comparisons
         self.notes |= notes or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Converts the report to JSON values."""
         return {
             **self.about,
             "measurements": [measurement.to_dict() for measurement in self.measurements],
@@ -69,13 +74,15 @@ def bench(
     """Measures parts of an experiment.
 
     Args:
+      config: the experiment.
       parts: some of `PARTS`.
       against: what to compare with, "torch" (steps) or "published-data" (data).
-      microbatches: compares gradient caching in so many parts with one; None: does not.
+      microbatches: compares gradient caching in so many microbatches with the whole batch; None:
+        does not.
       rounds: timed runs of everything.
       patients: how many to generate where the experiment's dataset is not built.
       folder: existing folder on the disk whose checkpoints are measured; None: a temporary one.
-      tell: is called with what comes next, in words.
+      tell: is called with a sentence on what begins.
 
     Raises:
       UserError: a part cannot be measured, or not compared, with this experiment.
@@ -136,7 +143,7 @@ def _steps(
 
 
 def about() -> dict[str, Any]:
-    """The machine and the versions, as JSON values."""
+    """Describes the machine and the versions, as JSON values."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

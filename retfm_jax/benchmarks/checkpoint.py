@@ -1,4 +1,4 @@
-"""How long a run stands still for a checkpoint, how long the writing takes, and reading it back."""
+"""Times of a checkpoint: how long a run stands still, until it is on disk, and to read it back."""
 
 import tempfile
 from pathlib import Path
@@ -19,8 +19,10 @@ def measure(
     """Saves and restores the whole training state of an experiment.
 
     Args:
-      folder: where checkpoints are written, for the disk that a run will use; None: the system's
-        place for temporary files.
+      config: the experiment, which has random weights.
+      rounds: timed saves and restores, after one that does not count.
+      folder: existing folder for the checkpoints, on the disk that a run will use; None: the
+        system's folder for temporary files.
     """
     state = Trainer(config).state
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6

@@ -1,4 +1,4 @@
-"""How fast records become batches: by stage, the whole pipeline, against a published loader."""
+"""Speed of the data pipeline: by stage, as a whole, and against a published loader."""
 
 import contextlib
 import dataclasses
@@ -49,13 +49,14 @@ _PIPELINE_SAMPLES = 1024
 
 @contextlib.contextmanager
 def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[DataConfig, str]]:
-    """The config's dataset where it is built, else synthetic eyes in a temporary folder.
+    """Opens the config's dataset where it is built, else synthetic eyes in a temporary folder.
 
     Args:
+      config: the experiment.
       patients: how many are generated.
 
     Yields:
-      the data configuration to read with, and what it reads, in words.
+      the data configuration to read with, and the name of the data, in words.
     """
     if is_built(config.data.dataset, config.data.data_dir):
         yield config.data, config.data.dataset
@@ -73,7 +74,13 @@ def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[D
 
 
 def draw(folder: str | Path, patients: int, size: int) -> None:
-    """Draws a training split of patients who have both eyes."""
+    """Generates a training split of synthetic patients who have both eyes.
+
+    Args:
+      folder: data directory that gets the dataset.
+      patients: how many; the other splits have one each.
+      size: side of the photographs in pixels.
+    """
     from retfm_jax.data.building.builder import quiet_tfds
     from retfm_jax.data_builders.synthetic_fundus import synthetic_fundus_dataset_builder as drawn
 
@@ -83,6 +90,11 @@ def draw(folder: str | Path, patients: int, size: int) -> None:
 
 def measure(config: ExperimentConfig, data: DataConfig, rounds: int) -> list[Measurement]:
     """Times every stage in one thread, then the whole pipeline.
+
+    Args:
+      config: the experiment.
+      data: configuration of the data to read, which may replace that of the experiment.
+      rounds: timed runs of everything.
 
     Raises:
       UserError: the dataset cannot be used, or the batch does not fit the devices.
@@ -115,7 +127,7 @@ class Pipeline:
     """The training pipeline over a source, timed between batches.
 
     Attributes:
-      images: that one timing covers.
+      images: number of images that one timing covers.
     """
 
     def __init__(
@@ -129,9 +141,14 @@ class Pipeline:
         *,
         place: Callable[[dict[str, np.ndarray]], Any] | None = None,
     ):
-        """Opens nothing yet.
+        """Makes the pipeline; it opens nothing yet.
 
         Args:
+          source, expert: the training split and the second stream; see `open_training`.
+          kind: name of the samples' kind.
+          data: how records are read.
+          batch_size: samples a batch.
+          seed: of order and augmentation.
           place: puts the arrays on the device; None leaves them on the host.
         """
         self._iterator = TrainIterator(
@@ -146,7 +163,7 @@ class Pipeline:
         self._all_here = data.workers == 0
 
     def timing(self) -> Timing:
-        """From the first batch to the last; reading starts anew and ends with it."""
+        """Times from the first batch to the last; reading starts anew and ends with it."""
         self._iterator.restore(0)
         stream = self._iterator
         if self._place is not None:
@@ -168,7 +185,7 @@ class Pipeline:
 def _stages(
     data: DataConfig, source: RecordSource, kind: str, mesh: Mesh
 ) -> Iterator[tuple[str, Callable[[], Timing], float, str]]:
-    """Name, run, and what one run works through, of every stage; each in this thread alone."""
+    """Name, run, amount and unit of every stage; each runs in this thread alone."""
     count = min(_STAGE_RECORDS, len(source))
     order = np.random.default_rng(0).permutation(len(source))[:count].tolist()
     yield "read records", lambda: timed(lambda: [source[i] for i in order]), count, "records"
@@ -237,15 +254,21 @@ def _stages(
 def compare_published(
     config: ExperimentConfig, patients: int, rounds: int
 ) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
-    """Our pipeline from stored 256 px and from 512 px against a published loader from 512 px.
+    """Compares our pipeline from stored 256 px and from 512 px with a published loader from 512 px.
 
     All read the same synthetic patients.
+
+    Args:
+      config: the experiment, whose method learns from patients.
+      patients: how many are generated.
+      rounds: timed runs of each loader.
 
     Returns:
       the measurements, the ratios of time an image, and how they were run.
 
     Raises:
-      UserError: PyTorch is not installed, or the method does not learn from patients.
+      UserError: PyTorch is not installed, the method does not learn from patients, or images are
+        not resized by "squash".
     """
     check_torch()
     if not get_kind(make_method(config.method, config.model).sample_kind).paired_eyes:
@@ -304,10 +327,15 @@ def compare_published(
 def published_patients(
     folder: str | Path, data: DataConfig, patients: int
 ) -> tuple[Path, dict[int, RecordSource]]:
-    """The same synthetic patients as a published LMDB and as datasets of ours built from it.
+    """Generates synthetic patients as a published LMDB and as datasets of ours built from it.
+
+    Args:
+      folder: existing folder that gets all of them.
+      data: its language is that of the LMDB's reports.
+      patients: how many.
 
     Returns:
-      the LMDB's folder, and our sources by the side of their pictures.
+      the LMDB's folder, and our sources by the side of their pictures in pixels.
     """
     from retfm_jax.benchmarks.published_loader import write_lmdb
     from retfm_jax.data.building.builder import BuildOptions

@@ -1,4 +1,4 @@
-"""How fast photographs and texts are embedded, by the way that `retfm embed` takes."""
+"""Speed of embedding photographs and texts, by the way that `retfm embed` takes."""
 
 import tempfile
 from pathlib import Path
@@ -20,7 +20,9 @@ def measure(
     """Embeds photographs from files, and texts, with a network of random weights.
 
     Args:
+      config: the experiment, whose network embeds.
       data: whose training split is embedded.
+      rounds: timed runs of either.
       images: and as many texts at most, a run.
     """
     method = make_method(config.method, config.model)

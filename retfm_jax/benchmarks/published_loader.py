@@ -1,7 +1,7 @@
 """The loader of the published projects: base64 in an LMDB, Pillow, bicubic, worker processes.
 
-Runs in a process of its own and imports no JAX. Left out, in its favour: the color jitter and the
-erasing that it does on the CPU, and its tokenizer in Python, for which ours stands in.
+Runs in a process of its own and imports no JAX. Left out, in its favor: the color jitter and the
+erasing that it does on the CPU, and its tokenizer in Python, which ours replaces.
 """
 
 import base64
@@ -29,7 +29,7 @@ def write_lmdb(folder: str | Path, patients: Sequence[tuple[str, bytes, bytes, s
 
     Args:
       folder: of the split; is made.
-      patients: (id, left, right, report), the eyes encoded.
+      patients: (id, left, right, report), the eyes as encoded images.
     """
     for part in ("imgs", "pairs"):
         (Path(folder) / part).mkdir(parents=True)
@@ -63,7 +63,10 @@ class PublishedDataset(torch.utils.data.Dataset):
 
         Args:
           folder: of a split's LMDB.
-          crop_area: (1, 1) squashes the whole picture.
+          size: side of the images in pixels.
+          mean, std: of the three channels, for values from 0 to 1.
+          crop_area: least and largest share of the picture; (1, 1) squashes the whole picture.
+          flip_probability: from 0 to 1, of a horizontal flip.
           text: entries of `TextConfig`.
         """
         self._folder, self._size, self._crop_area = folder, size, crop_area
@@ -94,7 +97,11 @@ class PublishedDataset(torch.utils.data.Dataset):
         ]
 
     def pixels(self, encoded: str) -> np.ndarray:
-        """Base64 -> cropped, scaled and flipped uint8 pixels."""
+        """Decodes a picture: base64 -> cropped, scaled and flipped pixels (size, size, 3) uint8.
+
+        Args:
+          encoded: the picture as the LMDB holds it, URL-safe base64 of a file such as JPEG.
+        """
         return np.asarray(self._picture(encoded))
 
     def _picture(self, encoded: str) -> Image.Image:
@@ -136,14 +143,15 @@ class PublishedLoader:
         """Prepares the passes.
 
         Args:
-          workers: processes of the loader.
-          **dataset: of `PublishedDataset`.
+          batch_size: patients a batch.
+          workers: processes of the loader; 0 loads in this one.
+          dataset: arguments of `PublishedDataset`.
         """
         self._dataset = PublishedDataset(**dataset)
         self._batch_size, self._workers = batch_size, workers
 
     def run(self) -> tuple[Timing, int]:
-        """One pass over all whole batches, timed from the first batch on.
+        """Runs one pass over all whole batches, timed from the first batch on.
 
         Returns:
           the timing, its CPU seconds for as many samples as the wall-clock seconds cover; and how

@@ -1,4 +1,4 @@
-"""How fast a training step is: alone, in microbatches against the whole, against PyTorch."""
+"""Speed of a training step: alone, in microbatches against the whole batch, against PyTorch."""
 
 import dataclasses
 import re
@@ -38,7 +38,8 @@ class Trainer:
     """An experiment's state and random batch on the devices, and its compiled steps.
 
     Attributes:
-      method, mesh, batch: as in training; the batch has full-length texts and every eye.
+      config, method, mesh, state, batch: as in training; the batch has full-length texts and every
+        eye.
       kind: what its samples are.
     """
 
@@ -49,11 +50,12 @@ class Trainer:
         prepared: bool = False,
         devices: Sequence[Device] | None = None,
     ):
-        """Draws weights and a batch.
+        """Initializes weights and samples a random batch.
 
         Args:
-          prepared: images are float and normalized already, and the step takes them as they are:
-            what another framework can be fed, too.
+          config: the experiment.
+          prepared: whether images are float and normalized already, as another framework can take
+            them too, and the step takes them as they are.
           devices: all by default.
 
         Raises:
@@ -77,7 +79,10 @@ class Trainer:
         return device.prepare(batch, self.config.data.image, self.config.data.augment, key)
 
     def compile(self, microbatches: int = 1) -> "CompiledStep":
-        """Compiles the step in so many parts.
+        """Compiles the step.
+
+        Args:
+          microbatches: number of microbatches that the batch is divided into.
 
         Raises:
           UserError: the batch does not divide into them.
@@ -89,41 +94,55 @@ class Trainer:
         return CompiledStep(self, lowered.compile(), time.perf_counter() - began)
 
     def run(self, compiled: Any) -> float:
-        """One step; the loss before it."""
+        """Runs one step, which replaces the state; returns the loss before it.
+
+        Args:
+          compiled: the step, a function from state and batch to state and metrics.
+        """
         self.state, metrics = compiled(self.state, self.batch)
         jax.block_until_ready(self.state)
         return float(metrics["loss"])
 
     def loss(self) -> float:
-        """The training loss of the prepared batch without dropout; changes nothing."""
+        """Computes the training loss of the prepared batch without dropout; changes nothing."""
         loss = jax.jit(
             lambda params, state, batch: self.method.loss(params, state, batch, train=True)[0]
         )
         return float(loss(self.state.params, MethodState(*self.state.method_state), self.batch))
 
     def model_flops(self) -> int | None:
-        """Model FLOPs of a step; None where they cannot be counted."""
+        """Counts the model FLOPs of a step; None where they cannot be counted."""
         return self._setup.model_flops(self.batch)
 
     def learning_rates(self, steps: int) -> list[float]:
-        """Of the first steps."""
+        """Learning rates of the first steps.
+
+        Args:
+          steps: how many.
+        """
         return [float(jnp.asarray(self._setup.schedule(step))) for step in range(steps)]
 
 
 @dataclasses.dataclass
 class CompiledStep:
-    """A compiled step, and the seconds that compiling it took."""
+    """A compiled step.
+
+    Attributes:
+      trainer: whose state and batch it takes.
+      compiled: the function, see `Trainer.run`.
+      compile_seconds: that compiling it took.
+    """
 
     trainer: Trainer
     compiled: Any
     compile_seconds: float
 
     def timing(self) -> Timing:
-        """Runs it once."""
+        """Runs the step once and times it."""
         return timed(lambda: self.trainer.run(self.compiled))
 
     def facts(self) -> dict[str, float]:
-        """Compile time and peak memory of a device."""
+        """Compile time in seconds, and peak memory of a device in GB, by name."""
         memory = self.compiled.memory_analysis()
         facts = {"compile s": self.compile_seconds}
         if memory is not None:
@@ -135,7 +154,15 @@ class CompiledStep:
 
 
 def measure(config: ExperimentConfig, rounds: int) -> list[Measurement]:
-    """Times the step of an experiment as `retfm train` runs it, but for reading the data."""
+    """Times the step of an experiment as `retfm train` runs it, but for reading the data.
+
+    Args:
+      config: the experiment.
+      rounds: timed steps.
+
+    Raises:
+      UserError: the batch or the mesh does not fit the devices.
+    """
     trainer = Trainer(config)
     step = trainer.compile(config.train.microbatches)
     timings = take_turns({"step": step.timing}, rounds)["step"]
@@ -145,7 +172,12 @@ def measure(config: ExperimentConfig, rounds: int) -> list[Measurement]:
 def compare_microbatches(
     config: ExperimentConfig, parts: int, rounds: int
 ) -> tuple[list[Measurement], list[Comparison]]:
-    """Gradient caching in parts against the whole, on the same batch and state.
+    """Compares gradient caching in microbatches with the whole batch, on the same batch and state.
+
+    Args:
+      config: the experiment.
+      parts: number of microbatches.
+      rounds: timed steps of either.
 
     Raises:
       UserError: the batch does not divide.
@@ -163,7 +195,11 @@ def compare_microbatches(
 def compare_torch(
     config: ExperimentConfig, rounds: int
 ) -> tuple[list[Measurement], list[Comparison], dict[str, Any]]:
-    """The step against the same one in PyTorch: same weights, batch, precision and optimizer.
+    """Compares the step with the same one in PyTorch: same weights, batch, precision and optimizer.
+
+    Args:
+      config: the experiment; its mesh is replaced by one device.
+      rounds: timed steps of either.
 
     Returns:
       both measurements, PyTorch's time over ours, and what shows that both compute the same.
@@ -195,14 +231,22 @@ def compare_torch(
 
 
 def one_device(config: ExperimentConfig) -> Trainer:
-    """The experiment on the first device, which is PyTorch's as well, fed with prepared images."""
+    """Makes the trainer of an experiment on the first device, fed with prepared images.
+
+    PyTorch takes the same device.
+
+    Args:
+      config: the experiment; its mesh is replaced by one device.
+    """
     config = dataclasses.replace(config, mesh=MeshConfig())
     return Trainer(config, prepared=True, devices=jax.devices()[:1])
 
 
 def check_torch() -> None:
-    """Raises:
-    UserError: PyTorch is not installed.
+    """Checks that PyTorch is installed.
+
+    Raises:
+      UserError: it is not.
     """
     try:
         import torch  # noqa: F401
@@ -211,11 +255,12 @@ def check_torch() -> None:
 
 
 def torch_arguments(trainer: Trainer, folder: str | Path, steps: int) -> dict[str, Any]:
-    """What `torch_step.TorchStep` needs to be the trainer's network, batch and optimizer.
+    """Arguments that make `torch_step.TorchStep` the trainer's network, batch and optimizer.
 
     Args:
-      folder: for the files that carry the arrays.
-      steps: whose learning rates go along.
+      trainer: with prepared images.
+      folder: existing folder for the files that carry the arrays.
+      steps: how many learning rates are given.
 
     Raises:
       UserError: PyTorch has no counterpart of a part of the network.
@@ -340,6 +385,6 @@ def _measurement(
 
 
 def _memory_in_use() -> dict[str, float]:
-    """What the device says of itself; nothing on a CPU."""
+    """Peak memory in use on the first device in GB, by name; nothing on a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return {"peak GB": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {}

@@ -14,9 +14,13 @@ from retfm_jax.errors import UserError
 
 
 class Timing(NamedTuple):
-    """One run: wall-clock seconds, and CPU seconds of all its threads (None where unknown).
+    """Duration of one run.
 
-    Other work on the machine lengthens the first and hardly the second.
+    Other work on the machine lengthens its wall-clock time and hardly its CPU time.
+
+    Attributes:
+      seconds: of wall-clock time.
+      cpu_seconds: of all its threads together; None where unknown.
     """
 
     seconds: float
@@ -33,7 +37,11 @@ def stopwatch() -> Iterator[list[Timing]]:
 
 
 def timed(action: Callable[[], Any]) -> Timing:
-    """Runs `action` once."""
+    """Times one run.
+
+    Args:
+      action: what runs; its result is dropped.
+    """
     with stopwatch() as taken:
         action()
     return taken[0]
@@ -45,7 +53,7 @@ class Measurement:
 
     Attributes:
       name: of what ran.
-      timings: of every run.
+      timings: of every run, at least one.
       amount, unit: what one run works through: 8 "patients".
       facts: further numbers about it, by name with their unit: {"model TFLOP": 2.1}.
     """
@@ -58,6 +66,7 @@ class Measurement:
 
     @property
     def seconds(self) -> list[float]:
+        """Wall-clock seconds of every run."""
         return [timing.seconds for timing in self.timings]
 
     @property
@@ -74,7 +83,7 @@ class Measurement:
         return self.amount / max(statistics.median(used), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: every raw timing and what follows from them."""
+        """Converts every raw timing and what follows from them to JSON values."""
         return {
             "name": self.name,
             "amount": self.amount,
@@ -94,9 +103,9 @@ class Comparison:
     """A ratio of two measurements whose runs took turns.
 
     Attributes:
-      name: what the ratio says.
-      numerator, denominator: their k-th runs stood side by side.
-      goal: what it should reach, said in words; "" where there is none.
+      name: of the ratio, in words.
+      numerator, denominator: their k-th runs followed one another.
+      goal: what it should reach, in words; "" where there is none.
     """
 
     name: str
@@ -114,7 +123,7 @@ class Comparison:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Converts the comparison to JSON values."""
         return {
             "name": self.name,
             "numerator": self.numerator.name,
@@ -132,8 +141,9 @@ def take_turns(
     """Runs every side once a round, A B A B ..., so that a slow spell of the machine hits all.
 
     Args:
-      sides: by name; each runs once and says how long it took.
-      warm_up: rounds that do not count.
+      sides: by name; each runs once and returns how long it took.
+      rounds: that count.
+      warm_up: rounds before them that do not count.
     """
     taken: dict[str, list[Timing]] = {name: [] for name in sides}
     for turn in range(warm_up + rounds):
@@ -155,7 +165,8 @@ class Partner:
         """Starts the process; the object is made at the first call.
 
         Args:
-          factory: "module:name", called with the arguments, which travel pickled.
+          factory: "module:name", called with the arguments.
+          arguments: by name; they travel pickled.
         """
         # Spawned, since a process with JAX's threads in it cannot be forked safely.
         context = multiprocessing.get_context("spawn")
@@ -168,6 +179,10 @@ class Partner:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls a method of the object and waits for what it returns.
+
+        Args:
+          method: its name.
+          arguments: of the method; they travel pickled.
 
         Raises:
           UserError: as the object raised it.

@@ -28,14 +28,14 @@ class TorchStep:
         undecayed: Sequence[str],
         files: str,
     ):
-        """Builds everything.
+        """Builds network, optimizer and batch.
 
         Args:
           method: one that `torch_twins` has.
           model, optimizer: those sections of the experiment; towers with `remat` "full" checkpoint
             their layers, others keep everything.
-          learning_rates: of the steps to come.
-          undecayed: tensors without weight decay.
+          learning_rates: of the steps to come; the last one stays.
+          undecayed: names of tensors without weight decay.
           files: folder with `weights.safetensors` under transformers' names, and with
             `batch.safetensors`, images NHWC float32 normalized.
         """
@@ -79,7 +79,7 @@ class TorchStep:
         return placed
 
     def about(self) -> dict[str, str]:
-        """What computes."""
+        """Describes what computes."""
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else "CPU"
         return {
             "torch": torch.__version__,
@@ -88,7 +88,7 @@ class TorchStep:
         }
 
     def first_loss(self) -> float:
-        """The training loss before the first step, without dropout; changes nothing."""
+        """Computes the training loss before the first step, without dropout; changes nothing."""
         modes = [(module, module.training) for module in self.network.modules()]
         kept = copy.deepcopy(dict(self.network.named_buffers()))
         for module in self.network.modules():
@@ -103,7 +103,7 @@ class TorchStep:
         return float(loss)
 
     def step(self) -> tuple[Timing, float]:
-        """One training step; also the loss before it."""
+        """Runs one training step; returns its timing and the loss before it."""
         self.network.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._rates[0]
@@ -124,7 +124,7 @@ class TorchStep:
         return taken[0], loss
 
     def peak_bytes(self) -> int | None:
-        """Most memory that was in use on a GPU."""
+        """Most memory in bytes that was in use on a GPU; None without one."""
         return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
 
     def _autocast(self) -> torch.autocast:

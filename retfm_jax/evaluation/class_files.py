@@ -1,6 +1,6 @@
 """Photographs on disk with one class each: folders of classes, and releases that a task describes.
 
-What counts as a photograph is `data.photographs`' matter, who its patient is `data.patients`'; here
+`data.photographs` decides which files are photographs, `data.patients` who their patients are; here
 files get their classes and splits. Nothing outside the folder or release is read.
 """
 
@@ -29,11 +29,12 @@ from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How the files of a folder or release are read.
+    """Settings of how the files of a folder or release are read.
 
     Attributes:
-      patient_regex: finds the patient in a file's name, see `patients.parse_regex`.
-      follow_links: reads what symbolic links inside a release lead to outside of it.
+      patient_regex: finds the patient in a file's name, see `patients.parse_regex`; None: patients
+        are known as the folder or release tells them.
+      follow_links: whether targets of symbolic links outside the release are read.
     """
 
     patient_regex: str | None = None
@@ -49,8 +50,10 @@ class LabeledFile:
     """A photograph on disk with its class and the patient that it shows.
 
     Attributes:
+      path: where it is read.
       relative: its path below the folder or release, with forward slashes.
-      patient: the same wherever the release lies.
+      label: the name of its class.
+      patient: an id that does not depend on where the release lies.
     """
 
     path: Path
@@ -61,7 +64,7 @@ class LabeledFile:
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """What is to be said of how a source was read.
+    """Notes on how a source was read.
 
     Attributes:
       sentences: for the user.
@@ -78,7 +81,17 @@ NOTHING_SAID = Said()
 
 
 class FileSource(RecordSource):
-    """Photographs on disk with one class each, read when they are asked for."""
+    """Photographs on disk with one class each, read when they are asked for.
+
+    Args:
+      name: of the task or folder.
+      split: "train", "validation" or "test".
+      classes: names of all classes, in the order of the labels.
+      files: the photographs of the split.
+      modality: of all of them, one of `prompts.MODALITIES`, or "mixed".
+      said: notes on how they were read.
+      patients_known: whether `files` name real patients, so that intervals can be by patient.
+    """
 
     kind = "image"
 
@@ -100,7 +113,7 @@ class FileSource(RecordSource):
         return len(self._files)
 
     def __getitem__(self, index: int) -> ImageRecord:
-        """The record; its image is empty where the file can no longer be read."""
+        """Reads a record; its image is empty where the file can no longer be read."""
         file = self._files[index]
         try:
             image = image_files.read(file.path)
@@ -128,7 +141,10 @@ class FileSource(RecordSource):
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """TFDS's name of every split -> its folder.
+    """Finds the folder of every split, by TFDS's names.
+
+    Args:
+      folder: whose subfolders are looked at; others than splits are passed over.
 
     Raises:
       UserError: two folders are called by the same split ("val" and "valid").
@@ -144,7 +160,12 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> FileSource:
-    """A split of a folder of class folders.
+    """Opens a split of a folder of class folders.
+
+    Args:
+      folder: holds a folder for every split, and these a folder for every class.
+      split: any name of a split, such as "val" or "validation".
+      reading: how the files are read.
 
     Raises:
       UserError: it has no such split, too few classes or images, or an unknown or empty class.
@@ -227,7 +248,7 @@ def _copies(
     chosen: Sequence[LabeledFile],
     others: Mapping[str, Mapping[str, Path]],
 ) -> list[str]:
-    """Says which photographs of a split are in another one, in two classes or twice.
+    """Describes which photographs of a split are in another one, in two classes or twice.
 
     Args:
       split, chosen: what is evaluated.
@@ -285,7 +306,7 @@ def _check_alike(classes: Sequence[str], reference: Path) -> None:
 
 
 def _class_of(folder: Path, classes: Sequence[str], reference: Path) -> str:
-    """The class that a folder's name means, spelt as the reference's folders are."""
+    """The class that a folder's name means, spelled as the reference's folders are."""
     name = folder.name
     same = [each for each in classes if image_files.folded(each) == image_files.folded(name)]
     if name in classes:
@@ -332,10 +353,17 @@ def _said(
 def release_source(
     name: str, task: Mapping[str, Any], split: str, data_dir: Path, reading: Reading = AS_RELEASED
 ) -> FileSource:
-    """A split of a release that a task describes by tables or by patterns of file names.
+    """Opens a split of a release that a task describes by tables or by patterns of file names.
+
+    Args:
+      name: of the task.
+      task: its entries as in `tasks.yaml`, checked.
+      split: any name of a split, such as "val" or "validation".
+      data_dir: parent of the task's folder.
+      reading: how the files are read.
 
     Raises:
-      UserError: the release is not there, is not as the task says, or leaves its folder.
+      UserError: the release is missing, is not as the task describes it, or leaves its folder.
     """
     wanted = split_name(split)
     if wanted is None:
@@ -399,8 +427,14 @@ def release_source(
 def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[str, dict[str, Any]]:
     """Compares how many images are here with how many the source publishes.
 
+    Args:
+      name: of the task, for the sentence.
+      task: its entries; `images` is the published number, of all or by split.
+      split: "train", "validation" or "test".
+      here: how many images are here.
+
     Returns:
-      a sentence where they are not as many, and the numbers as JSON values.
+      a sentence where the numbers differ, else "", and the numbers as JSON values.
     """
     published = task.get("images")
     where = ""
@@ -419,7 +453,7 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
 
 @dataclasses.dataclass
 class _Found:
-    """Files of a release by split, the patients that a column gives, and what is to be said."""
+    """Files of a release by split, the patients that a column gives, and sentences for the user."""
 
     files: dict[str, list[LabeledFile]] = dataclasses.field(default_factory=dict)
     given: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -455,7 +489,7 @@ _BELOW = "give a path below the task's folder"
 def _pairs(
     name: str, task: Mapping[str, Any], folder: Path, reading: Reading
 ) -> tuple[dict[str, str], str, str]:
-    """Patients by the release's table of pairs, which says it, and what is said where it misses."""
+    """Patients by the release's table of pairs, its name, and a sentence where it is missing."""
     described = task.get("pairs")
     if described is None:
         return {}, "", ""

@@ -32,13 +32,15 @@ _NAMED = 8
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is embedded of every record: its one image, an eye, or the whole patient.
+    """Embeddings of one view of every record: its one image, an eye, or the whole patient.
 
     Attributes:
-      images: a row for every record, zeros where there is nothing to see.
-      seen: whether the record has that image.
-      labels: multi-hot over the label names, -1 where unknown.
-      texts: of the record's report, by language; zeros where it has none.
+      images: unit-norm embedding of every record (n, d) float32, zeros where there is nothing to
+        see.
+      seen: whether the record has that image, (n) bool.
+      labels: multi-hot over the label names, -1 where unknown; (n, classes) int8.
+      texts: embeddings of the records' reports by language, (n, d) float32; zeros where a record
+        has none.
     """
 
     images: Embedding
@@ -53,7 +55,7 @@ class EmbeddedSplit:
 
     Attributes:
       views: {"patient", "left", "right"} for patients, {"image"} for single images.
-      records: where the pictures and reports are; read again for galleries only.
+      records: what holds the pictures and reports; read again for galleries only.
       record_ids, patient_ids: of every record.
       reports: text of every record by language, "" where it has none.
       label_names: of the columns of the labels.
@@ -85,18 +87,20 @@ def embed_split(
 ) -> EmbeddedSplit:
     """Embeds every image and every report of a split.
 
-    An image that cannot be decoded counts as one that is not there, and is named in a warning.
+    An image that cannot be decoded counts as missing, and is named in a warning.
 
     Args:
-      records: all of one kind.
+      model: whose towers embed.
+      records: all of one kind, patients or single images.
       label_names: of the columns of the records' labels.
       languages: in which reports are embedded; one without any report is skipped.
       batch_size: records at a time.
-      progress: shows a bar.
-      on_error: "refuse" ends at images that cannot be decoded.
+      progress: whether a progress bar is shown.
+      on_error: "refuse" ends at images that cannot be decoded, "skip" does not.
 
     Raises:
-      UserError: there is no record, the kinds are mixed, or no image can be decoded.
+      UserError: there is no record, the kinds are mixed, no image can be decoded, or an embedding
+        is no finite number.
     """
     if not len(records):
         raise UserError("the split holds no record; choose another split")
@@ -170,7 +174,15 @@ def embed_split(
 
 
 def refuse_unusable(names: Sequence[str], on_error: str) -> None:
-    """Raises a `UserError` that names unusable images where none may be left out."""
+    """Refuses unusable images where none may be left out.
+
+    Args:
+      names: of the unusable images, for the message.
+      on_error: "refuse" raises where there is any; "skip" lets them pass.
+
+    Raises:
+      UserError: an image is unusable and none may be left out.
+    """
     if names and on_error == "refuse":
         raise UserError(
             f"{len(names)} images cannot be used: {', '.join(names[:_NAMED])}"
@@ -278,6 +290,13 @@ def _texts(
 
 
 def same_report_groups(texts: Sequence[str]) -> np.ndarray:
-    """Equal numbers for reports that read alike: letter case and blanks do not count."""
+    """Numbers reports, equally where they read alike: letter case and whitespace do not count.
+
+    Args:
+      texts: of the reports (n).
+
+    Returns:
+      group numbers (n) from 0 on.
+    """
     keys = [hashlib.sha256("".join(text.casefold().split()).encode()).digest() for text in texts]
     return np.unique(np.array(keys, dtype="S32"), return_inverse=True)[1]

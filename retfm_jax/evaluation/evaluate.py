@@ -65,14 +65,15 @@ def measure(
       model: a `RetinalModel`.
       protocols: names of them, see `protocols.get_protocol`.
       dataset: a built dataset, a task of `tasks.yaml`, or a folder of class folders.
-      data_dir: where built datasets and the tasks' folders are.
+      data_dir: folder of built datasets and of the tasks' own folders.
       split: what is predicted.
+      options: how the protocols run.
 
     Returns:
-      what was found; `report.write` writes it.
+      the findings, which `report.write` writes.
 
     Raises:
-      UserError: a protocol is unknown or cannot run on this data.
+      UserError: a protocol is unknown or cannot run on this data, or an option is out of its range.
     """
     asked = get_protocols(list(protocols))
     resolved = _decided(options, model)
@@ -144,10 +145,10 @@ def evaluate(
       out: see `report.write.write`.
 
     Returns:
-      what went into the JSON file.
+      the document that the JSON file holds.
 
     Raises:
-      UserError: a protocol is unknown or cannot run on this data, or nothing can be written there.
+      UserError: see `measure`, or nothing can be written there.
     """
     requirements.check_out(out)
     results = measure(
@@ -182,7 +183,7 @@ def _words(model: Any, style: str) -> str:
 
 
 def _say_how_read(said: Said, options: Options, already: Sequence[str] = ()) -> list[str]:
-    """Says what there is to say of how a source was read, and returns it.
+    """Prints the notes on how a source was read, and returns them.
 
     Files that are named as images and hold none go into the log, too.
     """
@@ -219,8 +220,17 @@ def quick_metrics(
     neither, a language without reports no recall.
 
     Args:
-      prompts: styles of class prompts to compare, which then stand in the metrics' names; none:
-        that of the model.
+      model: that is evaluated.
+      source: the split that is predicted.
+      config: languages and batch size of the evaluation.
+      prompts: styles of class prompts to compare, which the metrics' names then hold; none: the
+        model's own style.
+
+    Returns:
+      numbers by name, such as "zero_shot/en/eye/auroc"; NaN where undefined.
+
+    Raises:
+      UserError: see `embeddings.embed_split` and `protocols.zero_shot.zero_shot`.
     """
     split = embed_split(
         model, source, source.label_names, config.languages, config.batch_size, progress=False

@@ -1,4 +1,4 @@
-"""How protocols run."""
+"""Options of the protocols."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from retfm_jax.evaluation.protocols.few_shot import Shots
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneConfig:
-    """The recipe; the learning rates are RET-CLIP's.
+    """The recipe of fine-tuning; the learning rates are RET-CLIP's.
 
     Attributes:
       backbone_learning_rate, head_learning_rate: peaks of AdamW, cosine to zero.
@@ -26,7 +26,7 @@ class FineTuneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How the protocols run.
+    """Options of the protocols.
 
     Attributes:
       languages: of prompts and reports; adapters take the first; None: as in the model's
@@ -34,7 +34,7 @@ class Options:
       prompts: "report", "name" or "knowledge" (see `knowledge.prompts.prompts_of`); None:
         "knowledge" for a model that was trained on categories, "report" for one that was trained
         on reports.
-      draws: of the bootstrap; None: as in the model's configuration.
+      draws: number of resamples of the bootstrap; None: as in the model's configuration.
       seed: of the bootstrap and of everything that a protocol samples.
       train_split: what the supervised protocols learn from.
       shots: how much of it.

@@ -30,6 +30,12 @@ class LabeledByReports(RecordSource):
     A condition that a report affirms is present, one that it only suspects is unknown, every other
     is absent. A report that says nothing of an eye, or nothing at all, leaves that eye, or the
     patient, unlabeled; what it says of no side is unknown for both eyes.
+
+    Args:
+      source: what is labeled.
+      labels: of each record for the patient, the left and the right eye: 1, 0, or -1 where unknown;
+        (n, 3, classes) int8.
+      label_names: of the classes.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ def label_by_reports(sources: Sequence[RecordSource], labeler: Labeler) -> list[
 
     Args:
       sources: splits of one dataset.
+      labeler: reads the reports.
 
     Raises:
       UserError: no report says anything that the vocabulary knows.
@@ -92,7 +99,12 @@ def label_by_reports(sources: Sequence[RecordSource], labeler: Labeler) -> list[
 
 
 def with_labels(source: RecordSource, labeler: Labeler) -> RecordSource:
-    """A source with labels of its own, or of its reports; without any where these say nothing."""
+    """A source with labels of its own, or of its reports; unlabeled where these say nothing.
+
+    Args:
+      source: a split of a dataset.
+      labeler: reads the reports where the source has no labels.
+    """
     if is_labeled(source):
         return source
     try:

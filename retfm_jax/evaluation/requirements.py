@@ -1,4 +1,4 @@
-"""What an evaluation needs, looked at before the first image is embedded."""
+"""Checks of what an evaluation needs, before the first image is embedded."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,30 @@ _MOST_SEED = 2**32 - 1 - _MOST_FOLDS
 
 
 def check_name(option: str, name: str, known: Sequence[str]) -> None:
-    """Raises a `UserError` for a name that is none of those known, with the nearest."""
+    """Checks that a name is one of those known.
+
+    Args:
+      option: what the name was given for, in the message.
+      name: as it was given.
+      known: allowed names.
+
+    Raises:
+      UserError: it is none of them; the message suggests the nearest.
+    """
     if name not in known:
         hint = did_you_mean(name, known)
         raise UserError(f"{option} {name}: give one of {', '.join(known)}{hint}")
 
 
 def check_languages(languages: Sequence[str]) -> None:
-    """Raises a `UserError` where there are no prompts in a language, or one stands twice."""
+    """Checks that there are prompts in every language, and that none is given twice.
+
+    Args:
+      languages: such as "en" and "zh".
+
+    Raises:
+      UserError: a language is unknown or given twice.
+    """
     for language in languages:
         check_name("language", language, LANGUAGES)
     if len(set(languages)) < len(languages):
@@ -32,10 +48,13 @@ def check_languages(languages: Sequence[str]) -> None:
 
 
 def check_numbers(options: Any) -> None:
-    """Raises a `UserError` for a number out of its range.
+    """Checks that every number of the options is in its range.
 
     Args:
       options: an `evaluate.Options` whose `draws` are decided.
+
+    Raises:
+      UserError: one is not; the message names its range.
     """
     tuning = options.fine_tune
     for option, value, least, most in (
@@ -61,7 +80,14 @@ def check_numbers(options: Any) -> None:
 
 
 def check_out(out: PathLike) -> None:
-    """Raises a `UserError` where results could not be written beside `out`."""
+    """Checks that results can be written to a JSON file and beside it.
+
+    Args:
+      out: path of that file, with the suffix .json.
+
+    Raises:
+      UserError: they cannot.
+    """
     path = as_path(out)
     if path.suffix != ".json":
         raise UserError(f"out {path}: the numbers are written as JSON, name a .json file")
@@ -71,7 +97,14 @@ def check_out(out: PathLike) -> None:
 
 
 def check_records(source: RecordSource) -> None:
-    """Raises a `UserError` for a split without any record."""
+    """Checks that a split holds a record.
+
+    Args:
+      source: the split.
+
+    Raises:
+      UserError: it holds none.
+    """
     if not len(source):
         raise UserError(
             f"{source.name}, split {source.split}, holds no record; choose another split"
@@ -79,12 +112,26 @@ def check_records(source: RecordSource) -> None:
 
 
 def is_labeled(source: RecordSource) -> bool:
-    """Whether any record has a label for itself or for an eye; reads until it finds one."""
+    """Tells whether any record has a label for itself or for an eye; reads until it finds one.
+
+    Args:
+      source: the split that is read.
+    """
     return any(_known(record) for record in _records(source))
 
 
 def check_reports(source: RecordSource, languages: Sequence[str]) -> None:
-    """Raises a `UserError` where no language has two records with an image and a report."""
+    """Checks that some language has two records with an image and a report.
+
+    Reads until it finds them.
+
+    Args:
+      source: the split that is read.
+      languages: of the reports, any of which will do.
+
+    Raises:
+      UserError: there are fewer in every language.
+    """
     wanted = dict.fromkeys(languages, 2)
     for record in _records(source):
         for language, text in texts(record).items():
@@ -101,12 +148,20 @@ def check_reports(source: RecordSource, languages: Sequence[str]) -> None:
 
 
 def texts(record: PatientRecord | ImageRecord) -> Mapping[str, str]:
-    """The report or caption of a record by language."""
+    """Report or caption of a record by language.
+
+    Args:
+      record: of a patient (the report) or of a single image (the caption).
+    """
     return record.report if isinstance(record, PatientRecord) else record.caption
 
 
 def has_image(record: PatientRecord | ImageRecord) -> bool:
-    """Whether there is anything to see."""
+    """Tells whether a record has any image.
+
+    Args:
+      record: of a patient (one eye is enough) or of a single image.
+    """
     if isinstance(record, PatientRecord):
         return bool(record.left or record.right)
     return bool(record.image)

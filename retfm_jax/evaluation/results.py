@@ -1,4 +1,4 @@
-"""What an evaluation finds: what protocols add to, and what reports show."""
+"""Results of an evaluation: protocols add to them, reports show them."""
 
 import dataclasses
 import math
@@ -31,7 +31,12 @@ class Section:
     folds: Mapping[str, Mapping[str, Any]] | None = None
 
     def overall(self, name: str, interval: bool = True) -> str:
-        """One metric in words: with its interval, or mean ± spread over folds."""
+        """Formats one metric of the whole task: with its interval, or mean ± spread over folds.
+
+        Args:
+          name: of the metric, such as "auroc"; one that was not measured gives "–".
+          interval: whether the interval is written where there are no folds.
+        """
         if name not in self.measured.overall:
             return "–"
         if self.folds is not None:
@@ -43,14 +48,15 @@ class Section:
 
 @dataclasses.dataclass(eq=False)
 class Results:
-    """Everything that one evaluation found.
+    """Findings of one evaluation.
 
     Attributes:
       data: dataset and split, in words.
-      sections: classification.
+      sections: classification, by protocol and setting.
       retrievals: by language, over `split`.
+      split: with its embeddings; None where no protocol needed them.
       order: of the classes, where they are grades.
-      by: what intervals resample, "patient" or "image".
+      by: the unit that intervals resample, "patient" or "image".
       document: the numbers as JSON values, with the data and the settings they belong to.
     """
 

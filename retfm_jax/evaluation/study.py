@@ -1,4 +1,4 @@
-"""What protocols work on: a network, the splits, how they run, and what they share."""
+"""The study that protocols work on: a network, the splits, the options, and what they share."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(eq=False)
 class Study:
-    """An evaluation on its way.
+    """An evaluation in progress.
 
     Attributes:
       model: a `RetinalModel`.
@@ -42,13 +42,21 @@ class Study:
     _made: dict[Callable, Any] = dataclasses.field(default_factory=dict)
 
     def once(self, make: Callable[["Study"], T]) -> T:
-        """What `make` makes of this study; it is made for the first protocol that asks."""
+        """Returns what a function makes of this study; only the first call makes it.
+
+        Args:
+          make: the function; what it returns is kept under the function itself.
+        """
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]
 
     def note(self, sentence: str) -> None:
-        """Says a sentence and keeps it beside the numbers, once."""
+        """Prints a sentence and keeps it beside the numbers, once.
+
+        Args:
+          sentence: what a reader of the numbers must know.
+        """
         if sentence not in self.notes:
             say(sentence)
             self.notes.append(sentence)
@@ -70,7 +78,11 @@ class Study:
 
 
 def undecodable(names: tuple[str, ...] | list[str]) -> list[str]:
-    """What is said of images that cannot be decoded: nothing, or one sentence."""
+    """Describes images that cannot be decoded, in no or one sentence.
+
+    Args:
+      names: of the images; the first 50 are named.
+    """
     if not names:
         return []
     named = ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")

@@ -1,4 +1,4 @@
-"""Where a task's images, classes and prompts come from: a built dataset, a folder, `tasks.yaml`."""
+"""Sources of a task's images, classes and prompts: a built dataset, a folder, `tasks.yaml`."""
 
 import dataclasses
 import difflib
@@ -37,7 +37,15 @@ _TASKS_FILE = Path(__file__).with_name("tasks.yaml")
 
 
 class Selection(Subset):
-    """Some records of a source under the name and the classes of a task."""
+    """Some records of a source under the name and the classes of a task.
+
+    Args:
+      name: of the task.
+      source: of single images.
+      rows: positions of the records in the source (n).
+      classes: by the task's name of a class, its label in the source.
+      said: notes on how they were selected.
+    """
 
     def __init__(
         self,
@@ -61,18 +69,18 @@ class Selection(Subset):
 
 
 def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
-    """Opens what `dataset` names.
+    """Opens the data of a task by its name.
 
     Args:
       name: a folder with `train`, `val` or `test` of one folder a class; a task of `tasks.yaml`, or
         a YAML file with one task of that form; or a built dataset.
       split: "train", "validation" or "test"; of a built dataset any TFDS split.
-      data_dir: where built datasets and the tasks' own folders are.
+      data_dir: folder of built datasets and of the tasks' own folders.
       reading: how files are read, where the task is one of files.
 
     Raises:
-      UserError: there is no such task, folder or dataset, or it cannot be used; the message says
-        what is wrong where.
+      UserError: there is no such task, folder or dataset, or it cannot be used; the message names
+        the cause and the place.
     """
     if isinstance(name, str) and not name.strip():
         raise UserError("a task has a name: a folder, a published task or a built dataset")
@@ -111,14 +119,21 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
 
 
 def said_of(source: RecordSource) -> Said:
-    """What there is to say of how a source was read."""
+    """Notes on how a source was read; empty where there are none.
+
+    Args:
+      source: a split as `open_task` opens it.
+    """
     return getattr(source, "said", NOTHING_SAID)
 
 
 def counts_by(source: RecordSource) -> str:
-    """What intervals resample: "patient", or "image" where nobody knows the patients.
+    """The unit that intervals resample: "patient", or "image" where the patients are unknown.
 
-    Of built sets of single images some records are asked, evenly over the set.
+    Of built sets of single images some records are looked at, evenly over the set.
+
+    Args:
+      source: the split that is predicted.
     """
     if isinstance(source, FileSource):
         return "patient" if source.patients_known else "image"
@@ -132,7 +147,7 @@ def counts_by(source: RecordSource) -> str:
 
 @functools.cache
 def described_tasks() -> dict[str, Any]:
-    """The tasks of `tasks.yaml` by name."""
+    """Reads the tasks of `tasks.yaml` by name."""
     return {name: _task(task, f"task {name}") for name, task in read_yaml(_TASKS_FILE).items()}
 
 
@@ -249,10 +264,16 @@ _LOOKED_AT = 64
 
 
 def modality_of(source: RecordSource) -> str:
-    """What the images of a source are, for the wording of prompts: see `prompts.joint_modality`.
+    """Modality of a source's images, for the wording of prompts: see `prompts.joint_modality`.
 
-    Patients are pairs of fundus photographs. Of built sets of single images some records are asked,
-    evenly over the set.
+    Patients are pairs of fundus photographs. Of built sets of single images some records are looked
+    at, evenly over the set.
+
+    Args:
+      source: the split that is predicted.
+
+    Returns:
+      one of `prompts.MODALITIES`, or "mixed".
     """
     if isinstance(source, FileSource):
         return source.modality
@@ -328,7 +349,14 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
 
 
 def same_conditions(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Classes that are the same condition under several names: asked for in the same words."""
+    """Groups classes that are one condition under several names: their prompts are the same.
+
+    Args:
+      names: of the classes.
+
+    Returns:
+      groups of at least two names.
+    """
     vocabulary = load_vocabulary()
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -339,6 +367,10 @@ def same_conditions(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def unknown_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Classes that the vocabulary does not know, so that nobody can say in words what they are."""
+    """Classes that the vocabulary does not know, so that there are no prompts for them.
+
+    Args:
+      names: of the classes.
+    """
     vocabulary = load_vocabulary()
     return tuple(name for name in names if vocabulary.find(name) is None)

@@ -43,7 +43,7 @@ class Spread:
     gains: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Values with mean and standard deviation, the gains likewise."""
+        """Converts values and gains to JSON values, each with mean and standard deviation."""
         return {
             "values": list(self.values),
             "mean": statistics.fmean(self.values),
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What an ablation found.
+    """Findings of an ablation.
 
     Attributes:
       dataset, split, seeds: what the variants were compared on, and with which seeds.
@@ -89,7 +89,8 @@ def ablate(
     nothing but their configuration. What is trained already is not trained again.
 
     Args:
-      variants: the first one is what the others are compared with.
+      variants: experiments by name; the others are compared with the first one.
+      seeds: at least one; each replaces `train.seed` of every variant.
       workdir: gets a folder for each variant and seed, `ablation.json` and `ablation.png`.
       dataset: on which they are evaluated: a built dataset, a task of `tasks.yaml` or a folder of
         class folders; None: that of each variant's training.
@@ -169,10 +170,13 @@ def _measured(
 
 
 def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Spread]]:
-    """Metrics of every seed -> their spread, beside the first variant.
+    """Computes the spread of every variant's metrics over the seeds, beside the first variant.
 
     Args:
-      found: by variant, the metrics of each seed.
+      found: by variant, the metrics of each seed, in the order of the seeds.
+
+    Returns:
+      spreads by variant and metric.
 
     Raises:
       UserError: the split has nothing that can be measured.
@@ -196,7 +200,11 @@ def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dic
 
 @plain_style()
 def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
-    """A panel for each metric: every seed as a dot, the mean of a variant as a bar."""
+    """Plots a panel for each metric: every seed as a dot, the mean of a variant as a bar.
+
+    Args:
+      spreads: by variant and metric, as `compare` returns them.
+    """
     metrics = shown(spreads)
     figure = new_figure(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -217,13 +225,21 @@ def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
 
 
 def shown(spreads: Mapping[str, Mapping[str, Spread]]) -> list[str]:
-    """The metrics that tables and pictures show, as far as they are measured."""
+    """Metrics that tables and pictures show, as far as they are measured; if none is, all others.
+
+    Args:
+      spreads: by variant and metric, as `compare` returns them.
+    """
     metrics = list(next(iter(spreads.values())))
     return [metric for metric in metrics if metric.endswith(_SHOWN)] or metrics
 
 
 def short_names(metrics: Sequence[str]) -> tuple[str, list[str]]:
-    """What the names of metrics have in common, and the rest of each."""
+    """Splits names of metrics into what they have in common and the rest of each, in words.
+
+    Args:
+      metrics: at least one name, such as "zero_shot/en/eye/auroc".
+    """
     parts = [metric.split("/") for metric in metrics]
     first, last = min(parts), max(parts)  # what these two share, all do
     shared = 0
@@ -233,7 +249,11 @@ def short_names(metrics: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; 0 of a single value."""
+    """Standard deviation of a sample (n - 1); 0 of a single value.
+
+    Args:
+      values: at least one.
+    """
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 

@@ -18,11 +18,11 @@ from retfm_jax.model import load
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """What was written.
+    """Summary of a file of embeddings.
 
     Attributes:
-      count, width: embeddings, and numbers in each.
-      left_out: what is to be said of every image that is not among them.
+      count, width: number of embeddings, and numbers in each.
+      left_out: a sentence for every image that is not among them.
     """
 
     count: int
@@ -40,7 +40,7 @@ def embed(workdir: PathLike, images: PathLike, out: PathLike, on_error: str = "s
       on_error: "skip" leaves out what cannot be used, "refuse" ends at it.
 
     Raises:
-      UserError: nothing can be used, or written there.
+      UserError: no image can be used, or the file cannot be written.
     """
     out = as_path(out)
     if out.suffix not in (".npz", ".parquet"):
@@ -69,7 +69,11 @@ def embed(workdir: PathLike, images: PathLike, out: PathLike, on_error: str = "s
 
 
 def as_written(names: list[str]) -> list[str]:
-    """Names as files of tables can hold them: bytes that are no UTF-8 as escapes, and said."""
+    """Makes names fit for files of tables: bytes that are no UTF-8 become escapes, with a notice.
+
+    Args:
+      names: paths as the system gives them.
+    """
     written = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
     odd = sum(map(str.__ne__, names, written))
     if odd:
@@ -78,7 +82,17 @@ def as_written(names: list[str]) -> list[str]:
 
 
 def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
-    """Photographs of a folder or CSV, or one; and what is to be said of those that are unusable."""
+    """Finds the photographs of a folder or CSV.
+
+    Args:
+      images: a folder, a CSV with a column `image` of paths relative to it, or one photograph.
+
+    Returns:
+      paths of the photographs, and a sentence for each that cannot be used.
+
+    Raises:
+      UserError: there is no such folder or file, or no image in it.
+    """
     source = as_path(images)
     if source.is_dir():
         listing = photographs.find(source)

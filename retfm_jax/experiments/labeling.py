@@ -1,4 +1,4 @@
-"""A file of reports becomes a file of labels, and a picture of what they say."""
+"""Labels a file of reports, and plots what the labels are."""
 
 import collections
 import contextlib
@@ -44,7 +44,16 @@ _CERTAIN, _UNCERTAIN = "#1f5fa8", "#9fc0e3"
 
 
 class LabelCounts:
-    """How often each condition is said, and how often two of them together."""
+    """Counts of how often each condition is named, and how often two of them together.
+
+    Attributes:
+      vocabulary: the conditions.
+      reports, unknown, empty: numbers of all reports, of those without any known label, and of
+        those without text.
+      present, uncertain: by condition, reports that affirm or suspect it, and those that only
+        suspect.
+      pairs: by two conditions, reports that name both.
+    """
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
@@ -56,7 +65,11 @@ class LabelCounts:
         self.pairs: collections.Counter[tuple[str, str]] = collections.Counter()
 
     def add(self, labels: ReportLabels) -> None:
-        """Counts the labels of one patient."""
+        """Counts the labels of one patient.
+
+        Args:
+          labels: what the labeler read in a report.
+        """
         found = labels.patient
         self.reports += 1
         self.unknown += not found
@@ -65,7 +78,11 @@ class LabelCounts:
         self.pairs.update(itertools.product(found, found))
 
     def most_common(self, number: int) -> list[str]:
-        """The most frequent conditions, equal ones in the order of the vocabulary."""
+        """The most frequent conditions, equal ones in the order of the vocabulary.
+
+        Args:
+          number: how many at most.
+        """
         order = {condition_id: place for place, condition_id in enumerate(self.vocabulary.ids)}
         ranked = sorted(self.present, key=lambda c: (-self.present[c], order[c]))
         return ranked[:number]
@@ -81,13 +98,13 @@ def label(
 
     Args:
       source: objects with `report`, or `left` and `right`.
-      out: JSONL, one object a row; a PNG of label frequencies and co-occurrence is beside it,
-        unless it is a stream.
+      out: JSONL, one object a row; a PNG of label frequencies and co-occurrence is written beside
+        it, unless it is a stream.
       vocabulary: YAML that replaces the conditions; None: those that come with this package.
       extend: YAML that adds to the conditions.
 
     Returns:
-      how often each condition was said.
+      how often each condition was named.
 
     Raises:
       UserError: a file cannot be read or written, or a row cannot be used; the message names the
@@ -113,7 +130,11 @@ def label(
 
 
 def picture_of(out: PathLike) -> Path | None:
-    """Where the picture is; a device, such as standard output, has no place for one beside it."""
+    """Path of the picture beside a file of labels; None where there is no room for one.
+
+    Args:
+      out: the file of labels; a device, such as standard output, has no picture.
+    """
     return None if is_stream(out) else as_path(out).with_suffix(".png")
 
 
@@ -166,7 +187,11 @@ def _texts(line: bytes, where: str) -> dict[str, str]:
 
 @plain_style()
 def draw(counts: LabelCounts) -> Figure:
-    """Label frequencies as bars, and how often a label comes with another as a matrix."""
+    """Plots label frequencies as bars, and how often a label comes with another as a matrix.
+
+    Args:
+      counts: of all reports.
+    """
     bars, pairs = counts.most_common(_BARS), counts.most_common(_CELLS)
     names = {c: words(counts.vocabulary[c].name["en"]) for c in bars}
     height = 1.6 + 0.24 * max(len(bars), len(pairs), 4)

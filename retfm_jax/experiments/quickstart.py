@@ -1,4 +1,4 @@
-"""From nothing to a trained, evaluated and exported RET-CLIP, on synthetic patients."""
+"""Trains, evaluates and exports a RET-CLIP from nothing, on synthetic patients."""
 
 import dataclasses
 import time
@@ -19,7 +19,7 @@ from retfm_jax.runtime.lock import hold
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What there is in the end.
+    """Results of the quickstart.
 
     Attributes:
       results: of the evaluation.
@@ -37,7 +37,7 @@ def quickstart(workdir: PathLike, tell: Callable[[str], None] = lambda what: Non
 
     Args:
       workdir: gets everything; what is there already is not made again.
-      tell: is called with what comes next and when, in words.
+      tell: is called with a sentence on what begins, and the seconds since the start.
 
     Raises:
       Stopped: a signal ended its training.

@@ -25,7 +25,10 @@ from retfm_jax.training import loop, requirements
 
 
 def train_to_the_end(config: ExperimentConfig, workdir: PathLike) -> None:
-    """`run_training`, for callers whose next step wants a trained network.
+    """Runs `run_training`, for callers whose next step wants a trained network.
+
+    Args:
+      config, workdir: see `run_training`.
 
     Raises:
       Stopped: a signal ended it before its last step.
@@ -41,8 +44,12 @@ def train_to_the_end(config: ExperimentConfig, workdir: PathLike) -> None:
 def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     """Trains an experiment in a workdir, from its newest checkpoint or from the beginning.
 
+    Args:
+      config: the experiment.
+      workdir: gets checkpoints and metrics.
+
     Returns:
-      whether it came to its last step; False where a signal stopped it before.
+      whether it reached its last step; False where a signal stopped it before.
 
     Raises:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
@@ -77,10 +84,15 @@ def interval_evaluation(
 ) -> loop.Evaluate:
     """Zero-shot AUROC and retrieval on the evaluation split, compiled once for a whole run.
 
-    A split without labels has those that its reports tell.
+    A split without labels gets those of its reports.
 
     Args:
-      wording: of the training split's reports, asked for at the first evaluation.
+      config: the experiment, whose evaluation split is opened at the first evaluation.
+      method: whose network is evaluated.
+      wording: of the training split's reports, asked for at every evaluation.
+
+    Returns:
+      a function from parameters and state to metrics by name.
     """
     from retfm_jax.evaluation.evaluate import quick_metrics
     from retfm_jax.evaluation.report_labels import with_labels

@@ -77,6 +77,7 @@ def export(
     """Writes a workdir's network for the published code.
 
     Args:
+      workdir: of the network, or its checkpoint folder.
       to: the network's own method, or `CHINESE_CLIP`.
       out: .pt, .pth or .safetensors file; of `CHINESE_CLIP` a new folder.
       container: of a .pt: "checkpoint" (with epoch, step and `module.` names) or "state_dict".

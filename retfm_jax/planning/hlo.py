@@ -1,7 +1,7 @@
-"""What a compiled program says of itself: collectives, memory traffic, the compiler's own timing.
+"""Collectives, memory traffic and the compiler's own timing, read from a compiled program.
 
 XLA's cost analysis looks once at the body of a loop, however often it runs. Here the text of the
-optimized program is read, and every loop counts as often as its condition says.
+optimized program is read, and every loop counts as often as its condition tells.
 """
 
 import collections
@@ -38,6 +38,8 @@ class Array:
     """One array of an instruction's type.
 
     Attributes:
+      dtype: as HLO names it, such as "bf16".
+      shape: of the array.
       on_chip: whether the compiler placed it in the chip's own memory (a TPU's VMEM).
     """
 
@@ -47,7 +49,7 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        """Size without the padding of its layout."""
+        """Size in bytes without the padding of its layout."""
         bits = _BITS.get(self.dtype)
         if bits is None:
             bits = int("".join(filter(str.isdigit, self.dtype)))
@@ -56,7 +58,16 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One instruction of a program."""
+    """One instruction of a program.
+
+    Attributes:
+      name, opcode: as the program writes them.
+      arrays: of its type, those of a tuple one by one.
+      operands: names of the instructions that it takes; the number of a parameter, the value of a
+        constant.
+      attributes: the rest of its line.
+      root: whether it is the result of its computation.
+    """
 
     name: str
     opcode: str
@@ -66,7 +77,11 @@ class Instruction:
     root: bool
 
     def called(self, role: str) -> str | None:
-        """The computation that it calls in a role ("body", "condition", "calls", "to_apply")."""
+        """Name of the computation that it calls in a role; None where it calls none.
+
+        Args:
+          role: "body", "condition", "calls" or "to_apply".
+        """
         found = re.search(rf"\b{role}=%?([\w.\-]+)", self.attributes)
         return found and found[1]
 
@@ -80,7 +95,7 @@ class Collective:
       group: how many devices take part in one of them.
       times: how often it runs in a step.
       arrays: the arrays as they are when whole: what an all-gather makes, what the others take.
-      source: the operation of our code that it comes from, as the compiler remembers it.
+      source: the operation of our code that it comes from, as the compiler names it; "" if unknown.
     """
 
     kind: str
@@ -91,13 +106,16 @@ class Collective:
 
     @property
     def bytes(self) -> int:
-        """Size of its arrays, once."""
+        """Size of its arrays in bytes, once."""
         return sum(array.bytes for array in self.arrays)
 
     def seconds(self, bandwidth: float) -> float:
-        """How long it takes in a step where every device sends `bandwidth` bytes/s.
+        """Seconds that it takes in a step.
 
-        By a ring: a device sends (n - 1) / n of the whole array, and for an all-reduce that twice.
+        By a ring: a device sends (n - 1) / n of the whole array, and for an all-reduce twice that.
+
+        Args:
+          bandwidth: bytes/s that every device sends.
         """
         share = (self.group - 1) / self.group
         rounds = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
@@ -106,14 +124,15 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one device does in a step.
+    """Work of one device in a step.
 
     Attributes:
       collectives: in which it takes part.
       traffic: bytes that its instructions read from its memory and write to it.
-      cycles: of its clock, as the TPU's compiler expects them; None where the compiler is silent.
+      cycles: of its clock, as the TPU's compiler expects them; None where the compiler does not
+        tell.
       product_cycles: those of them in instructions around matrix products.
-      open_loops: loops whose length the program does not say; they count once.
+      open_loops: loops whose length the program does not tell; they count once.
     """
 
     collectives: tuple[Collective, ...]
@@ -124,11 +143,11 @@ class Work:
 
 
 class HloModule:
-    """The text of an optimized program, read.
+    """An optimized program, read from its text.
 
     Args:
       text: `compiled.as_text()`.
-      devices: over which it is sharded.
+      devices: number of devices over which it is sharded.
     """
 
     def __init__(self, text: str, devices: int):
@@ -149,7 +168,7 @@ class HloModule:
         }
 
     def work(self) -> Work:
-        """Everything that a device does in one run."""
+        """Sums up everything that a device does in one run."""
         traffic = cycles = product_cycles = 0.0
         open_loops = 0
         timed = False
@@ -183,7 +202,7 @@ class HloModule:
         )
 
     def _executed(self, name: str, times: float) -> Iterator[tuple[str, Instruction, float]]:
-        """The instructions that run, with how often; of a conditional each branch its share."""
+        """Instructions that run, with how often; a branch of a conditional counts by its share."""
         for instruction in self.computations.get(name, ()):
             yield name, instruction, times
             if instruction.opcode == "while" and (body := instruction.called("body")):
@@ -339,7 +358,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """Where the parenthesis that opens at `start` closes."""
+    """Index of the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         if text[place] == "(":

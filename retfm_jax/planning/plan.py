@@ -31,7 +31,14 @@ _UNRUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 
 
 class Rule(NamedTuple):
-    """How one parameter lies on the devices; gradients, moments and momentum copies lie alike."""
+    """How one parameter is sharded; gradients, moments and momentum copies are sharded alike.
+
+    Attributes:
+      path: of the parameter in the tree.
+      shape: of the whole parameter.
+      spec: mesh axes by dimension, such as "None, fsdp", or "whole" where it is replicated.
+      bytes_per_device: of its shard.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -41,7 +48,7 @@ class Rule(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """How long a step takes at least by each limit, and as the compiler expects it.
+    """Seconds of a step: at least by each limit, and as the compiler expects it.
 
     Attributes:
       compute: FLOPs of the program at the peak rate of its type; None where they are unknown.
@@ -58,26 +65,31 @@ class Seconds:
 
     @property
     def step(self) -> float:
-        """The estimate of a step."""
+        """Estimate of a step in seconds."""
         return max(self.compute or 0.0, self.memory, self.network, self.schedule or 0.0)
 
     @property
     def limit(self) -> str:
-        """What a step waits for most."""
+        """Name of what a step waits for most: "compute", "memory" or "network"."""
         return max(("compute", "memory", "network"), key=lambda name: getattr(self, name) or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one training step needs.
+    """Needs of one training step.
 
     Attributes:
+      config: the experiment.
+      topology: the devices that it was compiled for.
+      rules: how each parameter is sharded.
       memory: bytes per device by kind: what the state and the batch hold, exactly; of a program
         that was compiled also its `temporaries` (activations, gradients) and `code`.
-      needed: the sum of these, or what a compiler says that refuses. One that accepts may lay kinds
-        over one another that are not needed at once. For devices whose compiler is not here the
-        temporaries are those of the CPU's.
+      needed: bytes per device, the sum of these, or what a compiler that refuses asks for. One that
+        accepts may put kinds that are not needed at once in the same memory. For devices whose
+        compiler is not here the temporaries are those of the CPU's.
       capacity: bytes per device that programs can have; None where unknown.
+      fits: whether a step fits into that memory; False where neither a compiler of the devices nor
+        a capacity can tell.
       model_flops: of a step, what the method needs, all devices together; None where they cannot
         be counted, as `program_flops`.
       program_flops: with what is computed again to save memory.
@@ -98,7 +110,7 @@ class Plan:
     seconds: Seconds | None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Converts the plan to JSON values."""
         document: dict[str, Any] = {
             "topology": self.topology.name,
             "devices": len(self.topology.devices),
@@ -146,7 +158,7 @@ class Plan:
 
     @property
     def share_of_peak(self) -> float | None:
-        """Model FLOPs in the estimated step, as a share of what the devices could do."""
+        """Model FLOPs in the estimated step, as a share of the devices' peak; None: unknown."""
         chip = self.topology.chip
         peak = None if chip is None else chip.peak(self.config.model.dtype)
         if self.seconds is None or self.model_flops is None or peak is None:
@@ -156,6 +168,10 @@ class Plan:
 
 def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     """Compiles the training step of an experiment for a topology.
+
+    Args:
+      config: the experiment; without `train.steps` its schedule has 1000 steps.
+      topology: as `open_topology` opens it.
 
     Raises:
       UserError: the mesh does not fit the devices, or the batch does not divide over them.
@@ -211,7 +227,14 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
 
 
 def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays of a step as the data pipeline gives them, as shapes on a mesh."""
+    """Arrays of a step as the data pipeline gives them, without values.
+
+    Args:
+      setup: the experiment on its mesh.
+
+    Returns:
+      shape, dtype and sharding of each array by name; the first axis is the batch.
+    """
     config, sharding = setup.config, batch_sharding(setup.mesh)
     rows = config.train.batch_size
     return {
@@ -221,15 +244,19 @@ def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def largest_batch(planned: Plan, compiled: Callable[..., Plan] = plan) -> int:
-    """The largest batch that fits, to an eighth, in multiples of what the devices share evenly.
+    """Searches the largest batch that fits, to an eighth, in multiples that devices share evenly.
 
-    Memory grows nearly straight with the batch, so that few compilations find it.
+    Memory grows nearly linearly with the batch, so that few compilations find it.
 
     Args:
-      planned: where the search begins.
+      planned: the plan that the search begins with.
+      compiled: makes the plan of another batch size, from a config and a topology.
 
     Returns:
       samples of a step over all devices; 0 where not even the smallest batch fits.
+
+    Raises:
+      UserError: the memory of the devices is unknown.
     """
     config, topology = planned.config, planned.topology
     unit = config.train.microbatches * len(topology.devices)

@@ -1,4 +1,4 @@
-"""Devices that are not here: TPU slices by libtpu, GPUs in the place of CPU devices."""
+"""Devices that are not here: TPU slices by libtpu, and GPUs that CPU devices stand in for."""
 
 import contextlib
 import importlib.util
@@ -25,10 +25,10 @@ class Topology(NamedTuple):
 
     Attributes:
       name: "v5e:16x16", "gpu:h100x8" or "here".
-      devices: what a mesh is made of.
-      chip: what is known of one device; None where nothing is.
+      devices: of which a mesh is made.
+      chip: data of one device; None where they are unknown.
       shape: the TPU's torus; the number of devices alone for others.
-      real: whether the devices' own compiler answers.
+      real: whether the program is compiled by the devices' own compiler.
     """
 
     name: str
@@ -38,11 +38,14 @@ class Topology(NamedTuple):
     real: bool
 
     def bandwidth(self, group: int) -> float | None:
-        """Bytes/s with which a device sends in a collective of `group` devices; None: unknown.
+        """Bytes/s that a device sends in a collective; None where unknown.
 
         A collective over all of a TPU slice uses the links of all its axes, a smaller one those of
         one axis (at worst). Along an axis that closes to a ring both directions are of use, along
         an open one the devices at its ends have a single link.
+
+        Args:
+          group: how many devices take part in the collective.
         """
         if self.chip is None:
             return None
@@ -60,7 +63,7 @@ class Topology(NamedTuple):
 
 
 def known_forms() -> str:
-    """The names that `open_topology` takes."""
+    """Lists the names that `open_topology` takes."""
     tpus = {2: "16x16", 3: "4x4x8"}
     forms = [f"{chip.name}:{tpus[chip.axes]}" for chip in chips.CHIPS if chip.platform == "tpu"]
     gpus = ", ".join(chip.name for chip in chips.CHIPS if chip.platform == "gpu")
@@ -68,13 +71,16 @@ def known_forms() -> str:
 
 
 def open_topology(name: str) -> Topology:
-    """The devices of a name; to be called before anything touches a device.
+    """Opens the devices of a name; to be called before anything touches a device.
 
     A TPU slice needs no TPU: libtpu's compiler runs on any Linux machine. On a machine with an
     accelerator that accelerator stays untouched.
 
+    Args:
+      name: in one of the forms that `known_forms` lists.
+
     Raises:
-      UserError: no such topology, or libtpu is not installed.
+      UserError: there is no such topology, or libtpu is not installed.
     """
     if name == HERE:
         devices = jax.devices()

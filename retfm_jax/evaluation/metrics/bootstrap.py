@@ -30,9 +30,9 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: NaN where it is not defined.
-      low, high: NaN where there is no interval.
-      interval: how it was found.
-      left_out: resamples in which the value is not defined, so that they do not count.
+      low, high: limits of the interval; NaN where there is none.
+      interval: the method that gave the interval, in words.
+      left_out: resamples in which the value is not defined; they do not count.
     """
 
     value: float
@@ -43,10 +43,11 @@ class Estimate(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
+        """Whether the limits of the interval are defined."""
         return not math.isnan(self.low)
 
     def to_json(self) -> dict[str, float | str | None]:
-        """JSON has no NaN: an undefined number becomes null."""
+        """Converts the estimate to JSON values; undefined numbers become null."""
         numbers = {
             name: None if math.isnan(number) else round(float(number), 6)
             for name, number in zip(self._fields[:3], self[:3], strict=True)
@@ -72,13 +73,14 @@ def bootstrap(
     """Evaluates a statistic on resampled patients.
 
     Args:
-      groups: each sample's patient; a resample has as many patients as there are, with replacement.
-      statistic: from weights (samples, draws), whole numbers as float32, to values (draws, values).
-      draws: how many resamples.
+      groups: each sample's patient (n); a resample has as many patients as there are, with
+        replacement.
+      statistic: from weights (n, draws), whole numbers as float32, to values (draws, values).
+      draws: number of resamples.
       seed: equal seeds sample equal patients, so that intervals of two protocols are comparable.
 
     Returns:
-      The statistic of every draw, NaN where a draw leaves it undefined.
+      the statistic of every resample (draws, values), NaN where a resample leaves it undefined.
     """
     _, patient = np.unique(np.asarray(groups), return_inverse=True)
     patients = int(patient.max()) + 1
@@ -100,10 +102,19 @@ def estimates(
     resampled: Float[np.ndarray, "draws values"],
     level: float = 0.95,
 ) -> list[Estimate]:
-    """Percentile intervals for `values` from their resampled counterparts.
+    """Computes percentile intervals of values from their resampled counterparts.
 
-    Resamples in which a value is undefined (no positive was sampled) do not count for it. Where all
-    are alike they say nothing of what other patients would give: then there is no interval.
+    A resample in which a value is undefined (no positive was sampled) does not count for that
+    value. There is no interval where all resamples agree: they do not show what other patients
+    would give.
+
+    Args:
+      values: the statistics of the whole sample (values), NaN where undefined.
+      resampled: the same of every resample (draws, values), NaN where undefined.
+      level: coverage of the intervals, 0 < level < 1.
+
+    Returns:
+      an estimate for each value, in their order.
     """
     result = []
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)

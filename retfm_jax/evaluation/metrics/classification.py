@@ -33,14 +33,24 @@ CALIBRATION_BINS = 15
 
 
 def auroc(labels: Labels, scores: Scores) -> float:
-    """Area under the ROC curve; NaN where only one value of the label occurs."""
+    """Area under the ROC curve; NaN where only one value of the label occurs.
+
+    Args:
+      labels: 1 positive, 0 negative; (n) integers.
+      scores: higher means more likely positive; (n) floats of any scale.
+    """
     if not 0 < labels.sum() < len(labels):
         return math.nan
     return float(sk.roc_auc_score(labels, scores))
 
 
 def average_precision(labels: Labels, scores: Scores) -> float:
-    """Average precision (AUPR by steps); NaN where only one value of the label occurs."""
+    """Average precision (AUPR by steps); NaN where only one value of the label occurs.
+
+    Args:
+      labels: 1 positive, 0 negative; (n) integers.
+      scores: higher means more likely positive; (n) floats of any scale.
+    """
     if not 0 < labels.sum() < len(labels):
         return math.nan
     return float(sk.average_precision_score(labels, scores))
@@ -55,8 +65,14 @@ def weighted_ranking(
     the k-th distinct score:
     AUROC = sum_k dt_k (F - f_k + df_k / 2) / (T F);  AP = sum_k dt_k / T * t_k / (t_k + f_k).
 
+    Args:
+      labels: 1 positive, 0 negative; (n) integers.
+      scores: higher means more likely positive; (n) floats of any scale.
+      weights: of the samples, one column a weighting; (n, draws) float32, at least 0.
+
     Returns:
-      AUROC and average precision, NaN for draws without a positive or without a negative.
+      AUROC and average precision (draws), NaN for weightings without a positive or without a
+      negative.
     """
     order = np.argsort(-scores, kind="stable")
     scores, positive = scores[order], labels[order].astype(bool)
@@ -82,7 +98,7 @@ def weighted_ranking(
 
 @dataclasses.dataclass(frozen=True)
 class MultiLabelMetrics:
-    """How well scores rank samples, class by class.
+    """Metrics of how well scores rank samples, class by class.
 
     Attributes:
       classes: of every class that has both values: AUROC, average precision, counts.
@@ -97,7 +113,7 @@ class MultiLabelMetrics:
     caveats: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Converts the metrics to JSON values."""
         return {
             "macro": {name: value.to_json() for name, value in self.macro.items()},
             "classes": {
@@ -123,10 +139,13 @@ def multi_label(
     """AUROC and average precision per class and macro, with intervals by patient.
 
     Args:
-      labels: 1 present, 0 absent, -1 unknown; unknown ones are left out of their class.
-      scores: higher means more likely present; any scale.
+      labels: 1 present, 0 absent, -1 unknown, which is left out of its class; (n, classes)
+        integers.
+      scores: higher means more likely present; (n, classes) floats of any scale.
       names: of the classes.
-      groups: each sample's patient.
+      groups: each sample's patient (n).
+      draws: number of resamples of the bootstrap.
+      seed: of the resamples.
     """
     used: list[int] = []
     left_out, counts = {}, {}
@@ -229,13 +248,27 @@ def _caveats(
 
 
 def recalls(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
-    """Share of each class's samples that were recognized; NaN for a class without samples."""
+    """Recall of each class: the share of its samples that were recognized.
+
+    Args:
+      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
+
+    Returns:
+      shares from 0 to 1 (..., classes), NaN for a class without samples.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(-1)
 
 
 def specificities(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
-    """Share of the other classes' samples that were not taken for this class."""
+    """Specificity of each class: the share of the other classes' samples not taken for it.
+
+    Args:
+      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
+
+    Returns:
+      shares from 0 to 1 (..., classes), NaN where all samples are of that class.
+    """
     total = confusion.sum((-2, -1))[..., None]
     others = total - confusion.sum(-1)
     wrongly = confusion.sum(-2) - np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -244,14 +277,29 @@ def specificities(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
 
 
 def f1_scores(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
-    """2 TP / (2 TP + FP + FN) per class."""
+    """F1 score of each class: 2 TP / (2 TP + FP + FN).
+
+    Args:
+      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
+
+    Returns:
+      scores from 0 to 1 (..., classes), NaN for a class that is neither true nor predicted
+      anywhere.
+    """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return 2 * right / (confusion.sum(-1) + confusion.sum(-2))
 
 
 def cohen_kappa(confusion: Confusion) -> Float[np.ndarray, "*draws"]:
-    """Cohen's kappa, every disagreement as bad as any other; NaN where chance agrees fully."""
+    """Cohen's kappa, every disagreement as bad as any other.
+
+    Args:
+      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
+
+    Returns:
+      kappa (...), at most 1; NaN where chance agrees fully.
+    """
     return _kappa(confusion, 1 - np.eye(confusion.shape[-1]))
 
 
@@ -261,7 +309,11 @@ def quadratic_kappa(
     """Cohen's kappa with quadratic weights, of classes that are grades: w_ij = (g_i - g_j)^2.
 
     Args:
-      positions: the grade g of every class; None: the classes stand in the order of their grades.
+      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
+      positions: the grade g of every class; None: the classes are in the order of their grades.
+
+    Returns:
+      kappa (...), at most 1; NaN where chance agrees fully.
     """
     steps = np.arange(confusion.shape[-1]) if positions is None else np.asarray(positions)
     return _kappa(confusion, (steps[:, None] - steps[None, :]) ** 2)
@@ -280,7 +332,12 @@ def _kappa(
 def calibration_bins(
     confidence: Scores, bins: int = CALIBRATION_BINS
 ) -> Int[np.ndarray, " samples"]:
-    """The bin of equal width into which each confidence in [0, 1] falls."""
+    """Index of the bin of equal width into which each confidence falls, from 0 on.
+
+    Args:
+      confidence: probabilities in [0, 1], (n) floats.
+      bins: number of bins.
+    """
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
@@ -290,9 +347,12 @@ def expected_calibration_error(
     """Mean over bins of `|accuracy - confidence|`, weighted by the bins' samples (Naeini 2015).
 
     Args:
-      right: 1 where the predicted class was right (multi-label: where the finding is present).
-      confidence: the probability given to it.
-      weights: of the samples, one column a draw; None weighs all alike.
+      right: 1 where the predicted class was right, else 0 (multi-label: where the finding is
+        present); (n) integers.
+      confidence: the probability given to it, (n) floats in [0, 1].
+      weights: of the samples, one column a resample, (n, draws) float32; None weighs all alike, as
+        one resample.
+      bins: number of bins of equal width.
     """
     if weights is None:
         weights = np.ones((len(right), 1), np.float32)
@@ -304,7 +364,7 @@ def expected_calibration_error(
 
 @dataclasses.dataclass(frozen=True)
 class SingleLabelMetrics:
-    """How well probabilities name the one class of each sample.
+    """Metrics of how well probabilities name the one class of each sample.
 
     Attributes:
       overall: aca (mean recall over classes), accuracy, macro f1, kappa (unweighted), where the
@@ -323,7 +383,7 @@ class SingleLabelMetrics:
     caveats: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Converts the metrics to JSON values."""
         return {
             "overall": {name: value.to_json() for name, value in self.overall.items()},
             "classes": {
@@ -351,11 +411,14 @@ def single_label(
     """All metrics of a task with one class a sample, with intervals by patient.
 
     Args:
-      labels: index of the true class.
-      probabilities: rows sum to 1; the predicted class is the largest.
+      labels: index of the true class, (n) integers.
+      probabilities: each sample's sum to 1, (n, classes) floats; the predicted class is the
+        largest.
       names: of the classes.
-      groups: each sample's patient.
-      positions: the grade of every class; None where the classes have no order, and then no
+      groups: each sample's patient (n).
+      draws: number of resamples of the bootstrap.
+      seed: of the resamples.
+      positions: the grade of every class; None where the classes have no order: then there is no
         quadratic kappa.
     """
     classes = len(names)
@@ -442,7 +505,14 @@ def single_label(
 
 
 def over_folds(folds: Sequence[Mapping[str, Estimate]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation (n - 1) over folds of every metric, and each fold's value."""
+    """Mean and standard deviation (n - 1) over folds of every metric, and each fold's value.
+
+    Args:
+      folds: metrics of each fold by name, at least one fold, all with the names of the first.
+
+    Returns:
+      by name "mean", "spread" and "folds"; None for what is undefined.
+    """
     summary = {}
     for name in folds[0]:
         values = np.array([fold[name].value for fold in folds])

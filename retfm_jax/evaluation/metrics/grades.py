@@ -1,4 +1,4 @@
-"""Whether the classes of a task are grades, in which order, and who says so."""
+"""Order of a task's classes where they are grades, and who says so."""
 
 import dataclasses
 import re
@@ -43,7 +43,7 @@ class Order:
     Attributes:
       positions: the grade of every class as a number; equal steps weigh alike.
       known_from: what says that the classes are grades.
-      guessed: nobody stated it, their names look like it.
+      guessed: whether nobody stated it, and it was inferred from the classes' names.
     """
 
     positions: Mapping[str, int]
@@ -51,16 +51,20 @@ class Order:
     guessed: bool
 
     def of(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The positions of some of the classes."""
+        """Positions of some of the classes.
+
+        Args:
+          names: classes of this order.
+        """
         return tuple(self.positions[name] for name in names)
 
     @property
     def classes(self) -> list[str]:
-        """From the lowest grade on."""
+        """Classes from the lowest grade on."""
         return sorted(self.positions, key=self.positions.__getitem__)
 
     def to_json(self) -> dict[str, object]:
-        """The classes in their order, and who says so."""
+        """Converts the order to JSON values, with what says that the classes are grades."""
         return {"classes": self.classes, "known_from": self.known_from, "guessed": self.guessed}
 
     def __str__(self) -> str:
@@ -68,13 +72,13 @@ class Order:
 
 
 def class_order(names: Sequence[str], stated: bool = False) -> Order | None:
-    """The order of a task's classes; None where nothing speaks for one.
+    """Finds the order of a task's classes; None where nothing speaks for one.
 
-    Of two classes there is no order to speak of: every kappa of them is the same.
+    Two classes have none: every kappa of them is the same.
 
     Args:
       names: of the classes; with `stated` from the lowest grade on.
-      stated: the task itself says that its classes are grades (`ordered: true`).
+      stated: whether the task itself says that its classes are grades (`ordered: true`).
     """
     if len(names) < 3:
         return None

@@ -25,7 +25,15 @@ _Z = float(stats.norm.ppf(1 - _TAIL))
 
 
 def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
-    """The exact interval of a binomial proportion; counts may be effective ones."""
+    """Computes the exact 95% interval of a binomial proportion.
+
+    Args:
+      successes: from 0 to `trials`; may be an effective number, which need not be whole.
+      trials: their number, above 0; effective likewise.
+
+    Returns:
+      the lower and the upper limit, from 0 to 1.
+    """
     low = stats.beta.ppf(_TAIL, successes, trials - successes + 1) if successes > 0 else 0.0
     high = stats.beta.ppf(1 - _TAIL, successes + 1, trials - successes)
     return float(low), float(high) if successes < trials else 1.0
@@ -35,17 +43,17 @@ def proportion(hits: Bool[np.ndarray, " n"], groups: Sequence[Any] | np.ndarray)
     """The share of samples that are hits, with an exact interval.
 
     Samples of one patient are not independent. With y_c hits among the m_c samples of patient c of
-    C, the variance of p = sum(y) / n is C / (C - 1) sum (y_c - p m_c)^2 / n^2; the effective sample
-    size p (1 - p) / variance, at most n, times (t_{n-1} / t_{C-1})^2, takes the place of n in
-    Clopper and Pearson's interval (Korn and Graubard 1998). Where all or none are hits, the
-    variance says nothing and the patients are counted instead.
+    C, the variance of p = sum(y) / n is C / (C - 1) sum (y_c - p m_c)^2 / n^2. The effective sample
+    size, p (1 - p) / variance (at most n) times (t_{n-1} / t_{C-1})^2, replaces n in Clopper and
+    Pearson's interval (Korn and Graubard 1998). Where all or none are hits, the variance is 0 and
+    the patients are counted instead.
 
     Args:
-      hits: of every sample that counts.
-      groups: each sample's patient.
+      hits: of every sample that counts, (n) bool.
+      groups: each sample's patient (n).
 
     Returns:
-      NaN without any sample.
+      the estimate; NaN without any sample.
     """
     count = len(hits)
     if not count:
@@ -69,13 +77,14 @@ def _t(freedom: int) -> float:
 
 
 def area(value: float, positives: int, negatives: int) -> Estimate:
-    """An AUROC with the score interval of Newcombe (2006): its method 5.
+    """Adds to an AUROC the score interval of Newcombe (2006), his method 5.
 
     The limits are the areas a for which `|a - value| = z sqrt(V(a))`, with Hanley and McNeil's
     `V(a) = a (1 - a) (1 + (N - 1) ((1 - a) / (2 - a) + a / (1 + a))) / (m n)`, N = (m + n) / 2.
 
     Args:
-      positives, negatives: m and n, patients where several samples are of one.
+      value: the AUROC, from 0 to 1.
+      positives, negatives: m and n, at least 1; patients where several samples are of one.
     """
 
     def variance(a: float) -> float:
@@ -98,9 +107,13 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def mean(parts: Sequence[Estimate]) -> Estimate:
-    """The mean of independent estimates: how far its limits lie is the root of the sum of squares.
+    """Mean of independent estimates, with an interval combined from theirs (MOVER).
 
-    With p_k in [l_k, u_k], k = 1 ... K: low = mean(p) - sqrt(sum (p_k - l_k)^2) / K (MOVER).
+    With p_k in [l_k, u_k], k = 1 ... K: low = mean(p) - sqrt(sum (p_k - l_k)^2) / K, high likewise;
+    both limits are clipped to [0, 1].
+
+    Args:
+      parts: at least one estimate, each with an interval.
     """
     values: Float[np.ndarray, "3 k"] = np.array([part[:3] for part in parts], np.float64).T
     middle, low, high = values

@@ -1,4 +1,4 @@
-"""What every classification protocol returns, and the metrics that follow from it."""
+"""Results that every classification protocol returns, and the metrics that follow from them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,11 +24,12 @@ class Predictions:
 
     Attributes:
       names: of the classes.
-      labels: multi-hot, -1 where unknown; with `exclusive` every row has exactly one 1.
-      scores: with `exclusive` probabilities that sum to 1, else any scale, higher = more likely.
+      labels: multi-hot (n, classes), -1 where unknown; with `exclusive` exactly one 1 a sample.
+      scores: (n, classes) floats; with `exclusive` probabilities that sum to 1, else any scale,
+        higher means more likely.
       patients: of every sample, the unit of the intervals.
-      samples: each sample's place in its split and the eye (None: the record as a whole).
-      exclusive: a sample has exactly one class.
+      samples: each sample's position in its split and the eye (None: the record as a whole).
+      exclusive: whether every sample has exactly one class.
     """
 
     names: tuple[str, ...]
@@ -39,10 +40,12 @@ class Predictions:
     exclusive: bool
 
     def measured(self, draws: int = 1000, seed: int = 0, order: Order | None = None) -> "Measured":
-        """All metrics of the task's kind with intervals by patient.
+        """Computes all metrics of the task's kind with intervals by patient.
 
         Args:
-          order: of the classes, where they are grades.
+          draws: number of resamples of the bootstrap.
+          seed: of the resamples.
+          order: of the classes, where they are grades; None: no quadratic kappa.
 
         Raises:
           UserError: a score is no finite number.
@@ -63,7 +66,7 @@ class Predictions:
         return Measured(self, found)
 
     def counts(self) -> dict[str, Any]:
-        """Samples, patients and positives of each class."""
+        """Counts samples, patients and positives of each class."""
         return {
             "samples": len(self.samples),
             "patients": len(set(self.patients)),
@@ -76,20 +79,25 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Predictions with their metrics, computed once for the numbers and for the pictures."""
+    """Predictions with their metrics, computed once for the numbers and for the pictures.
+
+    Attributes:
+      predictions: scores and truth.
+      metrics: of the task's kind.
+    """
 
     predictions: Predictions
     metrics: MultiLabelMetrics | SingleLabelMetrics
 
     @property
     def overall(self) -> Mapping[str, Estimate]:
-        """The metrics of the task as a whole."""
+        """Metrics of the task as a whole."""
         if isinstance(self.metrics, SingleLabelMetrics):
             return self.metrics.overall
         return self.metrics.macro
 
     def to_json(self) -> dict[str, Any]:
-        """Kind, counts and metrics as JSON values."""
+        """Converts kind, counts and metrics to JSON values."""
         return {
             "kind": "single-label" if self.predictions.exclusive else "multi-label",
             "counts": self.predictions.counts(),
@@ -98,6 +106,13 @@ class Measured:
 
 
 def is_exclusive(labels: Int[np.ndarray, "n classes"]) -> bool:
-    """Whether every labeled sample has exactly one class."""
+    """Tells whether every labeled sample has exactly one class.
+
+    Args:
+      labels: 1 present, 0 absent, -1 unknown; (n, classes) integers.
+
+    Returns:
+      also False where there is only one class, or no labeled sample.
+    """
     known = labels[(labels >= 0).any(1)]
     return labels.shape[1] > 1 and len(known) > 0 and bool((known.clip(0).sum(1) == 1).all())

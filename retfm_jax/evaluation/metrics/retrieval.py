@@ -58,15 +58,15 @@ def _wrong_above(
 def ranks(
     queries: Embedding, gallery: Embedding, groups: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
-    """The place, from 1 on, of the first right answer to every query.
+    """Ranks, from 1 on, of the first right answer to every query.
 
     Query i is answered rightly by every gallery item of its group (its own and its duplicates). A
-    wrong answer that ties with the best right one stands before it, so that a model which embeds
+    wrong answer that ties with the best right one ranks before it, so that a model which embeds
     everything alike is not rewarded.
 
     Args:
-      queries, gallery: unit-norm rows; row i of both belongs to record i.
-      groups: equal numbers for equal reports.
+      queries, gallery: unit-norm vectors (n, d) float32; item i of both belongs to record i.
+      groups: equal numbers for equal reports, (n) integers of at least 0.
     """
     count = len(queries)
     query_chunk, gallery_chunk = min(QUERY_CHUNK, count), min(GALLERY_CHUNK, count)
@@ -95,11 +95,12 @@ class Retrieval:
     """Retrieval over the records of a split that have both an image and a report.
 
     Attributes:
-      rows: the records' places in the split.
-      groups: equal numbers for equal reports.
-      ranks: by direction, of the first right answer to every query.
+      language: of the reports.
+      rows: the records' positions in the split (n).
+      groups: equal numbers for equal reports (n).
+      ranks: by direction, of the first right answer to every query (n), from 1 on.
       recalls: by direction and name ("recall_at_5"), with exact intervals.
-      skipped: records without an image or without a report in this language.
+      skipped: number of records without an image or without a report in this language.
     """
 
     language: str
@@ -110,7 +111,7 @@ class Retrieval:
     skipped: int
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values, with what guessing would reach."""
+        """Converts the retrieval to JSON values, with the recall at 1 that guessing would reach."""
         _, sizes = np.unique(self.groups, return_inverse=False, return_counts=True)
         share = float((sizes**2).sum()) / len(self.rows) ** 2
         return {
@@ -137,8 +138,12 @@ def retrieve(split: EmbeddedSplit, language: str) -> Retrieval:
     Patients are looked up at the patient level. Records whose reports read alike answer each
     other's queries: nobody could tell them apart by the text.
 
+    Args:
+      split: an embedded split.
+      language: of the reports, one in which the split's texts are embedded.
+
     Raises:
-      UserError: no record has a report in this language, or fewer than two have.
+      UserError: fewer than two records have an image and a report in this language.
     """
     view = split.views[split.main_view]
     reports = split.reports.get(language, ())
@@ -171,7 +176,17 @@ def best_answers(
     groups: Int[np.ndarray, " n"],
     count: int,
 ) -> list[int]:
-    """The gallery's best items for one query, the same report only once."""
+    """Finds the gallery's best items for one query, the same report only once.
+
+    Args:
+      query: a unit-norm vector (d) float32.
+      gallery: unit-norm vectors (n, d) float32.
+      groups: equal numbers for equal reports, (n) integers.
+      count: how many items at most.
+
+    Returns:
+      their positions in the gallery, the most similar first.
+    """
     answers: list[int] = []
     for row in np.argsort(-(gallery @ query), kind="stable"):
         if groups[row] not in groups[answers]:

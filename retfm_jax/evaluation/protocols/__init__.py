@@ -28,7 +28,7 @@ def protocol_names() -> list[str]:
 
 
 def get_protocol(name: str) -> "Protocol":
-    """A protocol by name.
+    """Makes a protocol by its name.
 
     Args:
       name: one of `protocol_names`, or "module:Class" of one from outside this package.
@@ -49,7 +49,10 @@ def get_protocol(name: str) -> "Protocol":
 
 
 def get_protocols(names: list[str] | tuple[str, ...]) -> "list[Protocol]":
-    """Protocols by name, in this order.
+    """Makes protocols by their names, in this order.
+
+    Args:
+      names: each as `get_protocol` takes it.
 
     Raises:
       UserError: there is none, an unknown one, or one twice.

@@ -28,6 +28,13 @@ def adapted(params: Params, features: Float[Array, "n d"]) -> Float[Array, "n d"
     """CLIP-Adapter's features (Gao et al. 2021).
 
     normalize(r ReLU(W2 ReLU(W1 x)) + (1 - r) x), r = 0.2, W1: d -> d/4, W2: d/4 -> d, no biases.
+
+    Args:
+      params: "down", W1 transposed (d, d/4), and "up", W2 transposed (d/4, d), float32.
+      features: unit-norm image embeddings (n, d) float32.
+
+    Returns:
+      unit-norm embeddings (n, d).
     """
     hidden = jax.nn.relu(jax.nn.relu(features @ params["down"]) @ params["up"])
     mixed = RATIO * hidden + (1 - RATIO) * features
@@ -40,7 +47,14 @@ def clip_adapter_logits(
     classes: Float[Array, "c d"],
     scale: Float[Array, ""],
 ) -> Float[Array, "n c"]:
-    """Scaled cosines of the adapted features with the classes' texts."""
+    """Scaled cosines of the adapted features with the classes' texts.
+
+    Args:
+      params: of `adapted`.
+      features: unit-norm image embeddings (n, d) float32.
+      classes: of `Support` (c, d) float32.
+      scale: the model's logit scale, a scalar.
+    """
     return scale * adapted(params, features) @ classes.T
 
 
@@ -54,6 +68,13 @@ def tip_adapter_logits(
     """Zero-shot logits and what the cache of support samples adds (Zhang et al. 2022).
 
     s x T^t + alpha exp(-beta (1 - x K^t)) V, K the support's embeddings and V its one-hot labels.
+
+    Args:
+      keys: K, (k, d) float32.
+      features: x, unit-norm image embeddings (n, d) float32.
+      values: V, 1 for a class that is present, else 0; (k, c) float32.
+      classes: T, of `Support` (c, d) float32.
+      scale: s, the model's logit scale, a scalar.
     """
     affinity = features @ keys.T  # (n, d) . (d, k) -> (n, k)
     cache = jnp.exp(-BETA * (1 - affinity)) @ values
@@ -61,7 +82,12 @@ def tip_adapter_logits(
 
 
 def scores(logits: Float[Array, "n c"], exclusive: bool) -> Float[np.ndarray, "n c"]:
-    """Probabilities of classes that exclude each other; else the logits, which do not saturate."""
+    """Probabilities of classes that exclude each other; else the logits, which do not saturate.
+
+    Args:
+      logits: (n, c) floats.
+      exclusive: whether every sample has exactly one class.
+    """
     return np.asarray(jax.nn.softmax(logits, axis=-1) if exclusive else logits)
 
 
@@ -71,7 +97,17 @@ def classification_loss(
     weights: Float[Array, " n"],
     exclusive: bool,
 ) -> Float[Array, ""]:
-    """Cross-entropy, or its binary form over known labels; samples of weight 0 do not count."""
+    """Cross-entropy, or its binary form over known labels; samples of weight 0 do not count.
+
+    Args:
+      logits: (n, c) floats.
+      labels: multi-hot, -1 where unknown; with `exclusive` exactly one 1 a sample; (n, c) integers.
+      weights: of the samples, (n) floats, not all 0.
+      exclusive: whether every sample has exactly one class.
+
+    Returns:
+      the weighted mean over samples, a scalar.
+    """
     if exclusive:
         losses = optax.softmax_cross_entropy(logits, labels)
     else:
@@ -84,7 +120,17 @@ def classification_loss(
 def batches(
     count: int, epochs: int, size: int, seed: int
 ) -> tuple[Int[np.ndarray, "steps size"], Float[np.ndarray, "steps size"]]:
-    """Rows of every step over shuffled epochs; an epoch's last batch is filled with weight 0."""
+    """Samples of every step over shuffled epochs; an epoch's last batch is filled with weight 0.
+
+    Args:
+      count: number of samples, at least 1.
+      epochs: passes over them.
+      size: samples a step; at most `count` are taken.
+      seed: of the order.
+
+    Returns:
+      indices of the samples (steps, size) int32, and their weights, 0 or 1, (steps, size) float32.
+    """
     generator = np.random.default_rng(seed)
     size = min(size, count)
     steps = math.ceil(count / size)
@@ -148,7 +194,12 @@ def _fitted(
 
 
 def clip_adapter(support: Support, epochs: int = EPOCHS) -> Predictor:
-    """Trains CLIP-Adapter's two layers."""
+    """Trains CLIP-Adapter's two layers.
+
+    Args:
+      support: what they are trained on.
+      epochs: passes over it.
+    """
     width = support.features.shape[1]
     hidden = max(1, width // REDUCTION)
     down, up = jax.random.split(jax.random.key(support.seed))
@@ -171,7 +222,11 @@ def _cache(support: Support) -> tuple[Array, tuple[Array, ...]]:
 
 
 def tip_adapter(support: Support) -> Predictor:
-    """Looks samples up among the support's; nothing is trained."""
+    """Looks samples up among the support's; nothing is trained.
+
+    Args:
+      support: what is looked up.
+    """
     keys, fixed = _cache(support)
     return lambda features: scores(
         tip_adapter_logits(keys, jnp.asarray(features), *fixed), support.exclusive
@@ -179,7 +234,12 @@ def tip_adapter(support: Support) -> Predictor:
 
 
 def tip_adapter_f(support: Support, epochs: int = EPOCHS) -> Predictor:
-    """Tip-Adapter whose keys are trained, from the support's embeddings on."""
+    """Trains the keys of Tip-Adapter, from the support's embeddings on.
+
+    Args:
+      support: the first keys, and what they are trained on.
+      epochs: passes over it.
+    """
     keys, fixed = _cache(support)
     return _fitted(support, keys, tip_adapter_logits, fixed, epochs)
 

@@ -1,4 +1,4 @@
-"""What a protocol is: one way to ask what a network knows of a split."""
+"""The base class of protocols, ways to ask what a network knows of a split."""
 
 import abc
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ class Protocol(abc.ABC):
     made once there (`Study.once`). It is made without arguments.
 
     Attributes:
-      name: under which its numbers stand.
+      name: under which its numbers are found in the document.
       learns: whether it learns from the labels of a training split, `Study.train`.
-      needs_labels: whether the splits must have labels; where they have none, those that their
-        reports tell are taken.
+      needs_labels: whether the splits must have labels; where they have none, their reports label
+        them.
     """
 
     name: ClassVar[str]
@@ -25,7 +25,10 @@ class Protocol(abc.ABC):
     needs_labels: ClassVar[bool] = True
 
     def check(self, study: Study) -> None:  # noqa: B027 - some need nothing
-        """Says what is missing, before anything is embedded.
+        """Checks that the protocol can run, before anything is embedded.
+
+        Args:
+          study: what it would run on.
 
         Raises:
           UserError: the protocol cannot run on this data.
@@ -33,7 +36,10 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def run(self, study: Study) -> Mapping[str, Any]:
-        """Asks; adds what reports show to `study.results`.
+        """Runs the protocol; adds what reports show to `study.results`.
+
+        Args:
+          study: what it runs on.
 
         Returns:
           the numbers as JSON values.
@@ -43,5 +49,9 @@ class Protocol(abc.ABC):
         """
 
     def settings(self, options: Options) -> Mapping[str, Any]:
-        """What of the options it went by, as JSON values, beside what all protocols go by."""
+        """Lists the options that the protocol used beside those that all use, as JSON values.
+
+        Args:
+          options: of the evaluation.
+        """
         return {}

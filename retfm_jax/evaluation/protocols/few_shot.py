@@ -1,4 +1,4 @@
-"""What the supervised protocols learn from: support samples, sampled by patient."""
+"""Support of the supervised protocols: labeled images, sampled by patient."""
 
 import dataclasses
 import re
@@ -23,11 +23,12 @@ class Support:
     """Labeled embeddings that a protocol learns from.
 
     Attributes:
-      features: unit-norm image embeddings, or image features of any length.
-      labels: multi-hot, -1 where unknown; with `exclusive` one 1 a row.
+      features: unit-norm image embeddings, or image features of any norm.
+      labels: multi-hot, -1 where unknown; with `exclusive` exactly one 1 a sample.
       classes: what zero-shot logits are made with: the unit-norm text embedding of every class, or,
         where classes do not exclude each other, `zero_shot.finding_directions`.
       scale: the model's logit scale.
+      exclusive: whether every sample has exactly one class.
       seed: of everything that the protocol samples.
     """
 
@@ -41,7 +42,7 @@ class Support:
 
 @dataclasses.dataclass(frozen=True)
 class Shots:
-    """How much of the training split is used: so many per class, a share of it, or all.
+    """Amount of the training split that is used: so many images per class, a share of it, or all.
 
     Attributes:
       per_class: images of each class; None where a share is meant.
@@ -63,10 +64,13 @@ class Shots:
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:
-    """Parses "1,5,10%,all".
+    """Parses a list of shots such as "1,5,10%,all".
+
+    Args:
+      text: images per class, percentages of the patients or "all", joined by commas.
 
     Raises:
-      UserError: an entry is none of a count, a percentage or "all".
+      UserError: an entry is none of these, or is given twice.
     """
     shots = []
     for entry in text.split(","):
@@ -91,17 +95,19 @@ def draw(
     names: Sequence[str],
     seed: int,
 ) -> Int[np.ndarray, " drawn"]:
-    """Draws the support of one fold; no patient gives more than one shot.
+    """Samples the support of one fold; no patient gives more than one shot.
 
     Args:
-      labels: of the training split.
-      patients: of every sample.
+      shots: how much is sampled.
+      labels: of the training split, multi-hot (n, classes) integers, -1 where unknown.
+      patients: of every sample (n).
       names: of the classes, for the message.
       seed: of the fold.
 
     Returns:
-      rows in rising order. Shots: `per_class` samples of every class, all of different patients.
-      Share: all samples of that share of the patients (rounded up), every class present.
+      indices of samples in rising order. For shots these are `per_class` samples of every class,
+      all of different patients; for a share all samples of that share of the patients (rounded up),
+      every class present.
 
     Raises:
       UserError: a class has too few patients.
@@ -144,14 +150,14 @@ def embed_augmented(
     copies: int,
     seed: int,
 ) -> Float[np.ndarray, "copies n d"]:
-    """Embeddings of randomly cropped, mirrored and turned copies of images.
+    """Embeds randomly cropped, mirrored and turned copies of images.
 
     Args:
-      encode: images -> rows.
+      encode: from RGB images (h, w, 3) uint8 to embeddings (n, d).
       config: image and augmentation settings that the model was trained with.
       source: of single images.
-      rows: which of them.
-      copies: of every image.
+      rows: positions in the source of the images to embed (n).
+      copies: of every image, at least 1.
       seed: of the augmentation.
     """
     result = []

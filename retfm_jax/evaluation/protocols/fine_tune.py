@@ -39,6 +39,7 @@ class FineTuning:
 
         Args:
           model: a `RetinalModel`.
+          config: the recipe.
           classes: outputs of the head.
           exclusive: trains a softmax, else a sigmoid for each class.
         """
@@ -131,9 +132,10 @@ class FineTuning:
 
         Args:
           source: of single images.
-          rows: which of them are the support.
-          labels: of these, multi-hot.
+          rows: positions of the support's images in the source (n).
+          labels: of these, multi-hot (n, classes) integers, -1 where unknown.
           seed: of the order and the augmentation.
+          progress: whether a progress bar is shown.
 
         Returns:
           the trained parameters, for `predict`.
@@ -185,7 +187,15 @@ class FineTuning:
         return np.stack(pictures)
 
     def predict(self, params: dict[str, Any], source: RecordSource) -> Float[np.ndarray, "n c"]:
-        """Scores of every image of a source."""
+        """Scores every image of a source.
+
+        Args:
+          params: as `fit` returns them.
+          source: of single images, at least one.
+
+        Returns:
+          probabilities where classes exclude each other, else logits, (n, classes).
+        """
         size = self._config.batch_size
 
         def make(batch: int) -> np.ndarray:

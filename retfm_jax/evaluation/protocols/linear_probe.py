@@ -15,6 +15,9 @@ def linear_probe(support: Support) -> Predictor:
     """Fits class-balanced logistic regression; findings that may occur together get one each.
 
     A class that the support lacks, or that all of it has, is predicted as constant.
+
+    Args:
+      support: what is fitted; with `exclusive` it has at least two classes.
     """
     if support.exclusive:
         fitted = _regression().fit(support.features, support.labels.argmax(1))
@@ -60,7 +63,7 @@ class LinearProbe(OnEmbeddings):
 
 
 class UnprojectedLinearProbe(LinearProbe):
-    """Logistic regression on what the image tower says before any projection."""
+    """Logistic regression on the image tower's features before any projection."""
 
     name, title = "linear_probe_unprojected", "linear probe before projection"
     unprojected = True

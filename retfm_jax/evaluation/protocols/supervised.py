@@ -1,4 +1,4 @@
-"""What the protocols that learn from labeled images share: support, folds, predictions."""
+"""Shared parts of the protocols that learn from labeled images: support, folds, predictions."""
 
 import abc
 import functools
@@ -32,16 +32,19 @@ class Images:
 
     Attributes:
       source: of single images: the split itself or the eyes of its patients.
-      rows: which of them are labeled.
-      labels, patients: of these.
+      rows: positions of the labeled ones in it (n).
+      labels, patients: of these; labels are multi-hot (n, classes) int64, -1 where unknown.
       unusable: names of the labeled images that cannot be decoded; they are left out.
     """
 
     def __init__(self, source: RecordSource):
         """Reads every record once.
 
+        Args:
+          source: of single images or of patients, whose eyes are taken.
+
         Raises:
-          UserError: no image is labeled.
+          UserError: no image is labeled, or none of these can be decoded.
         """
         self.source = as_images(source)
 
@@ -80,14 +83,23 @@ class Images:
         return Subset(self.source, np.array(self.rows, np.int64), "labeled and decodable")
 
     def keep(self, wanted: Sequence[int]) -> None:
-        """Keeps these of the labeled images."""
+        """Keeps some of the labeled images.
+
+        Args:
+          wanted: indices into `rows`, in the order to keep them in.
+        """
         self.rows = [self.rows[place] for place in wanted]
         self.labels = self.labels[list(wanted)]
         self.patients = tuple(self.patients[place] for place in wanted)
         self._digests = [self._digests[place] for place in wanted]
 
     def without(self, other: "Images") -> dict[str, list[str]]:
-        """Drops what `other` holds too: the same photograph, or another one of the same patient.
+        """Drops images that another split holds too.
+
+        These are the same photographs, and others of the same patients.
+
+        Args:
+          other: images of the other split, which stay as they are.
 
         Returns:
           the record ids that were dropped, by reason.
@@ -106,7 +118,7 @@ class Images:
 
 
 class Supervised:
-    """Everything that the supervised protocols share, made once.
+    """Data and embeddings that the supervised protocols share, made once.
 
     Attributes:
       model: a `RetinalModel`.
@@ -131,13 +143,15 @@ class Supervised:
 
         Args:
           model: a `RetinalModel`.
+          train, test: what protocols learn from, and what they predict.
           prompts, language: of the class texts that the adapters start from.
           seed: of support, augmentation and training.
           batch_size: records embedded at a time.
-          on_error: "refuse" ends at images that cannot be decoded.
+          on_error: "refuse" ends at images that cannot be decoded, "skip" leaves them out.
 
         Raises:
-          UserError: nothing is labeled, or nothing is left to learn from.
+          UserError: the splits' classes differ, nothing is labeled, or nothing is left to learn
+            from.
         """
         if train.label_names != test.label_names:
             raise UserError(
@@ -164,7 +178,7 @@ class Supervised:
 
     @property
     def training_images(self) -> int:
-        """How many there are to sample the support from."""
+        """Number of images that the support can be sampled from."""
         return len(self.train.rows)
 
     def _features(
@@ -200,13 +214,25 @@ class Supervised:
         return finding_directions(found["image"], normal_class(self.names))
 
     def folds(self, shots: Shots, count: int) -> Iterator[tuple[int, Int[np.ndarray, " n"]]]:
-        """Seeds and supports; the whole training split is one fold."""
+        """Samples the support of every fold; the whole training split is one fold.
+
+        Args:
+          shots: how much of the training split is sampled.
+          count: number of folds.
+
+        Yields:
+          the seed of the fold, and indices into `train.rows` in rising order.
+        """
         for fold in range(1 if shots.whole else count):
             seed = self._seed + fold
             yield seed, draw(shots, self.train.labels, self.train.patients, self.names, seed)
 
     def check(self, shots: Shots, count: int) -> None:
-        """Draws the supports of all folds, which takes no time, before anything is embedded.
+        """Samples the supports of all folds, which takes no time, before anything is embedded.
+
+        Args:
+          shots: how much of the training split is sampled.
+          count: number of folds.
 
         Raises:
           UserError: a class has too few patients, or a support shows one class only.
@@ -231,8 +257,9 @@ class Supervised:
         """Learns from cached embeddings and predicts the test split, fold by fold.
 
         Args:
-          learn: a protocol.
-          count: folds.
+          learn: from a support to a predictor.
+          shots: how much of the training split is sampled.
+          count: number of folds.
           fit_augmentations: augmented copies that the support gains.
           test_augmentations: augmented copies over whose scores the mean is taken; 0 scores the
             images as they are.
@@ -282,7 +309,12 @@ class Supervised:
         return self._augmented[key]
 
     def predictions(self, scores: Float[np.ndarray, "n classes"]) -> Predictions:
-        """Scores of the test images beside what is true of them."""
+        """Joins scores of the test images with their labels.
+
+        Args:
+          scores: of the test images in their order, (n, classes) floats; with `exclusive`
+            probabilities.
+        """
         return Predictions(
             names=self.names,
             labels=self.test.labels,
@@ -294,9 +326,12 @@ class Supervised:
 
 
 def supervised(study: Study) -> Supervised:
-    """What the protocols that learn share, and what there is to say of it.
+    """Makes what the protocols that learn share, and reports what was left out.
 
-    It is there only where every fold can be sampled.
+    Checks first that every fold can be sampled.
+
+    Args:
+      study: with a training split.
 
     Raises:
       UserError: see `Supervised`, `Supervised.check`.
@@ -345,6 +380,11 @@ class SupervisedProtocol(Protocol):
     ) -> Iterator[tuple[int, Predictions]]:
         """Learns and predicts, fold by fold.
 
+        Args:
+          shared: the images, and what else the protocols share.
+          shots: how much of the training split is sampled.
+          options: of the evaluation.
+
         Yields:
           the size of the support and the predictions.
         """
@@ -392,7 +432,14 @@ class OnEmbeddings(SupervisedProtocol):
 
     @abc.abstractmethod
     def learn(self, support: Support) -> Predictor:
-        """Learns from labeled embeddings."""
+        """Learns from labeled embeddings.
+
+        Args:
+          support: of one fold.
+
+        Returns:
+          a function from embeddings (n, d) to scores (n, classes).
+        """
 
     def folds(
         self, shared: Supervised, shots: Shots, options: Options

@@ -32,10 +32,11 @@ class ZeroShot:
     """Scores of a split in one language.
 
     Attributes:
+      language: of the prompts.
       levels: "patient" and "eye" for patients, "image" for single images; a level without any
         label is absent.
       left_out: classes that were skipped.
-      prompts: view of the images -> class -> what was asked -> its weight.
+      prompts: view of the images -> class -> text of a prompt -> its weight.
     """
 
     language: str
@@ -45,7 +46,15 @@ class ZeroShot:
 
 
 def check_classes(names: Sequence[str], skip: Sequence[str]) -> None:
-    """Raises a `UserError` where no class is left that anybody could ask for in words."""
+    """Checks that a class is left that can be asked for in words.
+
+    Args:
+      names: of all classes.
+      skip: classes without prompts.
+
+    Raises:
+      UserError: none is left.
+    """
     if not set(names) - set(skip):
         raise UserError(
             f"no label of the dataset is known (labels: {', '.join(names) or 'none'}); "
@@ -63,10 +72,14 @@ def zero_shot(
     """Scores every labeled sample of a split for its classes.
 
     Args:
-      skip: classes of which nobody could say in words what they are ("other").
+      model: that embedded the split.
+      split: what is predicted.
+      language: of the prompts, "en" or "zh".
+      prompts: from a class, a language and an eye (or None) to the class's prompts.
+      skip: classes that cannot be asked for in words ("other").
 
     Raises:
-      UserError: no class is left, or nothing is labeled.
+      UserError: no class is left, nothing is labeled, or a prompt has no finite embedding.
     """
     columns = [index for index, name in enumerate(split.label_names) if name not in skip]
     names = tuple(split.label_names[index] for index in columns)

@@ -42,7 +42,13 @@ _READABLE = 30
 
 
 class Answer(NamedTuple):
-    """One answer to a query; `right`: it is the own report or one that reads alike."""
+    """One answer to a query.
+
+    Attributes:
+      text: of the report.
+      similarity: cosine of its embedding with that of the image.
+      right: whether it is the own report or one that reads alike.
+    """
 
     text: str
     similarity: float
@@ -63,17 +69,29 @@ def _clean(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def readable(name: str) -> str:
-    """The id of a condition or of a metric as words."""
+    """Writes the id of a condition or of a metric as words.
+
+    Args:
+      name: parts joined by underscores, such as "macro_f1".
+    """
     return " ".join(part.upper() if part in _ACRONYMS else part for part in name.split("_"))
 
 
 def class_name(name: str) -> str:
-    """A class in words: a condition's id is read out, any other name is as somebody gave it."""
+    """Writes a class in words: a condition's id is read out, any other name stays as it was given.
+
+    Args:
+      name: of the class.
+    """
     return readable(name) if name in load_vocabulary() else name
 
 
 def class_labels(names: Sequence[str]) -> list[str]:
-    """Classes as they are plotted: told apart by numbers where no font draws their names."""
+    """Labels of classes in a plot, numbered where no font has their characters or two look alike.
+
+    Args:
+      names: of the classes.
+    """
     labels = [words(class_name(name), 40) for name in names]
     return [
         f"class {place} {label}" if fonts.UNDRAWN in label or labels.count(label) > 1 else label
@@ -83,10 +101,11 @@ def class_labels(names: Sequence[str]) -> list[str]:
 
 @plain_style()
 def curves(levels: Mapping[str, Measured], title: str) -> Figure:
-    """ROC and precision-recall curves of every class, a row of panels for each level.
+    """Plots ROC and precision-recall curves of every class, a row of panels for each level.
 
     Args:
-      levels: what was measured by the name of its level or protocol.
+      levels: at least one measurement by the name of its level or protocol.
+      title: of the figure.
     """
     figure = new_figure(13, 0.5 + 4.2 * len(levels))
     figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
@@ -159,7 +178,12 @@ def _legend(axes: Axes, entries: Sequence[tuple[Line2D, str]]) -> None:
 
 @plain_style()
 def calibration(measured: Measured, title: str) -> Figure:
-    """Accuracy against confidence in bins of equal width, with the number of samples below."""
+    """Plots accuracy against confidence in bins of equal width, above the number of samples.
+
+    Args:
+      measured: of a task with one class a sample.
+      title: of the figure.
+    """
     predictions = measured.predictions
     error = measured.overall["expected_calibration_error"]
     truth, predicted = predictions.labels.argmax(1), predictions.scores.argmax(1)
@@ -183,7 +207,12 @@ def calibration(measured: Measured, title: str) -> Figure:
 
 @plain_style()
 def confusion_matrix(measured: Measured, title: str) -> Figure:
-    """Counts by true (row) and predicted class, shaded by the share of the row."""
+    """Plots counts by true (row) and predicted class, shaded by the share of the row.
+
+    Args:
+      measured: of a task with one class a sample.
+      title: of the figure.
+    """
     assert isinstance(measured.metrics, SingleLabelMetrics)
     confusion, names = measured.metrics.confusion, measured.predictions.names
     many = len(names) > _READABLE
@@ -217,7 +246,15 @@ def confusion_matrix(measured: Measured, title: str) -> Figure:
 
 
 def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
-    """A photograph as a thumbnail, or what is said in its place."""
+    """Makes a thumbnail of a photograph, or a text to put in its place.
+
+    Args:
+      data: the encoded image, empty where there is none.
+      name: of the image, for errors.
+
+    Returns:
+      RGB pixels (h, w, 3) uint8, or "no image" or "cannot be decoded".
+    """
     if not data:
         return "no image"
     try:
@@ -227,7 +264,14 @@ def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
 
 
 def photographs(record: PatientRecord | ImageRecord) -> list[tuple[str, bytes]]:
-    """The photographs of a record by what they show; the right eye first, as clinicians see it."""
+    """Photographs of a record by what they show; the right eye first, as clinicians see it.
+
+    Args:
+      record: of a patient or of a single image.
+
+    Returns:
+      pairs of "right", "left" or "" (a single image) and the encoded image, empty where missing.
+    """
     if isinstance(record, ImageRecord):
         return [("", record.image)]
     return [("right", record.right), ("left", record.left)]
@@ -237,8 +281,9 @@ class Query(NamedTuple):
     """A record of the gallery with the reports that the model finds for it.
 
     Attributes:
-      row: of the record in its split.
-      rank: place of its own report among all.
+      row: position of the record in its split.
+      rank: of its own report among all, from 1 on.
+      answers: the reports, the most similar first.
     """
 
     row: int
@@ -249,12 +294,14 @@ class Query(NamedTuple):
 def queries(
     split: EmbeddedSplit, retrieval: Retrieval, count: int = 6, answers: int = 3, seed: int = 0
 ) -> list[Query]:
-    """Random records with the reports that the model finds for them, in the reports' language.
+    """Samples records and finds the reports that are nearest to their images.
 
     Args:
-      count: of records.
+      split: whose records are sampled.
+      retrieval: of this split; its language is that of the reports.
+      count: of records at most.
       answers: reports for each.
-      seed: of the choice.
+      seed: of the sampling.
     """
     view = split.views[split.main_view]
     gallery = view.texts[retrieval.language][retrieval.rows]
@@ -279,7 +326,11 @@ def queries(
 
 
 def recall_in_words(retrieval: Retrieval) -> str:
-    """What the heading of a gallery says."""
+    """Heading of a gallery, with the recall of reports by images.
+
+    Args:
+      retrieval: of the gallery's split.
+    """
     recall = retrieval.recalls[DIRECTIONS[0]]
     found = ", ".join(f"{recall[f'recall_at_{k}'].value:.2f} at {k}" for k in RECALL_AT)
     return (
@@ -292,10 +343,12 @@ def recall_in_words(retrieval: Retrieval) -> str:
 def retrieval_gallery(
     split: EmbeddedSplit, retrieval: Retrieval, chosen: Sequence[Query]
 ) -> Figure:
-    """Photographs of records with the reports that the model finds for them.
+    """Plots photographs of records with the reports that the model finds for them.
 
     Args:
-      chosen: see `queries`.
+      split: that holds the records.
+      retrieval: of this split.
+      chosen: at least one record, see `queries`.
     """
     pictures = len(photographs(split.records[chosen[0].row]))
     figure = new_figure(3.2 * pictures / 1.6 + 8.2, 2.05 * len(chosen) + 0.7)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of an evaluation: tables, curves and galleries in one file."""
+"""The HTML page of an evaluation: tables, curves and galleries in one self-contained file."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,11 @@ from retfm_jax.rendering import figures, markup
 
 
 def page(results: Results, document: dict[str, Any]) -> str:
-    """The page.
+    """Makes the page of an evaluation as HTML.
 
     Args:
-      document: what went into the JSON file; its settings are listed at the end.
+      results: what it shows.
+      document: content of the JSON file; its settings are listed at the end.
     """
     method = document["model"]["method"]
     parts = [
@@ -168,7 +169,7 @@ def _ways(found: Iterable[tuple[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """What stands in a cell of a table; an interval, or the spread over folds, stands below."""
+    """Content of a cell of a table; an interval, or the spread over folds, is below the value."""
     if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
         return "–"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What reports show of an evaluation: which metrics, and which mistakes."""
+"""Selection of what reports show of an evaluation: metrics and mistakes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +23,11 @@ OVERALL = (
 
 
 def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    """The overall metrics that any section has."""
+    """Overall metrics that any section has, as pairs of their name and their heading.
+
+    Args:
+      sections: the rows of the table.
+    """
     return [
         (name, title)
         for name, title in OVERALL
@@ -35,8 +39,8 @@ class Mistake(NamedTuple):
     """A sample that was scored wrongly with confidence.
 
     Attributes:
-      row, eye: where the sample is.
-      text: what was said and what is true.
+      row, eye: position of the record in its split, and its eye (None: the record as a whole).
+      text: what was predicted and what is true.
     """
 
     row: int
@@ -49,6 +53,10 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
 
     With classes that exclude each other: wrong predictions by their probability. Else false alarms
     and misses by how extreme the score is among the class's scores, the first of each class.
+
+    Args:
+      predictions: of a split.
+      count: how many mistakes at most.
     """
     if predictions.exclusive:
         truth, predicted = predictions.labels.argmax(1), predictions.scores.argmax(1)

@@ -14,11 +14,12 @@ def write(results: Results, out: PathLike) -> list[Path]:
     """Writes a report.
 
     Args:
+      results: what the report shows; its document is the JSON file.
       out: the JSON file. The page and the curves take its name with `.html` and `.png`, galleries
         of retrieval one that begins with it.
 
     Returns:
-      what was written.
+      the files that were written.
     """
     out = as_path(out)
     write_json(out, results.document)
