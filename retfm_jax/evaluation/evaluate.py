@@ -236,11 +236,12 @@ def quick_metrics(
         model, source, source.label_names, config.languages, config.batch_size, progress=False
     )
     skip = unknown_classes(split.label_names)
-    labeled = any((view.labels >= 0).any() for view in split.views.values())
+    known = [name not in skip for name in split.label_names]
+    labeled = any((view.labels[:, known] >= 0).any() for view in split.views.values())
     modality = modality_of(source)
     metrics = {}
     for language in config.languages:
-        if labeled and len(skip) < len(split.label_names):
+        if labeled:
             for style in prompts or (own_style(model),):
                 asked = model_prompts(model, style, modality)
                 found = zero_shot(model, split, language, asked, skip)

@@ -179,11 +179,17 @@ def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dic
       spreads by variant and metric.
 
     Raises:
-      UserError: the split has nothing that can be measured.
+      UserError: the split has nothing that can be measured, or nothing in all variants.
     """
-    first = next(iter(found.values()))
+    first, everything = next(iter(found.values())), [seed for of in found.values() for seed in of]
+    shared = [metric for metric in first[0] if all(metric in seed for seed in everything)]
     if not first[0]:
         raise UserError("the split has neither labels nor reports: there is nothing to compare")
+    if not shared:
+        raise UserError(
+            "the variants have no metric in common (other languages, or patients against single "
+            "images): compare them on one dataset"
+        )
     return {
         name: {
             metric: Spread(
@@ -192,7 +198,7 @@ def compare(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dic
                     seed[metric] - other[metric] for seed, other in zip(seeds, first, strict=True)
                 ),
             )
-            for metric in first[0]
+            for metric in shared
         }
         for name, seeds in found.items()
     }

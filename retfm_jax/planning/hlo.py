@@ -52,7 +52,7 @@ class Array:
         """Size in bytes without the padding of its layout."""
         bits = _BITS.get(self.dtype)
         if bits is None:
-            bits = int("".join(filter(str.isdigit, self.dtype)))
+            bits = int(re.findall(r"\d+", self.dtype)[0])  # "f8e4m3fn" has 8
         return math.prod(self.shape) * bits // 8
 
 
