@@ -154,7 +154,7 @@ class RetinalModel:
         found = self._chunked("images", make, enumerate(rows), len(images))["image"]
         if unusable:
             unusable.sort()
-            found[[place for place, _ in unusable]] = 0
+            found[[position for position, _ in unusable]] = 0
         return found
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
@@ -308,13 +308,13 @@ class RetinalModel:
     def _image_row(
         self, image: tuple[int, Image], unusable: list[tuple[int, str]] | None = None
     ) -> dict[str, np.ndarray]:
-        place, pixels = image
+        position, pixels = image
         try:
-            return {"image": self._pixels(pixels, f"image {place}")}
+            return {"image": self._pixels(pixels, f"image {position}")}
         except (ImageError, Unusable) as error:
             if unusable is None:
                 raise
-            unusable.append((place, str(error)))
+            unusable.append((position, str(error)))
             size = self.data_config.image.size
             return {"image": np.zeros((size, size, 3), np.uint8)}
 

@@ -169,10 +169,10 @@ def class_embeddings(
             ]
         )
         check_finite(rows, distinct, "the text")
-        place = {text: index for index, text in enumerate(distinct)}
+        position = {text: index for index, text in enumerate(distinct)}
         means = [
             np.average(
-                rows[[place[prompt.text] for prompt in group]],
+                rows[[position[prompt.text] for prompt in group]],
                 axis=0,
                 weights=[prompt.weight for prompt in group],
             )

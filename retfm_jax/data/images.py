@@ -243,16 +243,16 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    place = 2
-    while place + 10 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
         if 0xC0 <= marker <= 0xC2:
-            precision, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+            precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
             return (width, height) if precision == 8 and components in (1, 3) else None
         if marker not in _JPEG_SEGMENTS or length < 2:
             return None
-        place += 2 + length
+        position += 2 + length
     return None
 
 

@@ -123,14 +123,14 @@ def _hot(
         found = statuses[scope]
         if not found:
             continue
-        for place, name in enumerate(names):
+        for position, name in enumerate(names):
             status = found.get(name, ABSENT)
             # Affirmed without a side: nobody knows which eye has it.
             without_side = name not in found and not any(name in eye for eye in eyes)
             if scope != PATIENT and without_side:
                 denied = statuses[PATIENT].get(name, ABSENT) == ABSENT
                 status = ABSENT if denied else UNCERTAIN
-            row[place] = {PRESENT: 1, ABSENT: 0, UNCERTAIN: -1}[status]
+            row[position] = {PRESENT: 1, ABSENT: 0, UNCERTAIN: -1}[status]
     return labels
 
 

@@ -214,18 +214,18 @@ def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     metrics = shown(spreads)
     figure = new_figure(1.5 + 3 * len(metrics), 1.2 + 0.45 * len(spreads))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    places = range(len(spreads))
+    positions = range(len(spreads))
     shared, names = short_names(metrics)
     figure.suptitle(shared, fontsize=10, x=0.01, ha="left")
     for panel, metric, name in zip(panels, metrics, names, strict=True):
-        for place, by_metric in zip(places, spreads.values(), strict=True):
+        for position, by_metric in zip(positions, spreads.values(), strict=True):
             values = by_metric[metric].values
-            panel.plot(values, [place] * len(values), "o", color="#7aa6d9", markersize=5)
-            panel.plot(statistics.fmean(values), place, "|", color="#22262b", markersize=18)
+            panel.plot(values, [position] * len(values), "o", color="#7aa6d9", markersize=5)
+            panel.plot(statistics.fmean(values), position, "|", color="#22262b", markersize=18)
         panel.set_title(name, fontsize=9)
         panel.grid(axis="x", color="#d9dde2")
         panel.set_axisbelow(True)
-    panels[0].set_yticks(list(places), [words(name) for name in spreads])
+    panels[0].set_yticks(list(positions), [words(name) for name in spreads])
     panels[0].set_ylim(len(spreads) - 0.5, -0.5)
     return figure
 

@@ -83,7 +83,9 @@ class LabelCounts:
         Args:
           number: how many at most.
         """
-        order = {condition_id: place for place, condition_id in enumerate(self.vocabulary.ids)}
+        order = {
+            condition_id: position for position, condition_id in enumerate(self.vocabulary.ids)
+        }
         ranked = sorted(self.present, key=lambda c: (-self.present[c], order[c]))
         return ranked[:number]
 
@@ -206,17 +208,21 @@ def draw(counts: LabelCounts) -> Figure:
 
 
 def _draw_bars(axes: Axes, counts: LabelCounts, shown: list[str], names: Mapping[str, str]) -> None:
-    places = np.arange(len(shown))
+    positions = np.arange(len(shown))
     uncertain = np.array([counts.uncertain[c] for c in shown], float)
     total = np.array([counts.present[c] for c in shown], float)
-    axes.barh(places, total - uncertain, color=_CERTAIN, label="present")
-    axes.barh(places, uncertain, left=total - uncertain, color=_UNCERTAIN, label="uncertain")
-    for place, count in zip(places, total, strict=True):
+    axes.barh(positions, total - uncertain, color=_CERTAIN, label="present")
+    axes.barh(positions, uncertain, left=total - uncertain, color=_UNCERTAIN, label="uncertain")
+    for position, count in zip(positions, total, strict=True):
         share = count / max(counts.reports, 1)
         axes.annotate(
-            f" {count:.0f} ({share:.1%})", (count, place), va="center", fontsize=7, color="#444444"
+            f" {count:.0f} ({share:.1%})",
+            (count, position),
+            va="center",
+            fontsize=7,
+            color="#444444",
         )
-    axes.set_yticks(places, [names[c] for c in shown], fontsize=8)
+    axes.set_yticks(positions, [names[c] for c in shown], fontsize=8)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.margins(x=0.18)
     axes.set_xlabel("reports")

@@ -795,8 +795,8 @@ class _Reading:
         said = self.statement
         if said is None or not said.first <= index < said.end:
             said = self.statement = self._statement_around(index)
-        for part, places in said.parts.items():
-            nearest = self.tokens[_nearest(places, index)]
+        for part, positions in said.parts.items():
+            nearest = self.tokens[_nearest(positions, index)]
             span = min(start, nearest.start), max(end, nearest.end)
             if span[1] - span[0] > _LONGEST_SPAN:
                 span = start, end
@@ -810,9 +810,9 @@ class _Reading:
         while last < len(self.tokens) and self._beside(last - 1, last):
             last += 1
         parts: dict[str, list[int]] = {}
-        for place in range(first, last):
-            if self.tokens[place].cue is Cue.ANATOMY:
-                parts.setdefault(self.tokens[place].payload, []).append(place)
+        for position in range(first, last):
+            if self.tokens[position].cue is Cue.ANATOMY:
+                parts.setdefault(self.tokens[position].payload, []).append(position)
         fundus = parts.pop(FUNDUS, [index])
         if not parts:
             begin = self.tokens[first - 1].end if first else 0
@@ -847,11 +847,11 @@ class _Normality(NamedTuple):
     parts: Mapping[str, Sequence[int]]
 
 
-def _nearest(places: Sequence[int], index: int) -> int:
-    """The one of ascending `places` that is nearest to `index`."""
-    behind = bisect.bisect_left(places, index)
-    around = places[max(0, behind - 1) : behind + 1]
-    return min(around, key=lambda place: abs(place - index))
+def _nearest(positions: Sequence[int], index: int) -> int:
+    """The one of ascending `positions` that is nearest to `index`."""
+    behind = bisect.bisect_left(positions, index)
+    around = positions[max(0, behind - 1) : behind + 1]
+    return min(around, key=lambda position: abs(position - index))
 
 
 #: What may stand between a condition and "术后": the operation's own name.

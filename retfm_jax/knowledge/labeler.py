@@ -135,7 +135,9 @@ class Labeler:
         reader = Reader(vocabulary, build_lexicon(vocabulary))
         self._read_anew = reader.read
         self._read = functools.lru_cache(_REMEMBERED)(reader.read)
-        self._order = {condition_id: place for place, condition_id in enumerate(vocabulary.ids)}
+        self._order = {
+            condition_id: position for position, condition_id in enumerate(vocabulary.ids)
+        }
         self._implied = {c.id: vocabulary.ancestors(c.id) for c in vocabulary}
         self._suspicions = {c.suspicion_of: c.id for c in vocabulary if c.suspicion_of}
         self._findings = frozenset(c.id for c in vocabulary if c.kind != "state")

@@ -331,6 +331,6 @@ def _numbers(term: str) -> Iterator[str]:
 
 def _misspelt(term: str) -> Iterator[str]:
     parts = term.split(" ")
-    for place, word in enumerate(parts):
+    for position, word in enumerate(parts):
         for slip in _MISSPELLINGS.get(word, ()):
-            yield " ".join((*parts[:place], slip, *parts[place + 1 :]))
+            yield " ".join((*parts[:position], slip, *parts[position + 1 :]))

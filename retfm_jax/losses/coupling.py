@@ -138,7 +138,7 @@ def weighted_similarity_coupling(
             f"queue[{name!r}]": (remembered.get(name), axes)
             for name, axes in (("image", "k d"), ("text", "k d"), ("labels", "k c"))
         },
-        **{f"momentum[{place}]": (each, "b d") for place, each in enumerate(ours)},
+        **{f"momentum[{position}]": (each, "b d") for position, each in enumerate(ours)},
     )
     image = image.astype(jnp.float32)
     text = text.astype(jnp.float32)
@@ -156,12 +156,12 @@ def weighted_similarity_coupling(
         candidates = jax.tree.map(lambda *parts: jnp.concatenate(parts), candidates, remembered)
 
     def direction(
-        queries: Float[Array, "b d"], others: Float[Array, "b d"], name: str, place: int
+        queries: Float[Array, "b d"], others: Float[Array, "b d"], name: str, position: int
     ) -> Array:
         positive = scale * jnp.sum(queries * others, axis=1)
         ahead = jnp.zeros_like(positive)
         if momentum is not None:
-            ahead = positive - scale * jnp.sum(queries * momentum[place], axis=1)
+            ahead = positive - scale * jnp.sum(queries * momentum[position], axis=1)
         entries = others if queue is None else jnp.concatenate([others, queue[name]])
 
         def logits_and_targets(block: dict[str, Array]) -> tuple[Array, Array]:

@@ -185,12 +185,12 @@ class HloModule:
                     product_cycles += times * int(estimate[1])
             # A TPU hides collectives inside of fusions, and divides one over several of them: the
             # channel tells which of them are the same.
-            for place, inner in ((where, instruction), *self._inside(instruction)):
+            for position, inner in ((where, instruction), *self._inside(instruction)):
                 kind = inner.opcode.removesuffix("-start")
                 if kind in COLLECTIVES:
                     channel = _CHANNEL.search(inner.attributes)
-                    name = channel[1] if channel else f"{place}/{inner.name}"
-                    collective = self._collective(place, inner, kind, times)
+                    name = channel[1] if channel else f"{position}/{inner.name}"
+                    collective = self._collective(position, inner, kind, times)
                     if name not in found or found[name].times < times:
                         found[name] = collective
         return Work(
@@ -360,13 +360,13 @@ def _instruction(line: str) -> Instruction | None:
 def _closing(text: str, start: int = 0) -> int:
     """Index of the parenthesis that closes the one at `start`."""
     depth = 0
-    for place in range(start, len(text)):
-        if text[place] == "(":
+    for position in range(start, len(text)):
+        if text[position] == "(":
             depth += 1
-        elif text[place] == ")":
+        elif text[position] == ")":
             depth -= 1
             if depth == 0:
-                return place
+                return position
     return len(text)
 
 

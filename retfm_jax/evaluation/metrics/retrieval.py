@@ -164,8 +164,8 @@ def retrieve(split: EmbeddedSplit, language: str) -> Retrieval:
     values = [proportion(column, patients) for column in hits.T]
     names = [f"recall_at_{k}" for k in RECALL_AT]
     recalls = {
-        direction: dict(zip(names, values[place * len(names) :][: len(names)], strict=True))
-        for place, direction in enumerate(DIRECTIONS)
+        direction: dict(zip(names, values[position * len(names) :][: len(names)], strict=True))
+        for position, direction in enumerate(DIRECTIONS)
     }
     return Retrieval(language, usable, groups, found, recalls, skipped=len(view.seen) - len(usable))
 

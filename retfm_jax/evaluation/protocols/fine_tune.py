@@ -169,8 +169,8 @@ class FineTuning:
     ) -> UInt8[np.ndarray, "b h w 3"]:
         """Decoded and augmented images of a step."""
         pictures = []
-        for place, row in enumerate(order[step]):
-            generator = np.random.default_rng((seed, step, place))
+        for position, row in enumerate(order[step]):
+            generator = np.random.default_rng((seed, step, position))
             record = source[int(rows[row])]
             augment = self._data.augment
             mirror = augment.flip != "none" and generator.random() < 0.5

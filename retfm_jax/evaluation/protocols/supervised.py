@@ -88,10 +88,10 @@ class Images:
         Args:
           wanted: indices into `rows`, in the order to keep them in.
         """
-        self.rows = [self.rows[place] for place in wanted]
+        self.rows = [self.rows[position] for position in wanted]
         self.labels = self.labels[list(wanted)]
-        self.patients = tuple(self.patients[place] for place in wanted)
-        self._digests = [self._digests[place] for place in wanted]
+        self.patients = tuple(self.patients[position] for position in wanted)
+        self._digests = [self._digests[position] for position in wanted]
 
     def without(self, other: "Images") -> dict[str, list[str]]:
         """Drops images that another split holds too.
@@ -107,12 +107,14 @@ class Images:
         digests, patients = set(other._digests), set(other.patients)
         dropped: dict[str, list[str]] = {"same_photograph": [], "same_patient": []}
         kept = []
-        for place, (digest, patient) in enumerate(zip(self._digests, self.patients, strict=True)):
+        for position, (digest, patient) in enumerate(
+            zip(self._digests, self.patients, strict=True)
+        ):
             if digest in digests or patient in patients:
                 reason = "same_photograph" if digest in digests else "same_patient"
-                dropped[reason].append(self.source[self.rows[place]].record_id)
+                dropped[reason].append(self.source[self.rows[position]].record_id)
             else:
-                kept.append(place)
+                kept.append(position)
         self.keep(kept)
         return dropped
 

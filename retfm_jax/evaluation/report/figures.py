@@ -94,8 +94,8 @@ def class_labels(names: Sequence[str]) -> list[str]:
     """
     labels = [words(class_name(name), 40) for name in names]
     return [
-        f"class {place} {label}" if fonts.UNDRAWN in label or labels.count(label) > 1 else label
-        for place, label in enumerate(labels, 1)
+        f"class {position} {label}" if fonts.UNDRAWN in label or labels.count(label) > 1 else label
+        for position, label in enumerate(labels, 1)
     ]
 
 
@@ -382,14 +382,14 @@ def _write_answers(axes: Axes, query: Query) -> None:
         fontstyle="italic",
     )
     height = 1 / len(query.answers)
-    for place, answer in enumerate(query.answers):
-        top = 1 - place * height
+    for position, answer in enumerate(query.answers):
+        top = 1 - position * height
         color = _RIGHT if answer.right else _WRONG
         axes.plot([0.004, 0.004], [top - 0.04, top - height + 0.05], color=color, linewidth=3)
         axes.text(
             0.02,
             top - 0.03,
-            f"{place + 1}. {'own' if answer.right else 'another'}  {answer.similarity:.2f}",
+            f"{position + 1}. {'own' if answer.right else 'another'}  {answer.similarity:.2f}",
             fontsize=7.5,
             color=color,
             va="top",

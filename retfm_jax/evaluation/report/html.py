@@ -41,8 +41,8 @@ def page(results: Results, document: dict[str, Any]) -> str:
         parts.append("<h3>Protocols</h3>" + _protocols(results.sections))
     if results.retrievals:
         parts.append("<h3>Retrieval</h3>" + _retrievals(results))
-    for place, section in enumerate(results.sections):
-        parts.append(f'<h2 id="s{place}">{markup.own(section.title)}</h2>' + _section(section))
+    for position, section in enumerate(results.sections):
+        parts.append(f'<h2 id="s{position}">{markup.own(section.title)}</h2>' + _section(section))
     for number, language in enumerate(results.retrievals, start=len(results.sections)):
         heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
         parts.append(heading + _gallery(results, language))

@@ -64,29 +64,29 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
         confidence = predictions.scores.max(1)
         return [
             Mistake(
-                *predictions.samples[place],
-                f"{class_name(predictions.names[predicted[place]])} {confidence[place]:.2f}, "
-                f"is {class_name(predictions.names[truth[place]])}",
+                *predictions.samples[index],
+                f"{class_name(predictions.names[predicted[index]])} {confidence[index]:.2f}, "
+                f"is {class_name(predictions.names[truth[index]])}",
             )
-            for place in map(int, wrong[np.argsort(-confidence[wrong], kind="stable")][:count])
+            for index in map(int, wrong[np.argsort(-confidence[wrong], kind="stable")][:count])
         ]
     found: list[tuple[float, Mistake]] = []
     for column, name in enumerate(predictions.names):
         labels, scores = predictions.labels[:, column], predictions.scores[:, column]
         known = np.flatnonzero(labels >= 0)
         order = known[np.argsort(scores[known], kind="stable")]
-        rank = {int(place): len(order) - position for position, place in enumerate(order)}
-        alarms = [int(place) for place in order[::-1] if labels[place] == 0][:1]
-        misses = [int(place) for place in order if labels[place] == 1][:1]
+        rank = {int(index): len(order) - position for position, index in enumerate(order)}
+        alarms = [int(index) for index in order[::-1] if labels[index] == 0][:1]
+        misses = [int(index) for index in order if labels[index] == 1][:1]
         if not misses or not alarms:
             continue
-        for place, verb, depth in (
+        for index, verb, depth in (
             (alarms[0], "false alarm", rank[alarms[0]]),
             (misses[0], "missed", len(order) + 1 - rank[misses[0]]),
         ):
             if 2 * depth <= len(order):
-                score = f"score {rank[place]} of {len(order)} from the top"
+                score = f"score {rank[index]} of {len(order)} from the top"
                 text = f"{verb}: {class_name(name)}, {score}"
-                found.append((depth / len(order), Mistake(*predictions.samples[place], text)))
+                found.append((depth / len(order), Mistake(*predictions.samples[index], text)))
     found.sort(key=lambda pair: pair[0])
     return [mistake for _, mistake in found[:count]]

@@ -103,10 +103,10 @@ class Vilref(nn.Module):
         size, rows = self._model["queue_size"], len(image)
         newest = min(rows, size)
         start = self._cursor + rows - newest
-        places = (start + torch.arange(newest, device=image.device)) % size
+        positions = (start + torch.arange(newest, device=image.device)) % size
         for name, value in (("image", image), ("text", text), ("labels", labels)):
             # A new tensor: the loss still needs the old one.
-            self._queue[name] = self._queue[name].index_copy(0, places, value[rows - newest :])
+            self._queue[name] = self._queue[name].index_copy(0, positions, value[rows - newest :])
         self._cursor = (self._cursor + rows) % size
         self._filled = min(self._filled + rows, size)
 
