@@ -84,8 +84,9 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
     """
     if isinstance(name, str) and not name.strip():
         raise UserError("a task has a name: a folder, a published task or a built dataset")
-    for path in (name, data_dir):
-        as_path(path)  # refuses what is no path
+    as_path(name)  # refuses what is no path
+    if not isinstance(data_dir, str):  # it may be empty where a folder is named
+        as_path(data_dir)
     name = os.fspath(name)
     folder = Path(name).expanduser()
     if folder.is_dir() and any(split_folders(folder)):
