@@ -216,7 +216,7 @@ class Method(abc.ABC, Generic[Network]):
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b w"]:
+    ) -> Float[Array, "b width"]:
         """Computes the image tower's features of single images, before any projection.
 
         Args:

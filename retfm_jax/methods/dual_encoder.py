@@ -174,7 +174,7 @@ class DualEncoder(Method[Network]):
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b w"]:
+    ) -> Float[Array, "b width"]:
         """Computes the image tower's features of single images, before any projection.
 
         Returns:

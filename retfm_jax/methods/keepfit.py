@@ -158,7 +158,7 @@ class KeepfitNetwork(nnx.Module):
     def text(
         self,
         tokens: Int[Array, "b n"],
-        mask: Bool[Array, "b n"] | None = None,
+        mask: Bool[Array, "b n"] | Int[Array, "b n"] | None = None,
         *,
         keys: Key[Array, " b"] | None = None,
     ) -> Array:
@@ -322,7 +322,7 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b w"]:
+    ) -> Float[Array, "b width"]:
         return self.bind(params, state.batch_stats).visual(images).astype(jnp.float32)
 
     def encode_texts(

@@ -104,7 +104,12 @@ def training_flops(
       their number; None, after a warning, where JAX has programs that cannot be counted.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = params, state, batch, key
+    # The loss takes images as they are after preprocessing.
+    prepared = {
+        name: jax.ShapeDtypeStruct(a.shape, jnp.float32 if a.dtype == jnp.uint8 else a.dtype)
+        for name, a in batch.items()
+    }
+    arguments = params, state, prepared, key
 
     def loss(params: Params, state: MethodState, batch: Batch, key: Any) -> Any:
         return method.loss(params, state, batch, key, train=True)[0]

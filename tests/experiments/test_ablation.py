@@ -137,7 +137,7 @@ def test_variants_never_share_a_folder(tmp_path, names):
 def test_a_run_that_a_signal_stopped_is_not_measured(folder, tmp_path, monkeypatch):
     config = load_config(str(folder / "runs" / "all" / "seed_0" / "config.json"))
     monkeypatch.setattr(ablation, "run_training", lambda config, workdir: False)
-    with pytest.raises(UserError, match=r"stopped in .*all/seed_7; the same command goes on"):
+    with pytest.raises(UserError, match=r"stopped in .*all/seed_7; the same command resumes"):
         ablation.ablate({"all": config}, [7], tmp_path, split="test")
     assert not (tmp_path / "ablation.json").exists()
 
