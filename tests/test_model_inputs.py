@@ -456,6 +456,7 @@ def test_what_is_no_batch_is_refused(model, batch):
         model.features(batch)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "message"),
     [

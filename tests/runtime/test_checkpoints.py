@@ -231,7 +231,7 @@ def test_an_error_that_stays_refuses_and_renames_nothing(tmp_path, two, monkeypa
             _restore(tmp_path, two)
     message = str(raised.value)
     assert f"{tmp_path / 'checkpoints' / '2'} cannot be read: [Errno 5]" in message
-    assert f"the run goes on from {tmp_path / 'checkpoints' / '1'}" in message
+    assert f"the run resumes from {tmp_path / 'checkpoints' / '1'}" in message
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
     _assert_is(_restore(tmp_path, two), 2, two)
 

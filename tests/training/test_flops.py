@@ -32,7 +32,7 @@ def _network(method):
 
 
 def _patients(size, rows, length):
-    image = _shape(rows, size, size, 3, dtype=jnp.uint8)
+    image = _shape(rows, size, size, 3)
     tokens = _shape(rows, length, dtype=jnp.int32)
     return {"image_left": image, "image_right": image, "tokens": tokens}
 
