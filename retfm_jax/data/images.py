@@ -444,12 +444,12 @@ def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a photograph and scales its long side to at most `size` pixels.
+    """Decodes a photograph and scales its long side to `size` pixels.
 
     Args:
       data: the encoded bytes.
       name: of the record, for the message.
-      size: the longest side, pixels; smaller pictures keep their size.
+      size: of the long side, pixels, of small photographs as well.
 
     Returns:
       (h, w, 3) uint8, RGB.
@@ -458,5 +458,9 @@ def thumbnail(data: bytes, name: str, size: int = 224) -> UInt8[np.ndarray, "h w
       ImageError: see `decode`.
     """
     picture = Image.fromarray(decode(data, name, min_side=size))
+    scale = size / max(picture.size)
+    if scale > 1:
+        larger = [max(1, round(side * scale)) for side in picture.size]
+        return np.asarray(picture.resize((larger[0], larger[1]), Image.Resampling.LANCZOS))
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)

@@ -11,7 +11,15 @@ from PIL import Image
 
 from retfm_jax.config import CLIP_MEAN, CLIP_STD, AugmentConfig, ImageConfig
 from retfm_jax.data import images
-from retfm_jax.data.images import ImageError, decode, fit, resize_pad, squash, training_image
+from retfm_jax.data.images import (
+    ImageError,
+    decode,
+    fit,
+    resize_pad,
+    squash,
+    thumbnail,
+    training_image,
+)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
@@ -314,3 +322,14 @@ def test_no_error_of_opencv_escapes(monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", fails)
     data = encoded(smooth(20, 30))
     assert decode(data, "x").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 20), (600, 900), (224, 100)])
+def test_a_thumbnail_has_its_long_side_whatever_the_photograph_has(height, width):
+    pixels = np.full((height, width, 3), 90, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    found = thumbnail(buffer.getvalue(), "a", 224)
+    assert max(found.shape) == 224
+    assert found.shape[0] / found.shape[1] == pytest.approx(height / width, abs=0.02)
+    assert np.ptp(found) == 0
