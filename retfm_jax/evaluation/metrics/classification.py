@@ -260,22 +260,6 @@ def recalls(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
         return np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(-1)
 
 
-def specificities(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
-    """Specificity of each class: the share of the other classes' samples not taken for it.
-
-    Args:
-      confusion: counts by true (row) and predicted (column) class, (..., classes, classes) floats.
-
-    Returns:
-      shares from 0 to 1 (..., classes), NaN where all samples are of that class.
-    """
-    total = confusion.sum((-2, -1))[..., None]
-    others = total - confusion.sum(-1)
-    wrongly = confusion.sum(-2) - np.diagonal(confusion, axis1=-2, axis2=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - wrongly / others
-
-
 def f1_scores(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
     """F1 score of each class: 2 TP / (2 TP + FP + FN).
 
