@@ -107,7 +107,7 @@ def measure(
     numbers = {protocol.name: protocol.run(study) for protocol in asked}
     settings = _settings(resolved, _words(model, resolved.prompts), by)
     for protocol in asked:
-        settings |= protocol.settings(options)
+        settings |= protocol.settings(resolved)
     study.results.document = {
         "model": {"method": model.method.name},
         "data": {

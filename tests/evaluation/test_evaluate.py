@@ -10,7 +10,7 @@ from colour_world import CLASSES, ColourModel, patient, photograph
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import evaluate as evaluation
 from retfm_jax.evaluation.evaluate import Options, evaluate, quick_metrics
-from retfm_jax.evaluation.protocols import protocol_names
+from retfm_jax.evaluation.protocols import fine_tune, protocol_names
 from retfm_jax.evaluation.protocols.few_shot import Shots
 from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig
 
@@ -134,6 +134,27 @@ def test_metrics_of_a_run_are_plain_numbers():
     assert 0 <= metrics["retrieval/en/image_to_report/recall_at_5"] <= 1
     assert not any(name.startswith("retrieval/zh") for name in metrics)
     assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_fine_tuning_compiles_one_network_for_all_shots(class_folder, tmp_path, monkeypatch):
+    made, whole = [], fine_tune.FineTuning
+    monkeypatch.setattr(fine_tune, "FineTuning", lambda *a: made.append(whole(*a)) or made[-1])
+    document = evaluate(
+        ColourModel(),
+        protocols=("fine_tune",),
+        dataset=str(class_folder),
+        data_dir="",
+        split="test",
+        out=tmp_path / "o.json",
+        options=Options(
+            shots=(Shots(per_class=1), Shots(per_class=2)),
+            folds=1,
+            draws=3,
+            fine_tune=FineTuneConfig(epochs=1, batch_size=4),
+        ),
+    )
+    assert list(document["fine_tune"]) == ["1 shot", "2 shots"]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

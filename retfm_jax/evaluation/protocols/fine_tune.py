@@ -18,7 +18,8 @@ from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.options import FineTuneConfig, Options
 from retfm_jax.evaluation.protocols.adapters import batches, classification_loss, scores
 from retfm_jax.evaluation.protocols.few_shot import Shots
-from retfm_jax.evaluation.protocols.supervised import Supervised, SupervisedProtocol
+from retfm_jax.evaluation.protocols.supervised import SupervisedProtocol, supervised
+from retfm_jax.evaluation.study import Study
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
 
@@ -212,17 +213,25 @@ class FineTuning:
         return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
 
 
+def fine_tuning(study: Study) -> FineTuning:
+    """Makes the network of a study, which is compiled once for all shots and folds.
+
+    Args:
+      study: with labels to learn from.
+    """
+    shared = study.once(supervised)
+    recipe = study.options.fine_tune
+    return FineTuning(shared.model, recipe, len(shared.names), shared.exclusive)
+
+
 class FineTune(SupervisedProtocol):
     """Full fine-tuning of the image tower, scored without augmentation."""
 
     name, title = "fine_tune", "fine-tuning"
 
-    def folds(
-        self, shared: Supervised, shots: Shots, options: Options
-    ) -> Iterator[tuple[int, Predictions]]:
-        recipe = options.fine_tune
-        network = FineTuning(shared.model, recipe, len(shared.names), shared.exclusive)
-        for seed, rows in shared.folds(shots, options.folds):
+    def folds(self, study: Study, shots: Shots) -> Iterator[tuple[int, Predictions]]:
+        shared, network = study.once(supervised), study.once(fine_tuning)
+        for seed, rows in shared.folds(shots, study.options.folds):
             chosen = [shared.train.rows[row] for row in rows]
             params = network.fit(shared.train.source, chosen, shared.train.labels[rows], seed)
             scores = network.predict(params, shared.test.chosen)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from retfm_jax.console import say
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.sources import RecordSource, Subset, as_images
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, first_of
 from retfm_jax.evaluation.embeddings import refuse_unusable
 from retfm_jax.evaluation.metrics.classification import over_folds
 from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive
@@ -358,10 +358,9 @@ def supervised(study: Study) -> Supervised:
     study.facts["dropped_from_training"] = found.dropped
     for reason, dropped in found.dropped.items():
         if dropped:
-            named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
             say(
                 f"left out of training, for the test split has the {reason.replace('_', ' ')}: "
-                f"{len(dropped)} ({named})"
+                f"{len(dropped)} ({first_of(dropped, 5)})"
             )
     return found
 
@@ -377,15 +376,12 @@ class SupervisedProtocol(Protocol):
     title: ClassVar[str]
 
     @abc.abstractmethod
-    def folds(
-        self, shared: Supervised, shots: Shots, options: Options
-    ) -> Iterator[tuple[int, Predictions]]:
+    def folds(self, study: Study, shots: Shots) -> Iterator[tuple[int, Predictions]]:
         """Learns and predicts, fold by fold.
 
         Args:
-          shared: the images, and what else the protocols share.
+          study: whose `supervised` images the protocols share.
           shots: how much of the training split is sampled.
-          options: of the evaluation.
 
         Yields:
           the size of the support and the predictions.
@@ -395,17 +391,18 @@ class SupervisedProtocol(Protocol):
         study.once(supervised)
 
     def run(self, study: Study) -> Mapping[str, Any]:
-        shared, options, results = study.once(supervised), study.options, study.results
+        options, results = study.options, study.results
+        records = study.once(supervised).test.source
         numbers = {}
         for shots in options.shots:
-            found = list(self.folds(shared, shots, options))
+            found = list(self.folds(study, shots))
             measured = [
                 predictions.measured(options.draws, options.seed, results.order)
                 for _, predictions in found
             ]
             folds = over_folds([fold.overall for fold in measured]) if len(found) > 1 else None
             title = f"{self.title}, {shots}"
-            results.sections.append(Section(title, measured[0], shared.test.source, folds))
+            results.sections.append(Section(title, measured[0], records, folds))
             numbers[str(shots)] = {
                 "support": [size for size, _ in found],
                 **({} if folds is None else {"over_folds": folds}),
@@ -443,10 +440,9 @@ class OnEmbeddings(SupervisedProtocol):
           a function from embeddings (n, d) to scores (n, classes).
         """
 
-    def folds(
-        self, shared: Supervised, shots: Shots, options: Options
-    ) -> Iterator[tuple[int, Predictions]]:
-        return shared.on_embeddings(
+    def folds(self, study: Study, shots: Shots) -> Iterator[tuple[int, Predictions]]:
+        options = study.options
+        return study.once(supervised).on_embeddings(
             self.learn,
             shots,
             options.folds,
