@@ -1,7 +1,7 @@
 """Exceptions that a user is meant to read, and what their messages share."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -49,3 +49,13 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     by_folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(str(name).casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Lists names with commas between, for a message.
+
+    Args:
+      names: any number of them.
+      most: how many are listed; "..." stands for the others.
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -39,11 +39,11 @@ from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated
 from retfm_jax.runtime.threads import cores, in_threads
+from retfm_jax.zero_shot import Embedding
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
 #: grey, RGB or RGBA).
 Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
-Embedding = Float[np.ndarray, "n d"]
 
 #: Samples of one call of the network; the last ones are padded, so that it compiles once.
 _CHUNK = 32

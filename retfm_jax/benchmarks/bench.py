@@ -15,7 +15,6 @@ from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.files import PathLike
 from retfm_jax.runtime.threads import cores
 
-PARTS = ("data", "step", "embedding", "checkpoint")
 _PACKAGES = ("retfm-jax", "jax", "jaxlib", "flax", "grain", "opencv-python-headless", "torch")
 
 
@@ -75,7 +74,7 @@ def bench(
 
     Args:
       config: the experiment.
-      parts: some of `PARTS`.
+      parts: some of "data", "step", "embedding" and "checkpoint".
       against: what to compare with, "torch" (steps) or "published-data" (data).
       microbatches: compares gradient caching in so many microbatches with the whole batch; None:
         does not.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeGuard
 
 from retfm_jax.config.schema import ExperimentConfig
+from retfm_jax.config.stored_paths import located
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, as_path, local_file, read_json
 from retfm_jax.methods import get_method_class, method_names
@@ -170,8 +171,6 @@ def load_variants(name_or_path: str) -> dict[str, tuple[str, ...]]:
 def _read(name_or_path: PathLike) -> dict[str, Any]:
     path = _find(name_or_path)
     if path.suffix == ".json":
-        from retfm_jax.config.stored_paths import located
-
         values = read_json(path)
         values = located(values, path.parent) if isinstance(values, Mapping) else values
     else:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int8
 from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, first_of
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
@@ -143,15 +143,14 @@ def embed_split(
             refuse_unusable(damaged, on_error)
             bar.update(len(batch))
     if not any(some.any() for some in itertools.chain(*seen.values())):
-        named = ", ".join(damaged[:_NAMED]) + ", ..." * (len(damaged) > _NAMED)
+        named = first_of(damaged, _NAMED)
         raise UserError(f"none of {len(records)} records has an image that can be decoded: {named}")
     if damaged:
         _log.warning(
-            "%d images of the split cannot be decoded and count as missing: %s%s (`retfm data "
+            "%d images of the split cannot be decoded and count as missing: %s (`retfm data "
             "check` lists all)",
             len(damaged),
-            ", ".join(damaged[:_NAMED]),
-            ", ..." if len(damaged) > _NAMED else "",
+            first_of(damaged, _NAMED),
         )
     embedded_texts = _texts(model, reports, tuple(parts), batch_size, progress)
     return EmbeddedSplit(
@@ -185,9 +184,8 @@ def refuse_unusable(names: Sequence[str], on_error: str) -> None:
     """
     if names and on_error == "refuse":
         raise UserError(
-            f"{len(names)} images cannot be used: {', '.join(names[:_NAMED])}"
-            + (", ..." if len(names) > _NAMED else "")
-            + "; nothing was written, as on_error refuse asks"
+            f"{len(names)} images cannot be used: {first_of(names, _NAMED)}; nothing was written, "
+            "as on_error refuse asks"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.errors import first_of
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, embed_split
 from retfm_jax.evaluation.options import Options as Options
 from retfm_jax.evaluation.options import ResolvedOptions
@@ -85,5 +86,4 @@ def undecodable(names: tuple[str, ...] | list[str]) -> list[str]:
     """
     if not names:
         return []
-    named = ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
-    return [f"{len(names)} images cannot be decoded and are left out: {named}"]
+    return [f"{len(names)} images cannot be decoded and are left out: {first_of(names, 50)}"]

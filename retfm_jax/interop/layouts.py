@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, first_of
 from retfm_jax.interop.pickles import Record, is_tensor, printable
 from retfm_jax.methods import get_method_class, method_names
 
@@ -76,7 +76,7 @@ def state_dict_of(value: Any, where: str, tensor: Callable[[Any], bool] = is_ten
             "%s: passed over %d entries that are no tensors: %s",
             where,
             len(others),
-            ", ".join(map(_shown, others[:5])) + (", ..." if len(others) > 5 else ""),
+            first_of([_shown(name) for name in others], 5),
         )
     return {name: each for name, each in found.items() if tensor(each)}
 

@@ -25,7 +25,7 @@ from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.importing import tables
 from retfm_jax.data.importing.columns import meant
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, first_of
 from retfm_jax.knowledge.laterality import IN_FILE_NAMES, SIDES
 
 #: What is said where nobody knows.
@@ -395,6 +395,6 @@ def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
     torn = in_several(splits)
     if not torn:
         return ""
-    shown = ", ".join(list(torn)[:_NAMED]) + ", ..." * (len(torn) > _NAMED)
+    shown = first_of(list(torn), _NAMED)
     joint = sorted({split for found in torn.values() for split in found})
     return f"{len(torn)} patients have photographs in {' and '.join(joint)} ({shown})"
