@@ -24,7 +24,7 @@ def find(name_or_folder: str, data_dir: files.PathLike) -> files.Path:
     # An empty name would be the folder of all datasets, and of the only one in it.
     if not str(name_or_folder).strip():
         raise UserError("a dataset has a name, or is given by its folder; this one is empty")
-    for folder in _places(name_or_folder, data_dir):
+    for folder in _candidates(name_or_folder, data_dir):
         found = versions(folder)
         if not found:
             continue
@@ -49,7 +49,7 @@ def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
     Args:
       name_or_folder, data_dir: see `find`.
     """
-    return any(versions(folder) for folder in _places(name_or_folder, data_dir))
+    return any(versions(folder) for folder in _candidates(name_or_folder, data_dir))
 
 
 def below(data_dir: files.PathLike) -> list[files.Path]:
@@ -62,7 +62,7 @@ def below(data_dir: files.PathLike) -> list[files.Path]:
     return sorted(path for child in _folders(folder) for path in versions(child))
 
 
-def _places(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
+def _candidates(name_or_folder: str, data_dir: files.PathLike) -> list[files.Path]:
     given = files.as_path(name_or_folder)
     # A folder of its own needs no data folder, which may then be empty.
     whole = files.is_remote(given) or given.is_absolute()

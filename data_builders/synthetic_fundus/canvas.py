@@ -72,8 +72,8 @@ class Canvas:
         """Coverage of round spots; `soft` is the standard deviation of their blurred edge."""
         fine = self._blank()
         sizes = np.rint(radii * (FIELD_RADIUS * self._fine * 2**_SHIFT)).astype(int).tolist()
-        for place, size in zip(self._to_fine(centers).tolist(), sizes, strict=True):
-            cv2.circle(fine, place, size, 255, -1, cv2.LINE_8, _SHIFT)
+        for center, size in zip(self._to_fine(centers).tolist(), sizes, strict=True):
+            cv2.circle(fine, center, size, 255, -1, cv2.LINE_8, _SHIFT)
         return self._average(fine, soft)
 
     def polygons(self, outlines: Float[np.ndarray, "n points 2"], soft: float = 0.0) -> Mask:
@@ -124,8 +124,8 @@ class Canvas:
 
     def _to_fine(self, points: Float[np.ndarray, "... 2"]) -> Int32[np.ndarray, "... 2"]:
         # OpenCV's integer coordinates are pixel centers, hence the half.
-        places = (points * FIELD_RADIUS + 0.5) * self._fine - 0.5
-        return np.rint(places * 2**_SHIFT).astype(np.int32)
+        positions = (points * FIELD_RADIUS + 0.5) * self._fine - 0.5
+        return np.rint(positions * 2**_SHIFT).astype(np.int32)
 
     def _average(self, fine: UInt8[np.ndarray, "fine fine"], soft: float) -> Mask:
         mask = cv2.resize(fine, (self.size, self.size), interpolation=cv2.INTER_AREA)

@@ -22,19 +22,19 @@ def draw_eye(eye: Eye, look: Look, size: int) -> UInt8[np.ndarray, "size size 3"
     """Draws a photograph, RGB; the same eye at another size is the same picture, resampled."""
     # A generator a layer: a finding added or taken away leaves every other layer as it was.
     layers = iter(np.random.default_rng(eye.seed).spawn(4))
-    place = anatomy_of(eye)
+    layout = anatomy_of(eye)
     canvas = Canvas(size)
 
     def paint(painters: Mapping[str, findings.Painter]) -> None:
         for name, painter in painters.items():
             if name in eye.findings:
                 rng = np.random.default_rng((eye.seed, LABELS.index(name)))
-                painter(canvas, rng, place, eye.findings[name])
+                painter(canvas, rng, layout, eye.findings[name])
 
-    anatomy.paint_background(canvas, next(layers), place, look)
+    anatomy.paint_background(canvas, next(layers), layout, look)
     paint(findings.DEEP)
-    anatomy.paint_disc(canvas, next(layers), place, eye.cup_ratio)
-    anatomy.paint_vessels(canvas, next(layers), place)
+    anatomy.paint_disc(canvas, next(layers), layout, eye.cup_ratio)
+    anatomy.paint_vessels(canvas, next(layers), layout)
     paint(findings.SUPERFICIAL)
     paint(findings.MEDIA)
     anatomy.shade(canvas, next(layers), look, eye.exposure)

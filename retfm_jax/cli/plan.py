@@ -133,29 +133,29 @@ def _rules_table(rules: "tuple[Rule, ...]") -> Table:
 def _collectives_table(collectives: "tuple[Collective, ...]", topology: "Topology") -> Table:
     groups: dict[tuple[str, int, str], list[Collective]] = collections.defaultdict(list)
     for collective in collectives:
-        groups[collective.kind, collective.group, _place(collective.source)].append(collective)
+        groups[collective.kind, collective.group, _location(collective.source)].append(collective)
     heads = ("kind", "of devices", "times", "bytes", "time", "where")
     table = Table("collectives of a step", heads, words=("where",))
     rows = []
-    for (kind, group, place), members in groups.items():
+    for (kind, group, location), members in groups.items():
         size = sum(member.times * member.bytes for member in members)
         times = sum(member.times for member in members)
-        rows.append((size, kind, group, times, members, place))
-    for size, kind, group, times, members, place in sorted(rows, key=lambda row: -row[0]):
+        rows.append((size, kind, group, times, members, location))
+    for size, kind, group, times, members, location in sorted(rows, key=lambda row: -row[0]):
         bandwidth = topology.bandwidth(group)
         duration = "?"
         if bandwidth is not None:
             duration = _duration(sum(member.seconds(bandwidth) for member in members))
-        table.row(kind, str(group), f"{times:g}", _size(size), duration, place)
+        table.row(kind, str(group), f"{times:g}", _size(size), duration, location)
     return table
 
 
-def _place(source: str) -> str:
+def _location(source: str) -> str:
     """The compiler's name of an operation, short."""
-    place = "forward" if "jvp(" in source else "elsewhere"
+    location = "forward" if "jvp(" in source else "elsewhere"
     if "transpose(" in source:
-        place = "backward"
-    return f"{place}, in a loop" if "/while/" in source else place
+        location = "backward"
+    return f"{location}, in a loop" if "/while/" in source else location
 
 
 def _time_table(planned: "Plan") -> Table:

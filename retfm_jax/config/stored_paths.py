@@ -70,23 +70,23 @@ def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any
         if files.is_remote(path) or text == _BUNDLED_TOKENIZER:
             return text
 
-        def holds(place: files.Path) -> bool:
+        def holds(candidate: files.Path) -> bool:
             if where == ("data", "data_dir"):
-                return dataset_folders.is_built(values["data"].get("dataset", ""), place)
-            return _is_there(place, where)
+                return dataset_folders.is_built(values["data"].get("dataset", ""), candidate)
+            return _is_there(candidate, where)
 
-        places = _places_of_moved if path.is_absolute() else _places_of_old
-        for place in places(path, root):
-            if holds(place):
-                if place != path:
-                    say(f"config.{'.'.join(where)} {text!r} is taken to be {place}")
-                return str(place)
+        candidates = _candidates_of_moved if path.is_absolute() else _candidates_of_old
+        for candidate in candidates(path, root):
+            if holds(candidate):
+                if candidate != path:
+                    say(f"config.{'.'.join(where)} {text!r} is taken to be {candidate}")
+                return str(candidate)
         return text
 
     return _mapped(values, find)
 
 
-def _places_of_old(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
+def _candidates_of_old(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
     """Where a path of version 0.1 may lead: it was relative to the folder that a run began in."""
     yield path
     for folder in (workdir, *workdir.parents):
@@ -96,7 +96,7 @@ def _places_of_old(path: files.Path, workdir: files.Path) -> Iterator[files.Path
         yield workdir.joinpath(*path.parts[skipped:])
 
 
-def _places_of_moved(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
+def _candidates_of_moved(path: files.Path, workdir: files.Path) -> Iterator[files.Path]:
     """Where a file or folder may be now that lay beside the workdir, or beside a folder of it."""
     yield path
     for skipped in range(1, len(path.parts)):

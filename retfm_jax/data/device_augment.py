@@ -17,13 +17,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from retfm_jax.config import AugmentConfig, ImageConfig
 from retfm_jax.methods.base import Batch
 
-#: The random stream of an array's augmentation: its place here, or a number of its name.
+#: The random stream of an array's augmentation: its index here, or a number of its name.
 _STREAMS = ("image_left", "image_right", "image", "expert_image")
 
 #: ITU-R 601-2 luma, as Pillow and torchvision define grey.
 _LUMA = (0.2989, 0.587, 0.114)
 
-#: Random erasing as published: share of the area, aspect, tries to find a place.
+#: Random erasing as published: share of the area, aspect, tries to find a rectangle.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10

@@ -117,12 +117,13 @@ class _TrainingRows:
         return sample
 
     def _primary(self, row: int) -> Sample:
-        epoch, place = divmod(row, self.rows_per_epoch)
+        epoch, position = divmod(row, self.rows_per_epoch)
         rng = self._rng(0, row)
         order = self._order(epoch)
         # Steps of a whole batch: where an epoch has many, the replacement stands in another one.
         candidates = (
-            order[(place + attempt * self._batch_size) % len(order)] for attempt in range(_ATTEMPTS)
+            order[(position + attempt * self._batch_size) % len(order)]
+            for attempt in range(_ATTEMPTS)
         )
         return _first_usable(self._source, candidates, self._make, rng)
 
@@ -174,8 +175,8 @@ class _Positions:
         self._start = first_batch * batch_size + process_index * self.rows
         self._batch_size = batch_size
 
-    def __call__(self, place: int) -> int:
-        batch, row = divmod(place, self.rows)
+    def __call__(self, position: int) -> int:
+        batch, row = divmod(position, self.rows)
         return self._start + batch * self._batch_size + row
 
 

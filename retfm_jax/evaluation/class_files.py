@@ -182,10 +182,10 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
             "a task needs at least two, each named after its class"
         )
     _check_alike(classes, splits[reference])
-    place = splits[wanted]
+    split_folder = splits[wanted]
     files: list[LabeledFile] = []
-    passed_over = [photographs.beside(place, place.name)]
-    for child in photographs.folders(place):
+    passed_over = [photographs.beside(split_folder, split_folder.name)]
+    for child in photographs.folders(split_folder):
         label = _class_of(child, classes, splits[reference])
         listing = photographs.find(child)
         if not listing.photographs:
@@ -193,7 +193,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
                 f"class folder {child} holds no image; fill it or remove the class"
                 + _because(listing.passed_over)
             )
-        below = f"{place.name}/{child.name}"
+        below = f"{split_folder.name}/{child.name}"
         files += [
             LabeledFile(path, f"{below}/{relative}", label)
             for path, relative in zip(listing.paths(), listing.photographs, strict=True)
@@ -201,7 +201,7 @@ def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> F
         passed_over.append(_below(below, listing.passed_over))
     if len(files) < 2:
         raise UserError(
-            f"{place} holds {len(files)} images; nothing can be measured on fewer than two"
+            f"{split_folder} holds {len(files)} images; nothing can be measured on fewer than two"
         )
     everything = {
         name: [f"{child.name}/{relative}" for relative in photographs.names(child)]
@@ -255,7 +255,7 @@ def _copies(
       others: split -> files of the other splits, by their paths below the release.
     """
     classes = {file.relative: file.label for file in chosen}
-    places = {
+    split_of = {
         relative: other for other, members in others.items() for relative in members
     } | dict.fromkeys(classes, split)
     named = {file.relative: file.path for file in chosen}
@@ -267,9 +267,9 @@ def _copies(
         }
     said: dict[str, list[str]] = {}
     for group in photographs.copies(named):
-        here = [name for name in group if places[name] == split]
+        here = [name for name in group if split_of[name] == split]
         example = " = ".join(sorted(group))
-        for other in sorted({places[name] for name in group} - {split}) if here else ():
+        for other in sorted({split_of[name] for name in group} - {split}) if here else ():
             said.setdefault(f"photographs of {split} are in {other} as well", []).append(example)
         if len({classes[name] for name in here}) > 1:
             said.setdefault(f"photographs of {split} are in several classes", []).append(example)

@@ -249,9 +249,9 @@ def _pairs(
         # A model of single images knows a patient by the mean of the eyes that there are.
         there = [image for eye in SIDES for image in eyes[eye] if image is not None]
         embedded = _encoded(model, there)
-        place = np.concatenate([has[eye] for eye in SIDES])
-        both = np.zeros((len(place), embedded.shape[1]), np.float32)
-        both[place] = embedded
+        present = np.concatenate([has[eye] for eye in SIDES])
+        both = np.zeros((len(present), embedded.shape[1]), np.float32)
+        both[present] = embedded
         left, right = np.split(both, 2)
         rows = {"patient": unit(left + right), "left": left, "right": right}
     there = has | {"patient": has["left"] | has["right"]}
@@ -278,8 +278,8 @@ def _texts(
                 model, distinct[start : start + batch_size], views
             ).items():
                 parts[view].append(rows)
-        place = {text: index for index, text in enumerate(distinct)}
-        index = np.array([place.get(text, -1) for text in texts])
+        index_of = {text: index for index, text in enumerate(distinct)}
+        index = np.array([index_of.get(text, -1) for text in texts])
         result[language] = {
             view: np.where((index >= 0)[:, None], np.concatenate(rows)[index], np.float32(0))
             for view, rows in parts.items()

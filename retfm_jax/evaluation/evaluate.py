@@ -247,10 +247,10 @@ def quick_metrics(
                 found = zero_shot(model, split, language, asked, skip)
                 for level, predictions in found.levels.items():
                     overall = predictions.measured(draws=1).overall
-                    place = f"zero_shot/{language}/{level}" + f"/{style}" * bool(prompts)
+                    prefix = f"zero_shot/{language}/{level}" + f"/{style}" * bool(prompts)
                     for name in ("auroc", "aca"):
                         if name in overall:
-                            metrics[f"{place}/{name}"] = overall[name].value
+                            metrics[f"{prefix}/{name}"] = overall[name].value
         if sum(map(bool, split.reports[language])) > 1:
             found = retrieve(split, language)
             for direction, recalls in found.recalls.items():

@@ -80,7 +80,7 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
 
     Raises:
       UserError: there is no such task, folder or dataset, or it cannot be used; the message names
-        the cause and the place.
+        what is wrong and where.
     """
     if isinstance(name, str) and not name.strip():
         raise UserError("a task has a name: a folder, a published task or a built dataset")

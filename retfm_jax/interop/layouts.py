@@ -95,9 +95,9 @@ def _find(
     }
     networks = {}
     for key in (key for key in _CONTAINERS if key in inner):
-        place, found = _find(inner[key], tensor, where, seen, depth + 1)
+        subkey, found = _find(inner[key], tensor, where, seen, depth + 1)
         if found:
-            networks[".".join(filter(None, (key, place)))] = found
+            networks[".".join(filter(None, (key, subkey)))] = found
     if networks:
         read, *others = networks
         if others:

@@ -294,21 +294,21 @@ def _read_stream(file: BinaryIO, size: int, path: str, choose: Choice) -> dict[s
     value = _checked(machine.run(), path)
     kinds = machine.storages
     keys = _Machine(stream, size).run()
-    places, place = {}, stream.tell()
+    extents, position = {}, stream.tell()
     for key in keys:
-        file.seek(place)
+        file.seek(position)
         count = int.from_bytes(file.read(8), "little" if little else "big")
         if key not in kinds:
             raise DamagedPickle(f"nothing speaks of the storage {key}")
         dtype = kinds[key].dtype
         nbytes = count * (1 if dtype is None else dtype.itemsize)
-        if place + 8 + nbytes > size:
+        if position + 8 + nbytes > size:
             raise DamagedPickle("it ends within a tensor")
-        places[key] = place + 8, nbytes
-        place += 8 + nbytes
+        extents[key] = position + 8, nbytes
+        position += 8 + nbytes
 
     def storage(key: str, nbytes: int) -> bytes:
-        start, length = places[key]
+        start, length = extents[key]
         if nbytes > length:
             raise DamagedPickle(f"the storage {key} has {length} bytes, not {nbytes}")
         file.seek(start)

@@ -33,7 +33,7 @@ from retfm_jax.trees import flatten, refuse_nonfinite, unflatten_like
 
 Names = tuple[tuple[str, str, str], ...]
 
-#: Tensors of published files that change no output; they are left out where we have no place.
+#: Tensors of published files that change no output; left out where no parameter takes them.
 _IGNORED = re.compile(
     r"bert\.pooler\.|(bert|text_model\.model|vision_model)\.embeddings\.position_ids$"
 )

@@ -201,7 +201,7 @@ def _read_safetensors(path: Path, shown: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        # Looks through header, types, shapes and places, against the size of the file.
+        # Looks through header, types, shapes and offsets, against the size of the file.
         with safe_open(path, framework="numpy"):
             pass
         with open(path, "rb") as file:
@@ -236,11 +236,13 @@ def _read_shards(index: Path) -> dict[str, Any]:
     A file that is named may be a link to anywhere, as in the cache of Hugging Face: who has the
     folder made it. An index comes from others; what it names lies in its folder.
     """
-    places = read_json(index)
-    places = places.get("weight_map") if isinstance(places, Mapping) else None
-    if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, Mapping) else None
+    if not isinstance(weight_map, Mapping) or not all(
+        isinstance(file, str) for file in weight_map.values()
+    ):
         raise UserError(f"{index} has no weight_map, which names the file of every tensor")
-    shards = {name: _shard(index, name) for name in sorted(set(places.values()))}
+    shards = {name: _shard(index, name) for name in sorted(set(weight_map.values()))}
     missing = [name for name, shard in shards.items() if shard is None]
     if missing:
         raise UserError(
@@ -257,7 +259,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
                     "values: they come from two downloads or two steps of a training"
                 )
         tensors |= found
-    absent = [name for name in places if name not in tensors]
+    absent = [name for name in weight_map if name not in tensors]
     if absent:
         raise UserError(
             f"{index} names tensors that its files do not hold: "

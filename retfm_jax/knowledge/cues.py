@@ -1,7 +1,7 @@
 """The words around findings in a report: what denies, doubts, places, dates or advises.
 
 Written as reports write them, in the spelling of `normalize.fold`. A longer cue wins over a
-shorter one at the same place, so an exception ("cannot be ruled out") is an entry of its own.
+shorter one at the same position, so an exception ("cannot be ruled out") is an entry of its own.
 """
 
 import enum

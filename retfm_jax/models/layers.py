@@ -216,7 +216,7 @@ def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs)
 
 
 def majority(
-    shapes: Mapping[str, tuple[int, ...]], places: Iterable[tuple[str, int]], default: int
+    shapes: Mapping[str, tuple[int, ...]], axes: Iterable[tuple[str, int]], default: int
 ) -> int:
     """Size that most of the named axes have.
 
@@ -224,12 +224,12 @@ def majority(
 
     Args:
       shapes: of the tensors, by name.
-      places: patterns of names (as in a shell) with the axis to look at.
+      axes: patterns of names (as in a shell) with the axis to look at.
       default: the size where no such tensor is there.
     """
     votes = collections.Counter(
         shape[axis]
-        for pattern, axis in places
+        for pattern, axis in axes
         for name, shape in shapes.items()
         if fnmatch.fnmatchcase(name, pattern) and len(shape) > axis
     )

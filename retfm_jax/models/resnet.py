@@ -277,8 +277,8 @@ class AttentionPool(nnx.Module):
         width = config.features
         self.heads = width // 64
         std = width**-0.5
-        places = (config.image_size // 32) ** 2
-        positions = std * jax.random.normal(rngs.params(), (places + 1, width))
+        grid = config.image_size // 32
+        positions = std * jax.random.normal(rngs.params(), (grid**2 + 1, width))
         self.position_embedding = nnx.Param(positions)
         self.query = Linear(width, width, std=std, bias=True, rngs=rngs)
         self.key = Linear(width, width, std=std, bias=True, rngs=rngs)
@@ -502,6 +502,6 @@ def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipResNetConfig
       shapes: of the tower's tensors, by name relative to the tower.
     """
     sizes = infer_config(shapes)
-    places = majority(shapes, (("attnpool.positional_embedding", 0),), 50) - 1
-    grid = max(math.isqrt(max(places, 0)), 1)
+    positions = majority(shapes, (("attnpool.positional_embedding", 0),), 50) - 1
+    grid = max(math.isqrt(max(positions, 0)), 1)
     return ClipResNetConfig(sizes.stages, sizes.width, image_size=32 * grid)

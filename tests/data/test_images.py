@@ -301,8 +301,8 @@ def two_headed(side: int) -> bytes:
     whole = encoded(Image.new("L", (side, side), 128), quality=5)
     payload = bytearray(0xFFF0 - 2)
     fake = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 32, 32, 1) + bytes(9)
-    place = 4 + 0xEFFF - 2 - 6
-    payload[place : place + len(fake)] = fake
+    offset = 4 + 0xEFFF - 2 - 6
+    payload[offset : offset + len(fake)] = fake
     # FF FF EF: a fill byte and APP15 to the standard, a segment FF of length EFFF to the careless.
     return b"\xff\xd8" + b"\xff\xff\xef\xff\xf0" + bytes(payload) + whole[2:]
 

@@ -123,13 +123,13 @@ class Sees:
 
     def encode_images(self, paths, progress, unusable):
         rows = np.ones((len(paths), 4), np.float32)
-        for place, path in enumerate(paths):
+        for index, path in enumerate(paths):
             try:
                 decode(image_files.read(path), str(path))
             except (ImageError, Unusable) as error:
                 if unusable is None:
                     raise
-                unusable.append((place, str(error)))
+                unusable.append((index, str(error)))
         return rows
 
 

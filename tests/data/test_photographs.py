@@ -93,8 +93,8 @@ def test_what_is_passed_over_is_counted_by_reason(tmp_path, name, data, reason):
 
 def mask(values, mode: str = "L", size: int = 64) -> Image.Image:
     pixels = np.full((size, size), values[0], np.uint8)
-    for place, value in enumerate(values[1:]):
-        pixels[10 + 5 * place : 40, 20:50] = value
+    for index, value in enumerate(values[1:]):
+        pixels[10 + 5 * index : 40, 20:50] = value
     return Image.fromarray(pixels).convert(mode)
 
 

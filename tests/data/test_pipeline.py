@@ -170,11 +170,11 @@ def test_experts_are_drawn_with_replacement(keepfit_config):
 def test_a_tokenizer_is_known_by_what_it_makes_of_texts(config, tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "drusen", "眼"]
     identities = {}
-    for place, tokens in (("here", words), ("there", words), ("other", [*words, "cup"])):
-        file = tmp_path / f"{place}.txt"
+    for name, tokens in (("here", words), ("there", words), ("other", [*words, "cup"])):
+        file = tmp_path / f"{name}.txt"
         file.write_text("\n".join(tokens), encoding="utf-8")
         text = dataclasses.replace(config.text, tokenizer=str(file))
-        identities[place] = iterator(dataclasses.replace(config, text=text)).identity
+        identities[name] = iterator(dataclasses.replace(config, text=text)).identity
     check_identity(identities["here"], identities["there"])
     with pytest.raises(UserError, match=r"data\.tokenizer: "):
         check_identity(identities["here"], identities["other"])

@@ -33,10 +33,10 @@ def test_threads_and_copies_agree():
     copy = pickle.loads(pickle.dumps(tokenizer))
     results = [None] * 4
 
-    def work(place: int) -> None:
-        results[place] = copy(texts)
+    def work(index: int) -> None:
+        results[index] = copy(texts)
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

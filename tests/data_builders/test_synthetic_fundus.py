@@ -157,7 +157,7 @@ def test_blood_darkens_the_green_channel_and_deposits_brighten_it(name, variant)
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "centre", "reach"),
+    ("name", "variant", "center", "reach"),
     [
         ("microaneurysms", "", "fovea", 0.68),
         ("hard_exudates", "circinate", "fovea", 0.6),
@@ -168,13 +168,13 @@ def test_blood_darkens_the_green_channel_and_deposits_brighten_it(name, variant)
         ("peripapillary_atrophy", "", "disc", 0.5),
     ],
 )
-def test_a_finding_stays_where_it_occurs(name, variant, centre, reach):
+def test_a_finding_stays_where_it_occurs(name, variant, center, reach):
     canvas = Canvas(128)
     for seed in range(5):
-        place = getattr(anatomy_of(eye_with({}, seed=seed)), centre)
+        position = getattr(anatomy_of(eye_with({}, seed=seed)), center)
         touched = np.abs(change(name, variant, 128, seed)).max(-1) > 8
         assert touched.any()
-        assert canvas.distance(place)[touched].max() < reach
+        assert canvas.distance(position)[touched].max() < reach
 
 
 def test_the_crescent_of_atrophy_is_temporal():
@@ -278,12 +278,12 @@ def test_each_eye_is_reported_under_its_own_heading(language):
         reports = write_reports(patient)
         text = reports.whole[language]
         parts = (reports.right[language], reports.left[language])
-        places = [re.search(pattern, text, re.I) for pattern in HEADINGS[language]]
-        if not all(parts) or not all(places) or not all(part in text for part in parts):
+        headings = [re.search(pattern, text, re.I) for pattern in HEADINGS[language]]
+        if not all(parts) or not all(headings) or not all(part in text for part in parts):
             continue  # one eye, or both in one sentence
         both += 1
-        for part, place in zip(parts, places, strict=True):
-            assert text[place.end() :].startswith(part), text
+        for part, heading in zip(parts, headings, strict=True):
+            assert text[heading.end() :].startswith(part), text
     assert both > 100
 
 

@@ -37,9 +37,9 @@ def test_the_split_does_not_depend_on_where_the_release_lies(refuge, tmp_path, m
     assert not any(name.startswith("/") for name in wanted)
     shutil.copytree(refuge, tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
-    for place in ("elsewhere", "./a", "a/../a/"):
-        assert ids(tasks.open_task("REFUGE", "test", place)) == wanted
-    first, second = (tasks.open_task("REFUGE", "test", place) for place in ("a", "elsewhere"))
+    for folder in ("elsewhere", "./a", "a/../a/"):
+        assert ids(tasks.open_task("REFUGE", "test", folder)) == wanted
+    first, second = (tasks.open_task("REFUGE", "test", folder) for folder in ("a", "elsewhere"))
     assert first.identity == second.identity
     (tmp_path / "a" / "refuge").rename(tmp_path / "a" / "REFUGE")  # as Windows may have it
     assert ids(tasks.open_task("REFUGE", "test", "a")) == wanted

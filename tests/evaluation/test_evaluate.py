@@ -223,10 +223,10 @@ def test_names_of_any_kind_come_out_as_they_are(tmp_path):
     names = [*plain, "<script>", os.fsdecode(b"\xff")]
     root = tmp_path / "my <set> $"
     for split in ("train", "test"):
-        for place, name in enumerate(names):
+        for index, name in enumerate(names):
             (root / split / name).mkdir(parents=True)
             for number in range(2):
-                data = photograph(CLASSES[place % 4], 10 * place + number + 500 * (split == "test"))
+                data = photograph(CLASSES[index % 4], 10 * index + number + 500 * (split == "test"))
                 (root / split / name / f"{number} $.png").write_bytes(data)
     out = tmp_path / "o.json"
     evaluate(

@@ -59,12 +59,12 @@ class Trained:
         self.truth = np.array([np.isin(DIAGNOSES, patient_diagnoses(p)) for p in test])
 
     def bag(self, texts):
-        places = {word: place for place, word in enumerate(self.known)}
+        columns = {word: column for column, word in enumerate(self.known)}
         rows = np.zeros((len(texts), len(self.known)))
         for row, text in zip(rows, texts, strict=True):
             for word in words(text):
-                if word in places:
-                    row[places[word]] = 1
+                if word in columns:
+                    row[columns[word]] = 1
         return rows
 
     def macro_auroc(self, wording):

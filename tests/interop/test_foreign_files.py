@@ -341,8 +341,8 @@ def test_a_file_cut_anywhere_or_with_flipped_bits_gives_one_message(tmp_path, le
         if number % 3 == 0:
             damaged = damaged[: rng.integers(len(whole))]
         else:
-            for place in rng.integers(len(whole), size=1 + number % 5):
-                damaged[place] = rng.integers(256)
+            for position in rng.integers(len(whole), size=1 + number % 5):
+                damaged[position] = rng.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(UserError):
             read_tensors(path)
@@ -400,8 +400,8 @@ def test_sharded_networks(tmp_path, published):
     for shard, members in parts.items():
         write_tensors(tmp_path / shard, {name: published[name] for name in members})
     index = tmp_path / "model.safetensors.index.json"
-    places = {name: shard for shard, members in parts.items() for name in members}
-    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    weight_map = {name: shard for shard, members in parts.items() for name in members}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     for path in (index, tmp_path):
         assert_published(read_tensors(path), published)
     (tmp_path / "b.safetensors").rename(tmp_path / "c.safetensors")
@@ -438,8 +438,8 @@ def test_shards_may_be_links_as_in_the_cache_of_hugging_face(tmp_path, published
     write_tensors(tmp_path / "blob.safetensors", published)
     (tmp_path / "blob.safetensors").rename(tmp_path / "4d7a")
     (tmp_path / "snapshot/a.safetensors").symlink_to("../4d7a")
-    places = json.dumps({"weight_map": dict.fromkeys(published, "a.safetensors")})
-    (tmp_path / "5e8b").write_text(places)
+    weight_map = json.dumps({"weight_map": dict.fromkeys(published, "a.safetensors")})
+    (tmp_path / "5e8b").write_text(weight_map)
     (tmp_path / "snapshot/model.safetensors.index.json").symlink_to("../5e8b")
     assert_published(read_tensors(tmp_path / "snapshot"), published)
 
@@ -448,8 +448,8 @@ def test_a_tensor_in_two_shards_is_the_same_in_both(tmp_path, published):
     names = list(published)
     write_tensors(tmp_path / "a.safetensors", published)
     index = tmp_path / "model.safetensors.index.json"
-    places = dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"}
-    index.write_text(json.dumps({"weight_map": places}))
+    weight_map = dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"}
+    index.write_text(json.dumps({"weight_map": weight_map}))
     write_tensors(tmp_path / "b.safetensors", {names[0]: published[names[0]]})
     assert_published(read_tensors(index), published)
     write_tensors(tmp_path / "b.safetensors", {names[0]: published[names[0]] + 1})

@@ -62,9 +62,9 @@ class TorchBottleneck(torch.nn.Module):
 class TorchAttentionPool(torch.nn.Module):
     """CLIP's attention pooling with PyTorch's own attention."""
 
-    def __init__(self, places: int, width: int, embed_dim: int):
+    def __init__(self, positions: int, width: int, embed_dim: int):
         super().__init__()
-        self.positional_embedding = torch.nn.Parameter(torch.empty(places + 1, width))
+        self.positional_embedding = torch.nn.Parameter(torch.empty(positions + 1, width))
         self.q_proj, self.k_proj, self.v_proj = (torch.nn.Linear(width, width) for _ in range(3))
         self.c_proj = torch.nn.Linear(width, embed_dim)
 

@@ -72,8 +72,8 @@ def test_traffic_is_what_is_read_and_written(mesh):
     assert work.traffic == 2 * 4 * ROWS * WIDTH
 
     def cut(x, start):
-        place = start[0].astype(jnp.int32)
-        return jnp.sin(jax.lax.dynamic_slice(x, (place, 0), (1, WIDTH)))
+        row = start[0].astype(jnp.int32)
+        return jnp.sin(jax.lax.dynamic_slice(x, (row, 0), (1, WIDTH)))
 
     sliced = _work(cut, mesh, ((ROWS, WIDTH), WHOLE), ((1,), WHOLE))
     assert sliced.traffic < 4 * ROWS * WIDTH / 2

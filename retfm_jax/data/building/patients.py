@@ -229,37 +229,37 @@ def _by_names(names: Sequence[str]) -> dict[str, str]:
         sides = [folder for folder in folders if _SIDE_FOLDER.fullmatch(folder)]
         # "a/left/10" and "a/right/10" are eyes of one patient.
         above = [folder for folder in folders if folder not in sides]
-        place = "/".join(above)
+        folder = "/".join(above)
         if match := _SCAN.fullmatch(stem) or _EYE.fullmatch(stem) or _EYE_FIRST.fullmatch(stem):
-            parsed[name] = place, match["base"], stem
+            parsed[name] = folder, match["base"], stem
             rest = (match.groupdict().get("rest") or "").strip(" _.-()")
             if re.search("[0-9]", rest) and not re.search("[0-9]", match["base"]):
                 numbered[name] = match["side"], rest
         elif sides:
-            parsed[name] = place, stem, f"{sides[-1]}/{stem}"
+            parsed[name] = folder, stem, f"{sides[-1]}/{stem}"
         elif above and _SIDE_ALONE.fullmatch(stem):
             parsed[name] = "/".join(above[:-1]), above[-1], f"{above[-1]}/{stem}"
         elif above and stem in ("l", "r"):
             maybe[name] = "/".join(above[:-1]), above[-1], stem, f"{above[-1]}/{stem}"
         elif match := next(filter(None, (each.fullmatch(stem) for each in _LETTER)), None):
-            maybe[name] = place, match["base"], match["side"], stem
+            maybe[name] = folder, match["base"], match["side"], stem
     there = {(base, side) for _, base, side, _ in maybe.values()}
-    for name, (place, base, side, stem) in maybe.items():
+    for name, (folder, base, side, stem) in maybe.items():
         others = [b for a, b in _OTHER_EYE.items() if a == side]
         others += [a for a, b in _OTHER_EYE.items() if b == side]
         if any((base, other) in there for other in others):
-            parsed[name] = place, base, stem
+            parsed[name] = folder, base, stem
     # "Fundus_left_12": all begin alike, and the number behind the side is the patient's.
     counts = collections.Counter(rest for _, rest in set(numbered.values()))
     both = any(count > 1 for count in counts.values())
     if both and len({parsed[name][1] for name in numbered}) == 1:
         for name, (_, rest) in numbered.items():
-            place, _, stem = parsed[name]
-            parsed[name] = place, rest, stem
+            folder, _, stem = parsed[name]
+            parsed[name] = folder, rest, stem
     scope = _scope(parsed.values())
     found = {
-        name: "/".join(filter(None, (scope(place), base.strip(" _.-"))))
-        for name, (place, base, _) in parsed.items()
+        name: "/".join(filter(None, (scope(folder), base.strip(" _.-"))))
+        for name, (folder, base, _) in parsed.items()
     }
     if len(found) > _MOST_PHOTOGRAPHS * len(set(found.values())):
         return {}
@@ -272,14 +272,17 @@ def _scope(parsed: Iterable[tuple[str, str, str]]) -> Callable[[str], str]:
     Nothing, where names do not come again in other folders; else the first folder (a split whose
     numbers begin anew), else the whole path.
     """
-    files = {(place, stem) for place, _, stem in parsed}
-    scopes: tuple[Callable[[str], str], ...] = (lambda place: "", lambda place: place.split("/")[0])
+    files = {(folder, stem) for folder, _, stem in parsed}
+    scopes: tuple[Callable[[str], str], ...] = (
+        lambda folder: "",
+        lambda folder: folder.split("/")[0],
+    )
     for scope in scopes:
-        counts = collections.Counter((scope(place), stem) for place, stem in files)
+        counts = collections.Counter((scope(folder), stem) for folder, stem in files)
         repeated = sum(count for count in counts.values() if count > 1)
         if repeated <= _REPEATED * len(files):
             return scope
-    return lambda place: place
+    return lambda folder: folder
 
 
 def read_pairs(path: files.PathLike, left: str = "left", right: str = "right") -> dict[str, str]:
@@ -379,11 +382,11 @@ def in_several(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     Args:
       splits: split -> the patients of its photographs.
     """
-    places: dict[str, list[str]] = collections.defaultdict(list)
+    splits_of: dict[str, list[str]] = collections.defaultdict(list)
     for split, members in splits.items():
         for patient in set(members):
-            places[patient].append(split)
-    return {patient: found for patient, found in sorted(places.items()) if len(found) > 1}
+            splits_of[patient].append(split)
+    return {patient: found for patient, found in sorted(splits_of.items()) if len(found) > 1}
 
 
 def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:

@@ -179,11 +179,11 @@ def following_links(row: Row) -> Row:
     Args:
       row: of a patient or an image.
     """
-    places = ("image",) if isinstance(row, ImageRow) else SIDES
+    names = ("image",) if isinstance(row, ImageRow) else SIDES
     pictures = {
-        place: dataclasses.replace(picture, follow_links=True)
-        for place in places
-        if isinstance(picture := getattr(row, place), FilePicture)
+        name: dataclasses.replace(picture, follow_links=True)
+        for name in names
+        if isinstance(picture := getattr(row, name), FilePicture)
     }
     return dataclasses.replace(row, **pictures)
 

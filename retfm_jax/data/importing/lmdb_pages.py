@@ -82,8 +82,8 @@ class _Tree:
         magic, version, _, _ = _META.unpack_from(data, 16)
         if magic != _MAGIC or version != _VERSION:
             raise _Damaged("it does not begin as an LMDB does")
-        place = 16 + _META.size
-        page_size, main = _DATABASE.unpack_from(data, place)[0], place + _DATABASE.size
+        free = 16 + _META.size
+        page_size, main = _DATABASE.unpack_from(data, free)[0], free + _DATABASE.size
         root = _DATABASE.unpack_from(data, main)[-1]
         last_page, transaction = _END.unpack_from(data, main + _DATABASE.size)
         if page_size not in (1 << bits for bits in range(9, 17)):
@@ -98,11 +98,11 @@ class _Tree:
         named, _, flags, lower, upper = _PAGE.unpack_from(page)
         if named != number or not 16 <= lower <= upper <= len(page) or lower % 2:
             raise _Damaged(f"page {number} is none of its tree")
-        places = struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16)
-        for place in places:
-            low, high, node_flags, key_size = _NODE.unpack_from(page, place)
-            data = place + _NODE.size + key_size
-            if place < upper or data > len(page):
+        offsets = struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16)
+        for offset in offsets:
+            low, high, node_flags, key_size = _NODE.unpack_from(page, offset)
+            data = offset + _NODE.size + key_size
+            if offset < upper or data > len(page):
                 raise _Damaged(f"page {number} holds a key that leads out of it")
             if flags & _BRANCH:
                 self._visit(low | high << 16 | node_flags << 32, depth + 1)

@@ -110,7 +110,7 @@ _LONGEST_TUPLE = 16
 
 
 def _last_mark(stack: list[Any]) -> int:
-    return next(place for place in reversed(range(len(stack))) if stack[place] is _MARK)
+    return next(index for index in reversed(range(len(stack))) if stack[index] is _MARK)
 
 
 def _is_text(text: str) -> bool:
@@ -272,12 +272,12 @@ def _tsv_lines(
                 problems.unreadable(path, number, "no patient id")
                 continue
             eyes = []
-            place = start + len(fields[0]) + 1
+            begin = start + len(fields[0]) + 1
             for eye, field in zip(SIDES, fields[1:], strict=True):
                 name = f"{patient} {eye}"
                 there = field.strip() and field.strip().lower() not in _NOTHING
-                eyes.append(Base64Slice(str(path), place, len(field), name) if there else None)
-                place += len(field) + 1
+                eyes.append(Base64Slice(str(path), begin, len(field), name) if there else None)
+                begin += len(field) + 1
             yield number, patient, tuple(eyes)
 
 

@@ -35,7 +35,7 @@ class _Photograph:
     `flat`: it shows one value everywhere.
     """
 
-    place: str
+    name: str
     size: tuple[int, int] | None
     pixels: str
     error: str
@@ -154,16 +154,16 @@ def _look(record: PatientRecord | ImageRecord) -> _Facts:
     )
 
 
-def _photograph(place: str, data: bytes) -> _Photograph:
+def _photograph(name: str, data: bytes) -> _Photograph:
     try:
-        image = images.decode(data, place)
+        image = images.decode(data, name)
     except UserError as error:
-        return _Photograph(place, None, "", str(error))
+        return _Photograph(name, None, "", str(error))
     # Of pixels, not of bytes: the same photograph saved twice is the same photograph.
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16)
     digest.update(str(image.shape).encode())
     flat = images.is_flat(image)
-    return _Photograph(place, image.shape[1::-1], digest.hexdigest(), "", flat)
+    return _Photograph(name, image.shape[1::-1], digest.hexdigest(), "", flat)
 
 
 def _count(
@@ -171,11 +171,11 @@ def _count(
 ) -> dict[str, Any]:
     photographs = [photograph for fact in facts for photograph in fact.photographs]
     sizes = collections.Counter(photo.size for photo in photographs if photo.size)
-    places = collections.defaultdict(list)
+    by_pixels = collections.defaultdict(list)
     for photo in photographs:
         if photo.size:
-            places[photo.pixels].append(photo.place)
-    repeated = [members for members in places.values() if len(members) > 1]
+            by_pixels[photo.pixels].append(photo.name)
+    repeated = [members for members in by_pixels.values() if len(members) > 1]
     ids = collections.Counter(fact.record_id for fact in facts)
     silent = [
         fact.record_id
@@ -183,7 +183,7 @@ def _count(
         if not any(fact.texts.values()) and not any((hot >= 0).all() for hot in fact.labels)
     ]
     undecodable = [photo for photo in photographs if photo.error]
-    flat = [photo.place for photo in photographs if photo.flat]
+    flat = [photo.name for photo in photographs if photo.flat]
     numbers: dict[str, Any] = {
         "records": len(facts),
         "patients": len({fact.group for fact in facts}),
@@ -262,9 +262,9 @@ def _across(facts: dict[str, list[_Facts]]) -> dict[str, Any]:
             groups[fact.group].setdefault(split, fact.record_id)
             for photo in fact.photographs:
                 if photo.size:
-                    pixels[photo.pixels].setdefault(split, photo.place)
-    patients = [places for places in groups.values() if len(places) > 1]
-    photographs = [places for places in pixels.values() if len(places) > 1]
+                    pixels[photo.pixels].setdefault(split, photo.name)
+    patients = [splits for splits in groups.values() if len(splits) > 1]
+    photographs = [splits for splits in pixels.values() if len(splits) > 1]
     return {
         "patients": {"count": len(patients), "first": patients[:_NAMED]},
         "photographs": {"count": len(photographs), "first": photographs[:_NAMED]},

@@ -186,14 +186,14 @@ def multi_label(
     sides = [
         _sides(truth, patients[known]) for (truth, _), known in zip(columns, rows, strict=True)
     ]
-    areas = [_area(result[2 + 2 * place], *side) for place, side in enumerate(sides)]
+    areas = [_area(result[2 + 2 * position], *side) for position, side in enumerate(sides)]
     classes = {
         names[index]: {
-            "auroc": areas[place],
-            "average_precision": result[3 + 2 * place],
+            "auroc": areas[position],
+            "average_precision": result[3 + 2 * position],
             **counts[names[index]],
         }
-        for place, index in enumerate(used)
+        for position, index in enumerate(used)
     }
     macro = {"auroc": _mean(result[0], areas), "average_precision": result[1]}
     ranked = [names[index] for index in used]
@@ -468,16 +468,16 @@ def single_label(
     sides = [_sides(truth, patients) for truth in truths]
     areas = [_area(area, *side) for area, side in zip(areas, sides, strict=True)]
     rows = {}
-    for place, c in enumerate(present):
+    for position, c in enumerate(present):
         of_class = labels == c
         row = {
             "samples": int(of_class.sum()),
             "sensitivity": intervals.proportion(predicted[of_class] == c, patients[of_class]),
             "specificity": intervals.proportion(predicted[~of_class] != c, patients[~of_class]),
-            "f1": f1[place],
+            "f1": f1[position],
         }
         if len(ranked):
-            row |= {"auroc": areas[place], "average_precision": precisions[place]}
+            row |= {"auroc": areas[position], "average_precision": precisions[position]}
         rows[names[int(c)]] = row
     overall["accuracy"] = intervals.proportion(right == 1, patients)
     overall["aca"] = _mean(overall["aca"], [row["sensitivity"] for row in rows.values()])

@@ -91,9 +91,9 @@ def _scale(names: Sequence[str]) -> Order | None:
     vocabulary = load_vocabulary()
     found = {name: vocabulary.find(name) for name in names}
     for scale, grades in SCALES.items():
-        place = {condition: at for at, grade in enumerate(grades) for condition in grade}
+        position_of = {condition: at for at, grade in enumerate(grades) for condition in grade}
         at = _distinct(
-            {name: condition and place.get(condition.id) for name, condition in found.items()}
+            {name: condition and position_of.get(condition.id) for name, condition in found.items()}
         )
         if at is not None:
             return Order(at, scale, guessed=False)
@@ -129,6 +129,6 @@ def _severity(name: str) -> int | None:
 
 def _distinct(at: Mapping[str, int | None]) -> dict[str, int] | None:
     """The positions, where every class has one and no two have the same."""
-    positions = {name: place for name, place in at.items() if place is not None}
+    positions = {name: position for name, position in at.items() if position is not None}
     each = len(positions) == len(at) == len(set(positions.values()))
     return positions if each else None

@@ -105,8 +105,8 @@ def test_bytes_that_changed_are_found_or_do_no_harm(tmp_path):
     for _ in range(200):
         data = bytearray(whole)
         for _ in range(20):
-            place = rng.randrange(2, len(data) // 4096) * 4096 + rng.randrange(40)
-            data[place] = rng.randrange(256)
+            position = rng.randrange(2, len(data) // 4096) * 4096 + rng.randrange(40)
+            data[position] = rng.randrange(256)
         file.write_bytes(data)
         try:
             lmdb_pages.check(tmp_path)
