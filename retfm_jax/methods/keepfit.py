@@ -335,12 +335,12 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> KeepfitConfig:
         """Infers sizes from published tensors; without attention tensors they are FLAIR's."""
-        places = (("*.projection_head_*.projection.weight", 0), ("attention.W_?.weight", 0))
+        axes = (("*.projection_head_*.projection.weight", 0), ("attention.W_?.weight", 0))
         attention = any(name.startswith("attention.") for name in shapes)
         return KeepfitConfig(
             image=resnet.infer_config(relative(shapes, cls.image_prefix)),
             text=bert.infer_config(relative(shapes, cls.text_prefix), text_num_heads),
-            embed_dim=majority(shapes, places, 512),
+            embed_dim=majority(shapes, axes, 512),
             attention=attention,
             expert_weight=KeepfitConfig.expert_weight if attention else 0.0,
             revision_weight=KeepfitConfig.revision_weight if attention else 0.0,

@@ -304,11 +304,11 @@ class Vilref(DualEncoder[VilrefNetwork]):
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> VilrefConfig:
         """Infers sizes from published tensors, with the published objective, InfoNCE."""
-        places = (("text_projection", 1), ("visual.proj", 1), ("visual.attnpool.c_proj.*", 0))
+        axes = (("text_projection", 1), ("visual.proj", 1), ("visual.attnpool.c_proj.*", 0))
         return VilrefConfig(
             image=infer_image_config(relative(shapes, "visual.")),
             text=bert.infer_config(relative(shapes, "bert."), text_num_heads),
-            embed_dim=majority(shapes, places, 512),
+            embed_dim=majority(shapes, axes, 512),
             use_labels=False,
             queue_size=0,
         )
