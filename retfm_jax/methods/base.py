@@ -58,6 +58,8 @@ class Method(abc.ABC, Generic[Network]):
       config_class: dataclass of `config.model`.
       default_experiment: the bundled config whose preprocessing belongs to the published weights.
       sample_kind: what one training sample is, by name; see `data.kinds`.
+      ignores_padding: whether padding behind a text has no effect on its embedding, so that it may
+        be cut.
       published: how weights of the published system are known; None without any.
       untrained: path prefixes of parameters that published files hold but no loss depends on.
     """
@@ -66,6 +68,7 @@ class Method(abc.ABC, Generic[Network]):
     config_class: ClassVar[type]
     default_experiment: ClassVar[str]
     sample_kind: str
+    ignores_padding: bool = False
     published: ClassVar[Published | None] = None
     untrained: ClassVar[tuple[str, ...]] = ()
 
@@ -115,11 +118,6 @@ class Method(abc.ABC, Generic[Network]):
                 else:
                     rows.append((path.replace("/", "."), path, "copy"))
         return tuple(rows)
-
-    @property
-    def ignores_padding(self) -> bool:
-        """Whether padding behind a text has no effect on its embedding, so that it may be cut."""
-        return False
 
     @property
     def image_size(self) -> int | None:

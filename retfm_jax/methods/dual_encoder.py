@@ -1,7 +1,8 @@
 """Methods that embed images and texts in one space and compare them over the whole batch."""
 
 import abc
-from typing import Any, ClassVar, Protocol, cast
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,23 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Network, Params
-from retfm_jax.methods.towers import ImageTower, embed_eyes, image_names, text_names, unit
-from retfm_jax.models.layers import split
+from retfm_jax.methods.towers import (
+    ImageTower,
+    ImageTowerConfig,
+    embed_eyes,
+    image_names,
+    image_tower,
+    text_names,
+    unit,
+)
+from retfm_jax.models import bert, vit
+from retfm_jax.models.layers import Linear, split
+from retfm_jax.ranges import Positive, Range, Section
 
 Embeddings = dict[str, Array]
 
 
-class TwoTowers(Protocol):
+class ImageTextNetwork(Protocol):
     """The network that the default encoding of `DualEncoder` takes.
 
     Attributes:
@@ -35,6 +46,53 @@ class TwoTowers(Protocol):
           keys: randomness of dropout, one key for each text; None drops nothing.
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTowersConfig(Section):
+    """Sizes of `TwoTowers`.
+
+    Attributes:
+      image: sizes of the image tower, whose type chooses it.
+      text: sizes of the text tower.
+      embed_dim: width of the embeddings.
+      dtype: compute type of the towers; parameters stay float32.
+      initial_scale: factor on cosines before the first step, the inverse of the temperature.
+    """
+
+    image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
+    text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
+    embed_dim: Positive = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    initial_scale: Annotated[float, Range(above=0)] = 1 / 0.07
+
+
+class TwoTowers(nnx.Module):
+    """Both towers, a linear projection of the text's first token, and a log-temperature.
+
+    Args:
+      config: sizes of the network.
+      rngs: streams of random numbers for the initial parameters.
+    """
+
+    def __init__(self, config: TwoTowersConfig, *, rngs: nnx.Rngs):
+        dim, width = config.embed_dim, config.text.width
+        self.visual = image_tower(config.image, dim, dtype=config.dtype, rngs=rngs)
+        self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
+        self.text_projection = Linear(width, dim, std=width**-0.5, bias=False, rngs=rngs)
+        self.log_scale = nnx.Param(jnp.log(config.initial_scale))
+
+    def text(
+        self, tokens: Int[Array, "b n"], *, keys: Key[Array, " b"] | None = None
+    ) -> Float[Array, "b d"]:
+        """Embeds texts, (b, embed_dim) float32, not normalized.
+
+        Args:
+          tokens: token ids (b, n) int32, padded with 0, which takes no part.
+          keys: randomness of dropout, one key for each text; None drops nothing.
+        """
+        hidden, _ = self.bert(tokens, keys=keys)
+        return self.text_projection(hidden[:, 0].astype(jnp.float32))
 
 
 def split_keys(
@@ -59,8 +117,8 @@ class DualEncoder(Method[Network]):
     `loss` is `objective` after `encode`; the two are separate so that gradient caching can encode a
     large batch in microbatches and still compute one objective over all of it.
 
-    A method may replace any of these. By default its network holds `visual`, an image tower (images
-    -> embedding, features), and `text` (tokens -> embedding), and its parameters a `log_scale`.
+    A method may replace any of these. By default its network is `TwoTowers`; the encoding takes any
+    `ImageTextNetwork` whose parameters hold a `log_scale`.
 
     Attributes:
       image_prefix, text_prefix: under which the towers stand among the published names.
@@ -68,6 +126,14 @@ class DualEncoder(Method[Network]):
 
     image_prefix: ClassVar[str] = "visual."
     text_prefix: ClassVar[str] = "bert."
+
+    def network(self, rngs: nnx.Rngs) -> Network:
+        """Builds `TwoTowers` of the configured sizes, a `TwoTowersConfig`.
+
+        Args:
+          rngs: streams of random numbers for the initial parameters.
+        """
+        return cast(Network, TwoTowers(self.config, rngs=rngs))
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:
@@ -103,7 +169,7 @@ class DualEncoder(Method[Network]):
           `image` and `text`, (b, d) float32, of pairs or of patients, whose image embedding is
           the mean of their eyes'.
         """
-        network = cast(TwoTowers, self.bind(params, state.batch_stats))
+        network = cast(ImageTextNetwork, self.bind(params, state.batch_stats))
         image_keys, text_keys = split(keys, 2)
         if "image" in batch:
             image, _ = network.visual(batch["image"], keys=image_keys, train=train)
@@ -114,7 +180,7 @@ class DualEncoder(Method[Network]):
         return {"image": unit(image), "text": unit(text)}, stats
 
     def _visual(self, params: Params, state: MethodState) -> ImageTower:
-        return cast(TwoTowers, self.bind(params, state.batch_stats)).visual
+        return cast(ImageTextNetwork, self.bind(params, state.batch_stats)).visual
 
     @abc.abstractmethod
     def objective(
@@ -192,7 +258,7 @@ class DualEncoder(Method[Network]):
           state: batch statistics and what the method carries.
           tokens: token ids (b, n) int32, padded with 0.
         """
-        network = cast(TwoTowers, self.bind(params, state.batch_stats))
+        network = cast(ImageTextNetwork, self.bind(params, state.batch_stats))
         return unit(network.text(tokens))
 
     def encode_patients(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:

@@ -194,12 +194,12 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
     text_prefix = f"{_TEXT}model."
     untrained = ("pooler",)
 
+    def __init__(self, config: KeepfitConfig):
+        super().__init__(config)
+        self.ignores_padding = config.pooling == "text"
+
     def network(self, rngs: nnx.Rngs) -> KeepfitNetwork:
         return KeepfitNetwork(self.config, rngs=rngs)
-
-    @property
-    def ignores_padding(self) -> bool:
-        return self.config.pooling == "text"
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

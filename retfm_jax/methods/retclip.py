@@ -108,13 +108,10 @@ class RetClip(DualEncoder[RetClipNetwork]):
         (r"visual\.", r"bert\.", r".*_feature_mapping\.weight"),
     )
     sample_kind = "patient"
+    ignores_padding = True
 
     def network(self, rngs: nnx.Rngs) -> RetClipNetwork:
         return RetClipNetwork(self.config, rngs=rngs)
-
-    @property
-    def ignores_padding(self) -> bool:
-        return True
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

@@ -7,38 +7,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 from retfm_jax.losses.sigmoid import sigmoid
-from retfm_jax.methods.dual_encoder import DualEncoder
-from retfm_jax.methods.towers import ImageTowerConfig, image_tower
-from retfm_jax.models import bert, vit
-from retfm_jax.models.layers import Linear
-from retfm_jax.ranges import Positive, Range, Section
+from retfm_jax.methods.dual_encoder import DualEncoder, TwoTowers, TwoTowersConfig
+from retfm_jax.ranges import Positive, Range
 
 
 @dataclasses.dataclass(frozen=True)
-class SiglipConfig(Section):
-    """Sizes of the network.
+class SiglipConfig(TwoTowersConfig):
+    """Sizes of the network and of the loss.
 
     Attributes:
-      image: sizes of the image tower, whose type chooses it.
-      text: sizes of the text tower.
       samples: "pair" of an image and its text, or "patient", whose eyes' mean meets the report.
-      embed_dim: width of the embeddings.
-      dtype: compute type of the towers; parameters stay float32.
       groups: of the loss, see `losses.sigmoid`; as many as devices save memory and traffic.
       initial_scale, initial_bias: of similarities before the first step, as published.
     """
 
-    image: ImageTowerConfig = dataclasses.field(default_factory=vit.ViTConfig)
-    text: bert.BertConfig = dataclasses.field(default_factory=bert.BertConfig)
     samples: Literal["pair", "patient"] = "pair"
-    embed_dim: Positive = 512
-    dtype: Literal["float32", "bfloat16"] = "float32"
     groups: Positive = 1
     initial_scale: Annotated[float, Range(above=0)] = 10.0
     initial_bias: float = -10.0
 
 
-class SiglipNetwork(nnx.Module):
+class SiglipNetwork(TwoTowers):
     """Both towers, a projection of the text, a log-temperature and a bias.
 
     Args:
@@ -47,22 +36,8 @@ class SiglipNetwork(nnx.Module):
     """
 
     def __init__(self, config: SiglipConfig, *, rngs: nnx.Rngs):
-        dim, width = config.embed_dim, config.text.width
-        self.visual = image_tower(config.image, dim, dtype=config.dtype, rngs=rngs)
-        self.bert = bert.Bert(config.text, dtype=config.dtype, rngs=rngs)
-        self.text_projection = Linear(width, dim, std=width**-0.5, bias=False, rngs=rngs)
-        self.log_scale = nnx.Param(jnp.log(config.initial_scale))
+        super().__init__(config, rngs=rngs)
         self.bias = nnx.Param(jnp.asarray(config.initial_bias))
-
-    def text(self, tokens, *, keys=None):
-        """Embeds texts, (b, embed_dim) float32, not normalized.
-
-        Args:
-          tokens: token ids (b, n) int32, padded with 0.
-          keys: randomness of dropout, one key for each text; None drops nothing.
-        """
-        hidden, _ = self.bert(tokens, keys=keys)
-        return self.text_projection(hidden[:, 0].astype(jnp.float32))
 
 
 class Siglip(DualEncoder[SiglipNetwork]):
@@ -73,15 +48,11 @@ class Siglip(DualEncoder[SiglipNetwork]):
     """
 
     name, config_class, default_experiment = "siglip", SiglipConfig, "siglip_vit_b16"
+    ignores_padding = True
 
     def __init__(self, config: SiglipConfig):
         super().__init__(config)
         self.sample_kind = config.samples
-
-    @property
-    def ignores_padding(self) -> bool:
-        """True: padding takes no part; see `Method.ignores_padding`."""
-        return True
 
     def network(self, rngs):
         return SiglipNetwork(self.config, rngs=rngs)

@@ -141,13 +141,10 @@ class Vilref(DualEncoder[VilrefNetwork]):
         formats=("chinese_clip",),
     )
     sample_kind = "image"
+    ignores_padding = True
 
     def network(self, rngs: nnx.Rngs) -> VilrefNetwork:
         return VilrefNetwork(self.config, rngs=rngs)
-
-    @property
-    def ignores_padding(self) -> bool:
-        return True
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

@@ -81,9 +81,12 @@ def contents(out: str, under_way: bool = False) -> dict[str, str]:
         without a checkpoint has, and objects of a dataset in a store that lacks its last one.
     """
     found, built = {}, []
+    checkpoint = None
     with contextlib.suppress(UserError):
-        built.append(f"{find_checkpoint(f'{out}/imported')}/")
-        params, statistics, _ = load_network(f"{out}/imported")
+        checkpoint = find_checkpoint(f"{out}/imported")
+    if checkpoint is not None:
+        built.append(f"{checkpoint}/")
+        params, statistics, _ = load_network(checkpoint)
         found["imported network"] = str(checksum([params, statistics]))
     for name in ("own", "drawn"):
         for folder in dataset_folders.below(f"{out}/{name}"):
