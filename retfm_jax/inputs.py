@@ -194,7 +194,7 @@ def as_classes(
         names = _many(classes, "classes", '["normal", "drusen"]')
         twice = sorted({str(name) for name in names if names.count(name) > 1})
         if twice:
-            raise UserError(f"classes: {', '.join(map(repr, twice))} stand there twice")
+            raise UserError(f"classes: {', '.join(map(repr, twice))} occur twice")
         given = dict.fromkeys(names)
     found: dict[str, tuple[str, ...] | None] = {}
     conditions: dict[str, str] = {}

@@ -326,7 +326,7 @@ def test_a_network_of_images_has_no_patients(model, pixels):
         (["normal", "Glaukoma"], {}, "did you mean 'glaucoma'"),
         (["normal", "a cat on a mat"], {}, "'a cat on a mat' is no condition.*needs prompts"),
         ({"normal": None, "drussen": None}, {}, "did you mean 'drusen'"),
-        (["normal", "drusen", "drusen"], {}, "'drusen' stand there twice"),
+        (["normal", "drusen", "drusen"], {}, "'drusen' occur twice"),
         (["glaucoma", "Glaucoma"], {}, "the same condition"),
         (["normal", None], {}, "None is no name"),
         (["normal", 3], {}, "int 3 is no name"),

@@ -104,7 +104,7 @@ def _seeds(text: str) -> list[int]:
     except ValueError as error:
         raise UserError(f"--seeds {text}: give whole numbers with commas between, 0,1,2") from error
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: a seed stands twice")
+        raise UserError(f"--seeds {text}: a seed occurs twice")
     if not all(0 <= seed < 2**32 for seed in seeds):
         raise UserError(f"--seeds {text}: seeds are numbers from 0 to {2**32 - 1}")
     return seeds

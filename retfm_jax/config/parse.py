@@ -107,7 +107,7 @@ def load_config(name_or_path: PathLike, overrides: Sequence[str] = ()) -> Experi
       overrides: entries "a.b=value"; the value is read as JSON, else taken as text.
 
     Raises:
-      UserError: no such config, a misspelt key, a value of the wrong type.
+      UserError: no such config, a misspelled key, a value of the wrong type.
     """
     values = _read(name_or_path)
     if isinstance(overrides, str) or not all(isinstance(entry, str) for entry in overrides):

@@ -36,11 +36,11 @@ class Found:
 
     Attributes:
       path: of the file.
-      spelt: its path below the root as it is really spelled, "" where it was named so.
+      spelled: its path below the root as it is really spelled, "" where it was named so.
     """
 
     path: files.Path
-    spelt: str = ""
+    spelled: str = ""
 
 
 def folded(name: str) -> str:
@@ -131,14 +131,14 @@ def locate(root: files.PathLike, relative: str, *, follow_links: bool = False) -
         if ".." in Path(relative).parts or not real.is_relative_to(os.path.realpath(root)):
             raise Unusable("outside_root", _outside(relative, root))
         root, path = Path(os.path.realpath(root)), real
-    spelt = ""
+    spelled = ""
     if not os.path.lexists(path):
         found = _same_spelling(root, path.relative_to(root).as_posix())
         if found is None:
             raise Unusable("missing_image", f"{path} does not exist{_close_by(root, relative)}")
-        path, spelt = root / found, found
+        path, spelled = root / found, found
     _check_links(root, path, follow_links)
-    return Found(path, spelt)
+    return Found(path, spelled)
 
 
 def _outside(relative: str, root: files.PathLike) -> str:
@@ -253,7 +253,7 @@ def _index(root: str) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def respelt(found: Iterable[tuple[str, str]]) -> str:
+def respelled(found: Iterable[tuple[str, str]]) -> str:
     """Reports which names were taken for files that are spelled in another way; "" for none.
 
     Args:
@@ -262,8 +262,8 @@ def respelt(found: Iterable[tuple[str, str]]) -> str:
     found = list(found)
     if not found:
         return ""
-    written, spelt = found[0]
+    written, spelled = found[0]
     return (
-        f"{len(found)} names are spelt in another way than their files, which were taken "
-        f"({spelt!r} for {written!r})"
+        f"{len(found)} names are spelled in another way than their files, which were taken "
+        f"({spelled!r} for {written!r})"
     )

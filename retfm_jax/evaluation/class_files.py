@@ -510,7 +510,7 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
     a grade are passed over.
     """
     classes = {grade: label for label, grade in task["classes"].items()}
-    found, respelt, ungraded, repeated = _Found(), [], [], []
+    found, respelled, ungraded, repeated = _Found(), [], [], []
     graded: dict[tuple[str, str], tuple[str, int]] = {}
     for split, described in task["tables"].items():
         for key in ("file", "images"):
@@ -542,8 +542,8 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
                 picture = image_files.locate(folder, written, follow_links=reading.follow_links)
             except Unusable as error:
                 raise UserError(f"{where}: {error}") from error
-            if picture.spelt:
-                respelt.append((written, picture.spelt))
+            if picture.spelled:
+                respelled.append((written, picture.spelled))
             relative = picture.path.relative_to(_base(folder, picture.path)).as_posix()
             if patient and not is_empty(line.cells[patient]):
                 found.given[relative] = line.cells[patient]
@@ -566,7 +566,7 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
         found.sentences.append(
             f"rows that name an image again were left out: {len(repeated)} ({_first(repeated, 5)})"
         )
-    found.sentences.append(image_files.respelt(respelt))
+    found.sentences.append(image_files.respelled(respelled))
     return found
 
 

@@ -44,7 +44,7 @@ def check_languages(languages: Sequence[str]) -> None:
     for language in languages:
         check_name("language", language, LANGUAGES)
     if len(set(languages)) < len(languages):
-        raise UserError(f"language {', '.join(languages)}: one stands twice")
+        raise UserError(f"language {', '.join(languages)}: one occurs twice")
 
 
 def check_numbers(options: Any) -> None:
@@ -76,7 +76,7 @@ def check_numbers(options: Any) -> None:
         if not (math.isfinite(value) and 0 <= value <= 1000):
             raise UserError(f"{option} {value}: give a number from 0 to 1000, such as 0.001")
     if not tuning.backbone_learning_rate and not tuning.head_learning_rate:
-        raise UserError("both learning rates of fine_tune are 0: nothing would be learnt")
+        raise UserError("both learning rates of fine_tune are 0: nothing would be learned")
 
 
 def check_out(out: PathLike) -> None:

@@ -116,7 +116,7 @@ def ablate(
     for style in prompts:
         if style not in PROMPT_STYLES:
             raise UserError(f"prompts {style}: give some of {', '.join(PROMPT_STYLES)}")
-    # Opened first: a misspelt split is said before hours of training.
+    # Opened first: a misspelled split is said before hours of training.
     for config in variants.values():
         check_splits(config)
         check_vocabularies(config)

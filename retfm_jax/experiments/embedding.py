@@ -110,7 +110,7 @@ def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
     table = tables.read_csv(source, problems)
     tables.require_columns(table, ["image"])
     unusable = [f"{source} row {problem.row}: {problem.what}" for problem in problems.problems]
-    paths, respelt = [], []
+    paths, respelled = [], []
     for line in table.rows:
         name = line.cells["image"]
         if is_empty(name):
@@ -123,10 +123,10 @@ def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
                 unusable.append(f"{source} row {line.row}: {error}")
                 continue
             path = found.path
-            respelt.append((name, found.spelt))
+            respelled.append((name, found.spelled))
         paths.append(path)
-    if respelt:
-        say(image_files.respelt(respelt))
+    if respelled:
+        say(image_files.respelled(respelled))
     if not paths:
         first = f": {unusable[0]}" if unusable else ""
         raise UserError(f"images {source}: no image in it{first}")

@@ -183,7 +183,7 @@ _CHINESE_CLIP = (
     ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
     ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
-    ("visual.ln_pre.{rest}", "vision_model.pre_layrnorm.{rest}"),  # so it is spelt there
+    ("visual.ln_pre.{rest}", "vision_model.pre_layrnorm.{rest}"),  # so it is spelled there
     ("visual.ln_post.{rest}", "vision_model.post_layernorm.{rest}"),
     ("{block}.{n}.attn.out_proj.{rest}", "{layer}.{n}.self_attn.out_proj.{rest}"),
     ("{block}.{n}.ln_1.{rest}", "{layer}.{n}.layer_norm1.{rest}"),

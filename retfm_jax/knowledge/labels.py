@@ -25,12 +25,12 @@ def multi_hot(
       the matrix, (reports, conditions) float32; a row of zeros means that nothing is known.
 
     Raises:
-      UserError: a column stands twice.
+      UserError: a column occurs twice.
     """
     columns = {condition_id: column for column, condition_id in enumerate(condition_ids)}
     if len(columns) != len(condition_ids):
         twice = next(c for c in condition_ids if list(condition_ids).count(c) > 1)
-        raise UserError(f"the condition {twice!r} stands twice in the list of labels")
+        raise UserError(f"the condition {twice!r} occurs twice in the list of labels")
     rows = [
         [columns[condition_id] for condition_id in ids if condition_id in columns] for ids in found
     ]
@@ -58,7 +58,7 @@ def label_reports(
 
     Raises:
       UserError: the reports are one text alone, or one of them is no text (its number is named); a
-        column is unknown or stands twice.
+        column is unknown or occurs twice.
     """
     if isinstance(reports, str | bytes) or not isinstance(reports, Iterable):
         raise UserError(f"give the reports as a list of texts, not as {type(reports).__name__}")

@@ -311,7 +311,7 @@ def _variants(term: str) -> set[str]:
             variants |= {v.replace(other, one) for v in variants if other in v}
     if english:
         variants |= {form for v in variants for form in _numbers(v)}
-        variants |= {form for v in variants for form in _misspelt(v)}
+        variants |= {form for v in variants for form in _misspelled(v)}
     return variants
 
 
@@ -329,7 +329,7 @@ def _numbers(term: str) -> Iterator[str]:
         yield term + "s"
 
 
-def _misspelt(term: str) -> Iterator[str]:
+def _misspelled(term: str) -> Iterator[str]:
     parts = term.split(" ")
     for position, word in enumerate(parts):
         for slip in _MISSPELLINGS.get(word, ()):

@@ -201,7 +201,7 @@ def _load(path: Path, extensions: Sequence[Path]) -> Vocabulary:
         for number, raw in enumerate(_read(file), 1):
             condition_id = _entry_id(raw, file, number)
             if condition_id in seen:
-                raise UserError(f"{file}: the id {condition_id!r} stands twice; merge the entries")
+                raise UserError(f"{file}: the id {condition_id!r} occurs twice; merge the entries")
             seen.add(condition_id)
             condition = _parse(raw, entries.get(condition_id), f"{file}: entry {condition_id!r}")
             entries[condition_id] = condition

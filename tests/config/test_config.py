@@ -148,7 +148,7 @@ def test_ranges_hold_where_sections_are_made_by_hand():
     assert MeshConfig(data=-1, fsdp=4).data == -1
 
 
-def test_misspelt_config_name_gets_a_suggestion():
+def test_misspelled_config_name_gets_a_suggestion():
     with pytest.raises(UserError, match="did you mean 'quickstart'"):
         load_config("quikstart")
 

@@ -542,7 +542,7 @@ def test_empty_cells_of_every_column_are_empty(clinic, tmp_path):
 
 
 def test_lists_of_labels_are_read_however_they_are_written(clinic, tmp_path):
-    spelt = [
+    spelled = [
         "drusen;amd",
         "drusen|amd",
         "drusen, amd",
@@ -556,7 +556,7 @@ def test_lists_of_labels_are_read_however_they_are_written(clinic, tmp_path):
         "AMD, dry",
         "drusen+amd",
     ]
-    changes = {f"p{number}": {"labels": labels} for number, labels in enumerate(spelt)}
+    changes = {f"p{number}": {"labels": labels} for number, labels in enumerate(spelled)}
     problems = ProblemLog()
     table = write_csv(tmp_path / "m.csv", patients(**changes))
     rows, _ = manifest.read_manifest(table, clinic, problems)

@@ -218,6 +218,6 @@ def test_a_photograph_of_two_patients_is_said(root, tmp_path, capsys):
     path.write_text("\n".join(["patient_id,left,right,report", *rows]))
     found, _ = manifest.read_manifest(path, root, problems)
     drop_duplicates(found, problems)
-    said = next(note for note in problems.notes if "stand more than once" in note)
+    said = next(note for note in problems.notes if "occur more than once" in note)
     assert said.startswith("3 photographs")
     assert "'./0.png' is the left eye of 'b' in row 3 and the left eye of 'a' in row 2" in said

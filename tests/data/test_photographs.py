@@ -212,9 +212,9 @@ def test_many_files_are_looked_at_by_their_first_bytes(tmp_path, monkeypatch):
 def test_the_one_file_of_another_spelling_is_taken_and_said(tmp_path, written, file):
     put(tmp_path, file, b"1")
     found = image_files.locate(tmp_path, written)
-    assert (found.path, found.spelt) == (tmp_path / file, file)
+    assert (found.path, found.spelled) == (tmp_path / file, file)
     assert image_files.read(found.path) == b"1"
-    assert repr(file) in image_files.respelt([(written, found.spelt)])
+    assert repr(file) in image_files.respelled([(written, found.spelled)])
 
 
 def test_a_file_that_is_there_is_not_another(tmp_path):

@@ -226,7 +226,7 @@ def test_a_table_takes_files_of_another_spelling_and_says_so(secret):
     table = {**TABLE["tables"]["test"], "patient": "who"}
     source = task_file(secret, yaml.safe_dump({**TABLE, "tables": {"test": table}}))
     assert [record.patient_id for record in source] == ["p", "p", "q"]
-    assert any("spelt in another way" in sentence for sentence in source.said.sentences)
+    assert any("spelled in another way" in sentence for sentence in source.said.sentences)
     (secret / "data/t.csv").write_text("i,g\n0.jpg,0\n")
     with pytest.raises(UserError, match=r"row 2: .*0.jpg does not exist; close by: 'in/0.png'"):
         task_file(secret, yaml.safe_dump(TABLE))

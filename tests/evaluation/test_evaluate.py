@@ -66,7 +66,7 @@ def test_every_protocol_learns_from_shots_of_a_folder_of_ones_own(class_folder, 
     assert "http" not in html
 
 
-def test_photographs_of_the_test_split_are_not_learnt_from(class_folder, tmp_path, capsys):
+def test_photographs_of_the_test_split_are_not_learned_from(class_folder, tmp_path, capsys):
     (class_folder / "test" / "normal" / "0.png").write_bytes(
         (class_folder / "train" / "normal" / "3.png").read_bytes()
     )
@@ -106,7 +106,7 @@ def test_patients_get_both_levels_retrieval_and_galleries(monkeypatch, tmp_path)
     assert (tmp_path / "clinic_gallery_en.png").read_bytes()[:4] == PNG
 
 
-def test_patients_of_the_test_split_are_not_learnt_from(monkeypatch, tmp_path):
+def test_patients_of_the_test_split_are_not_learned_from(monkeypatch, tmp_path):
     train, test = Patients(12, "train", seed=1), Patients(6, "test")
     train.append(test[0])
     monkeypatch.setattr(

@@ -62,7 +62,7 @@ TUNING = FineTuneConfig()
     ("options", "message"),
     [
         ({"languages": ("fr",)}, "language fr: give one of en, zh"),
-        ({"languages": ("en", "en")}, "one stands twice"),
+        ({"languages": ("en", "en")}, "one occurs twice"),
         ({"prompts": "reports"}, "did you mean 'report'"),
         ({"draws": -1}, "draws -1: give a whole number from 1 to"),
         ({"draws": 0}, "draws 0"),
@@ -83,7 +83,7 @@ TUNING = FineTuneConfig()
             "backbone_learning_rate -1.0",
         ),
         ({"protocols": ()}, "no protocol is named"),
-        ({"protocols": ("zero_shot", "zero_shot")}, "a protocol stands twice"),
+        ({"protocols": ("zero_shot", "zero_shot")}, "a protocol occurs twice"),
         ({"protocols": ("linear_probe",), "shots": (Shots(per_class=9),)}, "too few patients"),
     ],
 )

@@ -58,7 +58,7 @@ def test_numbers_of_a_spreadsheet_are_grades(tmp_path, suffix):
     [
         ("classes: {a: null, b: x}\nfiles: {test: {a: '*', b: '*'}}\n", "'a' is None: put"),
         ("classes: {a: [x], b: x}\nfiles: {test: {a: '*', b: '*'}}\n", "'a' is .*: put"),
-        ("classes: {a: x, a: y}\nfiles: {test: {a: '*'}}\n", "the key 'a' stands twice"),
+        ("classes: {a: x, a: y}\nfiles: {test: {a: '*'}}\n", "the key 'a' occurs twice"),
         (
             "classes: {a: x, b: y}\nfiles: {test: {a: '*', b: '*'}}\nshares: {train: many}\n",
             "shares",

@@ -59,7 +59,7 @@ def test_a_single_class_and_a_missing_split_are_said(class_folder):
         tasks.open_task(str(class_folder), "train", "")
 
 
-def test_a_folder_of_something_else_and_a_misspelt_task_are_said(tmp_path):
+def test_a_folder_of_something_else_and_a_misspelled_task_are_said(tmp_path):
     with pytest.raises(UserError, match="nor a folder of classes: make"):
         tasks.open_task(str(tmp_path), "test", str(tmp_path))
     with pytest.raises(UserError, match="did you mean the task 'idrid'"):

@@ -110,7 +110,7 @@ def test_transformers_opens_the_folder(folder, tmp_path):
     [
         (["--variants", "everything"], "no variant 'everything' (it has plain InfoNCE,"),
         (["--seeds", "one"], "give whole numbers"),
-        (["--seeds", "1,1"], "a seed stands twice"),
+        (["--seeds", "1,1"], "a seed occurs twice"),
         (["--seeds", "0,-1"], "numbers from 0 to 4294967295"),
         (["--seeds", "0,4294967296"], "numbers from 0 to 4294967295"),
         (["--config.train.batch_size=7", "--config.mesh.data=7"], "data=7 fsdp=1 does not fit"),

@@ -82,7 +82,7 @@ def test_ones_own_vocabulary(tmp_path, run_label):
         (b'{"report": "\xff"}', "not UTF-8"),
         (b'{"report": "mild \\ud800 NPDR"}', "half of a character"),
         (b'{"report": "x", "y": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-        (b'{"report": "x", "report": "y"}', "'report' stands twice"),
+        (b'{"report": "x", "report": "y"}', "'report' occurs twice"),
         (b'{"report": "x", "n": ' + b"9" * 5000 + b"}", "not valid JSON"),
         (b'{"Report": "drusen"}', "found 'Report' .did you mean 'report'"),
         (b'{"left": "drusen", "right_eye": "cataract"}', "'right_eye' .did you mean 'right'"),

@@ -16,7 +16,7 @@ def test_multi_hot_rows():
 
 
 def test_a_column_may_not_stand_twice():
-    with pytest.raises(UserError, match="'a' stands twice"):
+    with pytest.raises(UserError, match="'a' occurs twice"):
         multi_hot([["a"]], ["a", "b", "a"])
 
 
@@ -75,7 +75,7 @@ def test_every_condition_has_a_class_or_none(labeler):
         ([{"en": "Drusen."}], None, "report number 0: .*not dict"),
         (["Drusen."], "drusen", "columns as a list"),
         (["Drusen."], ["drussen"], "drussen: no condition"),
-        (["Drusen."], ["drusen", "drusen"], "stands twice"),
+        (["Drusen."], ["drusen", "drusen"], "occurs twice"),
     ],
 )
 def test_what_is_no_report_or_column_is_refused(labeler, reports, columns, message):

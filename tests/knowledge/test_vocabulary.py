@@ -114,7 +114,7 @@ def test_one_language_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (entry("one") + entry("one"), "'one' stands twice"),
+        (entry("one") + entry("one"), "'one' occurs twice"),
         (entry("one", "same", "一") + entry("two", "Same", "二"), "'two'.*'Same'.*'one'"),
         (entry("one", "haemorrhagic", "一") + entry("two", "hemorrhagic", "二"), "'hemorrhagic'"),
         (
@@ -146,7 +146,7 @@ def test_one_language_is_enough(tmp_path):
         ("- id: one\n  name: {fr: un}\n", "unknown language 'fr'"),
         ("- id: one\n  name: {en: ~}\n", "'one': 'name': None is not text"),
         ("- id: one\n  name: {en: [no]}\n", r"'one': 'name': \['no'\] is not text"),
-        ("- id: one\n  name: {en: a}\n  id: one\n", "the key 'id' stands twice"),
+        ("- id: one\n  name: {en: a}\n  id: one\n", "the key 'id' occurs twice"),
         (entry("one", synonyms="{en: a b}"), "expected a list of texts"),
         (entry("one", grade="worse", parent="one"), "'grade' must be one of"),
         (entry("one", grade="mild"), "'grade' needs a 'parent'"),

@@ -249,7 +249,7 @@ def test_the_largest_batch_is_found_in_few_compilations(divided, laid_over):
 
 
 @pytest.mark.parametrize("name", ["v5e16x16", "v7:2x2", "v5e:", "gpu:h1000", "gpu:h100x0", "h100"])
-def test_a_misspelt_topology_lists_the_known_forms(name):
+def test_a_misspelled_topology_lists_the_known_forms(name):
     with pytest.raises(UserError, match=r"known forms: v4:4x4x8, v5e:16x16, .*gpu:NAMEx8.*; here"):
         open_topology(name)
 

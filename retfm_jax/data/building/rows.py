@@ -69,14 +69,14 @@ class FilePicture:
         """See `Picture.read`."""
         return image_files.read(self.find().path)
 
-    def spelt_otherwise(self) -> str:
+    def spelled_otherwise(self) -> str:
         """Finds the file's real spelling; "" where it is as the source spells it.
 
         Raises:
           Unusable: see `find`.
         """
         path = os.path.join(self.root, self.relative)
-        return "" if files.is_remote(self.root) or os.path.lexists(path) else self.find().spelt
+        return "" if files.is_remote(self.root) or os.path.lexists(path) else self.find().spelled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

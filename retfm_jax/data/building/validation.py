@@ -216,7 +216,7 @@ def _note_shared(rows: Iterable[Row], problems: ProblemLog) -> None:
                 )
     if shared:
         problems.notes.append(
-            f"{len(shared)} photographs stand more than once, and patients who share one may be "
+            f"{len(shared)} photographs occur more than once, and patients who share one may be "
             f"in different splits: {'; '.join(shared[:3])}" + "; ..." * (len(shared) > 3)
         )
 
@@ -317,9 +317,9 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
         remarks: list[tuple[str, str, str]] = []
         try:
             data = picture.read()
-            if isinstance(picture, FilePicture) and (spelt := picture.spelt_otherwise()):
-                said = f"{picture.name!r} is not there, {spelt!r} is"
-                remarks.append(("other_spelling", said, f"{spelt!r} taken"))
+            if isinstance(picture, FilePicture) and (spelled := picture.spelled_otherwise()):
+                said = f"{picture.name!r} is not there, {spelled!r} is"
+                remarks.append(("other_spelling", said, f"{spelled!r} taken"))
             prepared = prepare_image(data, picture.name, short_side, remarks)
         except Unusable as error:
             note(error.kind, f"{what}: {error}", remedy)

@@ -66,7 +66,7 @@ def meant(column: str, known: Iterable[str]) -> str | None:
             return name
         if name == "image" and not of_picture:
             return name
-        if _is_misspelt("".join(said), "".join(names[0])):
+        if _is_misspelled("".join(said), "".join(names[0])):
             return name
     return None
 
@@ -81,11 +81,11 @@ def closest(column: str, columns: Sequence[str]) -> str | None:
     Returns:
       its name in the table; None where none is close.
     """
-    spelt = next((name for name in columns if meant(name, [column])), None)
-    if spelt is None and column == "patient_id":
-        spelt = next((name for name in columns if name.casefold() in _MAY_BE_IDS), None)
-    if spelt:
-        return spelt
+    spelled = next((name for name in columns if meant(name, [column])), None)
+    if spelled is None and column == "patient_id":
+        spelled = next((name for name in columns if name.casefold() in _MAY_BE_IDS), None)
+    if spelled:
+        return spelled
     close = difflib.get_close_matches(column.casefold(), [n.casefold() for n in columns], n=1)
     return next((name for name in columns if close and name.casefold() == close[0]), None)
 
@@ -103,7 +103,7 @@ def _plain(words: list[str]) -> str:
     return {"categorie": "category", "classe": "class"}.get(joined, joined)
 
 
-def _is_misspelt(said: str, name: str) -> bool:
+def _is_misspelled(said: str, name: str) -> bool:
     if len(name) < 4 or said[:1] != name[:1]:
         return False
     exchanged = sorted(said) == sorted(name)

@@ -171,13 +171,13 @@ def _notes(table: tables.Table, read: Sequence[str], names_in: NamesIn) -> list[
     )
     empty: collections.Counter[str] = collections.Counter()
     divided: dict[str, list[Any]] = {}
-    spelt: dict[str, dict[str, None]] = {}
+    spelled: dict[str, dict[str, None]] = {}
     for (column, cell), count in said.items():
         names = _names(cell, column, names_in) if column in _LISTS else None
         if names is None and cells.is_empty(cell):
             empty[f"{cells.strip(cell)!r} in {column}"] += count
         for name in names or ():
-            spelt.setdefault(cells.alike(name), {})[name] = None
+            spelled.setdefault(cells.alike(name), {})[name] = None
         if names and len(names) > 1 and not cells.is_plainly_divided(cell):
             divided.setdefault(column, [cell, 0])[1] += count
     notes = []
@@ -192,7 +192,7 @@ def _notes(table: tables.Table, read: Sequence[str], names_in: NamesIn) -> list[
     ]
     notes += [
         f"taken for different names: {', '.join(map(repr, names))}"
-        for names in spelt.values()
+        for names in spelled.values()
         if len(names) > 1
     ]
     return notes

@@ -229,7 +229,7 @@ def _header(path: Path, cells_of_it: Sequence[str]) -> tuple[str, ...]:
     """The names of columns, those behind the last one left out.
 
     Raises:
-      UserError: there is none, or one stands twice.
+      UserError: there is none, or one occurs twice.
     """
     names = [unicodedata.normalize("NFC", cells.strip(name)) for name in cells_of_it]
     while names and not names[-1]:
@@ -238,7 +238,7 @@ def _header(path: Path, cells_of_it: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"{path} is empty; its first row must name the columns")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise UserError(f"{path}: column {sorted(twice)[0]!r} stands twice in the header")
+        raise UserError(f"{path}: column {sorted(twice)[0]!r} occurs twice in the header")
     return tuple(names)
 
 

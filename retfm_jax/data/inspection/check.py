@@ -255,7 +255,7 @@ def _who(source: RecordSource, facts: dict[str, list[_Facts]]) -> str:
 
 
 def _across(facts: dict[str, list[_Facts]]) -> dict[str, Any]:
-    """Patients and photographs that stand in more than one split: evaluation would be flattered."""
+    """Patients and photographs that occur in more than one split: evaluation would be flattered."""
     groups, pixels = collections.defaultdict(dict), collections.defaultdict(dict)
     for split, members in facts.items():
         for fact in members:
@@ -278,7 +278,7 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
             "records that cannot be read": counted["unreadable"]["count"],
             "undecodable photographs": counted["undecodable"]["count"],
             "records without a photograph": len(counted["without_photograph"]),
-            "record ids that stand twice": len(counted["repeated_ids"]),
+            "record ids that occur twice": len(counted["repeated_ids"]),
             "records with neither a report nor a label": (
                 counted["neither_report_nor_label"]["count"]
             ),

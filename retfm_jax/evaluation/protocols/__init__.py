@@ -60,5 +60,5 @@ def get_protocols(names: list[str] | tuple[str, ...]) -> "list[Protocol]":
     if not names:
         raise UserError(f"no protocol is named: give some of {', '.join(protocol_names())}")
     if len(set(names)) < len(names):
-        raise UserError(f"task {','.join(names)}: a protocol stands twice")
+        raise UserError(f"task {','.join(names)}: a protocol occurs twice")
     return [get_protocol(name) for name in names]

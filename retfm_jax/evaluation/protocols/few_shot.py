@@ -84,7 +84,7 @@ def parse_shots(text: str) -> tuple[Shots, ...]:
         else:
             raise UserError(f"shots {entry!r}: give images per class, a percentage, or all")
     if len(set(shots)) < len(shots):
-        raise UserError(f"shots {text}: one stands twice")
+        raise UserError(f"shots {text}: one occurs twice")
     return tuple(shots)
 
 

@@ -172,7 +172,7 @@ class Supervised:
         if len(self.train.rows) < 2:
             raise UserError(
                 f"{train.name}, split {train.split}, has {len(self.train.rows)} labeled images "
-                "that are not in the test split; nothing can be learnt from fewer than two"
+                "that are not in the test split; nothing can be learned from fewer than two"
             )
         self.names = train.label_names
         both = np.concatenate([self.train.labels, self.test.labels])

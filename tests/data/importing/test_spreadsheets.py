@@ -85,7 +85,7 @@ def test_what_is_no_spreadsheet_is_said(tmp_path):
             read(path)
     with pytest.raises(UserError, match="is empty"):
         read(write(tmp_path))
-    with pytest.raises(UserError, match="'a' stands twice"):
+    with pytest.raises(UserError, match="'a' occurs twice"):
         read(write(tmp_path, ["a", "a"]))
 
 

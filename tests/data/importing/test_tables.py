@@ -138,7 +138,7 @@ def test_a_header_that_is_no_header_is_said(tmp_path):
         read(tmp_path, '"patient_id,left\n1,a.jpg\n')
     with pytest.raises(UserError, match="is empty"):
         read(tmp_path, "")
-    with pytest.raises(UserError, match=r"'a' stands twice"):
+    with pytest.raises(UserError, match=r"'a' occurs twice"):
         read(tmp_path, "a,b,\ufeffa\n")
 
 
