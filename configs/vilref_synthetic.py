@@ -1,6 +1,6 @@
 """A ViLReF small enough to learn from synthetic eyes on two CPU cores in about a minute.
 
-Most of its patients are normal and many others share their findings, as in a screening programme:
+Most of its patients are normal and many others share their findings, as in a screening program:
 
   retfm data build synthetic_fundus --population repetitive --image_size 64 --patients 6000
   retfm ablate --config vilref_synthetic --workdir ablation "--config.data.train_split=train[:800]"

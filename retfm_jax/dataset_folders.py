@@ -1,4 +1,4 @@
-"""Folders of built datasets, `<data_dir>/<name>[/<configuration>]/<version>`."""
+"""Folders of built datasets, ``<data_dir>/<name>[/<configuration>]/<version>``."""
 
 import re
 

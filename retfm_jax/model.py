@@ -42,7 +42,7 @@ from retfm_jax.runtime.threads import cores, in_threads
 from retfm_jax.zero_shot import Embedding
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
-#: grey, RGB or RGBA).
+#: gray, RGB or RGBA).
 Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 
 #: Samples of one call of the network; the last ones are padded, so that it compiles once.

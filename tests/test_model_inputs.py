@@ -33,7 +33,7 @@ def build(name):
         sizes = cls.config_class(image=image, text=text, embed_dim=8)
     method = cls(sizes)
     rng = np.random.default_rng(0)
-    # Compiling the networks' own initialisation takes longer than all these tests.
+    # Compiling the networks' own initialization takes longer than all these tests.
     params, state = jax.tree.map(
         lambda leaf: rng.uniform(0.05, 0.2, leaf.shape).astype(leaf.dtype),
         jax.eval_shape(method.init, jax.random.key(0)),
@@ -113,15 +113,15 @@ def test_one_image_in_every_form_is_one_row(model, folder, pixels):
     assert model.image_features(path).shape == (1, 16)
 
 
-def test_grey_is_three_equal_channels_and_transparent_is_black(model, pixels):
-    grey = pixels[..., 0]
-    expected = model.encode_images([np.repeat(grey[..., None], 3, axis=2)])
-    fractions = Image.fromarray((grey / 255).astype(np.float32))
-    deep = grey.astype(np.uint16) * 257
+def test_gray_is_three_equal_channels_and_transparent_is_black(model, pixels):
+    gray = pixels[..., 0]
+    expected = model.encode_images([np.repeat(gray[..., None], 3, axis=2)])
+    fractions = Image.fromarray((gray / 255).astype(np.float32))
+    deep = gray.astype(np.uint16) * 257
     for form in (
-        *(grey, grey[..., None], grey / 255, Image.fromarray(grey), fractions, np.asmatrix(grey)),
-        *(Image.fromarray(grey).convert(mode) for mode in ("LA", "PA", "I", "F", "RGBA")),
-        *(Image.fromarray(grey).convert("LA").convert("La"), Image.fromarray(deep)),
+        *(gray, gray[..., None], gray / 255, Image.fromarray(gray), fractions, np.asmatrix(gray)),
+        *(Image.fromarray(gray).convert(mode) for mode in ("LA", "PA", "I", "F", "RGBA")),
+        *(Image.fromarray(gray).convert("LA").convert("La"), Image.fromarray(deep)),
     ):
         np.testing.assert_array_equal(model.encode_images(form), expected)
     alpha = np.full(pixels.shape[:2], 255, np.uint8)
@@ -204,7 +204,7 @@ def test_a_photograph_that_lies_on_its_side_is_turned_as_its_file_is(model, tmp_
         (b"letters", "not a readable image"),
         (np.zeros((3, 20, 24), np.uint8), r"transpose\(1, 2, 0\)"),
         (np.zeros((2, 3, 20, 24), np.uint8), r"transpose\(1, 2, 0\)"),
-        (np.zeros((9, 20, 24), np.uint8), "several grey images"),
+        (np.zeros((9, 20, 24), np.uint8), "several gray images"),
         (np.zeros((20, 24, 2), np.uint8), r"not \(20, 24, 2\)"),
         (np.zeros((20,), np.uint8), r"not \(20,\)"),
         (np.zeros((1, 1, 20, 24, 3), np.uint8), r"not \(1, 1, 20, 24, 3\)"),

@@ -1,7 +1,7 @@
 """A picture under construction, in the units of the eye instead of pixels.
 
 The field of view is a disc of radius 1 about the origin, x to the right and y downwards. Shapes
-are rasterised as 8-bit coverage on a finer grid and averaged down, which anti-aliases them at any
+are rasterized as 8-bit coverage on a finer grid and averaged down, which anti-aliases them at any
 size; color is mixed once a layer on the final grid.
 """
 

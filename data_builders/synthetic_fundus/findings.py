@@ -107,7 +107,7 @@ def paint_hard_exudates(
 def paint_cotton_wool_spots(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
 ) -> None:
-    """Fluffy greyish-white patches near the arcades and the disc."""
+    """Fluffy grayish-white patches near the arcades and the disc."""
     count = _count(rng, finding, 4, 8)
     along, upper = rng.uniform(0.22, 0.85, count), rng.random(count) < 0.5
     centers = anatomy.on_arcade(along, upper) + rng.normal(0, 0.05, (count, 2))
@@ -211,7 +211,7 @@ def paint_laser_scars(
 def paint_haze(
     canvas: Canvas, rng: np.random.Generator, anatomy: Anatomy, finding: Finding
 ) -> None:
-    """Opaque media: a blurred, washed-out view through a grey-yellow veil."""
+    """Opaque media: a blurred, washed-out view through a gray-yellow veil."""
     canvas.blur(0.018 + 0.018 * finding.severity)
     veil = np.clip(0.46 + 0.16 * finding.severity + 0.06 * canvas.noise(rng, 4), 0, 0.85)
     canvas.paint(veil, (0.66, 0.56, 0.42))

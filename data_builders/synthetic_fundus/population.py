@@ -110,7 +110,7 @@ _DIAGNOSED = {
 }
 
 #: `clinic`: each finding in 8 to 20 % of eyes, a third of patients healthy.
-#: `repetitive`: a screening programme, where most patients are normal and the others share their
+#: `repetitive`: a screening program, where most patients are normal and the others share their
 #: findings, so that a batch is full of pairs that are no negatives of each other.
 #: `classes`, `grades`: the same eyes with the same diagnoses, which the reports of the one name,
 #: and the reports of the other never do.

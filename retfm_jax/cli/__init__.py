@@ -1,4 +1,4 @@
-"""The command line, `retfm <verb>`: a file for each verb, and nothing that a library would need.
+"""The command line, ``retfm <verb>``: a file for each verb, and nothing that a library would need.
 
 Only here are options, tables for a console and words about flags. A verb's file is cheap to import;
 what it works with is imported when it runs.

@@ -27,7 +27,7 @@ def array_to_rgb(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
         if array.ndim == 3 and array.shape[0] in _CHANNELS:
             hint = ": transpose(1, 2, 0) brings the channels last"
         elif array.ndim == 3:
-            hint = ": several grey images are (n, height, width, 1)"
+            hint = ": several gray images are (n, height, width, 1)"
         raise ImageError(
             f"{name}: an array must be (height, width) or (height, width, 1, 3 or 4), not "
             f"{array.shape}{hint}"

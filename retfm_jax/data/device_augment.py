@@ -20,7 +20,7 @@ from retfm_jax.methods.base import Batch
 #: The random stream of an array's augmentation: its index here, or a number of its name.
 _STREAMS = ("image_left", "image_right", "image", "expert_image")
 
-#: ITU-R 601-2 luma, as Pillow and torchvision define grey.
+#: ITU-R 601-2 luma, as Pillow and torchvision define gray.
 _LUMA = (0.2989, 0.587, 0.114)
 
 #: Random erasing as published: share of the area, aspect, tries to find a rectangle.
@@ -155,7 +155,7 @@ def contrast(
     Returns:
       (b, 3, h, w), as `images`.
     """
-    mean = grey(images).mean((1, 2, 3), keepdims=True)
+    mean = gray(images).mean((1, 2, 3), keepdims=True)
     return _blend(images, mean, factor)
 
 
@@ -171,7 +171,7 @@ def saturation(
     Returns:
       (b, 3, h, w), as `images`.
     """
-    return _blend(images, grey(images), factor)
+    return _blend(images, gray(images), factor)
 
 
 def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Array, "b 3 h w"]:
@@ -201,7 +201,7 @@ def hue(images: Float[Array, "b 3 h w"], shift: Float[Array, " b"]) -> Float[Arr
     return value[:, None] - chroma[:, None] * fall
 
 
-def grey(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
+def gray(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
     """Computes luma: 0.2989 R + 0.587 G + 0.114 B.
 
     Args:

@@ -59,7 +59,7 @@ def decode(
         than `MAX_PIXELS`.
     """
     # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
-    # a good one with a grey rest: it gets only files that are complete.
+    # a good one with a gray rest: it gets only files that are complete.
     size = _jpeg_size(data) if data.endswith(_JPEG_END) else None
     if size is not None:
         _check_size(name, *size)
@@ -148,8 +148,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 def _rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """An opened picture as 8-bit RGB."""
     if image.mode.startswith(("I", "F")):
-        grey = _eight_bits(np.asarray(image))
-        return np.stack([grey] * 3, axis=-1)
+        gray = _eight_bits(np.asarray(image))
+        return np.stack([gray] * 3, axis=-1)
     if _is_deep(image, data):
         deep = None if image.format == "TIFF" else _opencv(data, cv2.IMREAD_UNCHANGED)
         if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3:
@@ -219,7 +219,7 @@ def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
     return (values >> (depth - 8)).astype(np.uint8)
 
 
-def _upright(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+def _upright(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "_ _ 3"]:
     """The picture turned and mirrored as EXIF's orientation says."""
     method = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -101,7 +101,7 @@ _PORTION = 256
 _NAMED = 5
 
 _MASK_VALUES = np.isin(np.arange(256), [*range(9), 63, 64, 85, 127, 128, 170, 191, 192, 254, 255])
-_MOST_MASK_COLOURS = 8
+_MOST_MASK_COLORS = 8
 #: Losslessly compressed photographs take more bytes for a pixel; masks take less.
 _MASK_BYTES_A_PIXEL = 0.25
 _LOSSLESS = ("PNG", "TIFF", "BMP", "PNM", "GIF")
@@ -573,19 +573,19 @@ def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
 
 
 def _is_mask(values: np.ndarray) -> bool:
-    colours = values.reshape(values.shape[0] * values.shape[1], -1)[:, :3]
+    colors = values.reshape(values.shape[0] * values.shape[1], -1)[:, :3]
     if values.dtype.itemsize > 1:
         # Deep masks hold 0 and 65535, or 0 and 1.
-        if not np.isfinite(colours).all() or (colours != np.rint(colours)).any():
+        if not np.isfinite(colors).all() or (colors != np.rint(colors)).any():
             return False
-        colours = colours.astype(np.int64)
-        if colours.max() > 255 and not (colours % 257).any():
-            colours //= 257
+        colors = colors.astype(np.int64)
+        if colors.max() > 255 and not (colors % 257).any():
+            colors //= 257
     # A photograph shows it in its first rows of pixels; a mask must be read to its end.
-    for part in (colours[:: max(1, len(colours) // 4096)], colours):
+    for part in (colors[:: max(1, len(colors) // 4096)], colors):
         if part.min() < 0 or part.max() > 255 or not _MASK_VALUES[part].all():
             return False
-    return 2 <= len(np.unique(colours, axis=0)) <= _MOST_MASK_COLOURS
+    return 2 <= len(np.unique(colors, axis=0)) <= _MOST_MASK_COLORS
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:

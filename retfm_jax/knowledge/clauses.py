@@ -822,7 +822,7 @@ class _Reading:
         return _Normality(first, last, parts)
 
     def _beside(self, one: int, other: int) -> bool:
-        """Whether two neighbours belong to one statement of normality."""
+        """Whether two neighbors belong to one statement of normality."""
         left, right = self.tokens[one], self.tokens[other]
         return (
             left.cue in _NORMAL_LIST
@@ -835,7 +835,7 @@ class _Reading:
 
 
 class _Normality(NamedTuple):
-    """Neighbouring words that state together what is normal.
+    """Neighboring words that state together what is normal.
 
     Attributes:
       first, end: their tokens.

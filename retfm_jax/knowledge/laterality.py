@@ -109,7 +109,7 @@ _FULL_WIDTH = {code: chr(code - 0xFEE0) for code in _LETTERS}
 _WIDTHS = _FULL_WIDTH | dict(zip(map(ord, "．：／＞＜＆＋＝"), ".:/><&+=", strict=True))
 
 # A side as a text writes it, in order of trust. "left" and "right" are sides as words and before
-# what they may be glued to; one letter is a side where its neighbours make it one. 左右 is one word
+# what they may be glued to; one letter is a side where its neighbors make it one. 左右 is one word
 # ("both", "about") and stays.
 _LETTER_BEFORE = r"(?<![A-Za-z])"
 _LETTER_AFTER = r"(?![A-Za-z])"

@@ -30,8 +30,8 @@ class Wording(NamedTuple):
     findings: str
 
 
-#: Colour fundus photography, fluorescein angiography, optical coherence tomography. An attribute of
-#: a record that has such a name says what it is; without one it is a colour photograph.
+#: Color fundus photography, fluorescein angiography, optical coherence tomography. An attribute of
+#: a record that has such a name says what it is; without one it is a color photograph.
 MODALITIES = ("cfp", "ffa", "oct")
 
 # "mixed" is said of a set with several modalities.

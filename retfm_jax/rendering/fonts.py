@@ -82,7 +82,7 @@ def drawable(text: str) -> str:
 
 @functools.lru_cache(1 << 14)
 def _drawn(character: str) -> bool:
-    # A mark that joins its neighbours, such as a variation selector, needs no form.
+    # A mark that joins its neighbors, such as a variation selector, needs no form.
     joins = character in "\u200b\u200c\u200d\ufe0e\ufe0f"
     return joins or any(_has(_file(family), character) for family in families())
 

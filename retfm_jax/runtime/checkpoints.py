@@ -1,6 +1,6 @@
 """Checkpoints of a run: written whole and verified, readable on any mesh, the newest few kept.
 
-A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items::
+A checkpoint is a folder ``<workdir>/checkpoints/<step>`` with four items::
 
     network    params and batch_stats: all that inference needs
     training   what only training needs: step, optimizer state, momentum copies, queues, key
@@ -9,7 +9,7 @@ A checkpoint is a folder `<workdir>/checkpoints/<step>` with four items::
                seal over both JSON items
 
 It takes that name when everything in it is on the disk, and loses it before anything in it is
-removed. What cannot be used is renamed and stays: `damaged-<step>`, `nonfinite-<step>`.
+removed. What cannot be used is renamed and stays: ``damaged-<step>``, ``nonfinite-<step>``.
 """
 
 import contextlib

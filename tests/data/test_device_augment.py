@@ -58,7 +58,7 @@ def test_changes_equal_pillow(change, enhance):
     ours = np.asarray(change(planes(images), jnp.asarray(factors))) * 255
     for image, factor, got in zip(images, factors, np.moveaxis(ours, 1, -1), strict=True):
         want = np.asarray(enhance(Image.fromarray(image)).enhance(float(factor)))
-        np.testing.assert_allclose(got, want, atol=1.6)  # Pillow rounds grey, and the result
+        np.testing.assert_allclose(got, want, atol=1.6)  # Pillow rounds gray, and the result
 
 
 def test_hue_equals_colorsys():

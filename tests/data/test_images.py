@@ -56,7 +56,7 @@ def test_resize_pad_meets_the_golden():
     with np.load(golden_path("preprocess.npz")) as golden:
         ours = resize_pad(golden["image"], 256)
         np.testing.assert_allclose(ours, golden["keepfit_256"], atol=2e-5)
-        # As bytes for the device: half a grey level away at most.
+        # As bytes for the device: half a gray level away at most.
         as_bytes = fit(golden["image"], ImageConfig(size=256, resize="pad"))
         np.testing.assert_allclose(as_bytes / 255, golden["keepfit_256"], atol=2e-3)
 
@@ -76,10 +76,10 @@ def test_other_formats_are_read(kind: str):
     np.testing.assert_array_equal(decode(encoded(image, kind, **options), "x"), np.asarray(image))
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped():
-    grey = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
-    decoded = decode(encoded(Image.fromarray(grey), "PNG"), "x")
-    np.testing.assert_array_equal(decoded[..., 0], grey >> 8)
+def test_sixteen_bit_gray_is_scaled_not_clipped():
+    gray = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    decoded = decode(encoded(Image.fromarray(gray), "PNG"), "x")
+    np.testing.assert_array_equal(decoded[..., 0], gray >> 8)
 
 
 @pytest.mark.parametrize("min_side", [None, 16])
@@ -228,7 +228,7 @@ def deep_png(pixels: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_deep_colour(bits, alpha):
+def test_deep_color(bits, alpha):
     top = 2**bits - 1
     pixels = np.stack([RAMP, RAMP[::-1], RAMP.T] + [np.ones_like(RAMP)] * alpha, -1)
     values = np.rint(pixels * top).astype(np.uint16)
@@ -265,12 +265,12 @@ def test_transparency_that_hides_everything_is_none():
 
 
 def test_other_modes_are_read():
-    grey = Image.fromarray((RAMP * 255).astype(np.uint8))
-    assert set(np.unique(decode(encoded(grey.convert("1"), "PNG"), "x"))) == {0, 255}
-    assert set(np.unique(decode(encoded(grey.convert("1"), "TIFF"), "x"))) == {0, 255}
+    gray = Image.fromarray((RAMP * 255).astype(np.uint8))
+    assert set(np.unique(decode(encoded(gray.convert("1"), "PNG"), "x"))) == {0, 255}
+    assert set(np.unique(decode(encoded(gray.convert("1"), "TIFF"), "x"))) == {0, 255}
     cmyk = decode(encoded(smooth(32, 32).convert("CMYK"), "JPEG", quality=98), "x")
     np.testing.assert_allclose(cmyk, np.asarray(smooth(32, 32)), atol=12)
-    np.testing.assert_array_equal(decode(encoded(grey, "PPM"), "x")[..., 0], np.asarray(grey))
+    np.testing.assert_array_equal(decode(encoded(gray, "PPM"), "x")[..., 0], np.asarray(gray))
 
 
 def test_the_orientation_of_a_deep_image_is_applied():

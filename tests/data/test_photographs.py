@@ -100,7 +100,7 @@ def mask(values, mode: str = "L", size: int = 64) -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["BMP", "PNG", "GIF", "TIFF", "PPM"])
 @pytest.mark.parametrize("values", [(0, 255), (255, 128, 0), (0, 1, 2), (0, 1)])
-def test_few_grey_levels_are_a_mask(tmp_path, kind, values):
+def test_few_gray_levels_are_a_mask(tmp_path, kind, values):
     put(tmp_path, "x", encoded(mask(values), kind))
     assert photographs.find(tmp_path).passed_over == {"annotation": ("x",)}
 

@@ -12,7 +12,7 @@ class _Records(list):
     name, kind, split, label_names = "colors", "image", "train", CLASSES
 
 
-def test_colours_are_learned_and_the_text_tower_stays():
+def test_colors_are_learned_and_the_text_tower_stays():
     model = ColourModel()
     records = _Records(image(number, CLASSES[number % 3]) for number in range(12))
     source = Subset(records, np.arange(12), "all")

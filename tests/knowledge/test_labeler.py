@@ -205,7 +205,7 @@ def test_repeating_and_copying_change_nothing(labeler):
         assert copy.label(sentence) == first
 
 
-def test_conditions_of_an_extension_are_labelled(tmp_path):
+def test_conditions_of_an_extension_are_labeled(tmp_path):
     path = tmp_path / "more.yaml"
     path.write_text(
         "- id: roth_spots\n  name: {en: Roth spots, zh: Roth斑}\n  parent: retinal_haemorrhage\n",

@@ -132,7 +132,7 @@ def variables(module: nnx.Module) -> dict[str, nnx.Variable]:
     return {"/".join(path): value for path, value in nnx.to_flat_state(nnx.state(module))}
 
 
-def randomised(config: resnet.ResNetConfig) -> nnx.Module:
+def randomized(config: resnet.ResNetConfig) -> nnx.Module:
     """A network in which every tensor, statistics included, has a value of its own."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: build(config)))
     rng = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def photographs(config: resnet.ResNetConfig, batch: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_CLIP], ids=["torchvision", "clip"])
 def test_evaluation_equals_pytorch(config):
-    module, images = randomised(config), photographs(config)
+    module, images = randomized(config), photographs(config)
     twin = torch_twin(config, module).eval()
     expected = twin(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     assert relative_error(run(module, images), expected) < 2e-5
@@ -201,7 +201,7 @@ def test_evaluation_equals_pytorch(config):
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_CLIP], ids=["torchvision", "clip"])
 def test_training_equals_pytorch_in_output_statistics_and_gradient(config):
-    module, images = randomised(config), photographs(config, batch=6)
+    module, images = randomized(config), photographs(config, batch=6)
     twin = torch_twin(config, module).train()
     expected = twin(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     target = np.random.default_rng(2).normal(size=expected.shape).astype(np.float32)
@@ -231,7 +231,7 @@ def test_training_equals_pytorch_in_output_statistics_and_gradient(config):
 
 def test_resnet50_at_full_width_equals_pytorch():
     config = resnet.ResNetConfig()
-    module = randomised(config)
+    module = randomized(config)
     images = np.random.default_rng(1).normal(size=(1, 96, 96, 3)).astype(np.float32)
     twin = torch_twin(config, module).eval()
     with torch.no_grad():
@@ -240,7 +240,7 @@ def test_resnet50_at_full_width_equals_pytorch():
 
 
 def test_statistics_of_a_sharded_batch_are_those_of_the_global_batch():
-    module, images = randomised(SMALL_CLIP), jnp.asarray(photographs(SMALL_CLIP, batch=8))
+    module, images = randomized(SMALL_CLIP), jnp.asarray(photographs(SMALL_CLIP, batch=8))
     graphdef, state = nnx.split(module)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
@@ -255,7 +255,7 @@ def test_statistics_of_a_sharded_batch_are_those_of_the_global_batch():
 def test_groups_are_normalized_as_if_each_were_alone():
     """Two groups of four samples, of which each has two views."""
     grouped = dataclasses.replace(SMALL_CLIP, norm_batch=2)
-    state = nnx.state(randomised(SMALL_CLIP))
+    state = nnx.state(randomized(SMALL_CLIP))
     images = jnp.asarray(photographs(SMALL_CLIP, batch=8))
 
     @functools.partial(jax.jit, static_argnums=(0, 2))

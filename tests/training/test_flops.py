@@ -66,7 +66,7 @@ def test_resnet_50_has_its_published_size():
 
 @pytest.mark.parametrize("fixed", [(), ("visual",), ("bert", "visual/blocks")])
 def test_training_counts_what_differentiation_makes(fixed):
-    """Against the products in the differentiated program, which holds no rematerialisation."""
+    """Against the products in the differentiated program, which holds no rematerialization."""
     config = RetClipConfig(image=_VIT, text=_BERT, embed_dim=16)
     _equal_to_gradient(RetClip(config), _patients(16, 4, 8), fixed)
 
@@ -98,7 +98,7 @@ def _equal_to_gradient(method, batch, fixed):
     assert training_flops(method, params, state, batch, fixed) == expected
 
 
-def test_rematerialisation_is_no_model_flops():
+def test_rematerialization_is_no_model_flops():
     images = _patients(16, 4, 8)
     counts = set()
     for remat in ("none", "dots", "full"):

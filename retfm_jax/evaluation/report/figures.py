@@ -27,8 +27,8 @@ from retfm_jax.rendering import fonts
 from retfm_jax.rendering.figures import new_figure, plain_style, words, wrapped
 
 _INK, _GRID, _ACCENT, _RIGHT, _WRONG = "#22262b", "#d9dde2", "#1f5fa8", "#1e7d46", "#b3382c"
-# Distinct in hue and lightness, so that neighbours in a legend are told apart in greyscale too.
-_COLOURS = (
+# Distinct in hue and lightness, so that neighbors in a legend are told apart in grayscale too.
+_COLORS = (
     "#1f5fa8", "#d1701c", "#1e7d46", "#a83279", "#6b4ea0", "#0f8c9c", "#b3382c", "#8a6d1b",
     "#4a5568", "#7aa6d9", "#e7a765", "#77b78f", "#d68bbb", "#a995cf", "#7cc4ce", "#dc8c83",
 )  # fmt: skip
@@ -137,9 +137,9 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
             scores = predictions.scores[known, column]
             row = classes[name]
             style = {
-                "color": _COLOURS[column % len(_COLOURS)],
+                "color": _COLORS[column % len(_COLORS)],
                 "linewidth": 1.4,
-                "linestyle": "-" if column < len(_COLOURS) else "--",
+                "linestyle": "-" if column < len(_COLORS) else "--",
             }
             false, true, _ = sk.roc_curve(truth, scores, drop_intermediate=True)
             (line,) = roc.plot(false, true, **style)
