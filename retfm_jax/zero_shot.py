@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,6 +19,7 @@ Image = bytes | str | Path | UInt8[np.ndarray, "h w 3"]
 Embedding = Float[np.ndarray, "n d"]
 
 
+@runtime_checkable
 class ImageTextModel(Protocol):
     """The part of a model that evaluation needs; `retfm_jax.RetinalModel` has it.
 

@@ -30,14 +30,20 @@ if importlib.util.find_spec("beartype"):  # the smoke tests do without
     jaxtyping.Array = jax.Array | np.ndarray
     jaxtyping.install_import_hook(
         [
+            "retfm_jax.data.arrays",
             "retfm_jax.data.device_augment",
+            "retfm_jax.data.images",
+            "retfm_jax.data.records",
+            "retfm_jax.data.text",
+            "retfm_jax.evaluation.metrics",
+            "retfm_jax.evaluation.protocols.adapters",
+            "retfm_jax.evaluation.report",
+            "retfm_jax.knowledge.labels",
             "retfm_jax.losses",
             "retfm_jax.methods",
             "retfm_jax.models",
-            "retfm_jax.training.gradient_cache",
-            "retfm_jax.training.optimizers",
-            "retfm_jax.training.state",
-            "retfm_jax.training.step",
+            "retfm_jax.rendering.markup",
+            "retfm_jax.training",
         ],
         "typechecker.check",
     )

@@ -43,7 +43,7 @@ def test_wrong_classes_are_shown_the_most_confident_first():
 
 def test_false_alarms_and_misses_of_findings():
     found = mistakes(
-        predictions([[0, 1], [1, 1], [0, 0], [1, 0]], [[9, 3], [1, 4], [2, 1], [5, 2]], False)
+        predictions([[0, 1], [1, 1], [0, 0], [1, 0]], [[9.0, 3], [1, 4], [2, 1], [5, 2]], False)
     )
     # "normal" has a false alarm at the top and a miss at the bottom; drusen is ranked perfectly.
     assert [(mistake.row, mistake.text.split(":")[0]) for mistake in found] == [

@@ -65,7 +65,7 @@ class Estimate(NamedTuple):
 
 
 def bootstrap(
-    groups: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray,
     statistic: Callable[[Weights], Float[np.ndarray, "draws values"]],
     draws: int = 1000,
     seed: int = 0,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from sklearn import metrics as sk
 
 from retfm_jax.evaluation.metrics import intervals
@@ -24,6 +24,8 @@ Labels = Int[np.ndarray, " samples"]
 Scores = Float[np.ndarray, " samples"]
 MultiHot = Int[np.ndarray, "samples classes"]
 Confusion = Float[np.ndarray, "*draws classes classes"]
+#: Of one confusion matrix a number.
+_Kappa = Float[np.ndarray, "*draws"] | np.float64
 
 #: With fewer patients that have a class, or that do not, percentiles of the bootstrap of ranking
 #: metrics are too narrow.
@@ -132,7 +134,7 @@ def multi_label(
     labels: MultiHot,
     scores: Float[np.ndarray, "samples classes"],
     names: Sequence[str],
-    groups: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray,
     draws: int = 1000,
     seed: int = 0,
 ) -> MultiLabelMetrics:
@@ -275,7 +277,7 @@ def f1_scores(confusion: Confusion) -> Float[np.ndarray, "*draws classes"]:
         return 2 * right / (confusion.sum(-1) + confusion.sum(-2))
 
 
-def cohen_kappa(confusion: Confusion) -> Float[np.ndarray, "*draws"]:
+def cohen_kappa(confusion: Confusion) -> _Kappa:
     """Cohen's kappa, every disagreement as bad as any other.
 
     Args:
@@ -289,7 +291,7 @@ def cohen_kappa(confusion: Confusion) -> Float[np.ndarray, "*draws"]:
 
 def quadratic_kappa(
     confusion: Confusion, positions: Sequence[int] | None = None
-) -> Float[np.ndarray, "*draws"]:
+) -> _Kappa:
     """Cohen's kappa with quadratic weights, of classes that are grades: w_ij = (g_i - g_j)^2.
 
     Args:
@@ -304,8 +306,8 @@ def quadratic_kappa(
 
 
 def _kappa(
-    confusion: Confusion, weight: Float[np.ndarray, "classes classes"]
-) -> Float[np.ndarray, "*draws"]:
+    confusion: Confusion, weight: Num[np.ndarray, "classes classes"]
+) -> _Kappa:
     """1 - sum(w O) / sum(w E), E what the margins would give by chance."""
     total = confusion.sum((-2, -1))
     expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :]
@@ -387,7 +389,7 @@ def single_label(
     labels: Labels,
     probabilities: Float[np.ndarray, "samples classes"],
     names: Sequence[str],
-    groups: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray,
     draws: int = 1000,
     seed: int = 0,
     positions: Sequence[int] | None = None,
@@ -424,7 +426,7 @@ def single_label(
         kappas["quadratic_kappa"] = functools.partial(quadratic_kappa, positions=positions)
     names_of = ("aca", "f1", *kappas, "expected_calibration_error")
 
-    def of_confusion(confusion: Confusion) -> list[np.ndarray]:
+    def of_confusion(confusion: Confusion) -> list[np.ndarray | np.float64]:
         """ACA, F1 and the kappas, then F1 of every class that is there."""
         recall, f1 = recalls(confusion)[..., present], f1_scores(confusion)[..., present]
         with warnings.catch_warnings():

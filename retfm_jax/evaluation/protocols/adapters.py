@@ -63,7 +63,7 @@ def tip_adapter_logits(
     features: Float[Array, "n d"],
     values: Float[Array, "k c"],
     classes: Float[Array, "c d"],
-    scale: Float[Array, ""],
+    scale: Float[Array, ""] | float,
 ) -> Float[Array, "n c"]:
     """Zero-shot logits and what the cache of support samples adds (Zhang et al. 2022).
 
