@@ -273,8 +273,8 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
         for name, array in stream.items():
             _check_array(method, name, known[name], array)
         _check_rows(stream)
-        mask, tokens = stream.get(f"{prefix}attention_mask"), stream[f"{prefix}tokens"]
-        if mask is not None and mask.shape != tokens.shape:
+        mask, tokens = stream.get(f"{prefix}attention_mask"), stream.get(f"{prefix}tokens")
+        if mask is not None and tokens is not None and mask.shape != tokens.shape:
             raise UserError(
                 f"batch: {prefix}attention_mask {mask.shape} is not like {prefix}tokens "
                 f"{tokens.shape}"
@@ -309,7 +309,7 @@ def _check_rows(stream: Mapping[str, jax.Array]) -> None:
 
 
 def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> None:
-    axes = {"image": 4, "tokens": 2, "mask": 2, "labels": 2}.get(role, 1)
+    axes = {"image": 4, "tokens": 2, "mask": 2, "labels": 2, "noise": 2}.get(role, 1)
     if array.ndim != axes:
         raise UserError(f"batch: {name} must have {axes} axes, not the shape {array.shape}")
     if role == "image":

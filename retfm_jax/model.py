@@ -57,6 +57,8 @@ class RetinalModel:
       params, state: its arrays.
       config: the experiment that the weights come from.
       wording: of the reports that they were trained with, for prompts; None where it is unknown.
+      notes: sentences on where the weights come from: what was found in their file and what was
+        guessed.
     """
 
     def __init__(
@@ -66,9 +68,10 @@ class RetinalModel:
         state: MethodState,
         config: ExperimentConfig,
         wording: ReportWording | None = None,
+        notes: Sequence[str] = (),
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
-        self.wording = wording
+        self.wording, self.notes = wording, tuple(notes)
         self._tokenizer: Tokenizer | None = None
         #: The parameters that were copied to all devices, their copies, and the devices.
         self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
@@ -76,8 +79,20 @@ class RetinalModel:
     @property
     def meta(self) -> dict[str, Any]:
         """Description that a checkpoint stores beside the arrays, as JSON values."""
-        said = {} if self.wording is None else {"wording": self.wording.to_json()}
+        said: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
+        if self.wording is not None:
+            said["wording"] = self.wording.to_json()
         return {"config": to_dict(self.config), **said}
+
+    def __repr__(self) -> str:
+        """Describes the network and its preprocessing, a line each."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        image = self.data_config.image
+        mean, std = (", ".join(f"{x:.4g}" for x in each) for each in (image.mean, image.std))
+        return (
+            f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
+            f"images: RGB, {image.resize} to {image.size} px, (x / 255 - ({mean})) / ({std})"
+        )
 
     @property
     def encoder(self) -> DualEncoder:
@@ -100,8 +115,8 @@ class RetinalModel:
 
     @property
     def logit_scale(self) -> float:
-        """Learned scale that multiplies cosines before a softmax over texts."""
-        return float(self.encoder.scale(self.params))
+        """Learned factor on cosines before a softmax over texts; CLIP's first one without texts."""
+        return float(self.method.scale(self.params))
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Embeddings and scales of a prepared batch by name, without dropout.
@@ -334,7 +349,7 @@ class RetinalModel:
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
         if self._tokenizer is None:
-            self._tokenizer = fitting_tokenizer(self.data_config.text, self.method.config.text)
+            self._tokenizer = fitting_tokenizer(self.data_config.text, self.encoder.text)
         return self._tokenizer(texts)
 
     def _chunked(
@@ -382,9 +397,7 @@ class RetinalModel:
         functions = {
             "features": method.features,
             "losses": lambda p, s, b: method.loss(p, s, b)[1][0],
-            "images": lambda p, s, b: {
-                "image": self.encoder.encode_images(p, s, prepared(b)["image"])
-            },
+            "images": lambda p, s, b: {"image": method.encode_images(p, s, prepared(b)["image"])},
             "features of images": lambda p, s, b: {
                 "image": method.image_features(p, s, prepared(b)["image"])
             },
@@ -405,7 +418,8 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     Args:
       path: a workdir or checkpoint, or a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`,
         `.safetensors`, or a Hugging Face folder).
-      method: name of the method; needed for weight files, checked for checkpoints.
+      method: name of the method; checked for checkpoints. None: of a weight file, what its tensors'
+        names tell; an image tower of any known system is read as a "vision" network.
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
@@ -426,8 +440,6 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
         return model
     if not path.exists():
         raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
-    if method is None:
-        raise UserError(f"{path} holds weights: say which method they belong to (method=...)")
     return load_weights(path, method)
 
 
@@ -450,10 +462,13 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     built = make_method(config.method, config.model)
     said = meta.get("wording")
     wording = None if said is None else ReportWording.from_json(said, str(path))
-    return RetinalModel(built, params, MethodState(stats, {}), config, wording), meta
+    notes = meta.get("notes", ())
+    return RetinalModel(built, params, MethodState(stats, {}), config, wording, notes), meta
 
 
-def load_weights(path: PathLike, method: str, text_num_heads: int | None = None) -> RetinalModel:
+def load_weights(
+    path: PathLike, method: str | None = None, text_num_heads: int | None = None
+) -> RetinalModel:
     """Reads a model from a weight file, with the preprocessing that is stored beside it, if any.
 
     Args:
@@ -467,11 +482,13 @@ def load_weights(path: PathLike, method: str, text_num_heads: int | None = None)
     from retfm_jax.interop.huggingface import data_beside, heads_beside
     from retfm_jax.interop.weights import read_tensors
 
-    get_method_class(method)  # before gigabytes are read
+    if method is not None:
+        get_method_class(method)  # before gigabytes are read
     tensors = read_tensors(path)
     heads = text_num_heads or heads_beside(path)
     model = from_torch(tensors, method, heads, where=str(path))
-    data = data_beside(path, model.data_config, model.method.config.text.positions)
+    text = model.method.text
+    data = data_beside(path, model.data_config, None if text is None else text.positions)
     model.config = dataclasses.replace(model.config, data=data)
     return model
 
@@ -484,7 +501,7 @@ def _path(path: Any) -> Path:
 
 def from_torch(
     state_dict: Mapping[str, Any],
-    method: str,
+    method: str | None = None,
     text_num_heads: int | None = None,
     *,
     where: str = "state dict",
@@ -493,7 +510,7 @@ def from_torch(
 
     Args:
       state_dict: tensors (torch or NumPy) by published name, with or without `module.`.
-      method: name of the method.
+      method: name of the method; None: what the tensors' names tell, see `load`.
       text_num_heads: attention heads of the text tower; None: one for every 64 of its width.
       where: how errors call it.
 
@@ -501,10 +518,11 @@ def from_torch(
       UserError: tensors are missing, extra or misshaped, and all of them are named; or an argument
         is of the wrong type.
     """
-    from retfm_jax.interop.layouts import recognized, state_dict_of
-    from retfm_jax.interop.state_dict import from_state_dict, normalize
+    from retfm_jax.interop.layouts import method_of, recognized, state_dict_of
+    from retfm_jax.interop.state_dict import from_state_dict, normalize, plain_tensors
 
-    cls = get_method_class(method)
+    if method is not None:
+        get_method_class(method)
     if text_num_heads is not None and (
         not isinstance(text_num_heads, int)
         or isinstance(text_num_heads, bool)
@@ -516,10 +534,13 @@ def from_torch(
     if callable(getattr(state_dict, "state_dict", None)):
         raise UserError(f"{type(state_dict).__name__} is a module: give its .state_dict()")
     named = state_dict_of(state_dict, where, lambda x: hasattr(x, "shape") and hasattr(x, "dtype"))
-    tensors = normalize(named, where=where)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    tensors = plain_tensors(named, where=where)
+    method = method_of(tensors) if method is None else method
+    cls = get_method_class(method)
+    tensors = tensors if cls.takes_towers else normalize(tensors, where=where)
     try:
-        built = cls(cls.infer_config(shapes, text_num_heads))
+        selected = cls.select(tensors, text_num_heads)
+        built = cls(selected.config)
     except NotImplementedError as error:
         raise UserError(
             f"{where}: {error}, so that nothing tells its sizes; load a workdir instead"
@@ -531,17 +552,18 @@ def from_torch(
             else " Its tensors are not those of such a network."
         )
         raise UserError(f"{where} does not fit a {method} network: {error}.{hint}") from error
-    params, state = from_state_dict(built, tensors, where=where)
+    params, state = from_state_dict(built, selected.tensors, where=where)
     published = load_config(cls.default_experiment)
-    image = published.data.image
+    image = dataclasses.replace(published.data.image, **selected.image)
     if built.image_size is not None:
         image = dataclasses.replace(image, size=built.image_size)
     text = published.data.text
-    positions = built.config.text.positions
-    text = dataclasses.replace(text, context_length=min(text.context_length, positions))
+    if built.text is not None:
+        length = min(text.context_length, built.text.positions)
+        text = dataclasses.replace(text, context_length=length)
     data = dataclasses.replace(published.data, image=image, text=text)
     config = dataclasses.replace(published, model=built.config, data=data)
-    return RetinalModel(built, params, state, config)
+    return RetinalModel(built, params, state, config, notes=selected.notes)
 
 
 def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:

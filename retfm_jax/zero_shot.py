@@ -203,12 +203,12 @@ def check_finite(rows: Float[np.ndarray, "n d"], names: Sequence[str], what: str
 
 
 def own_style(model: ImageTextModel) -> str:
-    """The style of prompts that a model was trained with: of categories or of reports.
+    """The style of prompts that a model was trained with: of categories, or else of reports.
 
     Args:
       model: whose method decides.
     """
-    return get_kind(model.method.sample_kind).texts
+    return get_kind(model.method.sample_kind).texts or "report"
 
 
 def model_prompts(

@@ -355,7 +355,7 @@ def _torch_names(
 
 
 def _projection(match: re.Match) -> str:
-    return {"vision": "image_projection", "text": "text_projection"}[match[1]]
+    return "text_projection" if match[1] == "text" else "image_projection"
 
 
 def _check_losses(losses: Mapping[str, float], dtype: str) -> None:

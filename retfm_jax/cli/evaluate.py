@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> None:
     check_out(args.out)
     model = load(args.workdir)
     config = model.data_config
-    check_tokenizer(config.text, model.method.config.text)  # said before hours of images
+    if model.method.text is not None:
+        check_tokenizer(config.text, model.method.text)  # said before hours of images
     results = measure(
         model,
         protocols=protocols,

@@ -8,11 +8,15 @@ from retfm_jax.methods import method_names
 
 def add(verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "import", run, "read published PyTorch weights")
+    parser = add_verb(verbs, "import", run, "read weights of other systems")
     parser.add_argument(
         "weights", help=".pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder"
     )
-    parser.add_argument("--method", required=True, help=f"one of {', '.join(method_names())}")
+    parser.add_argument(
+        "--method",
+        help=f"one of {', '.join(method_names())}; default: what the tensors' names tell; an "
+        "image tower of any system becomes a network of images alone",
+    )
     parser.add_argument("--workdir", required=True, help="new folder to write")
     number(parser, "--text_num_heads", POSITIVE, help="where heads are not 64 wide")
 
@@ -26,4 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     model = import_weights(args.weights, args.method, args.workdir, args.text_num_heads)
     size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    say(f"{args.method} network with {size:,} parameters in {args.workdir}")
+    for note in model.notes:
+        say(note)
+    say(f"{model.config.method} network with {size:,} parameters in {args.workdir}")
+    say(repr(model).splitlines()[1])

@@ -36,13 +36,14 @@ class ImageConfig(Section):
 
     Attributes:
       size: height and width in pixels.
-      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF), or "pad":
-        long side to size with an antialiased bilinear filter, zeros at right and bottom (KeepFIT).
+      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF); "pad": long
+        side to size with an antialiased bilinear filter, zeros at right and bottom (KeepFIT);
+        "crop": short side to size * 256 / 224, then the central square (RETFound).
       mean, std: of the channels R, G, B, for values 0..1.
     """
 
     size: Annotated[int, Range(low=1, high=16384)] = 224
-    resize: Literal["squash", "pad"] = "squash"
+    resize: Literal["squash", "pad", "crop"] = "squash"
     mean: tuple[Share, Share, Share] = CLIP_MEAN
     std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
 
@@ -156,7 +157,7 @@ class OptimizerConfig(Section):
       b1, b2: decay of AdamW's first and second moment.
       eps: added to the root of the second moment.
       decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
-        "all" decays everything.
+        "matrices" spares those of one axis, as for MAE: biases, norms; "all" decays everything.
       clip_norm: largest global gradient norm, None for no clipping.
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
@@ -167,7 +168,7 @@ class OptimizerConfig(Section):
     b1: Rate = 0.9
     b2: Rate = 0.98
     eps: PositiveFloat = 1e-6
-    decay: Literal["published", "all"] = "published"
+    decay: Literal["published", "matrices", "all"] = "published"
     clip_norm: PositiveFloat | None = None
     frozen: tuple[Name, ...] = ()
 
@@ -251,7 +252,7 @@ class InitConfig(Section):
 
     Attributes:
       weights: a whole network: a workdir, a checkpoint or a published file.
-      image: an image tower: OpenAI CLIP, Chinese-CLIP or torchvision weights.
+      image: an image tower: a workdir, or weights of any system that `retfm import` knows.
       text: a text tower: a Hugging Face BERT folder or file, or Chinese-CLIP weights.
     """
 

@@ -290,6 +290,28 @@ def squash(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
+def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Scales the short side to size * 256 / 224 (bicubic) and crops the center, as for ImageNet.
+
+    What lies within the margins of a photograph is lost; RETFound and most tools of ImageNet do so.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+      size: height and width of the result, pixels.
+
+    Returns:
+      (size, size, 3) uint8.
+    """
+    height, width = image.shape[:2]
+    short = int(size * 256 / 224)
+    # torchvision's Resize and CenterCrop: the long side is cut to whole pixels, the crop rounded.
+    shorter = min(height, width)
+    high, wide = int(short * height / shorter), int(short * width / shorter)
+    scaled = np.asarray(Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC))
+    top, left = round((high - size) / 2), round((wide - size) / 2)
+    return scaled[top : top + size, left : left + size]
+
+
 def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "size size 3"]:
     """Scales the long side to `size` (antialiased bilinear, in float) and pads with zeros.
 
@@ -327,6 +349,8 @@ def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndar
     """
     if config.resize == "squash":
         return squash(image, config.size)
+    if config.resize == "crop":
+        return center_crop(image, config.size)
     return np.rint(resize_pad(image, config.size) * 255).astype(np.uint8)
 
 
@@ -396,7 +420,7 @@ def augmented(
     """
     if augment.crop_area != (1.0, 1.0):
         image = _random_crop(image, augment.crop_area, rng)
-    if config.resize == "squash":
+    if config.resize != "pad":  # a random crop takes the place of the central one
         image = _scale(image, config.size, config.size)
     else:
         height, width = _fitted(image, config.size)

@@ -31,21 +31,15 @@ class Unusable(Exception):
 class SampleMaker(abc.ABC, Generic[Source]):
     """Turns records of one dataset into samples of one kind.
 
-    A sample holds the arrays that the method's `encode` takes, images as uint8 (see
-    `data.device_augment`), and `DAMAGED`. Picklable, for worker processes.
+    A sample holds the arrays that the method takes, images as uint8 (see `data.device_augment`),
+    and `DAMAGED`. Picklable, for worker processes.
+
+    Args:
+      config: of the data; gives image size and augmentation.
     """
 
     def __init__(self, config: DataConfig):
-        """Loads the tokenizer.
-
-        Args:
-          config: of the data; gives image size, augmentation, tokenizer and language.
-
-        Raises:
-          UserError: see `Tokenizer`.
-        """
         self.config = config
-        self._tokenizer = Tokenizer(config.text)
         _leave_threads_to_the_pipeline()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -55,7 +49,7 @@ class SampleMaker(abc.ABC, Generic[Source]):
     @property
     def identity(self) -> dict[str, Any]:
         """JSON values that fix the arrays of the samples, beside their texts and images."""
-        return {"tokenizer": self._tokenizer.digest}
+        return {}
 
     @abc.abstractmethod
     def training(self, record: Source, rng: np.random.Generator) -> Sample:
@@ -73,14 +67,6 @@ class SampleMaker(abc.ABC, Generic[Source]):
           Unusable: no image of the record can be decoded.
         """
 
-    def tokens(self, text: str) -> np.ndarray:
-        """Encodes a text as token ids, int32 (context_length,).
-
-        Args:
-          text: a report or prompt; cut where it is longer than the context.
-        """
-        return self._tokenizer.row(text)
-
     def image(
         self, data: bytes, name: str, rng: np.random.Generator, *, mirror: bool
     ) -> np.ndarray:
@@ -97,6 +83,34 @@ class SampleMaker(abc.ABC, Generic[Source]):
         """
         image, augment = self.config.image, self.config.augment
         return training_image(data, name, image, augment, rng, mirror=mirror)
+
+
+class TextSampleMaker(SampleMaker[Source]):
+    """Maker of samples with a text.
+
+    Args:
+      config: of the data; gives tokenizer and language as well.
+
+    Raises:
+      UserError: see `Tokenizer`.
+    """
+
+    def __init__(self, config: DataConfig):
+        super().__init__(config)
+        self._tokenizer = Tokenizer(config.text)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `SampleMaker.identity`; the tokenizer."""
+        return super().identity | {"tokenizer": self._tokenizer.digest}
+
+    def tokens(self, text: str) -> np.ndarray:
+        """Encodes a text as token ids, int32 (context_length,).
+
+        Args:
+          text: a report or prompt; cut where it is longer than the context.
+        """
+        return self._tokenizer.row(text)
 
     def pair(
         self, record: "ImageRecord", text: str, targets: Sample, rng: np.random.Generator

@@ -8,6 +8,7 @@ from typing import Any
 from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.errors import UserError
 from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.class_files import Said
 from retfm_jax.evaluation.embeddings import embed_split, refuse_unusable
@@ -76,6 +77,13 @@ def measure(
       UserError: a protocol is unknown or cannot run on this data, or an option is out of its range.
     """
     asked = get_protocols(list(protocols))
+    for protocol in asked:
+        if protocol.compares_texts and model.method.text is None:
+            raise UserError(
+                f"task {protocol.name} compares images with texts, and a {model.method.name} "
+                "network takes images alone: ask for linear_probe, linear_probe_unprojected or "
+                "fine_tune"
+            )
     resolved = _decided(options, model)
     source = open_task(dataset, split, data_dir, options.reading)
     how_read, by = said_of(source), counts_by(source)

@@ -30,13 +30,16 @@ from retfm_jax.runtime.checkpoints import (
 
 
 def import_weights(
-    weights: PathLike, method: str, workdir: PathLike, text_num_heads: int | None = None
+    weights: PathLike,
+    method: str | None,
+    workdir: PathLike,
+    text_num_heads: int | None = None,
 ) -> RetinalModel:
     """Makes a workdir of a published weight file.
 
     Args:
       weights: .pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder.
-      method: whose network it is.
+      method: whose network it is; None: what the tensors' names tell.
       workdir: new folder to write.
       text_num_heads: of the text tower; None: heads are 64 wide.
 

@@ -134,7 +134,7 @@ def heads_beside(path: PathLike) -> int | None:
     return heads if type(heads) is int and heads > 0 else None
 
 
-def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
+def data_beside(path: PathLike, data: DataConfig, positions: int | None) -> DataConfig:
     """Preprocessing of a Hugging Face folder, where it differs from `data`.
 
     The folder gives mean and standard deviation of colors, and the length of its texts. Its
@@ -143,7 +143,7 @@ def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
     Args:
       path: a Hugging Face folder, or a weight file in one.
       data: the configuration to change; returned as it is where the folder has no preprocessing.
-      positions: longest text of the network, in tokens.
+      positions: longest text of the network, in tokens; None: it takes no texts.
 
     Raises:
       UserError: a file of the folder cannot be read, or is of another kind.
@@ -160,7 +160,8 @@ def data_beside(path: PathLike, data: DataConfig, positions: int) -> DataConfig:
         if mean is None or std is None or min(std) <= 0:
             raise UserError(f"{preprocessing} has no image_mean and image_std of three numbers")
         image = dataclasses.replace(image, mean=mean, std=std)
-    if any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+    vocabulary = any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
+    if positions is not None and vocabulary:
         given = dataclasses.replace(text, tokenizer=str(absolute(folder)))
         if not is_bundled(given):
             text = given

@@ -1,24 +1,34 @@
 """Initial weights: a whole network, or towers that others trained."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from retfm_jax.config import ExperimentConfig
+from retfm_jax.config import ExperimentConfig, from_dict
 from retfm_jax.errors import UserError
 from retfm_jax.files import as_path
-from retfm_jax.interop.layouts import recognized
+from retfm_jax.interop.layouts import recognized, tower_method
 from retfm_jax.interop.state_dict import (
     from_state_dict,
     normalize,
+    plain_tensors,
     resize_positions,
     to_state_dict,
 )
 from retfm_jax.interop.weights import holds_weights, read_tensors
+from retfm_jax.methods import get_method_class
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.methods.dual_encoder import as_dual_encoder
+from retfm_jax.models.vit import ViTConfig
+from retfm_jax.models.vit_names import LAYOUTS, recognize
 from retfm_jax.trees import flatten, unflatten_like
+
+_log = logging.getLogger(__name__)
 
 #: Names under which the towers stand in files of others.
 _IMAGE_PREFIXES = ("visual.", "vision_model.model.", "image_encoder.", "")
@@ -44,16 +54,22 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     params, state = jax.jit(method.init)(jax.random.key(config.train.seed))
     if init.image is None and init.text is None:
         return params, state
-    tensors = to_state_dict(method, params, state)
     encoder = as_dual_encoder(method, "config.init of a tower")
+    tower = None if init.image is None else _other_tower(init.image)
+    tensors = to_state_dict(method, params, state)
     for source, ours, theirs in (
-        (init.image, encoder.image_prefix, _IMAGE_PREFIXES),
+        (None if tower else init.image, encoder.image_prefix, _IMAGE_PREFIXES),
         (init.text, encoder.text_prefix, _TEXT_PREFIXES),
     ):
         if source is not None:
             tensors |= _tower(source, ours, theirs, tensors)
     sources = " and ".join(source for source in (init.image, init.text) if source is not None)
-    return from_state_dict(method, tensors, where=sources)
+    params, state = from_state_dict(method, tensors, where=sources)
+    if tower is not None:
+        assert init.image is not None
+        params, stats = _with_tower(init.image, tower, method, params, state)
+        state = MethodState(stats, method.init_carry(params, stats))
+    return params, state
 
 
 def _whole_network(source: str, name: str, method: Method) -> tuple[Params, MethodState]:
@@ -114,6 +130,94 @@ def _tower(
         listed = "\n  ".join(problems)
         raise UserError(f"{source} does not fit the tower {ours}*.{hint}\n  {listed}")
     return theirs
+
+
+class _ImageTower(NamedTuple):
+    """An image tower under our own names.
+
+    Attributes:
+      config: its sizes and form.
+      leaves: arrays by path, "visual/..." of parameters and batch statistics.
+      aligned: how its positions are resized, see `resize_positions`.
+    """
+
+    config: Any
+    leaves: Mapping[str, Any]
+    aligned: bool
+
+
+def _other_tower(source: str) -> _ImageTower | None:
+    """The image tower of a workdir, or of a file that has not CLIP's form; None: of any other."""
+    if as_path(source).is_dir() and not holds_weights(source):
+        from retfm_jax.runtime.checkpoints import load_network
+
+        params, stats, meta = load_network(source)
+        config = from_dict(meta["config"]).model.image
+        return _ImageTower(config, _visual(params, stats), aligned=True)
+    tensors = plain_tensors(read_tensors(source), where=source)
+    found = recognize({name: tensor.shape for name, tensor in tensors.items()})
+    if found is None or found.config.pre_norm:
+        return None
+    cls = get_method_class(tower_method())
+    selected = cls.select(tensors)
+    params, state = from_state_dict(cls(selected.config), selected.tensors, where=source)
+    leaves = _visual(params, state.batch_stats)
+    return _ImageTower(selected.config.image, leaves, LAYOUTS[found.layout].aligned)
+
+
+def _visual(params: Params, stats: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = flatten(params) | flatten(stats)
+    return {path: leaf for path, leaf in leaves.items() if path.startswith("visual/")}
+
+
+def _with_tower(
+    source: str, tower: _ImageTower, method: Method, params: Params, state: MethodState
+) -> tuple[Params, dict[str, Any]]:
+    """The network with another's image tower; the projection stays where the other has none."""
+    image = method.config.image
+    ours, theirs = (_form(config) for config in (image, tower.config))
+    if ours != theirs:
+        differing = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+        listed = ", ".join(
+            f"{key} {theirs.get(key)} where the config has {ours.get(key)}" for key in differing
+        )
+        raise UserError(f"{source} holds another image tower than config.model.image: {listed}")
+    wanted = _visual(params, state.batch_stats)
+    leaves = dict(tower.leaves)
+    positions = "visual/position_embedding"
+    if positions in wanted and positions in leaves:
+        rows = wanted[positions].shape[0]
+        leaves[positions] = resize_positions(
+            np.asarray(leaves[positions]), rows, aligned=tower.aligned, where=source
+        )
+    found = {path: np.shape(leaf) for path, leaf in leaves.items()}
+    projection = wanted.get("visual/projection")
+    if projection is not None and found.get("visual/projection") != projection.shape:
+        _log.warning("%s: its image tower's projection is not used, a new one is trained", source)
+        leaves["visual/projection"] = projection
+        found["visual/projection"] = projection.shape
+    wrong = [
+        f"{path} {found.get(path, 'missing')} where {leaf.shape} is expected"
+        for path, leaf in wanted.items()
+        if found.get(path) != leaf.shape
+    ]
+    if wrong:
+        raise UserError(f"{source} does not fit the image tower: {', '.join(wrong[:5])}")
+    new = {path: jnp.asarray(leaves[path], leaf.dtype) for path, leaf in wanted.items()}
+    params = unflatten_like(params, flatten(params) | new)
+    return params, unflatten_like(state.batch_stats, flatten(state.batch_stats) | new)
+
+
+#: What may differ: positions are resized, the pooling is how a tower is used, the rest is training.
+_FREE = ("image_size", "pooling", "drop_path", "patch_dropout", "remat", "norm_batch")
+
+
+def _form(image: Any) -> dict[str, Any]:
+    """What two towers must have in common."""
+    entries = dataclasses.asdict(image) | {"kind": image.kind}
+    if isinstance(image, ViTConfig):
+        entries |= {"heads": image.num_heads, "mlp_width": image.hidden_width}
+    return {name: value for name, value in entries.items() if name not in _FREE}
 
 
 def _modern(name: str) -> str:

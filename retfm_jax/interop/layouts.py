@@ -232,6 +232,7 @@ _PROJECTIONS = {
     "visual.proj": "visual_projection.weight",
     "text_projection": "text_projection.weight",
 }
+_FROM_PROJECTIONS = {theirs: ours for ours, theirs in _PROJECTIONS.items()}
 _FUSED = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 _PARTS = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 
@@ -271,7 +272,6 @@ def from_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     Args:
       tensors: by the names of `transformers.ChineseCLIPModel`.
     """
-    projections = {theirs: ours for ours, theirs in _PROJECTIONS.items()}
     renamed: dict[str, np.ndarray] = {}
     pieces: dict[str, dict[str, np.ndarray]] = {}
     for name, value in tensors.items():
@@ -279,8 +279,8 @@ def from_chinese_clip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         if part:
             fused = f"visual.transformer.resblocks.{part[1]}.attn.in_proj_{part[3]}"
             pieces.setdefault(fused, {})[part[2]] = value
-        elif name in projections and value.ndim == 2:
-            renamed[projections[name]] = value.T
+        elif name in _FROM_PROJECTIONS and value.ndim == 2:
+            renamed[_FROM_PROJECTIONS[name]] = value.T
         else:
             renamed[_renamed(name, _FROM_CHINESE_CLIP)] = value
     for fused, parts in pieces.items():
@@ -336,36 +336,36 @@ _TOWER = (
     "Give it as config.init.image of an experiment, beside a text tower as config.init.text, or "
     "nothing for one that learns from the beginning"
 )
-_VIT = (
-    "An image tower alone, and another network than CLIP's vision transformer, which the image "
-    "towers here are (it has no norm before its blocks, a bias at its patches, another GELU): its "
-    "weights would compute something else here, and are not read"
+_ALONE = (
+    "Read its image tower without naming a method, or give it as config.init.image of an "
+    "experiment whose image tower has its form"
 )
+_OTHER = "Such a network does not exist here, and its weights are not read"
 #: What names give away, in the order in which it is asked: names of which every one must be there
 #: (patterns), what it is, and what can be done with it.
 _FOREIGN: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    ((r"input_adapters\.",), "a MultiMAE network (MIRAGE, EyeFM)", _VIT),
-    ((r".*lora_vit\.",), "RetiZero, RETFound with low-rank updates", _VIT),
+    ((r"input_adapters\.",), "a MultiMAE network (MIRAGE, EyeFM)", _OTHER),
+    ((r".*lora_vit\.",), "RetiZero, RETFound with low-rank updates", _ALONE),
     (
         (r"(.*\.)?patch_embed\.proj\.weight", r"(.*\.)?blocks\.\d+\."),
         "a timm vision transformer (RETFound, VisionFM, UrFound, DINOv2, MAE and others)",
-        _VIT,
+        _ALONE,
     ),
     (
         (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\.)",),
         "a vision transformer of transformers (ViT, DINOv2, MAE)",
-        _VIT,
+        _ALONE,
     ),
-    ((r"vision_model\.head\.probe",), "SigLIP", _VIT),
+    ((r"vision_model\.head\.probe",), "SigLIP", _ALONE),
     (
         (r"visual\.", r"token_embedding\.weight"),
         "OpenAI's CLIP, whose text tower is no BERT",
-        f"Its image tower can be used. {_TOWER}",
+        f"Its image tower can be used. {_ALONE}",
     ),
     (
         (r"(visual|vision_model)\.", r"(bert|text_model)\.embeddings\.token_embedding\.weight"),
         "transformers' CLIPModel, whose text tower is no BERT",
-        f"Its image tower can be used. {_TOWER}",
+        f"Its image tower can be used. {_ALONE}",
     ),
 )
 #: What is asked after the published systems of the methods.
@@ -384,6 +384,32 @@ _TOWERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def method_of(names: Iterable[str]) -> str:
+    """Method whose published weights have such names, or else the one that takes any image tower.
+
+    Args:
+      names: plain names of a file's tensors.
+    """
+    names = list(names)
+    if is_hugging_face_clip(names):
+        names += [_renamed(name, _FROM_CHINESE_CLIP) for name in names]
+        names += [ours for theirs, ours in _FROM_PROJECTIONS.items() if theirs in names]
+    for name in method_names():
+        published = get_method_class(name).published
+        if published is not None and _matches(published.signature, names):
+            return name
+    return tower_method()
+
+
+def tower_method() -> str:
+    """The method that takes the image tower of any system."""
+    return next(name for name in method_names() if get_method_class(name).takes_towers)
+
+
+def _matches(patterns: Iterable[str], names: list[str]) -> bool:
+    return all(any(re.match(pattern, name) for name in names) for pattern in patterns)
+
+
 def recognized(names: Iterable[str], method: str | None) -> str:
     """Describes what a file that does not fit a method seems to be, and how it can be used.
 
@@ -396,9 +422,9 @@ def recognized(names: Iterable[str], method: str | None) -> str:
     """
     names = list(names)
     for patterns, what, advice in (*_FOREIGN, *_published(), *_TOWERS):
-        if all(any(re.match(pattern, name) for name in names) for pattern in patterns):
+        if _matches(patterns, names):
             if method is None:
-                return f" By its names it is {what}. {advice}." if advice == _VIT else ""
+                return f" By its names it is {what}. {advice}." if advice == _OTHER else ""
             if advice == _as_method(method):
                 return ""
             return f" By its names it is {what}. {advice}."

@@ -6,9 +6,15 @@ layers that our array stacks on its leading axis. Transforms, theirs to ours and
   copy    nothing changes
   linear  (out, in) <-> (in, out)
   conv    (out, in, h, w) <-> (h, w, in, out)
+  token   (1, 1, d) <-> (d,)
+  tokens  (1, n, d) <-> (n, d)
   int64   int64 there, int32 here
+
+Behind a colon stands which thirds of a fused query-key-value tensor a published one is: `linear:q`,
+`copy:kv`. A third that no row names is zero here, and is not written.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -42,14 +48,20 @@ _INWARD = {
     "copy": lambda x: x,
     "linear": lambda x: x.T,
     "conv": lambda x: x.transpose(2, 3, 1, 0),
+    "token": lambda x: x[0, 0],
+    "tokens": lambda x: x[0],
     "int64": lambda x: x.astype(np.int32),
 }
 _OUTWARD = {
     "copy": lambda x: x,
     "linear": lambda x: x.T,
     "conv": lambda x: x.transpose(3, 2, 0, 1),
+    "token": lambda x: x[None, None],
+    "tokens": lambda x: x[None],
     "int64": lambda x: x.astype(np.int64),
 }
+#: First third and the one behind the last.
+_THIRDS = {"": (0, 3), "q": (0, 1), "k": (1, 2), "v": (2, 3), "kv": (1, 3)}
 
 
 class _Tensor(NamedTuple):
@@ -59,17 +71,28 @@ class _Tensor(NamedTuple):
     path: str
     layer: int | None
     transform: str
+    thirds: tuple[int, int]
+
+    def published(self, value: np.ndarray) -> np.ndarray:
+        """The tensor in PyTorch's layout, of all values at the path."""
+        value = _OUTWARD[self.transform](value if self.layer is None else value[self.layer])
+        if self.thirds == _THIRDS[""]:
+            return value
+        first, end = (len(value) // 3 * third for third in self.thirds)
+        return value[first:end]
 
 
 def _tensors(names: Names, leaves: Mapping[str, Any]) -> Iterator[_Tensor]:
     for published, path, transform in names:
         if path not in leaves:
             raise KeyError(f"the name table speaks of {path}, which the network does not have")
+        transform, _, part = transform.partition(":")
+        turned = transform, _THIRDS[part]
         if "{n}" not in published:
-            yield _Tensor(published, path, None, transform)
+            yield _Tensor(published, path, None, *turned)
             continue
         for index in range(leaves[path].shape[0]):
-            yield _Tensor(published.replace("{n}", str(index)), path, index, transform)
+            yield _Tensor(published.replace("{n}", str(index)), path, index, *turned)
 
 
 def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[str, np.ndarray]:
@@ -82,9 +105,7 @@ def to_state_dict(method: Method, params: Params, state: MethodState) -> dict[st
     leaves = {path: np.asarray(leaf) for path, leaf in _variables(params, state).items()}
     tensors = {}
     for tensor in _tensors(method.weight_names, leaves):
-        value = leaves[tensor.path]
-        value = value if tensor.layer is None else value[tensor.layer]
-        tensors[tensor.name] = np.array(_OUTWARD[tensor.transform](value), order="C")
+        tensors[tensor.name] = np.array(tensor.published(leaves[tensor.path]), order="C")
     return tensors
 
 
@@ -109,29 +130,30 @@ def from_state_dict(
     problems += [
         f"extra {name}" for name in tensors if name not in wanted and not _IGNORED.match(name)
     ]
-    parts: dict[str, dict[int | None, np.ndarray]] = {}
+    parts: dict[tuple[str, int | None], list[tuple[_Tensor, np.ndarray]]] = {}
     for name, tensor in wanted.items():
         if name not in tensors:
             continue
-        shape = shapes[tensor.path].shape
-        shape = shape if tensor.layer is None else shape[1:]
-        value = tensors[name]
+        value, shape = tensors[name], shapes[tensor.path]
         # Nothing is allocated for a shape that a file speaks of.
-        expected = _OUTWARD[tensor.transform](np.broadcast_to(np.int8(0), shape)).shape
+        expected = tensor.published(np.broadcast_to(np.int8(0), shape.shape)).shape
         if value.shape != expected:
             problems.append(f"misshaped {name}: {value.shape} where {expected} is expected")
             continue
-        if value.dtype.kind != "f" and jnp.issubdtype(shapes[tensor.path].dtype, jnp.floating):
+        if value.dtype.kind != "f" and jnp.issubdtype(shape.dtype, jnp.floating):
             problems.append(f"{value.dtype} {name}: floating point is expected; quantized?")
             continue
-        parts.setdefault(tensor.path, {})[tensor.layer] = _INWARD[tensor.transform](value)
+        parts.setdefault((tensor.path, tensor.layer), []).append((tensor, value))
     if problems:
         listed = "\n  ".join(printable(problem, 300) for problem in sorted(problems))
         hint = recognized(tensors, method.name)
         raise UserError(f"{where} does not fit a {method.name} network.{hint}\n  {listed}")
     refuse_nonfinite({name: tensors[name] for name in wanted}, where)
+    layers: dict[str, dict[int | None, np.ndarray]] = {}
+    for (path, layer), pieces in parts.items():
+        layers.setdefault(path, {})[layer] = _fused(pieces)
     leaves = {}
-    for path, members in parts.items():
+    for path, members in layers.items():
         value = members[None] if None in members else np.stack([*members.values()])
         leaves[path] = jnp.asarray(value, dtype=shapes[path].dtype)
     params = unflatten_like(params, leaves)
@@ -139,12 +161,24 @@ def from_state_dict(
     return params, MethodState(stats, method.init_carry(params, stats))
 
 
-def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
-    """Tensors as NumPy arrays under plain published names.
+def _fused(pieces: list[tuple[_Tensor, np.ndarray]]) -> np.ndarray:
+    """One layer's values in our layout, of the tensors that hold its thirds."""
+    (tensor, value), *others = pieces
+    if others or tensor.thirds != _THIRDS[""]:
+        rows = len(value) // (tensor.thirds[1] - tensor.thirds[0])
+        whole = np.zeros((3 * rows, *value.shape[1:]), value.dtype)
+        for each, piece in pieces:
+            whole[rows * each.thirds[0] : rows * each.thirds[1]] = piece
+        value = whole
+    return _INWARD[tensor.transform](value)
 
-    Removes the prefixes of data-parallel training, compilation and trainers, gives Chinese-CLIP
-    of transformers its published names, splits fused query-key-value tensors of BERT, and gives
-    `Wqkv` its plain name. Floating-point types of other precision become float32.
+
+def plain_tensors(
+    state_dict: Mapping[str, Any], *, where: str = "state dict"
+) -> dict[str, np.ndarray]:
+    """Tensors as NumPy arrays, without the prefixes of data-parallel training and trainers.
+
+    Floating-point types of other precision become float32.
 
     Args:
       state_dict: tensors of PyTorch, JAX or NumPy, or numbers, by name.
@@ -163,6 +197,23 @@ def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> di
             problems.append(f"{printable(name)} ({printable(error)})")
     if problems:
         raise UserError(f"{where} has tensors that cannot be used: {', '.join(problems)}")
+    return arrays
+
+
+def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> dict[str, np.ndarray]:
+    """Tensors as NumPy arrays under plain published names.
+
+    Beside what `plain_tensors` does, gives Chinese-CLIP of transformers its published names, splits
+    fused query-key-value tensors of BERT, and gives `Wqkv` its plain name.
+
+    Args:
+      state_dict: tensors of PyTorch, JAX or NumPy, or numbers, by name.
+      where: how errors call it.
+
+    Raises:
+      UserError: see `plain_tensors`.
+    """
+    arrays = plain_tensors(state_dict, where=where)
     if is_hugging_face_clip(arrays):
         arrays = from_chinese_clip(arrays)
     elif is_timm_clip(arrays):
@@ -180,42 +231,52 @@ def normalize(state_dict: Mapping[str, Any], *, where: str = "state dict") -> di
 
 
 def resize_positions(
-    positions: np.ndarray, tokens: int, *, where: str = "positional_embedding"
+    positions: np.ndarray,
+    tokens: int,
+    *,
+    aligned: bool = True,
+    where: str = "positional_embedding",
 ) -> np.ndarray:
     """Fits position embeddings of a ViT to another grid, as published.
 
     The class token's embedding stays; the others are interpolated bicubically (Keys' kernel,
-    a = -0.75) with aligned corners.
+    a = -0.75).
 
     Args:
-      positions: (1 + g g, d), the class token first.
-      tokens: 1 + G G.
+      positions: (1 + g g, d), the class token first, or (g g, d) without.
+      tokens: 1 + G G, or G G.
+      aligned: whether the corners of both grids coincide (Chinese-CLIP), else the edges of their
+        patches do (MAE, timm, DINOv2).
       where: how errors call them.
 
     Returns:
-      (1 + G G, d), of the same dtype; `positions` itself where nothing changes.
+      (1 + G G, d) or (G G, d), of the same dtype; `positions` itself where nothing changes.
 
     Raises:
       UserError: one of the grids is not square.
     """
     if len(positions) == tokens:
         return positions
-    old, new = round((len(positions) - 1) ** 0.5), round((tokens - 1) ** 0.5)
-    if 1 + old * old != len(positions) or 1 + new * new != tokens:
+    first = int(math.isqrt(tokens) ** 2 != tokens)
+    old, new = math.isqrt(len(positions) - first), math.isqrt(tokens - first)
+    if first + old * old != len(positions) or first + new * new != tokens:
         raise UserError(
             f"{where} has {len(positions)} tokens and {tokens} are needed: both must be a square "
-            "grid and a class token"
+            "grid, with a class token or both without"
         )
-    weights = _bicubic_aligned(old, new)  # (G, g)
-    grid = positions[1:].astype(np.float64).reshape(old, old, -1)
+    weights = _bicubic(old, new, aligned)  # (G, g)
+    grid = positions[first:].astype(np.float64).reshape(old, old, -1)
     grid = np.einsum("Gg,Hh,ghd->GHd", weights, weights, grid)
-    return np.concatenate([positions[:1], grid.reshape(new * new, -1).astype(positions.dtype)])
+    return np.concatenate([positions[:first], grid.reshape(new * new, -1).astype(positions.dtype)])
 
 
-def _bicubic_aligned(old: int, new: int) -> np.ndarray:
-    """Weights (new, old) of bicubic interpolation whose first and last samples coincide."""
+def _bicubic(old: int, new: int, aligned: bool) -> np.ndarray:
+    """Weights (new, old) of bicubic interpolation; see `resize_positions` for `aligned`."""
     a = -0.75
-    where = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
+    if aligned:
+        where = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
+    else:
+        where = (np.arange(new) + 0.5) * (old / new) - 0.5
     base = np.floor(where).astype(int)
     weights = np.zeros((new, old))
     for offset in (-1, 0, 1, 2):

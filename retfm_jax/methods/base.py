@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from retfm_jax.models.layers import all_gather_params
+from retfm_jax.models.bert import BertConfig
+from retfm_jax.models.layers import all_gather_params, unit
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -45,6 +48,23 @@ class Published(NamedTuple):
     formats: tuple[str, ...] = ()
 
 
+class Selected(NamedTuple):
+    """Network that a weight file holds.
+
+    Attributes:
+      config: its sizes, an instance of the method's `config_class`.
+      tensors: those of the network, by published name.
+      image: entries of `config.data.image` that belong to the weights, where they differ from the
+        method's default experiment.
+      notes: sentences on what was found, guessed and passed over.
+    """
+
+    config: Any
+    tensors: Mapping[str, np.ndarray]
+    image: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+
 class Method(abc.ABC, Generic[Network]):
     """A trainable system: its network, what it takes for a sample, its loss.
 
@@ -61,6 +81,8 @@ class Method(abc.ABC, Generic[Network]):
       ignores_padding: whether padding behind a text has no effect on its embedding, so that it may
         be cut.
       published: how weights of the published system are known; None without any.
+      takes_towers: whether any image tower's weights can be read as this method's, by the names
+        that they have in their file.
       untrained: path prefixes of parameters that published files hold but no loss depends on.
     """
 
@@ -70,6 +92,7 @@ class Method(abc.ABC, Generic[Network]):
     sample_kind: str
     ignores_padding: bool = False
     published: ClassVar[Published | None] = None
+    takes_towers: ClassVar[bool] = False
     untrained: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any):
@@ -118,6 +141,11 @@ class Method(abc.ABC, Generic[Network]):
                 else:
                     rows.append((path.replace("/", "."), path, "copy"))
         return tuple(rows)
+
+    @property
+    def text(self) -> BertConfig | None:
+        """Sizes of the text tower; None: there is none."""
+        return getattr(self.config, "text", None)
 
     @property
     def image_size(self) -> int | None:
@@ -212,6 +240,32 @@ class Method(abc.ABC, Generic[Network]):
             absent.
         """
 
+    def encode_images(
+        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b d"]:
+        """Embeds single images with unit norm.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32.
+
+        Returns:
+          unit-norm embeddings, (b, d) float32; by default of `image_features`.
+
+        Raises:
+          NotImplementedError: the method embeds no images.
+        """
+        return unit(self.image_features(params, state, images))
+
+    def scale(self, params: Params) -> Float[Array, ""]:
+        """Factor () on unit-norm embeddings before a softmax; by default CLIP's first, 1 / 0.07.
+
+        Args:
+          params: all parameters, a nested dict.
+        """
+        return jnp.asarray(1 / 0.07)
+
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
     ) -> Float[Array, "b width"]:
@@ -229,6 +283,23 @@ class Method(abc.ABC, Generic[Network]):
           NotImplementedError: the method has no such features.
         """
         raise NotImplementedError(f"{self.name} has no features before a projection")
+
+    @classmethod
+    def select(
+        cls, tensors: Mapping[str, np.ndarray], text_num_heads: int | None = None
+    ) -> Selected:
+        """Finds this method's network among the tensors of a file; by default it is all of them.
+
+        Args:
+          tensors: by plain published name.
+          text_num_heads: see `infer_config`.
+
+        Raises:
+          NotImplementedError: see `infer_config`.
+          ValueError: sizes that no such network has.
+        """
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        return Selected(cls.infer_config(shapes, text_num_heads), tensors)
 
     @classmethod
     def infer_config(cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None) -> Any:

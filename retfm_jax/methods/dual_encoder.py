@@ -18,10 +18,9 @@ from retfm_jax.methods.towers import (
     image_names,
     image_tower,
     text_names,
-    unit,
 )
 from retfm_jax.models import bert, vit
-from retfm_jax.models.layers import Linear, split
+from retfm_jax.models.layers import Linear, split, unit
 from retfm_jax.ranges import Positive, Range, Section
 
 Embeddings = dict[str, Array]

@@ -17,9 +17,9 @@ from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
 from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
 from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
-from retfm_jax.methods.towers import prefixed, relative, text_names, unit
+from retfm_jax.methods.towers import prefixed, relative, text_names
 from retfm_jax.models import bert, resnet
-from retfm_jax.models.layers import Linear, majority, split
+from retfm_jax.models.layers import Linear, majority, split, unit
 from retfm_jax.ranges import NonNegative, Positive, Rate, Section
 
 #: Initial and largest log-temperature.

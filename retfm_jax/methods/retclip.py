@@ -21,10 +21,9 @@ from retfm_jax.methods.towers import (
     infer_image_config,
     relative,
     text_names,
-    unit,
 )
 from retfm_jax.models import bert, vit
-from retfm_jax.models.layers import Linear, majority, split
+from retfm_jax.models.layers import Linear, majority, split, unit
 from retfm_jax.ranges import Positive, Range, Section
 
 #: Largest log-temperature.

@@ -1,4 +1,4 @@
-"""Helpers of several methods: towers chosen by configuration, prefixed name tables, unit norm."""
+"""Helpers of several methods: towers chosen by configuration, prefixed name tables."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from retfm_jax.models import bert, resnet, vit
+from retfm_jax.models import bert, resnet, vit, vit_names
 from retfm_jax.models.layers import split
 
 Names = tuple[tuple[str, str, str], ...]
@@ -46,7 +46,8 @@ def image_names(config: ImageTowerConfig, theirs: str, ours: str) -> Names:
         "visual/".
     """
     clip_resnet = isinstance(config, resnet.ClipResNetConfig)
-    return prefixed(resnet.clip_names(config) if clip_resnet else vit.NAMES, theirs, ours)
+    names = resnet.clip_names(config) if clip_resnet else vit_names.names(config)
+    return prefixed(names, theirs, ours)
 
 
 def text_names(theirs: str, ours: str) -> Names:
@@ -67,7 +68,7 @@ def infer_image_config(shapes: Mapping[str, tuple[int, ...]]) -> ImageTowerConfi
     """
     if any(name.startswith(("attnpool.", "layer1.")) for name in shapes):
         return resnet.infer_clip_config(shapes)
-    return vit.infer_config(shapes)
+    return vit_names.infer_config(shapes)
 
 
 def relative(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -118,12 +119,3 @@ def embed_eyes(
     eyes_keys = None if keys is None else split(keys, 2).T.reshape(-1)
     embedded, _ = tower(eyes.reshape(-1, *eyes.shape[2:]), keys=eyes_keys, train=train, views=2)
     return embedded.reshape(-1, 2, embedded.shape[-1])
-
-
-def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Divides vectors by their Euclidean norm.
-
-    Args:
-      x: vectors (b, d); one of norm 0 becomes NaN.
-    """
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -23,10 +23,9 @@ from retfm_jax.methods.towers import (
     infer_image_config,
     relative,
     text_names,
-    unit,
 )
 from retfm_jax.models import bert, vit
-from retfm_jax.models.layers import majority, split
+from retfm_jax.models.layers import majority, split, unit
 from retfm_jax.ranges import Count, NonNegative, Positive, Section, Share
 
 #: Initial and largest log-temperature.

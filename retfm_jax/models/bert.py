@@ -252,7 +252,7 @@ class Bert(nnx.Module):
             x,
             lambda block, x, keys: block(x, mask, keys),
             layers=self.config.layers,
-            keys=layer_keys,
+            each=None if layer_keys is None else split(layer_keys, self.config.layers),
             remat=self.config.remat,
         )
         return last, jnp.concatenate([x[None], outputs])

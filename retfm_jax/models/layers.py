@@ -4,7 +4,7 @@ import collections
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,23 @@ def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None
     if keys is None or rate == 0:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def drop_path(
+    x: Float[Array, "b ..."], rate: Float[Array, ""] | float, keys: Key[Array, " b"] | None
+) -> Float[Array, "b ..."]:
+    """Zeroes whole samples with probability `rate` and scales the rest by 1 / (1 - rate).
+
+    Args:
+      x: a residual branch (b, ...), sample axis first.
+      rate: share of the samples that is zeroed, in [0, 1).
+      keys: one for each sample; None zeroes nothing.
+    """
+    if keys is None:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate))(keys)
+    keep = keep.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
@@ -163,10 +180,10 @@ _gather.defvjp(lambda parameter: (_gather(parameter), None), lambda _, gradient:
 def scan_layers(
     blocks: Block,
     x: Float[Array, "b n d"],
-    apply: Callable[[Block, Array, Key[Array, " b"] | None], Array],
+    apply: Callable[[Block, Array, Any], Array],
     *,
     layers: int,
-    keys: Key[Array, " b"] | None,
+    each: PyTree[Array] | None,
     remat: Remat,
 ) -> tuple[Float[Array, "b n d"], Float[Array, "l b n d"]]:
     """Runs stacked layers one after the other, compiled once.
@@ -174,9 +191,9 @@ def scan_layers(
     Args:
       blocks: a module whose parameters have a leading axis of `layers`.
       x: input of the first layer (b, n, d).
-      apply: runs one layer: (layer, input, the samples' keys) -> output.
+      apply: runs one layer: (layer, input, its part of `each`) -> output.
       layers: their number.
-      keys: randomness, one key for each sample, of which every layer gets its own; None: none.
+      each: arrays with a leading axis of `layers`, such as keys; None: nothing.
       remat: what the backward pass recomputes: nothing, all but matrix products, everything.
 
     Returns:
@@ -187,8 +204,8 @@ def scan_layers(
     divided = not jax.sharding.get_abstract_mesh().empty
 
     def body(x, layer):
-        parameters, layer_keys = layer
-        y = apply(nnx.merge(graphdef, all_gather_params(parameters)), x, layer_keys)
+        parameters, own = layer
+        y = apply(nnx.merge(graphdef, all_gather_params(parameters)), x, own)
         return y, y
 
     if remat == "full":
@@ -200,8 +217,7 @@ def scan_layers(
         # What was gathered for a layer is not kept for its backward pass.
         policy = jax.checkpoint_policies.save_anything_except_these_names(_GATHERED)
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    layer_keys = None if keys is None else split(keys, layers)
-    return jax.lax.scan(body, x, (stacked, layer_keys))
+    return jax.lax.scan(body, x, (stacked, each), length=layers)
 
 
 def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs) -> Block:
@@ -213,6 +229,15 @@ def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs)
       rngs: streams of random numbers, which are split among the copies.
     """
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
+
+
+def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    """Divides vectors by their Euclidean norm.
+
+    Args:
+      x: vectors (b, d); one of norm 0 becomes NaN.
+    """
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def majority(

@@ -11,6 +11,9 @@ its own microbatch only. Gradient caching keeps the objective of the whole batch
 Memory is that of one microbatch, whatever their number; the price is one more forward pass. The
 result does not depend on their number: dropout masks belong to the sample (`split_keys`), and batch
 norms normalize groups of samples that lie in one microbatch (`ResNetConfig.norm_batch`).
+
+Where the loss is a mean over samples that know nothing of each other, the gradients of microbatches
+are averaged instead, at no price.
 """
 
 from typing import Any
@@ -23,6 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from retfm_jax.config import check_norm_batch
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.methods.dual_encoder import as_dual_encoder, split_keys
+from retfm_jax.methods.per_sample import as_per_sample
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -71,7 +75,7 @@ def loss_and_gradients(
     """Computes the training loss over the whole batch and its gradient by trainable parameters.
 
     Args:
-      method: a `DualEncoder` where there are several microbatches.
+      method: a `DualEncoder` or a `PerSampleMethod` where there are several microbatches.
       partition: which parameters are trained.
       params: all parameters, frozen ones included.
       state: batch statistics and what the method carries.
@@ -94,9 +98,12 @@ def loss_and_gradients(
     if microbatches == 1:
         return _whole(method, partition, trainable, fixed, state, batch, key)
 
-    encoder = as_dual_encoder(method, "config.train.microbatches above 1")
     keys, objective_key = split_keys(key, batch)
     parts = divide((batch, keys), microbatches, mesh)
+    separable = as_per_sample(method)
+    if separable is not None:
+        return _accumulated(separable, partition, trainable, fixed, state, parts, microbatches)
+    encoder = as_dual_encoder(method, "config.train.microbatches above 1")
 
     def embed(_, part):
         part_batch, part_keys = part
@@ -147,3 +154,22 @@ def _whole(method, partition, trainable, fixed, state, batch, key):
         trainable
     )
     return loss, metrics, new_state, gradients
+
+
+def _accumulated(method, partition, trainable, fixed, state, parts, microbatches):
+    def part_loss(trainable, part):
+        batch, keys = part
+        params = partition.merge(trainable, fixed)
+        losses = method.sample_losses(params, state, batch, keys=keys, train=True)
+        metrics = jax.tree.map(lambda each: each.mean(), losses)
+        return metrics["loss_total"], metrics
+
+    def add(total, part):
+        found = jax.grad(part_loss, has_aux=True)(trainable, part)
+        return jax.tree.map(lambda a, b: a + b / microbatches, total, found), None
+
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shapes = jax.eval_shape(jax.grad(part_loss, has_aux=True), trainable, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (gradients, metrics), _ = jax.lax.scan(add, zeros, parts)
+    return metrics["loss_total"], metrics, state, gradients

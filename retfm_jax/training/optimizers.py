@@ -1,9 +1,10 @@
 """AdamW with the published decay groups, its schedule, and which parameters it moves at all."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import traverse_util
 
@@ -81,15 +82,17 @@ def _under(path: tuple[str | int, ...], prefix: str) -> bool:
     return f"{_joined(path)}/".startswith(prefix.rstrip("/") + "/")
 
 
-def decay_mask(method: Method, params: Params) -> dict[str, Any]:
-    """Marks every parameter that the published recipe decays.
+def decay_mask(method: Method, params: Params, rule: str = "published") -> dict[str, Any]:
+    """Marks every parameter that is decayed.
 
-    The published rule looks at names, not at shapes: `bert...LayerNorm.weight` and the norms of a
-    ResNet's shortcuts ("downsample.1.weight") hold none of `UNDECAYED` and are decayed.
+    The published rule of RET-CLIP and its kin looks at names, not at shapes:
+    `bert...LayerNorm.weight` and the norms of a ResNet's shortcuts ("downsample.1.weight") hold
+    none of `UNDECAYED` and are decayed. MAE's and RETFound's looks at shapes.
 
     Args:
       method: whose published names decide.
       params: nested dict of the parameters, all of them or the trainable ones.
+      rule: "published" or "matrices", see `OptimizerConfig.decay`.
 
     Returns:
       a nested dict like `params`, True where a parameter is decayed.
@@ -97,12 +100,18 @@ def decay_mask(method: Method, params: Params) -> dict[str, Any]:
     Raises:
       ValueError: a parameter has published names inside and outside of the decay group.
     """
+    flat = traverse_util.flatten_dict(params)
+    axes = {_joined(path): np.ndim(cast(Any, leaf)) for path, leaf in flat.items()}
     decayed = {}
-    for published, path, _ in method.weight_names:
-        decays = not any(part in published for part in UNDECAYED)
+    for published, path, transform in method.weight_names:
+        if rule == "matrices":
+            # Our arrays stack layers, and lack the axes of length 1 of tokens.
+            more = {"token": 2, "tokens": 1}.get(transform, 0) - ("{n}" in published)
+            decays = axes.get(path, 0) + more > 1
+        else:
+            decays = not any(part in published for part in UNDECAYED)
         if decayed.setdefault(path, decays) != decays:
             raise ValueError(f"{path} has published names inside and outside the decay group")
-    flat = traverse_util.flatten_dict(params)
     return traverse_util.unflatten_dict({path: decayed[_joined(path)] for path in flat})
 
 
@@ -144,7 +153,8 @@ def make_optimizer(
       method: whose published names decide what is decayed.
       schedule: step number from 0 on -> learning rate.
     """
-    mask = None if config.decay == "all" else lambda params: decay_mask(method, params)
+    rule = config.decay
+    mask = None if rule == "all" else lambda params: decay_mask(method, params, rule)
     adamw = optax.chain(
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(config.weight_decay, mask),

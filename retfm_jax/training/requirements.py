@@ -28,7 +28,8 @@ def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> No
     files += [*data.extend, *([data.vocabulary] if data.vocabulary else [])]
     if present and not all(as_path(file).exists() for file in files):
         return
-    check_tokenizer(data.text, config.model.text)
+    if hasattr(config.model, "text"):
+        check_tokenizer(data.text, config.model.text)
     wanted = _labels(config.model)
     if wanted is None:
         return

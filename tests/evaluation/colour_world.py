@@ -11,6 +11,7 @@ from PIL import Image
 from retfm_jax.config import AugmentConfig, DataConfig, EvaluationConfig, ImageConfig
 from retfm_jax.data.images import decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.models.bert import BertConfig
 
 PALETTE = {
     "normal": (200, 80, 40),
@@ -33,7 +34,7 @@ def photograph(name: str, seed: int = 0, size: int = 24) -> bytes:
 class ColourMethod:
     """The part of a method that fine-tuning needs: a linear map of the mean color."""
 
-    name, sample_kind = "colors", "image"
+    name, sample_kind, text = "colors", "image", BertConfig()
 
     def encode_images(self, params, state, images):
         features = images.mean((1, 2)) @ params["visual"]["kernel"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from golden_files import Golden
 
-from retfm_jax.methods.towers import unit
+from retfm_jax.models.layers import unit
 
 
 @pytest.mark.parametrize("name", ["vilref_vit", "vilref_rn"])

@@ -14,8 +14,9 @@ if TYPE_CHECKING:  # TensorFlow Datasets takes seconds to import, and only readi
     from retfm_jax.data.sources import RecordSource
 
 #: What an array holds: pixels; token ids, 0 is padding; 1 where a token is text; one truth value a
-#: sample; a multi-hot row of conditions; a number that is equal for equal categories.
-Role = Literal["image", "tokens", "mask", "flag", "labels", "category"]
+#: sample; a multi-hot row of conditions; a number that is equal for equal categories; numbers that
+#: decide what is hidden.
+Role = Literal["image", "tokens", "mask", "flag", "labels", "category", "noise"]
 
 #: How often a random batch shows a condition.
 _LABELED = 0.05
@@ -50,7 +51,7 @@ class SampleKind(abc.ABC):
       second: prefix of the arrays of a second stream, whose batch may be of another size; None
         where there is one stream.
       texts: what the texts are, and so how zero-shot asks: "report", or "knowledge" for prompts
-        that describe categories.
+        that describe categories; None: there are none.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
     """
 
@@ -60,7 +61,7 @@ class SampleKind(abc.ABC):
     required: ClassVar[tuple[str, ...]]
     targets: ClassVar[tuple[str, ...]] = ()
     second: ClassVar[str | None] = None
-    texts: ClassVar[Literal["report", "knowledge"]] = "report"
+    texts: ClassVar[Literal["report", "knowledge"] | None] = "report"
     paired_eyes: ClassVar[bool] = False
 
     @abc.abstractmethod

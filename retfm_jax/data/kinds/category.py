@@ -8,7 +8,7 @@ import numpy as np
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
 from retfm_jax.data.kinds.pair import PairMaker
-from retfm_jax.data.samples import Sample, SampleMaker, draw_language
+from retfm_jax.data.samples import Sample, SampleMaker, TextSampleMaker, draw_language
 from retfm_jax.knowledge.prompts import training_prompt
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
@@ -71,7 +71,7 @@ class CategoryKind(SampleKind):
         return PairMaker(config)
 
 
-class _CategoryMaker(SampleMaker["ImageRecord"]):
+class _CategoryMaker(TextSampleMaker["ImageRecord"]):
     def __init__(self, config: DataConfig, label_names: tuple[str, ...]):
         super().__init__(config)
         self._label_names = label_names

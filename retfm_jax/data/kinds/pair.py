@@ -6,7 +6,7 @@ import numpy as np
 
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
-from retfm_jax.data.samples import Sample, SampleMaker, choose_text
+from retfm_jax.data.samples import Sample, SampleMaker, TextSampleMaker, choose_text
 
 if TYPE_CHECKING:
     from retfm_jax.data.records import ImageRecord
@@ -37,7 +37,7 @@ class PairKind(SampleKind):
         return PairMaker(config)
 
 
-class PairMaker(SampleMaker["ImageRecord"]):
+class PairMaker(TextSampleMaker["ImageRecord"]):
     """Maker of image-text pairs: an image with its caption."""
 
     def training(self, record: "ImageRecord", rng: np.random.Generator) -> Sample:

@@ -8,7 +8,15 @@ import numpy as np
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.images import ImageError
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
-from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable, choose_text, draw_flip
+from retfm_jax.data.samples import (
+    DAMAGED,
+    Sample,
+    SampleMaker,
+    TextSampleMaker,
+    Unusable,
+    choose_text,
+    draw_flip,
+)
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES, Side
 
@@ -64,7 +72,7 @@ class PatientKind(SampleKind):
         return _PatientMaker(config)
 
 
-class _PatientMaker(SampleMaker["PatientRecord"]):
+class _PatientMaker(TextSampleMaker["PatientRecord"]):
     def __init__(self, config: DataConfig):
         super().__init__(config)
         self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)

@@ -248,6 +248,7 @@ class ClipAdapter(OnEmbeddings):
     """Two trained layers on the image embedding."""
 
     name, title = "clip_adapter", "CLIP-Adapter"
+    compares_texts = True
 
     def learn(self, support: Support) -> Predictor:
         return clip_adapter(support)
@@ -257,6 +258,7 @@ class TipAdapter(OnEmbeddings):
     """A lookup among the embeddings of the support, without training."""
 
     name, title = "tip_adapter", "Tip-Adapter"
+    compares_texts = True
 
     def learn(self, support: Support) -> Predictor:
         return tip_adapter(support)
@@ -266,6 +268,7 @@ class TipAdapterF(OnEmbeddings):
     """Tip-Adapter with trained keys."""
 
     name, title = "tip_adapter_f", "Tip-Adapter-F"
+    compares_texts = True
 
     def learn(self, support: Support) -> Predictor:
         return tip_adapter_f(support)

@@ -15,12 +15,14 @@ class Protocol(abc.ABC):
 
     Attributes:
       name: under which its numbers are found in the document.
+      compares_texts: whether it compares images with texts, which takes a method that embeds both.
       learns: whether it learns from the labels of a training split, `Study.train`.
       needs_labels: whether the splits must have labels; where they have none, their reports label
         them.
     """
 
     name: ClassVar[str]
+    compares_texts: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 

@@ -60,6 +60,14 @@ class FineTuning:
         features = self._model.method.encode_images(backbone, self._model.state, pixels)
         return self._scale * features @ params["kernel"] + params["bias"]
 
+    @property
+    def _embedded(self) -> jax.ShapeDtypeStruct:
+        """Shape of one image's embedding, (1, d)."""
+        size = self._data.image.size
+        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        encode = self._model.method.encode_images
+        return jax.eval_shape(encode, self._model.params, self._model.state, image)
+
     @functools.cached_property
     def _used(self) -> frozenset[str]:
         """Paths of the parameters that image embeddings depend on: the others have no gradient."""
@@ -144,7 +152,7 @@ class FineTuning:
         config = self._config
         order, weights = batches(len(rows), config.epochs, config.batch_size, seed)
         backbone = jax.tree.map(jnp.array, self._trained(self._model.params))
-        width = self._model.encode_texts(["fundus"]).shape[1]
+        width = self._embedded.shape[1]
         params = {
             "backbone": backbone,
             "kernel": jnp.zeros((width, self._classes)),

@@ -16,6 +16,7 @@ class RetrievalProtocol(Protocol):
     """Reports looked up by images and images by reports, in every language with two reports."""
 
     name = "retrieval"
+    compares_texts = True
     needs_labels = False
 
     def check(self, study: Study) -> None:

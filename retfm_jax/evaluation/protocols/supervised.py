@@ -255,6 +255,7 @@ class Supervised:
         fit_augmentations: int = 0,
         test_augmentations: int = 0,
         unprojected: bool = False,
+        texts: bool = False,
     ) -> Iterator[tuple[int, Predictions]]:
         """Learns from cached embeddings and predicts the test split, fold by fold.
 
@@ -266,12 +267,15 @@ class Supervised:
           test_augmentations: augmented copies over whose scores the mean is taken; 0 scores the
             images as they are.
           unprojected: takes the image tower's features before any projection for embeddings.
+          texts: gives the support the embeddings of the classes' texts.
 
         Yields:
           the size of the support and the predictions.
         """
         encode = self._encoders[unprojected]
         train_features, test_features = self._features(unprojected)
+        classes = self._texts if texts else np.zeros((len(self.names), 0), np.float32)
+        scale = self.model.logit_scale if texts else 1.0
         for seed, rows in self.folds(shots, count):
             features, labels = train_features[rows], self.train.labels[rows]
             if fit_augmentations:
@@ -286,9 +290,7 @@ class Supervised:
                 )
                 features = np.concatenate([features, *copies])
                 labels = np.tile(labels, (1 + fit_augmentations, 1))
-            support = Support(
-                features, labels, self._texts, self.model.logit_scale, self.exclusive, seed
-            )
+            support = Support(features, labels, classes, scale, self.exclusive, seed)
             predict = learn(support)
             if test_augmentations:
                 copies = self._augmented_test(test_augmentations, unprojected)
@@ -449,4 +451,5 @@ class OnEmbeddings(SupervisedProtocol):
             options.fit_augmentations,
             options.test_augmentations,
             unprojected=self.unprojected,
+            texts=self.compares_texts,
         )

@@ -149,6 +149,7 @@ class ZeroShotProtocol(Protocol):
     """Classes asked for in words, in every language."""
 
     name = "zero_shot"
+    compares_texts = True
 
     def check(self, study: Study) -> None:
         names = study.source.label_names
