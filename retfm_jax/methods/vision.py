@@ -141,7 +141,7 @@ class Vision(Method[VisionNetwork]):
 
     def _both(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b d"], Float[Array, "b w"]]:
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b f"]]:
         found: Any = self.bind(params, state.batch_stats).visual(images)
         embedding, features = found if isinstance(found, tuple) else (found, found)
         return embedding.astype(jnp.float32), features.astype(jnp.float32)
@@ -185,16 +185,19 @@ class Vision(Method[VisionNetwork]):
             )
             notes.append(f"guesses, as no name tells them: {'; '.join(found.guesses)}")
         notes.insert(0, f"found by names and shapes: {what}")
-        wanted = {name for name, _, _ in cls(config).weight_names}
-        patterns = [re.compile(re.escape(name).replace(r"\{n\}", r"\d+")) for name in wanted]
+        # A name belongs to the tower if it begins as one of the tower's does.
+        names = [name for name, _, _ in cls(config).weight_names]
+        own = {name.removeprefix(prefix).partition(".")[0] for name in names}
+        outside = {name for name in names if not name.startswith(prefix)}
         kept, beside = {}, collections.Counter()
         for name, tensor in tensors.items():
-            inside = name.startswith(prefix) or any(p.fullmatch(name) for p in patterns)
-            rest = name[len(prefix) :]
-            if not inside or any(fnmatch.fnmatchcase(rest, pattern) for pattern in unused):
-                beside[re.split(r"[._]", name if not inside else rest)[0]] += 1
-            elif inside:
+            rest = name.removeprefix(prefix)
+            inside = name.startswith(prefix) and rest.partition(".")[0] in own
+            unread = any(fnmatch.fnmatchcase(rest, pattern) for pattern in unused)
+            if name in outside or (inside and not unread):
                 kept[name] = tensor
+            else:
+                beside[re.split(r"[._]", rest if inside else name)[0]] += 1
         if beside:
             listed = ", ".join(f"{first}* ({count})" for first, count in sorted(beside.items()))
             notes.append(f"passed over, as no part of the tower: {listed}")

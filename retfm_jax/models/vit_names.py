@@ -444,13 +444,22 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
             for name in tower
         )
 
-    norms = [*paths["blocks/ln_1/scale"], *paths["ln_post/scale"], *paths["blocks/ln_2/bias"]]
-    axes = [(name.replace("{n}", "*"), 0) for name in norms]
-    width = majority(tower, [(paths["patch/kernel"][0], 0), *axes], 768)
-    patch = majority(tower, [(paths["patch/kernel"][0], axis) for axis in (2, 3)], 16)
     blocks = paths["blocks/ln_1/scale"][0].partition("{n}")[0]
-    hidden = majority(tower, [(paths["blocks/proj/kernel"][0].replace("{n}", "*"), 1)], 4 * width)
-    inner = majority(tower, [(paths["blocks/fc/kernel"][0].replace("{n}", "*"), 0)], hidden)
+    layers = count_layers(tower, blocks)
+
+    def votes(*paths_and_axes: tuple[str, int]) -> list[tuple[str, int]]:
+        return [
+            (published.replace("{n}", str(layer)), axis)
+            for path, axis in paths_and_axes
+            for published in paths[path]
+            for layer in range(layers if "{n}" in published else 1)
+        ]
+
+    norms = votes(("blocks/ln_1/scale", 0), ("ln_post/scale", 0), ("blocks/ln_2/bias", 0))
+    width = majority(tower, [*votes(("patch/kernel", 0)), *norms], 768)
+    patch = majority(tower, votes(("patch/kernel", 2), ("patch/kernel", 3)), 16)
+    hidden = majority(tower, votes(("blocks/proj/kernel", 1)), 4 * width)
+    inner = majority(tower, votes(("blocks/fc/kernel", 0)), hidden)
     form = dict(about.defaults)
     if inner == 2 * hidden:
         form["activation"] = "swiglu"
@@ -493,7 +502,7 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
         image_size=size,
         patch_size=patch,
         width=width,
-        layers=count_layers(tower, blocks),
+        layers=layers,
         heads=heads,
         mlp_width=None if hidden == 4 * width else hidden,
         pre_norm=has("ln_pre"),
