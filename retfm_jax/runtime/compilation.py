@@ -31,6 +31,10 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+#: Its name in version 0.1, which programs import.
+keep_programs = enable_compilation_cache
+
+
 def _processor() -> int:
     """A number for what this host's processor can do."""
     try:
