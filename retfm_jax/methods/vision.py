@@ -185,19 +185,7 @@ class Vision(Method[VisionNetwork]):
             )
             notes.append(f"guesses, as no name tells them: {'; '.join(found.guesses)}")
         notes.insert(0, f"found by names and shapes: {what}")
-        # A name belongs to the tower if it begins as one of the tower's does.
-        names = [name for name, _, _ in cls(config).weight_names]
-        own = {name.removeprefix(prefix).partition(".")[0] for name in names}
-        outside = {name for name in names if not name.startswith(prefix)}
-        kept, beside = {}, collections.Counter()
-        for name, tensor in tensors.items():
-            rest = name.removeprefix(prefix)
-            inside = name.startswith(prefix) and rest.partition(".")[0] in own
-            unread = any(fnmatch.fnmatchcase(rest, pattern) for pattern in unused)
-            if name in outside or (inside and not unread):
-                kept[name] = tensor
-            else:
-                beside[re.split(r"[._]", rest if inside else name)[0]] += 1
+        kept, beside = _divided(tensors, cls(config).weight_names, prefix, unused)
         if beside:
             listed = ", ".join(f"{first}* ({count})" for first, count in sorted(beside.items()))
             notes.append(f"passed over, as no part of the tower: {listed}")
@@ -207,6 +195,31 @@ class Vision(Method[VisionNetwork]):
                 kept.pop(name, None)
             notes.append("the norm behind the mean of patches is new: the file has none")
         return Selected(config, kept | fresh, image, tuple(notes))
+
+
+def _divided(
+    tensors: Mapping[str, np.ndarray],
+    rows: tuple[tuple[str, str, str], ...],
+    prefix: str,
+    unused: tuple[str, ...],
+) -> tuple[dict[str, np.ndarray], collections.Counter[str]]:
+    """The tensors of the tower, and how many others there are by the beginnings of their names.
+
+    A name belongs to the tower if it begins as one of the tower's does: whether the tower has such
+    a tensor is not asked here.
+    """
+    names = {name for name, _, _ in rows}
+    own = {name.removeprefix(prefix).partition(".")[0] for name in names}
+    kept, beside = {}, collections.Counter()
+    for name, tensor in tensors.items():
+        rest = name.removeprefix(prefix)
+        inside = name.startswith(prefix) and rest.partition(".")[0] in own
+        unread = any(fnmatch.fnmatchcase(rest, pattern) for pattern in unused)
+        if name in names or (inside and not unread):
+            kept[name] = tensor
+        else:
+            beside[re.split(r"[._]", rest if inside else name)[0]] += 1
+    return kept, beside
 
 
 def merge_lora(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:

@@ -8,7 +8,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from retfm_jax.models.layers import count_layers, majority
 from retfm_jax.models.vit import ViTConfig
@@ -466,34 +466,18 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
     if layout == "timm" and has("ln_pre"):
         form |= _CLIP
         guesses.append("QuickGELU, as OpenAI's towers have it, because of the norm before blocks")
+    class_token = has("class_embedding")
     rows = shape("position_embedding")
     positions = rows[-2] if len(rows) >= 2 else 0
-    class_token = has("class_embedding")
-    rope = "position_embedding" not in paths or not positions
-    if rope:
+    if positions:
+        grid, class_position = _grid(positions)
+        form["class_position"] = class_token and class_position
+        size = patch * grid
+    else:
         guesses.append("images of 224 pixels")
         size = 224 // patch * patch
-    else:
-        grid = math.isqrt(positions)
-        alone = grid * grid == positions
-        grid = grid if alone else math.isqrt(positions - 1)
-        if not alone and 1 + grid * grid != positions:
-            raise ValueError(f"{positions} positions are no square grid of patches")
-        form["class_position"] = class_token and not alone
-        size = patch * grid
-    if has("pooling"):
-        pooling = "attention"
-    elif "fc_norm.weight" in tower or any(name.startswith("decoder_") for name in tower):
-        # As RETFound's fine-tuning has it by default.
-        pooling = "mean_norm"
-        if "fc_norm.weight" not in tower:
-            guesses.append("the mean of the patches and a norm of their mean as features")
-    elif class_token:
-        pooling = "class"
-        guesses.append("the class token as features")
-    else:
-        pooling = "mean"
-        guesses.append("the mean of the patches as features")
+    pooling, guess = _pooling(tower, has("pooling"), class_token)
+    guesses += [guess] * bool(guess)
     heads = _heads(width)
     guesses.insert(0, f"{width // (heads or width // 64)} channels a head")
     registers = shape("registers")
@@ -511,13 +495,37 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
         layer_scale=has("blocks/scale_1"),
         class_token=class_token,
         registers=registers[-2] if len(registers) >= 2 else 0,
-        positions="rope" if rope else "learned",
+        positions="learned" if positions else "rope",
         pooling=pooling,
     )
     projection = beside[::-1] or shape("projection")[:: 1 if layout == "openai" else -1]
     classifier = "head.bias" in tower
     embed_dim = projection[1] if len(projection) == 2 and not classifier else None
     return Found(layout, prefix, config, embed_dim, tuple(guesses))
+
+
+def _grid(positions: int) -> tuple[int, bool]:
+    """Patches along a side, and whether one position more is there, of the class token."""
+    for class_position in (False, True):
+        grid = math.isqrt(positions - class_position)
+        if grid * grid + class_position == positions:
+            return grid, class_position
+    raise ValueError(f"{positions} positions are no square grid of patches")
+
+
+def _pooling(
+    tower: Shapes, attends: bool, class_token: bool
+) -> tuple[Literal["class", "mean", "mean_norm", "attention"], str]:
+    """How the tower's features are pooled, and what is guessed of it."""
+    if attends:
+        return "attention", ""
+    if "fc_norm.weight" in tower:
+        return "mean_norm", ""
+    if any(name.startswith("decoder_") for name in tower):  # RETFound's fine-tuning does so
+        return "mean_norm", "the mean of the patches and a norm of their mean as features"
+    if class_token:
+        return "class", "the class token as features"
+    return "mean", "the mean of the patches as features"
 
 
 def _published_by_path(layout: Layout) -> dict[str, list[str]]:

@@ -163,7 +163,6 @@ def test_a_system_is_recognized_said_and_comes_back(system, tmp_path, capsys):
     assert again.notes == model.notes
     assert " ".join(model.notes) in " ".join(notes.split("\n"))
     if said:
-
         assert re.search(said, " ".join(notes.split())), notes
     # Every tensor of the tower has the values of the file again.
     out = tmp_path / "out.safetensors"
@@ -219,6 +218,21 @@ def test_what_cannot_be_placed_is_listed_in_one_error(change, message):
     change(state)
     with pytest.raises(UserError, match=message):
         retfm_jax.from_torch(state)
+
+
+def test_a_projection_without_bias_is_one_and_a_classifier_is_none():
+    state = tower("pre_norm")
+    projection = np.random.default_rng(0).normal(size=(12, 32)).astype(np.float32)
+    model = retfm_jax.from_torch(state | {"head.weight": projection})
+    assert model.config.model.embed_dim == 12
+    assert_same_bits(retfm_jax.to_torch(model), state | {"head.weight": projection})
+    pixels = np.zeros((1, 32, 32, 3), np.uint8)
+    want = model.image_features(pixels) @ projection.T
+    np.testing.assert_allclose(
+        model.encode_images(pixels), want / np.linalg.norm(want), rtol=1e-4, atol=1e-6
+    )
+    classifier = {"head.weight": projection, "head.bias": _zeros(12)}
+    assert retfm_jax.from_torch(state | classifier).config.model.embed_dim is None
 
 
 def test_other_networks_are_no_towers():
