@@ -480,12 +480,15 @@ def load_weights(
       UserError: as for `load`.
     """
     from retfm_jax.interop.huggingface import data_beside, heads_beside
+    from retfm_jax.interop.layouts import method_of, plain_names
     from retfm_jax.interop.weights import read_tensors
 
     if method is not None:
         get_method_class(method)  # before gigabytes are read
     tensors = read_tensors(path)
-    heads = text_num_heads or heads_beside(path)
+    method = method or method_of(plain_names(tensors, str(path)).values())
+    section = "vision_config" if get_method_class(method).takes_towers else "text_config"
+    heads = text_num_heads or heads_beside(path, section)
     model = from_torch(tensors, method, heads, where=str(path))
     text = model.method.text
     data = data_beside(path, model.data_config, None if text is None else text.positions)

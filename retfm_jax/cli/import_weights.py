@@ -18,7 +18,12 @@ def add(verbs) -> None:
         "image tower of any system becomes a network of images alone",
     )
     parser.add_argument("--workdir", required=True, help="new folder to write")
-    number(parser, "--text_num_heads", POSITIVE, help="where heads are not 64 wide")
+    number(
+        parser,
+        "--text_num_heads",
+        POSITIVE,
+        help="of the text tower, or of an image tower alone, where heads are not 64 wide",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -113,11 +113,12 @@ def _preprocessing(data: DataConfig) -> dict[str, Any]:
     }
 
 
-def heads_beside(path: PathLike) -> int | None:
-    """Attention heads of the text tower, from the Hugging Face configuration beside weights.
+def heads_beside(path: PathLike, section: str) -> int | None:
+    """Attention heads of a tower, from the Hugging Face configuration beside weights.
 
     Args:
       path: a Hugging Face folder, or a weight file in one.
+      section: of the tower, "text_config" or "vision_config"; a tower alone has none.
 
     Returns:
       their number; None where there is no such configuration, or it does not state them.
@@ -129,8 +130,8 @@ def heads_beside(path: PathLike) -> int | None:
     if folder is None or not (folder / "config.json").is_file():
         return None
     read = read_json(folder / "config.json")
-    text = read.get("text_config") if isinstance(read, Mapping) else None
-    heads = text.get("num_attention_heads") if isinstance(text, Mapping) else None
+    tower = read.get(section, read) if isinstance(read, Mapping) else None
+    heads = tower.get("num_attention_heads") if isinstance(tower, Mapping) else None
     return heads if type(heads) is int and heads > 0 else None
 
 

@@ -154,7 +154,7 @@ class Vision(Method[VisionNetwork]):
 
         Args:
           tensors: by plain published name.
-          text_num_heads: of no effect here.
+          text_num_heads: attention heads of a vision transformer; None: see `models.vit_names`.
 
         Returns:
           the tower; low-rank updates are merged into it, and what stands beside it is left out and
@@ -174,16 +174,19 @@ class Vision(Method[VisionNetwork]):
             prefix = config.prefix
             unused: tuple[str, ...] = ("fc.*",)
         else:
-            prefix = found.prefix
-            config = VisionConfig(found.config, found.embed_dim, found.layout, prefix)
+            prefix, size = found.prefix, found.config
+            guesses = found.guesses
+            if text_num_heads is not None:
+                size, guesses = dataclasses.replace(size, heads=text_num_heads), guesses[1:]
+            config = VisionConfig(size, found.embed_dim, found.layout, prefix)
             about = vit_names.LAYOUTS[found.layout]
             unused, image = about.unused, _preprocessing(found)
-            size = found.config
             what = (
                 f"vision transformer, {size.width} x {size.layers}, patches of {size.patch_size}, "
                 f"images of {size.image_size} pixels, named as in {about.title}"
             )
-            notes.append(f"guesses, as no name tells them: {'; '.join(found.guesses)}")
+            if guesses:
+                notes.append(f"guesses, as no name tells them: {'; '.join(guesses)}")
         notes.insert(0, f"found by names and shapes: {what}")
         kept, beside = _divided(tensors, cls(config).weight_names, prefix, unused)
         if beside:

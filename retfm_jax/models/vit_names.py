@@ -387,7 +387,7 @@ class Found(NamedTuple):
       prefix: before the tower's names in the file.
       config: sizes and form of the tower.
       embed_dim: width of the projected features; None without a projection.
-      guesses: what neither names nor shapes tell, in words.
+      guesses: what neither names nor shapes tell, in words; the first is the width of heads.
     """
 
     layout: str

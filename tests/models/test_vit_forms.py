@@ -1,6 +1,7 @@
 """Every form of the vision transformer against timm and transformers, and what each form is."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from golden_files import Golden, assert_same_bits
 
 import retfm_jax
 from retfm_jax.config import from_dict
+from retfm_jax.errors import UserError
 from retfm_jax.models import vit, vit_names
 
 TIMM = Golden("timm_towers.npz")
@@ -125,6 +127,31 @@ def test_a_tower_of_transformers_gives_its_features_and_its_bits_again(name, gen
     assert_same_bits(back, {key: plain[key] for key in back})
     left = {key.split(".")[0] for key in plain.keys() - back.keys()}
     assert left <= {"embeddings", "pooler"}  # the mask's token, and a pooler that is not read
+
+
+def test_a_folder_of_transformers_tells_the_heads(tmp_path):
+    import torch
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    network = transformers.ViTModel(config).eval()
+    network.save_pretrained(tmp_path)
+    model = retfm_jax.load(tmp_path)
+    assert model.config.model.image.num_heads == 4
+    assert "channels a head" not in " ".join(model.notes)
+    images = np.random.default_rng(1).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        want = network(torch.from_numpy(images)).last_hidden_state[:, 0].numpy()
+    near(features(model, images), want)
+    # Of both towers each has its own.
+    both = {"text_config": {"num_attention_heads": 1}, "vision_config": config.to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(both))
+    assert retfm_jax.load(tmp_path).config.model.image.num_heads == 4
+    with pytest.raises(UserError, match="does not divide into 3 heads"):
+        retfm_jax.from_torch(network.state_dict(), text_num_heads=3)
 
 
 @pytest.mark.parametrize(
