@@ -55,14 +55,16 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     if init.image is None and init.text is None:
         return params, state
     encoder = as_dual_encoder(method, "config.init of a tower")
-    tower = None if init.image is None else _other_tower(init.image)
+    image = None if init.image is None else _image_source(init.image)
+    tower = image if isinstance(image, _ImageTower) else None
+    text = None if init.text is None else read_tensors(init.text)
     tensors = to_state_dict(method, params, state)
-    for source, ours, theirs in (
-        (None if tower else init.image, encoder.image_prefix, _IMAGE_PREFIXES),
-        (init.text, encoder.text_prefix, _TEXT_PREFIXES),
+    for source, read, ours, theirs in (
+        (init.image, None if tower else image, encoder.image_prefix, _IMAGE_PREFIXES),
+        (init.text, text, encoder.text_prefix, _TEXT_PREFIXES),
     ):
-        if source is not None:
-            tensors |= _tower(source, ours, theirs, tensors)
+        if source is not None and isinstance(read, dict):
+            tensors |= _tower(source, read, ours, theirs, tensors)
     sources = " and ".join(source for source in (init.image, init.text) if source is not None)
     params, state = from_state_dict(method, tensors, where=sources)
     if tower is not None:
@@ -107,13 +109,14 @@ def _published_shapes(
 
 
 def _tower(
-    source: str, ours: str, prefixes: tuple[str, ...], tensors: Mapping[str, np.ndarray]
+    source: str,
+    read: Mapping[str, Any],
+    ours: str,
+    prefixes: tuple[str, ...],
+    tensors: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """The tensors of one tower from another project's file, under our published names."""
-    found = {
-        _modern(name): value
-        for name, value in normalize(read_tensors(source), where=source).items()
-    }
+    """The tensors of one tower from what a file holds, under our published names."""
+    found = {_modern(name): value for name, value in normalize(read, where=source).items()}
     wanted = [name[len(ours) :] for name in tensors if name.startswith(ours)]
     prefix = max(prefixes, key=lambda prefix: sum(prefix + name in found for name in wanted))
     theirs = {ours + name: found[prefix + name] for name in wanted if prefix + name in found}
@@ -146,20 +149,24 @@ class _ImageTower(NamedTuple):
     aligned: bool
 
 
-def _other_tower(source: str) -> _ImageTower | None:
-    """The image tower of a workdir, or of a file that has not CLIP's form; None: of any other."""
+def _image_source(source: str) -> _ImageTower | dict[str, Any]:
+    """The image tower of a workdir or of a file of foreign form; all tensors of any other file."""
     if as_path(source).is_dir() and not holds_weights(source):
         from retfm_jax.runtime.checkpoints import load_network
 
         params, stats, meta = load_network(source)
         config = from_dict(meta["config"]).model.image
         return _ImageTower(config, _visual(params, stats), aligned=True)
-    tensors = plain_tensors(read_tensors(source), where=source)
-    found = recognize({name: tensor.shape for name, tensor in tensors.items()})
-    if found is None or found.config.pre_norm:
-        return None
+    read = read_tensors(source)
+    tensors = plain_tensors(read, where=source)
     cls = get_method_class(tower_method())
-    selected = cls.select(tensors)
+    try:
+        found = recognize({name: tensor.shape for name, tensor in tensors.items()})
+        if found is None or found.config.pre_norm:
+            return read
+        selected = cls.select(tensors)
+    except (ValueError, ArithmeticError) as error:
+        raise UserError(f"{source} holds no image tower that can be read: {error}") from error
     params, state = from_state_dict(cls(selected.config), selected.tensors, where=source)
     leaves = _visual(params, state.batch_stats)
     return _ImageTower(selected.config.image, leaves, LAYOUTS[found.layout].aligned)

@@ -19,7 +19,7 @@ from retfm_jax.methods.base import Batch, MethodState, Params
 from retfm_jax.methods.per_sample import PerSampleMethod
 from retfm_jax.methods.towers import prefixed
 from retfm_jax.models import mae, vit, vit_names
-from retfm_jax.models.layers import LayerNorm, count_layers, majority, unit
+from retfm_jax.models.layers import LayerNorm, count_layers, majority
 from retfm_jax.ranges import Rate, Section
 
 _DECODER = (
@@ -170,12 +170,6 @@ class Mae(PerSampleMethod[MaeNetwork]):
         if network.fc_norm is not None:
             found["features_global"] = network.fc_norm(tokens[:, 1:].mean(1))
         return found
-
-    def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b d"]:
-        """Embeds single images with unit norm; see `Method.encode_images`."""
-        return unit(self.image_features(params, state, images))
 
     def image_features(
         self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]

@@ -340,6 +340,13 @@ def test_positions_of_another_grid_are_resized_as_their_authors_do(tmp_path):
     np.testing.assert_array_equal(params["visual"]["position_embedding"], want)
 
 
+def test_a_tower_whose_sizes_contradict_each_other_begins_nothing(tmp_path):
+    path = torch_file(tmp_path / "w.pth", tower("plain") | {"pos_embed": _zeros(1, 20, 32)})
+    config = _experiment(_tower_config("plain"), image=str(path))
+    with pytest.raises(UserError, match=r"w\.pth holds no image tower .*no square grid"):
+        initial_network(config, make_method(config.method, config.model))
+
+
 def test_a_tower_of_another_form_is_refused_with_both(tmp_path):
     path = torch_file(tmp_path / "w.pth", tower("plain"))
     config = _experiment(_tower_config("layer_scale"), image=str(path))
