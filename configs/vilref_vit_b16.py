@@ -17,6 +17,11 @@ def get_variants() -> dict[str, dict[str, Any]]:
     return {
         "plain InfoNCE": {"model.use_labels": False, "model.queue_size": 0},
         "elimination only": {"model.gamma": 0.0, "model.queue_size": 0},
+        "elimination by text": {
+            "model.eliminate": "text_similarity",
+            "model.use_labels": False,
+            "model.queue_size": 0,
+        },
         "with weights": {"model.queue_size": 0},
         "with queue": {"model.use_labels": False},
         "all": {},

@@ -26,7 +26,7 @@ from retfm_jax.methods.towers import (
 )
 from retfm_jax.models import bert, vit
 from retfm_jax.models.layers import majority, split, unit
-from retfm_jax.ranges import Count, NonNegative, Positive, Section, Share
+from retfm_jax.ranges import Count, NonNegative, Positive, PositiveShare, Section, Share
 
 #: Initial and largest log-temperature.
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
@@ -48,6 +48,11 @@ class VilrefConfig(Section):
       embed_dim: width of both embeddings (1024 for RN50).
       dtype: compute type of the towers; parameters stay float32.
       use_labels: whether labels eliminate false negatives and weigh the other negatives.
+      eliminate: what tells false negatives: "labels", equal ones; or "text_similarity", texts whose
+        embeddings are among the most similar ones of the batch, while labels, where they are used,
+        weigh the rest.
+      text_quantile: of the similarities of a batch's texts, from which on they are false negatives
+        with "text_similarity"; 0.77 in compiled experiments of the published code.
       num_labels: length of the data's label vectors.
       gamma: exponent of the weights; 0 eliminates only.
       calibrated: whether the loss keeps the frequencies of what reports say, which the paper's
@@ -63,6 +68,8 @@ class VilrefConfig(Section):
     embed_dim: Positive = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     use_labels: bool = True
+    eliminate: Literal["labels", "text_similarity"] = "labels"
+    text_quantile: PositiveShare = 0.77
     num_labels: Count = 0
     gamma: NonNegative = 1.0
     calibrated: bool = True
@@ -238,6 +245,7 @@ class Vilref(DualEncoder[VilrefNetwork]):
             config.loss_block,
             momentum=remembered,
             calibrated=config.calibrated,
+            text_quantile=config.text_quantile if config.eliminate == "text_similarity" else None,
         )
         plain = info_nce(image, text, scale, block_size=config.loss_block)
         if queue is not None and remembered is not None:

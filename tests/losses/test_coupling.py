@@ -11,6 +11,7 @@ from retfm_jax.losses.contrastive import info_nce
 from retfm_jax.losses.coupling import (
     label_similarity,
     same_labels,
+    similarity_quantile,
     weighted_similarity_coupling,
 )
 
@@ -74,9 +75,13 @@ def test_without_labels_and_with_an_empty_queue_it_is_info_nce(gamma, calibrated
         np.testing.assert_allclose(grad, expected_grad, atol=2e-6)
 
 
-def brute_force(image, text, labels, queue, gamma, momentum=None, calibrated=False):
+def brute_force(image, text, labels, queue, gamma, momentum=None, calibrated=False, quantile=None):
     """The definition, candidate by candidate, in float64."""
     written_image, written_text = (image, text) if momentum is None else momentum
+    texts = np.concatenate([written_text, queue["text"]])
+    alike = written_text @ texts.T
+    ranked = np.sort(alike[:, : len(image)], axis=None)
+    least = None if quantile is None else ranked[int(quantile * len(ranked)) - 1] - 1e-5
 
     def direction(queries, own, written, entries):
         candidates = np.concatenate([own, entries]).astype(np.float64)
@@ -89,10 +94,10 @@ def brute_force(image, text, labels, queue, gamma, momentum=None, calibrated=Fal
                 overlap = a @ b / np.sqrt(a.sum() * b.sum()) if a.any() and b.any() else 0.0
                 if i == j:
                     weight = 1.0
-                elif a.any() and (a == b).all():
+                elif alike[i, j] >= least if least is not None else a.any() and (a == b).all():
                     weight = 0.0
                 else:
-                    weight = (1 - overlap) ** gamma
+                    weight = max(1 - overlap, 0.0) ** gamma if overlap < 1 - 1e-9 else 0.0**gamma
                 logit = float(SCALE) * query @ candidate
                 if j >= len(queries):
                     logit += positive - float(SCALE) * query @ written[i]
@@ -111,7 +116,10 @@ def brute_force(image, text, labels, queue, gamma, momentum=None, calibrated=Fal
 @pytest.mark.parametrize("block_size", [None, 5])
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("followed", [False, True])
-def test_equals_its_definition_candidate_by_candidate(gamma, block_size, calibrated, followed):
+@pytest.mark.parametrize("quantile", [None, 0.6])
+def test_equals_its_definition_candidate_by_candidate(
+    gamma, block_size, calibrated, followed, quantile
+):
     image, text = unit(0, 8, 16), unit(1, 8, 16)
     momentum = (unit(7, 8, 16), unit(8, 8, 16)) if followed else None
     queue = filled_queue(7, 10)
@@ -119,10 +127,35 @@ def test_equals_its_definition_candidate_by_candidate(gamma, block_size, calibra
         *(image, text, SCALE, LABELS, queue, gamma, block_size),
         momentum=momentum,
         calibrated=calibrated,
+        text_quantile=quantile,
     )
     entries = {name: np.asarray(queue[name][:7]) for name in ("image", "text", "labels")}
-    expected = brute_force(image, text, LABELS, entries, gamma, momentum, calibrated)
+    expected = brute_force(image, text, LABELS, entries, gamma, momentum, calibrated, quantile)
     np.testing.assert_allclose(value, expected, rtol=3e-6)
+
+
+@pytest.mark.parametrize("quantile", [1e-9, 0.1, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("block_size", [None, 4, 13])
+def test_a_quantile_of_similarities_is_the_one_that_sorting_finds(quantile, block_size):
+    embeddings = jnp.asarray(unit(3, 13, 6))
+    ranked = np.sort(embeddings @ embeddings.T, axis=None)
+    expected = ranked[max(1, int(quantile * ranked.size)) - 1]
+    found = jax.jit(similarity_quantile, static_argnums=(1, 2))(embeddings, quantile, block_size)
+    np.testing.assert_allclose(found, expected, atol=2e-7)
+
+
+def test_equal_texts_are_eliminated_as_equal_labels_are():
+    image, text = unit(0, 8, 16), unit(1, 8, 16)
+    text[5] = text[2]
+    labels = np.zeros((8, 5), np.float32)
+    labels[[2, 5], 1] = 1
+    by_labels = weighted_similarity_coupling(image, text, SCALE, labels, gamma=0.0)
+    # Of 64 similarities the ten largest are those of a text with itself or with its copy.
+    by_text = weighted_similarity_coupling(
+        image, text, SCALE, jnp.zeros((8, 5)), text_quantile=55 / 64
+    )
+    np.testing.assert_allclose(by_text, by_labels, rtol=1e-6)
+    assert abs(by_text - info_nce(image, text, SCALE)) > 1e-3
 
 
 def test_encoders_that_write_the_queue_themselves_change_nothing():
