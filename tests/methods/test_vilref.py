@@ -169,17 +169,23 @@ def test_evaluation_leaves_the_state_alone(trained):
 
 
 @pytest.mark.parametrize(
-    ("changes", "gamma", "labeled", "remembers"),
+    ("changes", "gamma", "labeled", "remembers", "quantile"),
     [
-        ({"use_labels": False, "queue_size": 0}, 1.0, False, False),
-        ({"gamma": 0.0, "queue_size": 0}, 0.0, True, False),
-        ({"queue_size": 0}, 1.0, True, False),
-        ({"use_labels": False}, 1.0, False, True),
-        ({}, 1.0, True, True),
+        ({"use_labels": False, "queue_size": 0}, 1.0, False, False, None),
+        ({"gamma": 0.0, "queue_size": 0}, 0.0, True, False, None),
+        (
+            {"eliminate": "text_similarity", "use_labels": False, "queue_size": 0},
+            *(1.0, False, False, 0.77),
+        ),
+        ({"queue_size": 0}, 1.0, True, False, None),
+        ({"use_labels": False}, 1.0, False, True, None),
+        ({}, 1.0, True, True, None),
     ],
-    ids=["info_nce", "elimination", "weights", "queue", "all"],
+    ids=["info_nce", "elimination", "by_text", "weights", "queue", "all"],
 )
-def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, labeled, remembers):
+def test_the_paper_s_ablations_are_configurations(
+    trained, changes, gamma, labeled, remembers, quantile
+):
     full, params, state, _ = trained
     method = Vilref(dataclasses.replace(full.config, **changes))
     rng = np.random.default_rng(0)
@@ -199,6 +205,7 @@ def test_the_paper_s_ablations_are_configurations(trained, changes, gamma, label
         queue if remembers else None,
         gamma,
         calibrated=True,
+        text_quantile=quantile,
     )
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert bool(carry) == remembers
