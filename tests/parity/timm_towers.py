@@ -19,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from golden_files import assert_same_bits
+from random_weights import randomize
 
 import retfm_jax
 
@@ -34,16 +35,6 @@ FULL = {
     "pre_norm": ("vit_large_patch14_clip_quickgelu_224", {}),
 }
 _SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 1}
-
-
-def randomize(network: torch.nn.Module) -> None:
-    """Gives every parameter random values of a size at which each matters."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            is_scale = "norm" in name and name.endswith("weight")
-            spread = 0.1 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
-            parameter.copy_(is_scale + spread * torch.randn_like(parameter))
 
 
 def tower(form: str, small: bool) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
