@@ -174,6 +174,28 @@ class OptimizerConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig(Section):
+    """Low-rank updates W + (alpha / rank) A B of kernels (Hu et al., ICLR 2022), all else frozen.
+
+    A pattern, as of file names, names parameters by their paths, or what holds them: "visual" is a
+    tower, "*/blocks/ln_*" are norms. Queries, keys and values of a vision transformer are maps of
+    their own in one kernel: "visual/blocks/qkv/kernel:[qv]" are queries and values.
+
+    Attributes:
+      rank: r, of every update.
+      alpha: times 1 / rank, how much an update counts.
+      targets: patterns of the kernels that are updated; by default those of attention and MLP in
+        all blocks of all towers, and of all convolutions in a residual network's.
+      trained: patterns of what is trained as a whole beside them: projections, heads, temperatures.
+    """
+
+    rank: Positive = 8
+    alpha: PositiveFloat = 8.0
+    targets: Annotated[tuple[Name, ...], Filled()] = ("*/block*",)
+    trained: tuple[Name, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig(Section):
     """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left.
 
@@ -269,6 +291,7 @@ class ExperimentConfig(Section):
       method: name of a method, or "module:Class" of one from outside this package.
       model: sizes of the network, the method's `config_class`.
       data, optimizer, mesh, train, evaluation, init: the other sections.
+      lora: low-rank updates; None trains the parameters themselves.
     """
 
     method: str
@@ -279,3 +302,4 @@ class ExperimentConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     init: InitConfig = InitConfig()
+    lora: LoraConfig | None = None

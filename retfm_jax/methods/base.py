@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from retfm_jax.models.bert import BertConfig
-from retfm_jax.models.layers import all_gather_params, unit
+from retfm_jax.models.layers import STACKED, all_gather_params, unit
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -182,7 +182,7 @@ class Method(abc.ABC, Generic[Network]):
         # Stacked layers are all-gathered one at a time, when they run.
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: (
-                leaf if jax.tree_util.DictKey("blocks") in path else all_gather_params(leaf)
+                leaf if jax.tree_util.DictKey(STACKED) in path else all_gather_params(leaf)
             ),
             params,
         )

@@ -14,6 +14,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Remat = Literal["none", "dots", "full"]
+#: Under this name towers hold their stacked layers: the first axis of each leaf counts them.
+STACKED = "blocks"
+#: Linear layers that compute several maps of one input side by side, by their names.
+FUSED = {"qkv": ("q", "k", "v")}
 #: A layer, or layers stacked.
 Block = TypeVar("Block", bound=nnx.Module)
 

@@ -297,6 +297,7 @@ def _memory(state: TrainState, batch: Mapping[str, Any]) -> dict[str, int]:
         "parameters": state.params,
         "optimizer state": state.opt_state,
         "batch statistics": state.batch_stats,
+        "low-rank updates": state.low_rank,
         **{name.replace("_", " "): part for name, part in state.carry.items()},
         "batch": batch,
     }

@@ -336,7 +336,8 @@ def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: i
     def count(tree: Params) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    trained = count(setup.partition.split(setup.abstract.params)[0])
+    state = setup.abstract
+    trained = count(setup.partition.variables(state.params, state.low_rank))
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     device = mesh.devices.flat[0].device_kind
     hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -345,7 +346,7 @@ def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: i
     return [
         f"training {config.method}",
         f"  devices     {mesh.size} x {device} ({axes}{hosts})",
-        f"  parameters  {count(setup.abstract.params):,}, of which {trained:,} are trained",
+        f"  parameters  {count(state.params):,}, of which {trained:,} are trained",
         f"  data        {config.data.dataset}, {config.data.train_split}: {records}"
         f"{data.steps_per_epoch:,} batches of {train.batch_size}{parts} an epoch",
         f"  steps       {step:,} of {total:,} done; a checkpoint every {train.checkpoint_every:,}",
@@ -418,8 +419,8 @@ def _check_resume(
     before, now = meta["config"], to_dict(config)
     if before["method"] == config.method:
         before = before | {"model": model_entries(type(config.model), before["model"])}
-    for section in ("method", "model"):
-        found = _said(before[section], now[section], f"config.{section}")
+    for section in ("method", "model", "lora"):
+        found = _said(before.get(section), now[section], f"config.{section}")
         if found:
             raise UserError(
                 f"{workdir} holds checkpoints of another network: {'; '.join(found)}. "

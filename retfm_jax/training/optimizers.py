@@ -1,16 +1,19 @@
 """AdamW with the published decay groups, its schedule, and which parameters it moves at all."""
 
 import dataclasses
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
 
-from retfm_jax.config import OptimizerConfig
+from retfm_jax.config import LoraConfig, OptimizerConfig
 from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Method, Params
+from retfm_jax.training.low_rank import Adapter, LowRank
+from retfm_jax.trees import flatten
 
 #: A tensor whose published name contains one of these is not decayed.
 UNDECAYED = ("bn", "ln", "bias", "logit_scale")
@@ -22,21 +25,31 @@ class Partition:
 
     Attributes:
       fixed: path prefixes ("visual", "text/embeddings") of the parameters that stay.
+      low_rank: which of the others are moved by low-rank updates.
     """
 
     fixed: tuple[str, ...] = ()
+    low_rank: LowRank = dataclasses.field(default_factory=LowRank)
 
     @classmethod
-    def of(cls, method: Method, config: OptimizerConfig, params: Params) -> "Partition":
+    def of(
+        cls,
+        method: Method,
+        config: OptimizerConfig,
+        params: Params,
+        lora: LoraConfig | None = None,
+    ) -> "Partition":
         """Fixes the parameters that the config freezes and those that the method does not use.
 
         Args:
           method: whose `untrained` parameters stay.
           config: the optimizer's section, whose `frozen` parameters stay.
           params: all parameters or their shapes, a nested dict.
+          lora: where given, all else stays that it does not name.
 
         Raises:
-          UserError: a prefix of the config belongs to no parameter, or nothing is left to train.
+          UserError: a prefix or pattern of the config belongs to no parameter, or nothing is left
+            to train.
         """
         paths = list(traverse_util.flatten_dict(params))
         for prefix in config.frozen:
@@ -49,7 +62,30 @@ class Partition:
         partition = cls((*config.frozen, *method.untrained))
         if not partition.split(params)[0]:
             raise UserError("config.optimizer.frozen freezes every parameter: nothing to train")
-        return partition
+        return partition if lora is None else partition.with_low_rank(lora, params)
+
+    def with_low_rank(self, config: LoraConfig, params: Params) -> "Partition":
+        """Fixes all but the kernels with low-rank updates and what is trained beside them.
+
+        Args:
+          config: names these among the parameters that are not fixed yet.
+          params: all parameters or their shapes, a nested dict.
+
+        Raises:
+          UserError: see `LowRank.of`.
+        """
+        low_rank = LowRank.of(config, self.split(params)[0])
+        fixed = (path for path in flatten(params) if not low_rank.moves(path))
+        return Partition(tuple(fixed), low_rank)
+
+    def variables(self, params: Params, low_rank: Mapping[str, Any]) -> Params:
+        """What the optimizer moves; see `LowRank.variables`.
+
+        Args:
+          params: all parameters, a nested dict.
+          low_rank: the state of the low-rank updates, {} without any.
+        """
+        return self.low_rank.variables(self.split(params)[0], low_rank)
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """Splits parameters into the trainable and the fixed, each a nested dict of its own.
@@ -91,7 +127,8 @@ def decay_mask(method: Method, params: Params, rule: str = "published") -> dict[
 
     Args:
       method: whose published names decide.
-      params: nested dict of the parameters, all of them or the trainable ones.
+      params: nested dict of the parameters, all of them or the trainable ones; the factors of a
+        low-rank update are decayed where their kernel is.
       rule: "published" or "matrices", see `OptimizerConfig.decay`.
 
     Returns:
@@ -101,7 +138,7 @@ def decay_mask(method: Method, params: Params, rule: str = "published") -> dict[
       ValueError: a parameter has published names inside and outside of the decay group.
     """
     flat = traverse_util.flatten_dict(params)
-    axes = {_joined(path): np.ndim(cast(Any, leaf)) for path, leaf in flat.items()}
+    axes = {_joined(path): _axes(leaf) for path, leaf in flat.items()}
     decayed = {}
     for published, path, transform in method.weight_names:
         if rule == "matrices":
@@ -113,6 +150,11 @@ def decay_mask(method: Method, params: Params, rule: str = "published") -> dict[
         if decayed.setdefault(path, decays) != decays:
             raise ValueError(f"{path} has published names inside and outside the decay group")
     return traverse_util.unflatten_dict({path: decayed[_joined(path)] for path in flat})
+
+
+def _axes(leaf: Any) -> int:
+    """Axes of a parameter; those of a low-rank update's kernel without the ones of its maps."""
+    return leaf.a.ndim - 1 if isinstance(leaf, Adapter) else np.ndim(leaf)
 
 
 def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Schedule:

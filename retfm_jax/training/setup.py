@@ -50,14 +50,14 @@ class Setup:
           horizon: number of steps at which the learning rate's cosine ends.
 
         Raises:
-          UserError: the batch does not divide over mesh and microbatches, or the config freezes
-            parameters that do not exist, or all of them.
+          UserError: the batch does not divide over mesh and microbatches, or the config names
+            parameters that do not exist, or leaves nothing to train.
         """
         check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
         schedule = learning_rate_schedule(config.optimizer, horizon)
         optimizer = make_optimizer(config.optimizer, method, schedule)
         params = jax.eval_shape(lambda: method.init(jax.random.key(0))[0])
-        partition = Partition.of(method, config.optimizer, params)
+        partition = Partition.of(method, config.optimizer, params, config.lora)
         abstract = abstract_state(method, optimizer, partition, mesh)
         return cls(config, method, mesh, schedule, optimizer, partition, abstract)
 

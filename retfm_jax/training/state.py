@@ -22,6 +22,8 @@ class TrainState(NamedTuple):
       batch_stats, carry: see `MethodState`.
       opt_state: of the trainable parameters only.
       key_data: the run's random key as plain numbers; step n uses `fold_in(key, n)`.
+      low_rank: of runs with low-rank updates, the kernels without these, which `params` holds with
+        them, and their factors; see `LowRank.init`.
     """
 
     step: Int[Array, ""]
@@ -30,6 +32,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     carry: dict[str, Any]
     key_data: UInt32[Array, " words"]
+    low_rank: dict[str, Any]
 
     @property
     def method_state(self) -> MethodState:
@@ -47,6 +50,7 @@ class TrainState(NamedTuple):
             "opt_state": self.opt_state,
             "carry": self.carry,
             "key_data": self.key_data,
+            "low_rank": self.low_rank,
         }
 
     @classmethod
@@ -80,14 +84,18 @@ def _create(
     else:
         params, batch_stats = network
         carry = method.init_carry(params, batch_stats)
-    params, batch_stats, carry = jax.tree.map(_own, (params, batch_stats, carry))
+    low_rank = partition.low_rank.init(jax.random.fold_in(init_key, 1), params)
+    params, batch_stats, carry, low_rank = jax.tree.map(
+        _own, (params, batch_stats, carry, low_rank)
+    )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimizer.init(partition.split(params)[0]),
+        opt_state=optimizer.init(partition.variables(params, low_rank)),
         carry=carry,
         key_data=jax.random.key_data(run_key),
+        low_rank=low_rank,
     )
 
 

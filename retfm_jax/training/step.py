@@ -58,10 +58,16 @@ def make_train_step(
                 microbatches,
                 mesh,
             )
-        trainable, fixed = partition.split(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
-        updated = cast(Params, optax.apply_updates(trainable, updates))
-        params = partition.merge(updated, fixed)
+        low_rank, variables = partition.low_rank, partition.variables(state.params, state.low_rank)
+
+        def effective(variables: Params) -> Params:
+            return low_rank.effective(variables, state.low_rank)
+
+        # Of what is moved itself this is the identity.
+        (gradients,) = jax.vjp(effective, variables)[1](gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, variables)
+        variables = cast(Params, optax.apply_updates(variables, updates))
+        params = partition.merge(effective(variables), partition.split(state.params)[1])
         params, method_state = method.after_update(params, MethodState(*method_state))
         metrics = parts | {
             "loss": loss,
@@ -75,6 +81,7 @@ def make_train_step(
             opt_state=opt_state,
             carry=method_state.carry,
             key_data=state.key_data,
+            low_rank=low_rank.state(variables, state.low_rank),
         )
         return new_state, metrics
 
