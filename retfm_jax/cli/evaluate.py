@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from retfm_jax.cli import options
-from retfm_jax.cli.options import COUNT, POSITIVE, RATE, SEED, add_verb, number
+from retfm_jax.cli.options import COUNT, FACTOR, POSITIVE, RATE, SEED, SHARE, add_verb, number
 from retfm_jax.cli.tables import Table
 from retfm_jax.evaluation.protocols import get_protocols, protocol_names
 
@@ -60,6 +60,9 @@ def add(verbs) -> None:
     number(tuning, "--head_learning_rate", RATE, float, default=1e-3, help="linear head")
     number(tuning, "--epochs", POSITIVE, default=50, help="passes over the images")
     number(tuning, "--batch_size", POSITIVE, default=16, help="images a step")
+    number(tuning, "--layer_decay", FACTOR, float, help="of the image tower's rate, layer by layer")
+    number(tuning, "--drop_path", SHARE, float, help="branches that a ViT's last block leaves out")
+    number(tuning, "--lora_rank", POSITIVE, help="train low-rank updates of the image tower alone")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: the workdir, a protocol, the dataset or the split cannot be used.
     """
+    from retfm_jax.config import LoraConfig
     from retfm_jax.console import say
     from retfm_jax.data.text import check_tokenizer
     from retfm_jax.evaluation.class_files import Reading
@@ -107,6 +111,9 @@ def run(args: argparse.Namespace) -> None:
                 head_learning_rate=args.head_learning_rate,
                 epochs=args.epochs,
                 batch_size=args.batch_size,
+                layer_decay=args.layer_decay,
+                drop_path=args.drop_path,
+                lora=None if args.lora_rank is None else LoraConfig(rank=args.lora_rank),
             ),
             reading=Reading(args.patient_regex, args.follow_links),
             on_error=args.on_error,

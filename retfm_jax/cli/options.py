@@ -10,6 +10,7 @@ from retfm_jax.ranges import LARGEST, Range
 #: What numbers of options can be, as in a configuration.
 POSITIVE, COUNT = Range(low=1, high=LARGEST), Range(low=0, high=LARGEST)
 SEED, RATE = Range(low=0, high=2**32 - 1), Range(low=0)
+FACTOR, SHARE = Range(above=0, high=1), Range(low=0, below=1)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -158,6 +158,8 @@ class OptimizerConfig(Section):
       eps: added to the root of the second moment.
       decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
         "matrices" spares those of one axis, as for MAE: biases, norms; "all" decays everything.
+      layer_decay: factor on the learning rate from each layer of a tower to the one before it, of
+        fine-tuning; None: all learn at one rate.
       clip_norm: largest global gradient norm, None for no clipping.
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
@@ -169,6 +171,7 @@ class OptimizerConfig(Section):
     b2: Rate = 0.98
     eps: PositiveFloat = 1e-6
     decay: Literal["published", "matrices", "all"] = "published"
+    layer_decay: PositiveShare | None = None
     clip_norm: PositiveFloat | None = None
     frozen: tuple[Name, ...] = ()
 

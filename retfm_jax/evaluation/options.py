@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from retfm_jax.config import LoraConfig
 from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.protocols.few_shot import Shots
 
@@ -15,6 +16,11 @@ class FineTuneConfig:
       epochs: passes over the support.
       batch_size: images a step.
       weight_decay: of AdamW, on both.
+      layer_decay: factor on the backbone's learning rate from each layer to the one before it; see
+        `training.optimizers.layer_factors`; None: one rate.
+      drop_path: probability that the last block of a vision transformer leaves out a branch, see
+        `ViTConfig`; None: nothing is left out.
+      lora: trains low-rank updates of the backbone instead of all of it; see `LoraConfig`.
     """
 
     backbone_learning_rate: float = 2e-6
@@ -22,6 +28,9 @@ class FineTuneConfig:
     epochs: int = 50
     batch_size: int = 16
     weight_decay: float = 1e-2
+    layer_decay: float | None = None
+    drop_path: float | None = None
+    lora: LoraConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,6 +75,10 @@ def check_numbers(options: Any) -> None:
     ):
         if not (math.isfinite(value) and 0 <= value <= 1000):
             raise UserError(f"{option} {value}: give a number from 0 to 1000, such as 0.001")
+    if tuning.layer_decay is not None and not 0 < tuning.layer_decay <= 1:
+        raise UserError(f"layer_decay {tuning.layer_decay}: give a factor up to 1, such as 0.65")
+    if tuning.drop_path is not None and not 0 <= tuning.drop_path < 1:
+        raise UserError(f"drop_path {tuning.drop_path}: give a probability below 1, such as 0.2")
     if not tuning.backbone_learning_rate and not tuning.head_learning_rate:
         raise UserError("both learning rates of fine_tune are 0: nothing would be learned")
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from retfm_jax.models.bert import BertConfig
-from retfm_jax.models.layers import STACKED, all_gather_params, unit
+from retfm_jax.models.layers import STACKED, Tower, all_gather_params, unit
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -143,6 +143,16 @@ class Method(abc.ABC, Generic[Network]):
         return tuple(rows)
 
     @property
+    def towers(self) -> dict[str, Tower]:
+        """Towers of the network, without values, by the path under which their parameters stand."""
+        network = nnx.merge(self._graphdef, self._abstract_params, self._abstract_stats)
+        return {
+            "/".join(map(str, path)): module
+            for path, module in nnx.iter_modules(network)
+            if isinstance(module, Tower)
+        }
+
+    @property
     def text(self) -> BertConfig | None:
         """Sizes of the text tower; None: there is none."""
         return getattr(self.config, "text", None)
@@ -241,7 +251,12 @@ class Method(abc.ABC, Generic[Network]):
         """
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
         """Embeds single images with unit norm.
 
@@ -249,6 +264,8 @@ class Method(abc.ABC, Generic[Network]):
           params: all parameters, a nested dict of float32 arrays, as `init` makes them.
           state: batch statistics and what the method carries.
           images: normalized images, NHWC float32.
+          keys: randomness of dropped branches and patches in fine-tuning, one for each image; None
+            drops none.
 
         Returns:
           unit-norm embeddings, (b, d) float32; by default of `image_features`.
@@ -256,7 +273,7 @@ class Method(abc.ABC, Generic[Network]):
         Raises:
           NotImplementedError: the method embeds no images.
         """
-        return unit(self.image_features(params, state, images))
+        return unit(self.image_features(params, state, images, keys=keys))
 
     def scale(self, params: Params) -> Float[Array, ""]:
         """Factor () on unit-norm embeddings before a softmax; by default CLIP's first, 1 / 0.07.
@@ -267,7 +284,12 @@ class Method(abc.ABC, Generic[Network]):
         return jnp.asarray(1 / 0.07)
 
     def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b width"]:
         """Computes the image tower's features of single images, before any projection.
 
@@ -275,6 +297,8 @@ class Method(abc.ABC, Generic[Network]):
           params: all parameters, a nested dict of float32 arrays, as `init` makes them.
           state: batch statistics and what the method carries.
           images: normalized images, NHWC float32.
+          keys: randomness of dropped branches and patches in fine-tuning, one for each image; None
+            drops none.
 
         Returns:
           the features, (b, w) float32, not normalized.

@@ -226,7 +226,12 @@ class DualEncoder(Method[Network]):
         return self.encode(params, state, batch)[0] | {"scale": self.scale(params)}
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
         """Embeds single images with unit norm, (b, d), comparable with `encode_texts`.
 
@@ -234,18 +239,24 @@ class DualEncoder(Method[Network]):
           params: all parameters, a nested dict of float32 arrays, as `init` makes them.
           state: batch statistics and what the method carries.
           images: normalized images, NHWC float32.
+          keys: see `Method.encode_images`.
         """
-        return unit(self._visual(params, state)(images)[0])
+        return unit(self._visual(params, state)(images, keys=keys)[0])
 
     def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b width"]:
         """Computes the image tower's features of single images, before any projection.
 
         Returns:
           the features, (b, w) float32, not normalized.
         """
-        return self._visual(params, state)(images)[1].astype(jnp.float32)
+        return self._visual(params, state)(images, keys=keys)[1].astype(jnp.float32)
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]

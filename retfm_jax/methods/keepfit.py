@@ -316,12 +316,22 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         return features
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
         return self.bind(params, state.batch_stats).image(images)
 
     def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b width"]:
         return self.bind(params, state.batch_stats).visual(images).astype(jnp.float32)
 

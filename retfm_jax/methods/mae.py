@@ -71,8 +71,8 @@ class MaeConfig(Section):
         super().__post_init__()
         if self.image.positions != "learned" or not self.image.class_position:
             raise ValueError("image needs positions of its patches and of a class token")
-        if self.image.registers or self.image.patch_dropout or self.image.drop_path:
-            raise ValueError("image takes no registers, patch_dropout or drop_path")
+        if self.image.registers or self.image.patch_dropout:
+            raise ValueError("image takes no registers or patch_dropout")
 
     @property
     def kept(self) -> int:
@@ -126,10 +126,13 @@ class Mae(PerSampleMethod[MaeNetwork]):
         noise = batch.get("noise")
         if noise is None:
             count = self.config.image.num_patches
-            keys = jax.random.split(jax.random.key(0), len(images)) if keys is None else keys
-            noise = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
+            drawn = jax.random.split(jax.random.key(0), len(images)) if keys is None else keys
+            noise = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(drawn)
         kept, restore, hidden = split_patches(noise, self.config.kept)
-        tokens = network.visual.tokens(network.visual.patches(images), kept)
+        branch_keys = None
+        if keys is not None and self.config.image.drop_path:
+            branch_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        tokens = network.visual.tokens(network.visual.patches(images), kept, keys=branch_keys)
         latent = network.visual.ln_post(tokens.astype(jnp.float32))
         prediction = network.decoder(latent, restore)
         return {"ids_restore": restore, "mask": hidden, "latent": latent, "prediction": prediction}
@@ -172,13 +175,19 @@ class Mae(PerSampleMethod[MaeNetwork]):
         return found
 
     def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b width"]:
         """Computes features of whole images: of `fc_norm` where there is one, else as pooled."""
         network = self.bind(params, state.batch_stats)
         if network.fc_norm is None:
-            return network.visual(images)[1]
-        tokens = network.visual.tokens(network.visual.patches(images)).astype(jnp.float32)
+            return network.visual(images, keys=keys)[1]
+        tokens = network.visual.tokens(network.visual.patches(images), keys=keys)
+        tokens = tokens.astype(jnp.float32)
         return network.fc_norm(tokens[:, 1:].mean(1))
 
     @classmethod

@@ -196,11 +196,16 @@ class RetClip(DualEncoder[RetClipNetwork]):
         return embeddings | scales
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
         """Embeds patients of whom one eye is known, at the level of the patient."""
         network = self.bind(params, state.batch_stats)
-        embedded, _ = network.visual(images)
+        embedded, _ = network.visual(images, keys=keys)
         return _image_levels(network, embedded, embedded)["image_patient"]
 
     def encode_texts(

@@ -294,9 +294,14 @@ class Vilref(DualEncoder[VilrefNetwork]):
         }
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
-        return self.bind(params, state.batch_stats).image(images)[0]
+        return self.bind(params, state.batch_stats).image(images, keys=keys)[0]
 
     def encode_texts(
         self, params: Params, state: MethodState, tokens: Int[Array, "b n"]

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params, Selected
 from retfm_jax.methods.towers import ImageTower, image_tower, prefixed, relative
 from retfm_jax.models import resnet, vit, vit_names
+from retfm_jax.models.layers import unit
 from retfm_jax.ranges import Positive, Section
 
 #: Of the channels R, G, B, for values 0..1.
@@ -123,26 +124,39 @@ class Vision(Method[VisionNetwork]):
 
     def features(self, params: Params, state: MethodState, batch: Batch) -> dict[str, Array]:
         """Computes `image`, unit-norm embeddings, and `image_features` before any projection."""
-        embedding, features = self._both(params, state, batch["image"])
-        norm = jnp.linalg.norm(embedding, axis=-1, keepdims=True)
-        return {"image": embedding / norm, "image_features": features}
+        embedding, features = self._both(params, state, batch["image"], None)
+        return {"image": unit(embedding), "image_features": features}
 
     def encode_images(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b d"]:
         """Embeds single images with unit norm; see `Method.encode_images`."""
-        return self.features(params, state, {"image": images})["image"]
+        return unit(self._both(params, state, images, keys)[0])
 
     def image_features(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b width"]:
         """Computes the tower's features, (b, w) float32; see `Method.image_features`."""
-        return self._both(params, state, images)[1]
+        return self._both(params, state, images, keys)[1]
 
     def _both(
-        self, params: Params, state: MethodState, images: Float[Array, "b h w 3"]
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        keys: Key[Array, " b"] | None,
     ) -> tuple[Float[Array, "b d"], Float[Array, "b f"]]:
-        found: Any = self.bind(params, state.batch_stats).visual(images)
+        found: Any = self.bind(params, state.batch_stats).visual(images, keys=keys)
         embedding, features = found if isinstance(found, tuple) else (found, found)
         return embedding.astype(jnp.float32), features.astype(jnp.float32)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -13,6 +14,7 @@ from retfm_jax.models.layers import (
     LayerNorm,
     Linear,
     Remat,
+    Tower,
     attention,
     count_layers,
     dropout,
@@ -189,7 +191,7 @@ class Block(nnx.Module):
         return self.ln_2(x + dropout(hidden, self.rate, mlp_keys))
 
 
-class Bert(nnx.Module):
+class Bert(Tower):
     """The text tower: token ids -> hidden states.
 
     Args:
@@ -211,6 +213,11 @@ class Bert(nnx.Module):
         self.types = Embedding(config.types, config.width, rngs=rngs)
         self.ln = LayerNorm(config.width, eps=1e-12)
         self.blocks = stack_layers(lambda rngs: Block(config, rngs=rngs), config.layers, rngs)
+
+    def layers_above(self, path: str) -> int | Int[np.ndarray, " layers"]:
+        """See `Tower.layers_above`; the layers are the blocks, all else makes their input."""
+        layers = self.config.layers
+        return np.arange(layers, 0, -1) if path.startswith("blocks/") else layers + 1
 
     def __call__(
         self,

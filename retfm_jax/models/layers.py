@@ -1,5 +1,6 @@
 """Layers of the transformer towers: linear maps, norms, attention, dropout, a scan over layers."""
 
+import abc
 import collections
 import fnmatch
 import re
@@ -8,10 +9,11 @@ from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 Remat = Literal["none", "dots", "full"]
 #: Under this name towers hold their stacked layers: the first axis of each leaf counts them.
@@ -59,6 +61,22 @@ class LayerNorm(nnx.Module):
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Tower(nnx.Module, abc.ABC):
+    """A network of layers, each the input of the next."""
+
+    @abc.abstractmethod
+    def layers_above(self, path: str) -> int | Int[np.ndarray, " layers"]:
+        """Numbers the layers from a parameter's to the end of the tower.
+
+        Args:
+          path: of the parameter, relative to the tower, such as "blocks/fc/kernel".
+
+        Returns:
+          for one of L layers, 1 of the last to L of the first, of stacked ones an array; L + 1 for
+          what stands before the first; 0 for what stands behind the last.
+        """
 
 
 def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None) -> Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from retfm_jax.models.layers import Linear, attention, count_layers, majority
+from retfm_jax.models.layers import Linear, Tower, attention, count_layers, majority
 from retfm_jax.ranges import Positive, Section
 
 Names = tuple[tuple[str, str, str], ...]
@@ -303,7 +303,18 @@ class AttentionPool(nnx.Module):
         return summed if self.out.bias is None else summed + self.out.bias[...]
 
 
-class ClipResNet(nnx.Module):
+class _ResidualTower(Tower):
+    """What both networks have in common."""
+
+    def layers_above(self, path: str) -> int:
+        """See `Tower.layers_above`; the layers are the four stages, the stem is before them."""
+        part = path.partition("/")[0]
+        if part.startswith("layer"):
+            return len(_STAGES) + 1 - int(part.removeprefix("layer"))
+        return 0 if part == "attnpool" else len(_STAGES) + 1
+
+
+class ClipResNet(_ResidualTower):
     """CLIP's modified residual network: a stem of three convolutions, attention pooling.
 
     Args:
@@ -373,7 +384,7 @@ class ClipResNet(nnx.Module):
         return embedding, embedding
 
 
-class ResNet(nnx.Module):
+class ResNet(_ResidualTower):
     """torchvision's residual network (v1.5) without its classifier.
 
     Args:
@@ -396,12 +407,17 @@ class ResNet(nnx.Module):
             setattr(self, f"layer{number}", Stage(config, number, pooled=False, rngs=rngs))
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
+        self,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
+        train: bool = False,
     ) -> Float[Array, "b d"]:
         """Computes the mean of the last feature map, (b, features) float32.
 
         Args:
           images: normalized, NHWC float32, of any size.
+          keys: taken like other towers' and not used: nothing is random here.
           train: batch norms use and update the statistics of the batch.
 
         Raises:

@@ -14,6 +14,7 @@ from retfm_jax.models.layers import (
     LayerNorm,
     Linear,
     Remat,
+    Tower,
     attention,
     drop_path,
     scan_layers,
@@ -29,6 +30,9 @@ ACTIVATIONS = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "swiglu": lambda x: jax.nn.silu(x[..., : x.shape[-1] // 2]) * x[..., x.shape[-1] // 2 :],
 }
+
+#: What makes tokens of images, before the first block.
+_BEFORE = ("patch", "class_embedding", "position_embedding", "registers", "ln_pre")
 
 #: What self-supervised towers have in common, from which forms below differ.
 _PLAIN = {"activation": "gelu", "norm_eps": 1e-6, "pre_norm": False, "patch_bias": True}
@@ -256,7 +260,7 @@ class AttentionPooling(nnx.Module):
         return x + self.proj(self.activation(self.fc(self.norm(x))))
 
 
-class ViT(nnx.Module):
+class ViT(Tower):
     """The image tower: patches -> tokens -> features -> embedding.
 
     Args:
@@ -326,6 +330,13 @@ class ViT(nnx.Module):
             kept = _kept(self.config, drop_keys)
         pooled = self.pool(self.tokens(patches, kept, keys=layer_keys))
         return pooled if self.projection is None else pooled @ self.projection[...], pooled
+
+    def layers_above(self, path: str) -> int | Int[np.ndarray, " layers"]:
+        """See `Tower.layers_above`; the layers are the blocks."""
+        part, layers = path.partition("/")[0], self.config.layers
+        if part == "blocks":
+            return np.arange(layers, 0, -1)
+        return layers + 1 if part in _BEFORE else 0
 
     def patches(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
         """Embeds patches and adds learned positions.

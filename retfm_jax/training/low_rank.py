@@ -100,6 +100,15 @@ class LowRank:
         """
         return path in self.maps or path in self.trained
 
+    def base(self, params: Params) -> Params:
+        """Selects the kernels that have updates.
+
+        Args:
+          params: all parameters, a nested dict.
+        """
+        flat = flatten(params)
+        return traverse_util.unflatten_dict({path: flat[path] for path in self.maps}, sep="/")
+
     def init(self, key: PRNGKeyArray, params: Params) -> dict[str, Any]:
         """Makes what a run carries: A as in the released code, uniform in +-inputs^-1/2, and B 0.
 
@@ -111,10 +120,10 @@ class LowRank:
           `base`, the kernels as they are, and `adapters`, their `Adapter`s, each a nested dict; {}
           without any kernel.
         """
-        flat = traverse_util.flatten_dict(params, sep="/")
-        base = {path: flat[path] for path in sorted(self.maps)}
-        if not base:
+        if not self.maps:
             return {}
+        kernels = self.base(params)
+        base = flatten(kernels)
         keys = jax.random.split(key, len(base))
         adapters = {}
         for (path, kernel), own in zip(base.items(), keys, strict=True):
@@ -125,7 +134,7 @@ class LowRank:
             )
             adapters[path] = Adapter(a, jnp.zeros((*lead, maps, self.rank, outputs)))
         return {
-            "base": traverse_util.unflatten_dict(base, sep="/"),
+            "base": kernels,
             "adapters": traverse_util.unflatten_dict(adapters, sep="/"),
         }
 
@@ -147,8 +156,8 @@ class LowRank:
           variables: what the optimizer moves, as `variables` returns it.
           state: what `init` made, of which `base` is read.
         """
-        base = traverse_util.flatten_dict(dict(state.get("base", {})))
-        flat = traverse_util.flatten_dict(variables)
+        base: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(state.get("base", {})))
+        flat: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(variables))
         for path, kernel in base.items():
             flat[path] = self._updated("/".join(path), kernel, flat[path])
         return traverse_util.unflatten_dict(flat)

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
+from jaxtyping import Array
 
 from retfm_jax.config import LoraConfig, OptimizerConfig
 from retfm_jax.errors import UserError
@@ -157,6 +159,57 @@ def _axes(leaf: Any) -> int:
     return leaf.a.ndim - 1 if isinstance(leaf, Adapter) else np.ndim(leaf)
 
 
+def layer_factors(method: Method, params: Params, decay: float) -> dict[str, Any]:
+    """Factors on the learning rate that grow with the layer (Clark et al., ICLR 2020; BEiT).
+
+    In a tower of L layers parameters of layer l learn at decay^(L + 1 - l) of the rate: l is 0 for
+    what makes the first block's input, 1 to L for the blocks, L + 1 for what stands behind them.
+    Heads and temperatures outside of towers learn at the full rate.
+
+    Args:
+      method: whose towers number their layers.
+      params: nested dict of the parameters, all of them or some.
+      decay: the factor between two layers, in (0, 1].
+
+    Returns:
+      a nested dict like `params` of numbers, and of arrays (layers,) for stacked layers.
+
+    Raises:
+      UserError: the network has no towers of layers.
+    """
+    towers = method.towers
+    if not towers:
+        raise UserError(f"layer_decay: the network of {method.name} has no towers of layers")
+
+    def factor(path: tuple[str | int, ...]) -> Any:
+        for prefix, tower in towers.items():
+            if _under(path, prefix):
+                relative = _joined(path).removeprefix(f"{prefix}/")
+                return np.asarray(decay ** np.asarray(tower.layers_above(relative), np.float64))
+        return np.ones(())
+
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict({path: factor(path) for path in flat})
+
+
+def scale_layers(updates: Params, factors: Mapping[str, Any]) -> Params:
+    """Multiplies updates by factors.
+
+    Args:
+      updates: nested dict of arrays, or of `Adapter`s, whose factors both are scaled.
+      factors: what `layer_factors` returned for them.
+    """
+
+    def scaled(factor: np.ndarray, leaf: Array) -> Array:
+        return leaf * factor.reshape(*factor.shape, *(1,) * (leaf.ndim - factor.ndim)).astype(
+            leaf.dtype
+        )
+
+    return jax.tree.map(
+        lambda factor, part: jax.tree.map(lambda leaf: scaled(factor, leaf), part), factors, updates
+    )
+
+
 def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Schedule:
     """Makes the schedule: linear warm-up, then half a cosine to 0.
 
@@ -188,11 +241,12 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Makes AdamW as PyTorch computes it, for the trainable parameters.
 
-    p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so.
+    p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so;
+    with `layer_decay`, lr is that of the parameter's layer.
 
     Args:
       config: the optimizer's section.
-      method: whose published names decide what is decayed.
+      method: whose published names decide what is decayed, and whose towers number their layers.
       schedule: step number from 0 on -> learning rate.
     """
     rule = config.decay
@@ -202,7 +256,22 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.scale_by_learning_rate(schedule),
     )
+    if config.layer_decay is not None:
+        adamw = _by_layer(adamw, method, config.layer_decay)
     return adamw if config.clip_norm is None else _clipped(adamw, config.clip_norm)
+
+
+def _by_layer(
+    optimizer: optax.GradientTransformation, method: Method, decay: float
+) -> optax.GradientTransformation:
+    """Scales an optimizer's updates by layer; its state stays as it is."""
+
+    def update(updates, state, params=None, **_):
+        updates, state = optimizer.update(updates, state, params)
+        updates = cast(Params, updates)
+        return scale_layers(updates, layer_factors(method, updates, decay)), state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def _clipped(

@@ -1,11 +1,28 @@
 """Fine-tuning learns, moves the image tower and nothing else, and repeats with its seed."""
 
+import dataclasses
+
 import jax
 import numpy as np
-from colour_world import CLASSES, ColourModel, image
+import pytest
+from colour_world import CLASSES, ColourModel
+from colour_world import image as image_of
 
+from retfm_jax.config import (
+    AugmentConfig,
+    DataConfig,
+    ExperimentConfig,
+    ImageConfig,
+    LoraConfig,
+)
 from retfm_jax.data.sources import Subset
+from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
+from retfm_jax.methods.vision import Vision, VisionConfig
+from retfm_jax.model import RetinalModel
+from retfm_jax.models.resnet import ResNetConfig
+from retfm_jax.models.vit import ViTConfig
+from retfm_jax.trees import flatten
 
 
 class _Records(list):
@@ -14,7 +31,7 @@ class _Records(list):
 
 def test_colors_are_learned_and_the_text_tower_stays():
     model = ColourModel()
-    records = _Records(image(number, CLASSES[number % 3]) for number in range(12))
+    records = _Records(image_of(number, CLASSES[number % 3]) for number in range(12))
     source = Subset(records, np.arange(12), "all")
     labels = np.stack([record.labels for record in records])
     before = jax.tree.map(np.array, model.params)
@@ -24,8 +41,75 @@ def test_colors_are_learned_and_the_text_tower_stays():
     assert scores.shape == (12, 4)
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(scores.argmax(1), labels.argmax(1))
-    assert list(params["backbone"]) == ["['visual']['kernel']"]
-    assert (params["backbone"]["['visual']['kernel']"] != before["visual"]["kernel"]).any()
+    assert list(flatten(params["backbone"])) == ["visual/kernel"]
+    assert (params["backbone"]["visual"]["kernel"] != before["visual"]["kernel"]).any()
     jax.tree.map(np.testing.assert_array_equal, model.params, before)
     again = tuning.fit(source, range(12), labels, seed=3, progress=False)
     jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+TOWER = ViTConfig(
+    16, 8, width=32, layers=2, heads=2, activation="gelu", norm_eps=1e-6, pre_norm=False,
+    patch_bias=True, layer_scale=True,
+)  # fmt: skip
+
+
+def _tuned(image, tuning, seed=0):
+    """A tower in timm's layout, and the parameters after two epochs on six photographs."""
+    method = Vision(VisionConfig(image))
+    params, state = method.init(jax.random.key(0))
+    data = DataConfig(image=ImageConfig(size=16), augment=AugmentConfig(flip="independent"))
+    model = RetinalModel(method, params, state, ExperimentConfig("vision", method.config, data))
+    records = _Records(image_of(number, CLASSES[number % 3]) for number in range(6))
+    source = Subset(records, np.arange(6), "all")
+    labels = np.stack([record.labels for record in records])
+    tuning = dataclasses.replace(tuning, epochs=2, batch_size=6)
+    network = FineTuning(model, tuning, 4, True)
+    found = network.fit(source, range(6), labels, seed, progress=False)
+    assert np.isfinite(network.predict(found, source)).all()
+    return params, found
+
+
+RATES = FineTuneConfig(1e-3, 1e-2)
+
+
+def test_layers_learn_at_their_rates_branches_drop_and_low_rank_updates_are_trained():
+    recipe = dataclasses.replace(RATES, layer_decay=0.1, drop_path=0.5, weight_decay=0.0)
+    before, found = _tuned(TOWER, recipe)
+    moved = {
+        path: np.abs(leaf - flatten(before)[path])
+        for path, leaf in flatten(found["backbone"]).items()
+    }
+    first, last = (moved["visual/blocks/qkv/kernel"][block].max() for block in (0, 1))
+    assert moved["visual/patch/kernel"].max() < 0.3 * first < 0.09 * last
+    lora = dataclasses.replace(recipe, lora=LoraConfig(rank=2))
+    _, found = _tuned(TOWER, lora)
+    assert {path.rpartition("/")[0] for path in flatten(found["backbone"])} == {
+        f"visual/blocks/{part}/kernel" for part in ("qkv", "out", "fc", "proj")
+    }
+    assert flatten(found["backbone"])["visual/blocks/fc/kernel/b"].any()
+    jax.tree.map(np.testing.assert_array_equal, found, _tuned(TOWER, lora)[1])
+
+
+def test_dropped_branches_alone_change_the_training():
+    plain, dropped, none = (
+        _tuned(TOWER, dataclasses.replace(RATES, drop_path=rate))[1] for rate in (None, 0.9, 0.0)
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain, none)
+    assert not np.array_equal(plain["kernel"], dropped["kernel"])
+
+
+def test_a_residual_network_is_tuned_by_stages_and_has_no_branches_to_drop():
+    image = ResNetConfig(stages=(1, 1, 1, 1), width=4)
+    recipe = dataclasses.replace(RATES, layer_decay=0.1, weight_decay=0.0)
+    before, found = _tuned(image, recipe)
+    moved = [
+        np.abs(found["backbone"]["visual"][f"layer{stage}"]["block0"]["conv3"]["kernel"]
+               - before["visual"][f"layer{stage}"]["block0"]["conv3"]["kernel"]).max()
+        for stage in (2, 3, 4)
+    ]  # fmt: skip
+    assert moved[0] < 0.3 * moved[1] < 0.09 * moved[2]
+    _, found = _tuned(image, dataclasses.replace(recipe, lora=LoraConfig(rank=2)))
+    assert flatten(found["backbone"])["visual/layer4/block0/conv2/kernel/b"].any()
+    with pytest.raises(UserError, match="only vision transformers"):
+        _tuned(image, dataclasses.replace(RATES, drop_path=0.2))

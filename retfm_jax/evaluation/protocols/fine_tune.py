@@ -1,9 +1,12 @@
-"""Full fine-tuning: the image tower of any method and a linear head, at two learning rates."""
+"""Fine-tuning: the image tower of any method and a linear head, at two learning rates.
+
+The tower is trained as a whole, the first layers slower where asked for, or by low-rank updates.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +17,34 @@ from jaxtyping import Array, Float, Int, UInt8
 from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.images import decode, fit, training_image
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.options import FineTuneConfig, Options
 from retfm_jax.evaluation.protocols.adapters import batches, classification_loss, scores
 from retfm_jax.evaluation.protocols.few_shot import Shots
 from retfm_jax.evaluation.protocols.supervised import SupervisedProtocol, supervised
 from retfm_jax.evaluation.study import Study
+from retfm_jax.methods.base import Method, Params
+from retfm_jax.models.vit import ViTConfig
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
+from retfm_jax.training.optimizers import Partition, layer_factors, scale_layers
+from retfm_jax.trees import flatten
 
 #: Batches of images that are made ready ahead of the step.
 _AHEAD = 4
+
+
+class _Fixed(NamedTuple):
+    """What training does not move.
+
+    Attributes:
+      params: parameters that stay.
+      kernels: those that low-rank updates are added to.
+    """
+
+    params: Params
+    kernels: Params
 
 
 class FineTuning:
@@ -43,21 +63,34 @@ class FineTuning:
           config: the recipe.
           classes: outputs of the head.
           exclusive: trains a softmax, else a sigmoid for each class.
+
+        Raises:
+          UserError: branches are to be left out of a network that has none.
         """
         self._model, self._config, self._exclusive = model, config, exclusive
         self._classes = classes
         self._data, self._scale = model.data_config, model.logit_scale
+        self._method = model.method
+        if config.drop_path is not None:
+            self._method = _dropping(model.method, config.drop_path)
         self._optimizer = optax.chain(
             optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay)
         )
         self._step = jax.jit(self._update, donate_argnums=(0, 1))
-        self._logits = jax.jit(lambda p, images: self._forward(p, images, None))
+        self._logits = jax.jit(lambda p, fixed, images: self._forward(p, fixed, images, None))
 
-    def _forward(self, params: Any, images: Array, key: Array | None) -> Float[Array, "b classes"]:
+    def _forward(
+        self, params: Any, fixed: "_Fixed", images: Array, key: Array | None
+    ) -> Float[Array, "b classes"]:
         augment = None if key is None else self._data.augment
         pixels = prepare({"image": images}, self._data.image, augment, key)["image"]
-        backbone = self._restored(params["backbone"])
-        features = self._model.method.encode_images(backbone, self._model.state, pixels)
+        partition = self._partition
+        trained = partition.low_rank.effective(params["backbone"], {"base": fixed.kernels})
+        backbone = partition.merge(trained, fixed.params)
+        random = {}
+        if key is not None and self._config.drop_path is not None:
+            random["keys"] = jax.random.split(jax.random.fold_in(key, 1), len(images))
+        features = self._method.encode_images(backbone, self._model.state, pixels, **random)
         return self._scale * features @ params["kernel"] + params["bias"]
 
     @property
@@ -82,25 +115,27 @@ class FineTuning:
 
             return jax.tree.map(lambda leaf: jnp.any(leaf != 0), jax.grad(total)(params))
 
-        leaves, _ = jax.tree_util.tree_flatten_with_path(gradient(self._model.params))
-        return frozenset(jax.tree_util.keystr(path) for path, moved in leaves if moved)
+        moved = flatten(gradient(self._model.params))
+        return frozenset(path for path, moves in moved.items() if moves)
 
-    def _trained(self, params: Any) -> dict[str, Array]:
-        """The parameters of the image side alone, by path."""
-        leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-        found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        return {path: found[path] for path in sorted(self._used)}
+    @functools.cached_property
+    def _partition(self) -> Partition:
+        """Which parameters are trained: those of the image side alone, or updates of them."""
+        params = self._model.params
+        partition = Partition(tuple(path for path in flatten(params) if path not in self._used))
+        lora = self._config.lora
+        return partition if lora is None else partition.with_low_rank(lora, params)
 
-    def _restored(self, trained: dict[str, Array]) -> Any:
-        """All parameters, with the trained ones in their places."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: trained.get(jax.tree_util.keystr(path), leaf), self._model.params
-        )
+    @property
+    def _fixed(self) -> "_Fixed":
+        params = self._model.params
+        return _Fixed(self._partition.split(params)[1], self._partition.low_rank.base(params))
 
     def _update(
         self,
         params: Any,
         state: Any,
+        fixed: "_Fixed",
         batch: tuple[Array, ...],
         key: Array,
         progress: Float[Array, ""],
@@ -109,11 +144,16 @@ class FineTuning:
         images, labels, weights = batch
 
         def loss(params: Any) -> Array:
-            logits = self._forward(params, images, key)
+            logits = self._forward(params, fixed, images, key)
             return classification_loss(logits, labels, weights, self._exclusive)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = self._optimizer.update(gradient, state, params)
+        updates, decay = cast(dict[str, Any], updates), self._config.layer_decay
+        if decay is not None:
+            backbone = updates["backbone"]
+            factors = layer_factors(self._method, backbone, decay)
+            updates = updates | {"backbone": scale_layers(backbone, factors)}
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
         head = self._config.head_learning_rate * cosine
         rates = {
@@ -125,7 +165,7 @@ class FineTuning:
             part: jax.tree.map(
                 lambda p, u, rate=rates[part]: p - rate * u, params[part], part_updates
             )
-            for part, part_updates in cast(dict[str, Any], updates).items()
+            for part, part_updates in updates.items()
         }
         return moved, state, value
 
@@ -147,19 +187,21 @@ class FineTuning:
           progress: whether a progress bar is shown.
 
         Returns:
-          the trained parameters, for `predict`.
+          the trained parameters, for `predict`: `backbone`, `kernel` and `bias`.
         """
         config = self._config
         order, weights = batches(len(rows), config.epochs, config.batch_size, seed)
-        backbone = jax.tree.map(jnp.array, self._trained(self._model.params))
+        key = jax.random.key(seed)
+        fixed, low_rank = self._fixed, self._partition.low_rank
+        adapters = low_rank.init(jax.random.split(key)[0], self._model.params)
+        backbone = self._partition.variables(self._model.params, adapters)
         width = self._embedded.shape[1]
         params = {
-            "backbone": backbone,
+            "backbone": jax.tree.map(jnp.array, backbone),
             "kernel": jnp.zeros((width, self._classes)),
             "bias": jnp.zeros(self._classes),
         }
         state = self._optimizer.init(params)
-        key = jax.random.key(seed)
         make = functools.partial(self._augmented, source, rows, order, seed)
         with in_threads(make, range(len(order)), threads=cores(), ahead=_AHEAD) as pictures:
             bar = progress_bar(
@@ -168,7 +210,9 @@ class FineTuning:
             for step, images in enumerate(bar):
                 batch = images, labels[order[step]], weights[step]
                 step_key = jax.random.fold_in(key, step)
-                params, state, loss = self._step(params, state, batch, step_key, step / len(order))
+                params, state, loss = self._step(
+                    params, state, fixed, batch, step_key, step / len(order)
+                )
                 if step % 10 == 0:
                     bar.set_postfix(loss=f"{float(loss):.3f}")
         return params
@@ -217,8 +261,20 @@ class FineTuning:
 
         count = -(-len(source) // size)
         with in_threads(make, range(count), threads=cores(), ahead=_AHEAD) as pictures:
-            logits = [self._logits(params, images) for images in pictures]
+            logits = [self._logits(params, self._fixed, images) for images in pictures]
         return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
+
+
+def _dropping(method: Method, rate: float) -> Method:
+    """The method whose image tower leaves out branches where it gets keys, and no patches."""
+    image = method.config.image
+    if not isinstance(image, ViTConfig):
+        raise UserError(
+            f"drop_path: the image tower of {method.name} has no branches that could be left out; "
+            "only vision transformers have"
+        )
+    image = dataclasses.replace(image, drop_path=rate, patch_dropout=0.0)
+    return type(method)(dataclasses.replace(method.config, image=image))
 
 
 def fine_tuning(study: Study) -> FineTuning:

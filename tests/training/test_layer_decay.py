@@ -1,0 +1,128 @@
+"""Layers of a tower learn the slower the earlier they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toy_training import Toy, ToyConfig, toy_config
+
+from retfm_jax.config import LoraConfig, OptimizerConfig
+from retfm_jax.errors import UserError
+from retfm_jax.methods.keepfit import Keepfit, KeepfitConfig
+from retfm_jax.methods.retclip import RetClip, RetClipConfig
+from retfm_jax.methods.vision import Vision, VisionConfig
+from retfm_jax.models.bert import BertConfig
+from retfm_jax.models.resnet import ClipResNetConfig, ResNetConfig
+from retfm_jax.models.vit import ViTConfig
+from retfm_jax.training.optimizers import Partition, layer_factors, make_optimizer
+from retfm_jax.trees import flatten
+
+DEPTH = 3
+TOWER = ViTConfig(32, 16, width=16, layers=DEPTH, heads=2, patch_bias=True, registers=2)
+TEXT = BertConfig(vocab_size=30, width=16, layers=2, heads=2, mlp_width=16, positions=8)
+
+
+def _published(name: str, depth: int) -> int:
+    """Number of a layer by its published name, as fine-tuning code for MAE's ViTs counts."""
+    if name in ("cls_token", "pos_embed", "reg_token") or name.startswith("patch_embed."):
+        return 0
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return depth + 1
+
+
+def _factors(method, decay=0.5):
+    params = jax.eval_shape(method.init, jax.random.key(0))[0]
+    return flatten(layer_factors(method, params, decay))
+
+
+@pytest.mark.parametrize("depth", [DEPTH, 24])
+def test_layers_are_those_of_the_published_names(depth):
+    image = ViTConfig(
+        32, 16, width=16, layers=depth, heads=2, patch_bias=True, registers=2, pre_norm=False
+    )
+    method = Vision(VisionConfig(image, 8, "timm"))
+    found = _factors(method)
+    seen = set()
+    for name, path, _ in method.weight_names:
+        for number in range(depth) if "{n}" in name else [0]:
+            published = name.replace("{n}", str(number))
+            factor = found[path][number] if "{n}" in name else found[path]
+            assert factor == 0.5 ** (depth + 1 - _published(published, depth)), published
+            seen.add(path)
+    assert seen == found.keys()
+
+
+def test_each_tower_goes_by_its_own_depth():
+    found = _factors(RetClip(RetClipConfig(image=TOWER, text=TEXT, embed_dim=8)))
+    assert found["visual/ln_pre/scale"] == found["visual/patch/kernel"] == 0.5**4
+    np.testing.assert_array_equal(found["visual/blocks/fc/kernel"], [0.125, 0.25, 0.5])
+    assert found["bert/words/embedding"] == found["bert/ln/bias"] == 0.5**3
+    np.testing.assert_array_equal(found["bert/blocks/fc/kernel"], [0.25, 0.5])
+    for behind in ("visual/projection", "visual/ln_post/bias", "log_scale/left"):
+        assert found[behind] == 1
+    heads = {path: leaf for path, leaf in found.items() if "_head/" in path}
+    assert heads
+    assert set(map(float, heads.values())) == {1.0}
+
+
+def test_a_residual_network_has_a_layer_for_each_stage():
+    image = ResNetConfig(stages=(1, 2, 1, 1), width=4)
+    found = _factors(Keepfit(KeepfitConfig(image=image, text=TEXT, embed_dim=8)))
+    assert found["visual/conv1/kernel"] == found["visual/bn1/scale"] == 0.5**5
+    for stage in (1, 2, 3, 4):
+        assert found[f"visual/layer{stage}/block0/conv2/kernel"] == 0.5 ** (5 - stage)
+    assert found["visual/layer2/block1/bn3/bias"] == 0.5**3
+    clip = _factors(Vision(VisionConfig(ClipResNetConfig((1, 1, 1, 1), 16, image_size=32), 8)))
+    assert clip["visual/attnpool/query/kernel"] == 1
+    assert clip["visual/conv3/kernel"] == 0.5**5
+
+
+def test_an_update_is_scaled_and_nothing_else():
+    method = Vision(VisionConfig(TOWER, 8))
+    params = method.init(jax.random.key(0))[0]
+    gradients = jax.tree.map(jnp.sin, params)
+    updates, states = [], []
+    for decay in (None, 0.65):
+        config = OptimizerConfig(weight_decay=0.1, layer_decay=decay, decay="all", clip_norm=1.0)
+        optimizer = make_optimizer(config, method, lambda step: 0.1)
+        found, state = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+        updates.append(flatten(found))
+        states.append(state)
+    plain, scaled = updates
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    for block in range(DEPTH):
+        ratio = 0.65 ** (DEPTH - block)
+        for path in plain:
+            if "/blocks/" in path:
+                np.testing.assert_allclose(
+                    scaled[path][block], ratio * plain[path][block], rtol=1e-6
+                )
+    for path, above in (("patch/bias", 4), ("registers", 4), ("ln_post/bias", 0)):
+        wanted = 0.65**above * plain[f"visual/{path}"]
+        np.testing.assert_allclose(scaled[f"visual/{path}"], wanted, rtol=1e-6)
+
+
+def test_low_rank_updates_learn_at_their_layers_rate():
+    method = Vision(VisionConfig(TOWER, 8))
+    params = method.init(jax.random.key(0))[0]
+    config = OptimizerConfig(layer_decay=0.5, weight_decay=0.0, eps=1e-12)
+    partition = Partition.of(method, config, params, LoraConfig(rank=2, trained=("*/projection",)))
+    variables = partition.variables(params, partition.low_rank.init(jax.random.key(1), params))
+    optimizer = make_optimizer(config, method, lambda step: 1.0)
+    ones = jax.tree.map(jnp.ones_like, variables)
+    updates, _ = optimizer.update(ones, optimizer.init(variables), variables)
+    moved = optax.apply_updates(jax.tree.map(jnp.zeros_like, variables), updates)["visual"]
+    for factor in moved["blocks"]["qkv"]["kernel"]:
+        np.testing.assert_allclose(factor[:, 0, 0, 0], [-0.125, -0.25, -0.5], rtol=1e-5)
+    np.testing.assert_allclose(moved["projection"], -1, rtol=1e-5)
+
+
+def test_a_network_without_towers_is_refused():
+    config = toy_config(1, layer_decay=0.5).optimizer
+    method = Toy(ToyConfig(width=8))
+    params = method.init(jax.random.key(0))[0]
+    optimizer = make_optimizer(config, method, lambda step: 1.0)
+    with pytest.raises(UserError, match="toy has no towers"):
+        optimizer.update(params, optimizer.init(params), params)
