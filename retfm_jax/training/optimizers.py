@@ -201,9 +201,8 @@ def scale_layers(updates: Params, factors: Mapping[str, Any]) -> Params:
     """
 
     def scaled(factor: np.ndarray, leaf: Array) -> Array:
-        return leaf * factor.reshape(*factor.shape, *(1,) * (leaf.ndim - factor.ndim)).astype(
-            leaf.dtype
-        )
+        shape = (*factor.shape, *(1,) * (leaf.ndim - factor.ndim))
+        return leaf * factor.reshape(shape).astype(leaf.dtype)
 
     return jax.tree.map(
         lambda factor, part: jax.tree.map(lambda leaf: scaled(factor, leaf), part), factors, updates

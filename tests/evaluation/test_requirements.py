@@ -82,6 +82,8 @@ TUNING = FineTuneConfig()
             {"fine_tune": dataclasses.replace(TUNING, backbone_learning_rate=-1.0)},
             "backbone_learning_rate -1.0",
         ),
+        ({"fine_tune": dataclasses.replace(TUNING, layer_decay=1.5)}, "layer_decay 1.5"),
+        ({"fine_tune": dataclasses.replace(TUNING, drop_path=1.0)}, "drop_path 1.0"),
         ({"protocols": ()}, "no protocol is named"),
         ({"protocols": ("zero_shot", "zero_shot")}, "a protocol occurs twice"),
         ({"protocols": ("linear_probe",), "shots": (Shots(per_class=9),)}, "too few patients"),

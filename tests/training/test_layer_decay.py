@@ -1,9 +1,10 @@
 """Layers of a tower learn the slower the earlier they are."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from toy_training import Toy, ToyConfig, toy_config
 
@@ -15,7 +16,7 @@ from retfm_jax.methods.vision import Vision, VisionConfig
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.resnet import ClipResNetConfig, ResNetConfig
 from retfm_jax.models.vit import ViTConfig
-from retfm_jax.training.optimizers import Partition, layer_factors, make_optimizer
+from retfm_jax.training.optimizers import Partition, layer_factors, make_optimizer, scale_layers
 from retfm_jax.trees import flatten
 
 DEPTH = 3
@@ -55,11 +56,15 @@ def test_layers_are_those_of_the_published_names(depth):
 
 
 def test_each_tower_goes_by_its_own_depth():
-    found = _factors(RetClip(RetClipConfig(image=TOWER, text=TEXT, embed_dim=8)))
+    method = RetClip(RetClipConfig(image=TOWER, text=TEXT, embed_dim=8))
+    found = _factors(method)
     assert found["visual/ln_pre/scale"] == found["visual/patch/kernel"] == 0.5**4
     np.testing.assert_array_equal(found["visual/blocks/fc/kernel"], [0.125, 0.25, 0.5])
     assert found["bert/words/embedding"] == found["bert/ln/bias"] == 0.5**3
     np.testing.assert_array_equal(found["bert/blocks/fc/kernel"], [0.25, 0.5])
+    ones = jax.tree.map(jnp.ones_like, method.init(jax.random.key(0))[0])
+    scaled = flatten(scale_layers(ones, layer_factors(method, ones, 0.5)))
+    assert all(np.max(scaled[path]) == np.max(factor) for path, factor in found.items())
     for behind in ("visual/projection", "visual/ln_post/bias", "log_scale/left"):
         assert found[behind] == 1
     heads = {path: leaf for path, leaf in found.items() if "_head/" in path}
@@ -83,7 +88,8 @@ def test_an_update_is_scaled_and_nothing_else():
     method = Vision(VisionConfig(TOWER, 8))
     params = method.init(jax.random.key(0))[0]
     gradients = jax.tree.map(jnp.sin, params)
-    updates, states = [], []
+    updates: list[Any] = []
+    states = []
     for decay in (None, 0.65):
         config = OptimizerConfig(weight_decay=0.1, layer_decay=decay, decay="all", clip_norm=1.0)
         optimizer = make_optimizer(config, method, lambda step: 0.1)
@@ -112,8 +118,8 @@ def test_low_rank_updates_learn_at_their_layers_rate():
     variables = partition.variables(params, partition.low_rank.init(jax.random.key(1), params))
     optimizer = make_optimizer(config, method, lambda step: 1.0)
     ones = jax.tree.map(jnp.ones_like, variables)
-    updates, _ = optimizer.update(ones, optimizer.init(variables), variables)
-    moved = optax.apply_updates(jax.tree.map(jnp.zeros_like, variables), updates)["visual"]
+    found: Any = optimizer.update(ones, optimizer.init(variables), variables)[0]
+    moved = found["visual"]
     for factor in moved["blocks"]["qkv"]["kernel"]:
         np.testing.assert_allclose(factor[:, 0, 0, 0], [-0.125, -0.25, -0.5], rtol=1e-5)
     np.testing.assert_allclose(moved["projection"], -1, rtol=1e-5)
