@@ -1,5 +1,7 @@
 """Masked image modelling: which patches are hidden, and how far a prediction of them is off."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -41,6 +43,22 @@ def patchify(images: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n p
     return grid.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, patch * patch * channels)
 
 
+def unpatchify(patches: Float[Array, "b n p"], patch: int) -> Float[Array, "b s s c"]:
+    """Puts the patches of square images together: the inverse of `patchify`.
+
+    Args:
+      patches: (b, n, p), n a square number.
+      patch: height and width of a patch in pixels.
+
+    Returns:
+      (b, s, s, c), s = patch sqrt(n) and c = p / patch^2.
+    """
+    b, n, p = patches.shape
+    side = math.isqrt(n)
+    grid = patches.reshape(b, side, side, patch, patch, p // patch**2)
+    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(b, side * patch, side * patch, -1)
+
+
 def normalize_patches(patches: Float[Array, "b n p"], eps: float = 1e-6) -> Float[Array, "b n p"]:
     """Gives every patch mean 0 and variance 1: (x - mean) / sqrt(var + eps), var unbiased.
 
@@ -48,8 +66,29 @@ def normalize_patches(patches: Float[Array, "b n p"], eps: float = 1e-6) -> Floa
       patches: (b, n, p), as `patchify` returns them.
       eps: added to the variance.
     """
-    mean = patches.mean(-1, keepdims=True)
-    return (patches - mean) / jnp.sqrt(patches.var(-1, ddof=1, keepdims=True) + eps)
+    mean, deviation = _moments(patches, eps)
+    return (patches - mean) / deviation
+
+
+def denormalize_patches(
+    prediction: Float[Array, "b n p"], patches: Float[Array, "b n p"], eps: float = 1e-6
+) -> Float[Array, "b n p"]:
+    """Gives predictions of normalized patches the mean and variance of the true ones.
+
+    It inverts `normalize_patches`, but needs what is to be predicted.
+
+    Args:
+      prediction: of normalized patches, (b, n, p).
+      patches: the true ones, (b, n, p), as `patchify` returns them.
+      eps: added to the variance.
+    """
+    mean, deviation = _moments(patches, eps)
+    return prediction * deviation + mean
+
+
+def _moments(patches: Float[Array, "b n p"], eps: float) -> tuple[Array, Array]:
+    variance = patches.var(-1, ddof=1, keepdims=True)
+    return patches.mean(-1, keepdims=True), jnp.sqrt(variance + eps)
 
 
 def masked_error(

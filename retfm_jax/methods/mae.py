@@ -4,39 +4,25 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from retfm_jax.losses.masked_image import (
-    masked_error,
-    normalize_patches,
-    patchify,
-    split_patches,
-)
+from retfm_jax.losses.masked_image import masked_error, normalize_patches, patchify
 from retfm_jax.methods.base import Batch, MethodState, Params
+from retfm_jax.methods.masked import (
+    DECODER_NAMES,
+    infer_decoder,
+    mask_noise,
+    predict_hidden,
+    visible_patches,
+)
 from retfm_jax.methods.per_sample import PerSampleMethod
 from retfm_jax.methods.towers import prefixed
 from retfm_jax.models import mae, vit, vit_names
-from retfm_jax.models.layers import LayerNorm, count_layers, majority
+from retfm_jax.models.layers import LayerNorm
 from retfm_jax.ranges import Rate, Section
 
-_DECODER = (
-    ("decoder_embed.weight", "decoder/embed/kernel", "linear"),
-    ("decoder_embed.bias", "decoder/embed/bias", "copy"),
-    ("mask_token", "decoder/mask_token", "token"),
-    ("decoder_pos_embed", "decoder/position_embedding", "tokens"),
-    *(
-        row
-        for row in prefixed(vit_names.TIMM_BLOCKS, "decoder_", "decoder/")
-        if "/scale_" not in row[1]
-    ),
-    ("decoder_norm.weight", "decoder/norm/scale", "copy"),
-    ("decoder_norm.bias", "decoder/norm/bias", "copy"),
-    ("decoder_pred.weight", "decoder/predict/kernel", "linear"),
-    ("decoder_pred.bias", "decoder/predict/bias", "copy"),
-)
 _FC_NORM = (
     ("fc_norm.weight", "fc_norm/scale", "copy"),
     ("fc_norm.bias", "fc_norm/bias", "copy"),
@@ -77,7 +63,7 @@ class MaeConfig(Section):
     @property
     def kept(self) -> int:
         """Patches that the encoder sees."""
-        return max(1, int(self.image.num_patches * (1 - self.mask_ratio)))
+        return visible_patches(self.image, self.mask_ratio)
 
 
 class MaeNetwork(nnx.Module):
@@ -116,26 +102,27 @@ class Mae(PerSampleMethod[MaeNetwork]):
         # The norm of all tokens is `norm`, whatever is pooled.
         image = dataclasses.replace(self.config.image, pooling="class")
         encoder = vit_names.names(image, "timm", projection=False)
-        return (*prefixed(encoder, "", "visual/"), *_DECODER, *_FC_NORM * self.config.fc_norm)
+        return (*prefixed(encoder, "", "visual/"), *DECODER_NAMES, *_FC_NORM * self.config.fc_norm)
 
     def _predicted(
         self, params: Params, state: MethodState, batch: Batch, keys: Key[Array, " b"] | None
     ) -> dict[str, Array]:
-        network = self.bind(params, state.batch_stats)
-        images = batch["image"]
+        network, images = self.bind(params, state.batch_stats), batch["image"]
         noise = batch.get("noise")
         if noise is None:
-            count = self.config.image.num_patches
-            drawn = jax.random.split(jax.random.key(0), len(images)) if keys is None else keys
-            noise = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(drawn)
-        kept, restore, hidden = split_patches(noise, self.config.kept)
+            noise = mask_noise(keys, len(images), self.config.image.num_patches)
         branch_keys = None
         if keys is not None and self.config.image.drop_path:
             branch_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        tokens = network.visual.tokens(network.visual.patches(images), kept, keys=branch_keys)
-        latent = network.visual.ln_post(tokens.astype(jnp.float32))
-        prediction = network.decoder(latent, restore)
-        return {"ids_restore": restore, "mask": hidden, "latent": latent, "prediction": prediction}
+        found = predict_hidden(
+            network.visual, network.decoder, images, noise, self.config.kept, branch_keys
+        )
+        return {
+            "ids_restore": found.restore,
+            "mask": found.hidden,
+            "latent": found.latent,
+            "prediction": found.prediction,
+        }
 
     def sample_losses(
         self,
@@ -208,11 +195,8 @@ class Mae(PerSampleMethod[MaeNetwork]):
         if found is None:
             raise ValueError("no vision transformer is found by its names")
         image = dataclasses.replace(found.config, pooling="mean", heads=text_num_heads)
-        width = majority(shapes, (("decoder_*.bias", 0), ("decoder_embed.weight", 0)), 512)
-        head = 32 if text_num_heads is None else image.width // image.num_heads
-        layers = count_layers(shapes, "decoder_blocks.") or 8
-        decoder = mae.DecoderConfig(width, layers, max(width // head, 1))
-        return MaeConfig(image, decoder, fc_norm="fc_norm.weight" in shapes)
+        head = None if text_num_heads is None else image.width // image.num_heads
+        return MaeConfig(image, infer_decoder(shapes, head), fc_norm="fc_norm.weight" in shapes)
 
 
 METHOD = Mae

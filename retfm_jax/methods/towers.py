@@ -102,20 +102,54 @@ def embed_eyes(
 
     Args:
       tower: image tower, which embeds both eyes in one call of 2 B images.
-      batch: `image_left`, `image_right` (B, H, W, 3) float32 normalized and, where eyes are
-        missing, `has_left`, `has_right` (B,) bool. The other eye stands in for a missing one.
+      batch: `image_left`, `image_right` and flags; see `eye_rows`.
       keys: randomness, one key for each patient; None embeds without dropout.
       train: see `Method.loss`.
     """
-    left, right = batch["image_left"], batch["image_right"]
+    return embed_eye_rows(tower, eye_rows(batch), keys, train)
+
+
+def eye_rows(batch: Mapping[str, Array], view: str = "image") -> Float[Array, "rows h w 3"]:
+    """Lines up the eyes of patients, each one's left eye before the right one, (2 B, H, W, 3).
+
+    With the eye as the second axis the rows of one patient stay on one device.
+
+    Args:
+      batch: `VIEW_left`, `VIEW_right` (B, H, W, 3) float32 normalized and, where eyes are missing,
+        `has_left`, `has_right` (B,) bool. The other eye stands in for a missing one.
+      view: of the photographs, the prefix of their arrays.
+    """
+    left, right = images = batch[f"{view}_left"], batch[f"{view}_right"]
     # Before the tower, so that no blank picture enters a batch norm's statistics.
     if "has_left" in batch:
-        left = jnp.where(batch["has_left"][:, None, None, None], left, batch["image_right"])
+        left = jnp.where(batch["has_left"][:, None, None, None], left, images[1])
     if "has_right" in batch:
-        right = jnp.where(batch["has_right"][:, None, None, None], right, batch["image_left"])
-    # Both eyes go through the tower in one call; with the eye as the second axis the rows of
-    # one patient stay on one device.
-    eyes = jnp.stack([left, right], axis=1)
-    eyes_keys = None if keys is None else split(keys, 2).T.reshape(-1)
-    embedded, _ = tower(eyes.reshape(-1, *eyes.shape[2:]), keys=eyes_keys, train=train, views=2)
+        right = jnp.where(batch["has_right"][:, None, None, None], right, images[0])
+    return jnp.stack([left, right], axis=1).reshape(-1, *left.shape[1:])
+
+
+def eye_keys(keys: Key[Array, " b"] | None) -> Key[Array, " rows"] | None:
+    """Makes a key for each of `eye_rows` from the patients', (2 B,); None of None.
+
+    Args:
+      keys: one for each patient (B,).
+    """
+    return None if keys is None else split(keys, 2).T.reshape(-1)
+
+
+def embed_eye_rows(
+    tower: ImageTower,
+    eyes: Float[Array, "rows h w 3"],
+    keys: Key[Array, " b"] | None,
+    train: bool,
+) -> Float[Array, "b 2 d"]:
+    """Embeds eyes in one call of the tower, (B, 2, d), not normalized.
+
+    Args:
+      tower: image tower.
+      eyes: of patients, as `eye_rows` lines them up, (2 B, H, W, 3).
+      keys: randomness, one key for each patient (B,); None embeds without dropout.
+      train: see `Method.loss`.
+    """
+    embedded, _ = tower(eyes, keys=eye_keys(keys), train=train, views=2)
     return embedded.reshape(-1, 2, embedded.shape[-1])
