@@ -272,7 +272,7 @@ def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
         stream = {name: a for name, a in arrays.items() if kind.is_second(name) == bool(prefix)}
         for name, array in stream.items():
             _check_array(method, name, known[name], array)
-        _check_rows(stream)
+        _check_rows(stream, kind.rows)
         mask, tokens = stream.get(f"{prefix}attention_mask"), stream.get(f"{prefix}tokens")
         if mask is not None and tokens is not None and mask.shape != tokens.shape:
             raise UserError(
@@ -299,10 +299,10 @@ def _as_jax(name: str, value: Any) -> jax.Array:
     return jnp.asarray(array)
 
 
-def _check_rows(stream: Mapping[str, jax.Array]) -> None:
-    rows = {name: array.shape[0] for name, array in stream.items()}
+def _check_rows(stream: Mapping[str, jax.Array], of_a_sample: Mapping[str, int]) -> None:
+    rows = {name: len(array) / of_a_sample.get(name, 1) for name, array in stream.items()}
     if len(set(rows.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+        listed = ", ".join(f"{name} {count:g}" for name, count in rows.items())
         raise UserError(f"batch: the arrays are of different numbers of samples: {listed}")
     if 0 in rows.values():
         raise UserError("batch: it holds no sample")

@@ -3,6 +3,7 @@
 import io
 import math
 import struct
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -381,8 +382,32 @@ def training_image(
     Raises:
       ImageError: see `decode`.
     """
+    return training_images(data, name, config, augment, rng, mirrors=(mirror,))[0]
+
+
+def training_images(
+    data: bytes,
+    name: str,
+    config: ImageConfig,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    mirrors: Sequence[bool],
+) -> list[UInt8[np.ndarray, "size size 3"]]:
+    """Makes several images of one photograph, as `training_image` makes one; decodes it once.
+
+    Args:
+      data, name, config, augment, rng: as in `training_image`.
+      mirrors: for each image, whether to exchange the picture's left and right.
+
+    Returns:
+      the images, each (size, size, 3) uint8.
+
+    Raises:
+      ImageError: see `decode`.
+    """
     image = decode(data, name, min_side=least_side(config, augment))
-    return augmented(image, config, augment, rng, mirror=mirror)
+    return [augmented(image, config, augment, rng, mirror=mirror) for mirror in mirrors]
 
 
 def least_side(config: ImageConfig, augment: AugmentConfig) -> int:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from retfm_jax.config import AugmentConfig, DataConfig
-from retfm_jax.data.images import ImageError, training_image
+from retfm_jax.data.images import ImageError, training_images
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.knowledge.laterality import exchange_sides
 from retfm_jax.knowledge.vocabulary import LANGUAGES
@@ -81,8 +81,25 @@ class SampleMaker(abc.ABC, Generic[Source]):
         Raises:
           ImageError: it cannot be decoded.
         """
+        return self.images(data, name, rng, mirrors=(mirror,))[0]
+
+    def images(
+        self, data: bytes, name: str, rng: np.random.Generator, *, mirrors: Sequence[bool]
+    ) -> list[np.ndarray]:
+        """Makes augmented images of an encoded one, which is decoded once.
+
+        Args:
+          data, name, rng: as in `image`.
+          mirrors: for each image, whether to exchange the picture's left and right.
+
+        Returns:
+          the images, each uint8 (size, size, 3).
+
+        Raises:
+          ImageError: it cannot be decoded.
+        """
         image, augment = self.config.image, self.config.augment
-        return training_image(data, name, image, augment, rng, mirror=mirror)
+        return training_images(data, name, image, augment, rng, mirrors=mirrors)
 
 
 class TextSampleMaker(SampleMaker[Source]):

@@ -52,6 +52,7 @@ class SampleKind(abc.ABC):
         where there is one stream.
       texts: what the texts are, and so how zero-shot asks: "report", or "knowledge" for prompts
         that describe categories; None: there are none.
+      rows: of the arrays that have several rows for a sample, how many.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
     """
 
@@ -62,6 +63,7 @@ class SampleKind(abc.ABC):
     targets: ClassVar[tuple[str, ...]] = ()
     second: ClassVar[str | None] = None
     texts: ClassVar[Literal["report", "knowledge"] | None] = "report"
+    rows: ClassVar[Mapping[str, int]] = {}
     paired_eyes: ClassVar[bool] = False
 
     @abc.abstractmethod

@@ -69,28 +69,41 @@ class PatientKind(SampleKind):
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.maker`."""
-        return _PatientMaker(config)
+        return PatientMaker(config)
 
 
-class _PatientMaker(TextSampleMaker["PatientRecord"]):
-    def __init__(self, config: DataConfig):
+class PatientMaker(TextSampleMaker["PatientRecord"]):
+    """Maker of patients, whose eyes are augmented once or several times.
+
+    All views of a patient are mirrored together where that exchanges the eyes, and each for itself
+    where the flip is "independent"; crop and affine change are each view's own.
+
+    Args:
+      config: of the data; gives image size, augmentation, tokenizer and language.
+      views: prefixes of their arrays.
+    """
+
+    def __init__(self, config: DataConfig, views: tuple[str, ...] = ("image",)):
         super().__init__(config)
+        self._views = views
         self._nothing = np.zeros((config.image.size, config.image.size, 3), np.uint8)
 
     def training(self, record: "PatientRecord", rng: np.random.Generator) -> Sample:
+        """Makes an augmented patient; see `SampleMaker.training`."""
         augment = self.config.augment
         text = choose_text(record.report, self.config.language, rng)
         eyes = _IN_PLACE
         if augment.flip == "independent":
-            mirrored = {side: rng.random() < augment.flip_probability for side in SIDES}
+            drawn = [[rng.random() < augment.flip_probability for _ in SIDES] for _ in self._views]
+            mirrors = dict(zip(SIDES, zip(*drawn, strict=True), strict=True))
         else:
             mirror, text = draw_flip(augment, text, rng)
-            mirrored = dict.fromkeys(SIDES, mirror)
+            mirrors = dict.fromkeys(SIDES, (mirror,) * len(self._views))
             if mirror:
                 eyes = _EXCHANGED
 
-        def load(data: bytes, name: str, side: Side) -> np.ndarray:
-            return self.image(data, name, rng, mirror=mirrored[side])
+        def load(data: bytes, name: str, side: Side) -> list[np.ndarray]:
+            return self.images(data, name, rng, mirrors=mirrors[side])
 
         return self._sample(record, eyes, text, load)
 
@@ -99,21 +112,24 @@ class _PatientMaker(TextSampleMaker["PatientRecord"]):
         record: "PatientRecord",
         eyes: Mapping[Side, Side],
         text: str,
-        load: Callable[[bytes, str, Side], np.ndarray],
+        load: Callable[[bytes, str, Side], list[np.ndarray]],
     ) -> Sample:
         sample: Sample = {"tokens": self.tokens(text), DAMAGED: []}
         for side in SIDES:
-            sample[f"image_{side}"] = self._nothing
+            sample |= {f"{view}_{side}": self._nothing for view in self._views}
             sample[f"has_{side}"] = np.bool_(False)
         images = {"left": record.left, "right": record.right}
         for side, stored in eyes.items():
             if images[stored]:
                 name = f"{record.record_id}/{stored}"
                 try:
-                    sample[f"image_{side}"] = load(images[stored], name, side)
-                    sample[f"has_{side}"] = np.bool_(True)
+                    loaded = load(images[stored], name, side)
                 except ImageError:
                     sample[DAMAGED].append(name)
+                    continue
+                for view, image in zip(self._views, loaded, strict=True):
+                    sample[f"{view}_{side}"] = image
+                sample[f"has_{side}"] = np.bool_(True)
         if not (sample["has_left"] or sample["has_right"]):
             raise Unusable(record.record_id)
         return sample
