@@ -396,7 +396,7 @@ class RetinalModel:
         prepared = functools.partial(prepare, image_config=image, augment_config=None, key=None)
         functions = {
             "features": method.features,
-            "losses": lambda p, s, b: method.loss(p, s, b)[1][0],
+            "losses": method.losses,
             "images": lambda p, s, b: {"image": method.encode_images(p, s, prepared(b)["image"])},
             "features of images": lambda p, s, b: {
                 "image": method.image_features(p, s, prepared(b)["image"])

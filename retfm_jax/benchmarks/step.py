@@ -41,6 +41,7 @@ class Trainer:
       config, method, mesh, state, batch: as in training; the batch has full-length texts and every
         eye.
       kind: what its samples are.
+      stage: whose step it is, the costliest of the run; empty where a run has one.
     """
 
     def __init__(
@@ -62,15 +63,16 @@ class Trainer:
           UserError: the batch or the mesh does not fit the devices.
         """
         self.config = config
-        self.method = make_method(config.method, config.model)
+        method = make_method(config.method, config.model)
         self.mesh = make_mesh(config.mesh, devices)
-        self._setup = Setup.of(config, self.method, self.mesh, horizon=_HORIZON)
-        self.state = self._setup.create()
-        self.kind = get_kind(self.method.sample_kind)
+        self.kind = get_kind(method.sample_kind)
         arrays = self.kind.random_batch(config, config.train.batch_size, config.train.seed)
         if prepared:
             arrays = jax.tree.map(np.asarray, device.prepare(arrays, config.data.image))
         self.batch = place_batch(arrays, self.mesh)
+        self._setup = Setup.of(config, method, self.mesh, horizon=_HORIZON).costliest(self.batch)
+        self.method, self.stage = self._setup.method, self._setup.title
+        self.state = self._setup.create()
         self._prepared = prepared
 
     def _prepare(self, batch, key):

@@ -73,6 +73,8 @@ def show(planned: "Plan") -> None:
         f"{len(topology.devices)} devices",
         style="bold",
     )
+    if planned.stage:
+        say(f"the costliest step, that of {planned.stage}")
     say(_verdict(planned), style="green" if planned.fits else "red")
     if not topology.real:
         say(

@@ -95,7 +95,10 @@ def _named(section: Any) -> dict[str, Any]:
     named = {"kind": section.kind} if hasattr(section, "sizes") else {}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
-        named[field.name] = _named(value) if dataclasses.is_dataclass(value) else value
+        if isinstance(value, tuple):
+            named[field.name] = [_named(v) if dataclasses.is_dataclass(v) else v for v in value]
+        else:
+            named[field.name] = _named(value) if dataclasses.is_dataclass(value) else value
     return named
 
 

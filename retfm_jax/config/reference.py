@@ -45,7 +45,7 @@ def entries(section: Any, path: str = "") -> Iterator[Entry]:
         if dataclasses.is_dataclass(value):
             later.append((value, f"{path}{name}."))
         else:
-            given = json.dumps(value, ensure_ascii=False)
+            given = json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
             yield Entry(f"{path}{name}", given, kind(hint), meanings.get(name, ""))
     for value, below in later:
         yield from entries(value, below)

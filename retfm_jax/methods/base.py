@@ -65,6 +65,21 @@ class Selected(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Stage(NamedTuple):
+    """Part of a run, with a loss of its own.
+
+    Attributes:
+      method: whose `loss` is in force; of the network of all other stages, so that parameters,
+        optimizer and state carry over.
+      title: its number and what it minimizes, for messages; empty where a run has one stage.
+      until: epochs of the run after which the next stage begins; None: the run's end.
+    """
+
+    method: "Method"
+    title: str = ""
+    until: float | None = None
+
+
 class Method(abc.ABC, Generic[Network]):
     """A trainable system: its network, what it takes for a sample, its loss.
 
@@ -162,6 +177,11 @@ class Method(abc.ABC, Generic[Network]):
         """Height and width that the network is made for; None: any."""
         return getattr(self.config.image, "image_size", None)
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages of a run, one after the other; by default one, of the method itself."""
+        return (Stage(self),)
+
     def init(self, key: PRNGKeyArray) -> tuple[Params, MethodState]:
         """Initializes random parameters and the state before the first step.
 
@@ -229,6 +249,19 @@ class Method(abc.ABC, Generic[Network]):
           the loss, () float32, and a pair: its parts by name, each () float32, and the state after
           it.
         """
+
+    def losses(self, params: Params, state: MethodState, batch: Batch) -> Metrics:
+        """Computes losses by their public names, without dropout; by default the parts of `loss`.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          batch: arrays as for `loss`, sample axis first.
+
+        Returns:
+          each loss by name, () float32.
+        """
+        return self.loss(params, state, batch)[1][0]
 
     def after_update(self, params: Params, state: MethodState) -> tuple[Params, MethodState]:
         """Applies what follows the optimizer's step: clamps, momentum updates; by default nothing.

@@ -81,6 +81,7 @@ class Plan:
     Attributes:
       config: the experiment.
       topology: the devices that it was compiled for.
+      stage: of the run whose step it is, the one with most FLOPs; empty where a run has one.
       rules: how each parameter is sharded.
       memory: bytes per device by kind: what the state and the batch hold, exactly; of a program
         that was compiled also its `temporaries` (activations, gradients) and `code`.
@@ -99,6 +100,7 @@ class Plan:
 
     config: ExperimentConfig
     topology: Topology
+    stage: str
     rules: tuple[Rule, ...]
     memory: Mapping[str, int]
     needed: int
@@ -113,6 +115,7 @@ class Plan:
         """Converts the plan to JSON values."""
         document: dict[str, Any] = {
             "topology": self.topology.name,
+            "stage": self.stage or None,
             "devices": len(self.topology.devices),
             "device_kind": self._device_kind,
             "compiler": "of the devices" if self.topology.real else "of the CPU: an estimate",
@@ -181,6 +184,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     setup = Setup.of(config, method, mesh, horizon=config.train.steps or 1000)
     state = setup.abstract
     batch = abstract_batch(setup)
+    setup = setup.costliest(batch)
     step = setup.step(
         lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
     )
@@ -214,6 +218,7 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     return Plan(
         config=config,
         topology=topology,
+        stage=setup.title,
         rules=_rules(state),
         memory=memory,
         needed=needed,

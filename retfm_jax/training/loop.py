@@ -34,6 +34,7 @@ from retfm_jax.training.optimizers import name_beside_clipping
 from retfm_jax.training.padding import cut_padding
 from retfm_jax.training.requirements import check_vocabularies
 from retfm_jax.training.setup import Setup
+from retfm_jax.training.stages import InForce
 from retfm_jax.training.state import TrainState
 from retfm_jax.training.step import Prepare, TrainStep
 from retfm_jax.trees import differences
@@ -223,8 +224,7 @@ def _run(
         horizon = _steps(train.horizon_epochs, data, "horizon_epochs")
 
     setup = Setup.of(config, method, mesh, horizon=horizon)
-    train_step = setup.jit(_with_votes(setup.step(data.prepare)))
-    work = _work_counter(setup)
+    stages = setup.stages(data.steps_per_epoch)
 
     restored = checkpoints.restore(
         setup.abstract.network(),
@@ -266,8 +266,12 @@ def _run(
                 *_changes(restored.meta["config"], meta["config"]),
             )
         evaluated = step if log.evaluated(step) else None
-        if step < total:
-            log.begin()
+
+        def compiled(stage: Setup) -> tuple[Callable[..., Any], Callable[[Batch], int]]:
+            log.begin(stage.title)
+            return stage.jit(_with_votes(stage.step(data.prepare))), _work_counter(stage)
+
+        in_force = InForce(stages, compiled)
         while True:
             stopping = log.stop_agreed(signal)
             evaluating = due(evaluate_every) and evaluated != step
@@ -291,6 +295,7 @@ def _run(
                 continue
             if stopping or step >= total:
                 break
+            train_step, work = in_force.at(step)
             batch = next(batches)
             if batch.index != step:
                 raise RuntimeError(f"the data gave batch {batch.index} for step {step}")

@@ -124,10 +124,19 @@ class Log:
         with contextlib.suppress(OSError, ValueError), tqdm.external_write_mode():
             console.say(*lines, error=error)
 
-    def begin(self) -> None:
-        """Says that the first step is waited for, which compiles."""
-        self._began = time.perf_counter()
-        self.say("compiling the training step (the first one takes its time)")
+    def begin(self, title: str = "") -> None:
+        """Says that a stage's first step is waited for, which compiles.
+
+        Args:
+          title: of the stage; empty where the run has one.
+
+        Raises:
+          UserError: see `drain`.
+        """
+        self.drain()
+        self._began, self._compiled, self._since = time.perf_counter(), False, None
+        stage = f" of {title}" if title else ""
+        self.say(f"compiling the training step{stage} (the first one takes its time)")
 
     def add(
         self, step: int, metrics: Metrics, arrays: Batch, record_ids: list[str], work: int

@@ -1,6 +1,7 @@
 """An experiment ready to be compiled: all that its step, its state and its plan have in common."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
+from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Method, Metrics, Params
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
 from retfm_jax.training import flops
@@ -23,12 +25,13 @@ class Setup:
 
     Attributes:
       config: the experiment.
-      method: made from `config.model`.
+      method: made from `config.model`, or of a stage, whose loss is in force.
       mesh: the devices.
       schedule: step number -> learning rate.
       optimizer: of the trainable parameters.
       partition: which parameters are trained.
-      abstract: shapes, types and shardings of the state.
+      abstract: shapes, types and shardings of the state, the same in all stages.
+      title: of the stage, for messages; empty where a run has one.
     """
 
     config: ExperimentConfig
@@ -38,6 +41,7 @@ class Setup:
     optimizer: optax.GradientTransformation
     partition: Partition
     abstract: TrainState
+    title: str = ""
 
     @classmethod
     def of(cls, config: ExperimentConfig, method: Method, mesh: Mesh, *, horizon: int) -> "Setup":
@@ -60,6 +64,43 @@ class Setup:
         partition = Partition.of(method, config.optimizer, params, config.lora)
         abstract = abstract_state(method, optimizer, partition, mesh)
         return cls(config, method, mesh, schedule, optimizer, partition, abstract)
+
+    def stages(self, steps_per_epoch: int) -> "dict[int, Setup]":
+        """Assembles the stages of a run, each by the step that it begins with.
+
+        Args:
+          steps_per_epoch: batches in one pass over the training split.
+
+        Raises:
+          UserError: a stage has no step.
+        """
+        found, begin = {}, 0
+        for stage in self.method.stages:
+            found[begin] = dataclasses.replace(self, method=stage.method, title=stage.title)
+            if stage.until is None:
+                break
+            end = math.ceil(stage.until * steps_per_epoch)
+            if end <= begin:
+                raise UserError(
+                    f"{stage.title} ends after {stage.until:g} epochs of {steps_per_epoch} steps, "
+                    "before its first step"
+                )
+            begin = end
+        return found
+
+    def costliest(self, batch: Mapping[str, Any]) -> "Setup":
+        """Assembles the stage whose step needs most FLOPs, and so most memory; the run, if one.
+
+        Args:
+          batch: the step's arrays or their shapes, by name.
+        """
+        stages = [
+            dataclasses.replace(self, method=stage.method, title=stage.title)
+            for stage in self.method.stages
+        ]
+        if len(stages) == 1:
+            return stages[0]
+        return max(stages, key=lambda stage: stage.model_flops(batch) or 0)
 
     def create(self, network: tuple[Params, dict[str, Any]] | None = None) -> TrainState:
         """Makes the state before the first step, each array where it will lie.
