@@ -10,6 +10,7 @@ import numpy as np
 from retfm_jax.errors import UserError, first_of
 from retfm_jax.interop.pickles import Record, is_tensor, printable
 from retfm_jax.methods import get_method_class, method_names
+from retfm_jax.methods.base import Published
 
 _log = logging.getLogger(__name__)
 
@@ -394,9 +395,8 @@ def method_of(names: Iterable[str]) -> str:
     if is_hugging_face_clip(names):
         names += [_renamed(name, _FROM_CHINESE_CLIP) for name in names]
         names += [ours for theirs, ours in _FROM_PROJECTIONS.items() if theirs in names]
-    for name in method_names():
-        published = get_method_class(name).published
-        if published is not None and _matches(published.signature, names):
+    for name, published in _published():
+        if _matches(published.signature, names):
             return name
     return tower_method()
 
@@ -421,7 +421,8 @@ def recognized(names: Iterable[str], method: str | None) -> str:
       sentences to append to a message; empty where the names tell nothing, or fit `method`.
     """
     names = list(names)
-    for patterns, what, advice in (*_FOREIGN, *_published(), *_TOWERS):
+    systems = ((p.signature, p.title, _as_method(name)) for name, p in _published())
+    for patterns, what, advice in (*_FOREIGN, *systems, *_TOWERS):
         if _matches(patterns, names):
             if method is None:
                 return f" By its names it is {what}. {advice}." if advice == _OTHER else ""
@@ -431,12 +432,14 @@ def recognized(names: Iterable[str], method: str | None) -> str:
     return ""
 
 
-def _published() -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """The systems whose weights the methods read."""
-    for name in method_names():
-        published = get_method_class(name).published
-        if published is not None:
-            yield published.signature, published.title, _as_method(name)
+def _published() -> list[tuple[str, Published]]:
+    """Methods that read weights, and of which systems; one that another one contains stands later.
+
+    A system that adds to another one has the longer signature.
+    """
+    found = ((name, get_method_class(name).published) for name in method_names())
+    known = [(name, published) for name, published in found if published is not None]
+    return sorted(known, key=lambda each: -len(each[1].signature))
 
 
 def _as_method(name: str) -> str:
