@@ -64,7 +64,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
         (init.text, text, encoder.text_prefix, _TEXT_PREFIXES),
     ):
         if source is not None and isinstance(read, dict):
-            tensors |= _tower(source, read, ours, theirs, tensors)
+            tensors |= _tower(source, read, ours, theirs, tensors, _spare(method))
     sources = " and ".join(source for source in (init.image, init.text) if source is not None)
     params, state = from_state_dict(method, tensors, where=sources)
     if tower is not None:
@@ -108,21 +108,30 @@ def _published_shapes(
     return {name: value.shape for name, value in to_state_dict(method, *zeros).items()}
 
 
+def _spare(method: Method) -> set[str]:
+    """Published names of the tensors that no loss depends on."""
+    return {name for name, path, _ in method.weight_names if path.startswith(method.untrained)}
+
+
 def _tower(
     source: str,
     read: Mapping[str, Any],
     ours: str,
     prefixes: tuple[str, ...],
     tensors: Mapping[str, np.ndarray],
+    spare: set[str],
 ) -> dict[str, np.ndarray]:
-    """The tensors of one tower from what a file holds, under our published names."""
+    """The tensors of one tower from what a file holds, under our published names.
+
+    Those that nothing uses, `spare`, may be missing.
+    """
     found = {_modern(name): value for name, value in normalize(read, where=source).items()}
     wanted = [name[len(ours) :] for name in tensors if name.startswith(ours)]
     prefix = max(prefixes, key=lambda prefix: sum(prefix + name in found for name in wanted))
     theirs = {ours + name: found[prefix + name] for name in wanted if prefix + name in found}
     shapes = {name: tensors[name].shape for name in tensors if name.startswith(ours)}
     theirs = _fit_positions(theirs, shapes, source)
-    problems = [f"missing {name}" for name in shapes if name not in theirs]
+    problems = [f"missing {name}" for name in shapes if name not in theirs and name not in spare]
     problems += [
         f"misshaped {name}: {theirs[name].shape} where {shape} is expected"
         for name, shape in shapes.items()

@@ -126,6 +126,42 @@ def test_independent_flips_leave_eyes_and_report_in_their_place():
     np.testing.assert_array_equal(none["image_left"], still["image_left"])
 
 
+def test_views_of_an_eye_are_cropped_apart_and_exchanged_together():
+    cropped = dataclasses.replace(MIRRORED, crop_area=(0.3, 0.6), flip_probability=0.5)
+    make, sides = maker("patient_views", augment=cropped), set()
+    for seed in range(20):
+        sample = make.training(BOTH, rng(seed))
+        assert not np.array_equal(sample["image_left"], sample["view_left"])
+        text = sample["tokens"].tobytes()
+        still = maker("patient_views", augment=MIRRORED).training(BOTH, rng(seed))
+        sides.add(text == still["tokens"].tobytes())
+    assert sides == {False, True}
+    whole = maker("patient_views").training(BOTH, rng())
+    for side in ("left", "right"):
+        # An exchange mirrors both views; without a crop they are one picture.
+        np.testing.assert_array_equal(whole[f"image_{side}"], whole[f"view_{side}"])
+        assert disc_side(whole[f"view_{side}"]) == side
+
+
+def test_independent_flips_are_those_of_each_view():
+    augment = dataclasses.replace(MIRRORED, flip="independent", flip_probability=0.5)
+    make, flips = maker("patient_views", augment=augment), set()
+    for seed in range(80):
+        sample = make.training(BOTH, rng(seed))
+        names = ("image_left", "image_right", "view_left", "view_right")
+        flips.add(tuple(disc_side(sample[name]) for name in names))
+    assert len(flips) == 16
+
+
+def test_a_missing_eye_has_no_view():
+    still = dataclasses.replace(MIRRORED, flip="none")
+    make = maker("patient_views", augment=still)
+    sample = make.training(dataclasses.replace(BOTH, left=b""), rng())
+    assert not sample["image_left"].any()
+    assert not sample["view_left"].any()
+    assert sample["view_right"].any()
+
+
 def test_a_single_image_is_mirrored_with_its_caption():
     record = image(disc_at("left"), "drusen of the left eye")
     exchanged = maker("image").training(record, rng())

@@ -28,6 +28,7 @@ from retfm_jax.training import loop
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 from retfm_jax.training.setup import Setup
+from retfm_jax.trees import flatten
 
 ROWS, STEPS_PER_EPOCH = 8, 2
 TOWER = {"width": 16, "layers": 1, "heads": 2}
@@ -111,19 +112,23 @@ def test_the_state_dict_comes_back_with_its_bits(golden, model):
 
 def test_the_first_stage_is_a_third_of_the_sum_of_the_levels(network):
     params, state = network
-    loss, (metrics, _) = STAGES[0].loss(params, state, _batch())
-    embeddings, _ = PatientMethod.encode(METHOD, params, state, _batch())
-    levels, _ = METHOD.level_losses(params, embeddings, _batch())
-    assert float(loss) == pytest.approx(float(levels) / 3, rel=1e-6)
+
+    @jax.jit
+    def levels(batch):
+        embeddings, _ = PatientMethod.encode(METHOD, params, state, batch)
+        return METHOD.level_losses(params, embeddings, batch)[0]
+
+    loss, (metrics, _) = jax.jit(STAGES[0].loss)(params, state, _batch())
+    assert float(loss) == pytest.approx(float(levels(_batch())) / 3, rel=1e-6)
     assert set(metrics) == {"loss_patient", "loss_left", "loss_right", "loss_total"}
 
 
 def test_patients_and_texts_are_embedded_without_views(network):
     params, state = network
     batch = {name: array for name, array in _batch().items() if not name.startswith("view")}
-    found = METHOD.features(params, state, batch)
+    found = jax.jit(METHOD.features)(params, state, batch)
     assert "latent" not in found
-    patients = METHOD.encode_patients(params, state, batch)
+    patients = jax.jit(METHOD.encode_patients)(params, state, batch)
     np.testing.assert_allclose(found["image_patient"], patients["image_patient"], atol=1e-6)
 
 
@@ -132,7 +137,7 @@ def test_the_error_is_the_mean_over_the_eyes_that_there_are(network):
     batch = _batch()
     method = STAGES[1]
     keys = jax.random.split(jax.random.key(3), ROWS)
-    embeddings, _ = method.encode(params, state, batch, keys=keys)
+    embeddings, _ = jax.jit(method.encode)(params, state, batch, keys=keys)
     _, (metrics, _) = method.objective(params, state, embeddings, batch)
     error = np.asarray(embeddings["error"])
     there = np.stack([batch["has_left"], batch["has_right"]], axis=1)
@@ -170,15 +175,16 @@ def test_what_is_hidden_belongs_to_the_patient(network):
 
 def test_the_contrast_of_reconstructions_teaches_decoder_and_encoder(network):
     params, state = network
-    stages = dataclasses.replace(CONFIG.model.stages[-1], mae=0.0)
-    method = make_method("retclip_plus", dataclasses.replace(CONFIG.model, stages=(stages,)))
-    gradient = jax.jit(jax.grad(lambda p: method.loss(p, state, _batch())[0]))(params)
-    norms = {name: float(jnp.abs(leaf).max()) for name, leaf in flat(gradient).items()}
+    stage = dataclasses.replace(CONFIG.model.stages[-1], mae=0.0)
+    method = make_method("retclip_plus", dataclasses.replace(CONFIG.model, stages=(stage,)))
+    loss = jax.jit(jax.value_and_grad(lambda p, batch: method.loss(p, state, batch)[0]))
+    value, gradient = loss(params, _batch())
+    norms = {name: float(jnp.abs(leaf).max()) for name, leaf in flatten(gradient).items()}
     for path in ("decoder/predict/kernel", "decoder/embed/kernel", "visual/patch/kernel"):
         assert norms[path] > 0, path
     # The photographs themselves are not seen.
     other = _batch() | {"image_left": jnp.zeros((ROWS, 16, 16, 3))}
-    assert method.loss(params, state, other)[0] == method.loss(params, state, _batch())[0]
+    assert loss(params, other)[0] == value
 
 
 def test_denormalized_reconstructions_have_the_scale_of_the_visible_patches(network):
@@ -193,10 +199,8 @@ def test_denormalized_reconstructions_have_the_scale_of_the_visible_patches(netw
     for form in ("published", "denormalized"):
         config = dataclasses.replace(CONFIG.model, reconstruction=form)
         method = make_method("retclip_plus", config)
-        bright = _batch() | {
-            f"view_{side}": images[:1].repeat(ROWS, 0) for side in ("left", "right")
-        }
-        found.append(np.abs(method.features(params, state, bright)["reconstruction_mean"] - 2))
+        features = jax.jit(method.features)(params, state, _batch() | views)
+        found.append(np.abs(features["reconstruction_mean"] - 2))
     assert found[1].max() < found[0].min()
 
 
@@ -214,7 +218,7 @@ def _gradients(method, network, microbatches, data, fsdp):
         return loss, gradients
 
     loss, gradients = compute(params, place_batch(jax.tree.map(np.asarray, _batch()), mesh))
-    return float(loss), flat(gradients)
+    return float(loss), flatten(gradients)
 
 
 @pytest.mark.parametrize("method", STAGES)
@@ -269,10 +273,10 @@ def test_a_run_goes_through_its_stages_and_resumes_with_the_same_bits(tmp_path, 
 def test_parameters_that_nothing_uses_stay(network):
     params, _ = network
     trained, fixed = Partition.of(METHOD, CONFIG.optimizer, params).split(params)
-    assert set(flat(fixed)) == {
+    assert set(flatten(fixed)) == {
         "decoder/position_embedding", "unused_norm/scale", "unused_norm/bias",
     }  # fmt: skip
-    assert len(flat(trained)) + 3 == len(flat(params))
+    assert len(flatten(trained)) + 3 == len(flatten(params))
 
 
 def test_a_stage_without_a_step_is_refused():

@@ -21,10 +21,10 @@ from retfm_jax.runtime.mesh import batch_sharding, make_mesh
 ROWS, WIDTH, LAYERS, DIM = 24, 64, 3, 40
 
 
-def _config(**sections):
+def _config(method="retclip", **sections):
     tower = {"width": WIDTH, "layers": LAYERS, "heads": 2, "remat": "full"}
     values = {
-        "method": "retclip",
+        "method": method,
         "model": {
             "image": {"image_size": 16, "patch_size": 8, **tower},
             "text": {
@@ -104,6 +104,18 @@ def test_divided_parameters_are_gathered_once_a_use(divided):
     assert size == sum(
         math.prod(rule.shape) * (2 if "/blocks/" in rule.path else 1) for rule in rules
     )
+
+
+def test_of_several_stages_the_costliest_is_planned(capsys):
+    stages = [{"until": 1}, {"until": 2, "mae": 10}, {"reconstruction": True, "mae": 10}]
+    decoder = {"width": 16, "layers": 1, "heads": 2}
+    config = _config(method="retclip_plus", model={"decoder": decoder, "stages": stages})
+    plan = planning.plan(config, open_topology("gpu:h100x8"))
+    assert plan.stage.startswith("stage 3 of 3")
+    assert plan.to_json()["stage"] == plan.stage
+    plan_verb.show(plan)
+    assert plan.stage in capsys.readouterr().out
+    assert plan.memory["batch"] == ROWS // 8 * (4 * 16 * 16 * 3 + 8 * 4 + 2)
 
 
 def test_similarities_stay_divided(divided):
