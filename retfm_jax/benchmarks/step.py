@@ -41,7 +41,7 @@ class Trainer:
       config, method, mesh, state, batch: as in training; the batch has full-length texts and every
         eye.
       kind: what its samples are.
-      stage: whose step it is, the costliest of the run; empty where a run has one.
+      what: name of the step: "step", or that of the costliest stage of a run in stages.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class Trainer:
             arrays = jax.tree.map(np.asarray, device.prepare(arrays, config.data.image))
         self.batch = place_batch(arrays, self.mesh)
         self._setup = Setup.of(config, method, self.mesh, horizon=_HORIZON).costliest(self.batch)
-        self.method, self.stage = self._setup.method, self._setup.title
+        self.method = self._setup.method
+        self.what = f"step of {self._setup.title}" if self._setup.title else "step"
         self.state = self._setup.create()
         self._prepared = prepared
 
@@ -168,7 +169,7 @@ def measure(config: ExperimentConfig, rounds: int) -> list[Measurement]:
     trainer = Trainer(config)
     step = trainer.compile(config.train.microbatches)
     timings = take_turns({"step": step.timing}, rounds)["step"]
-    return [_measurement("step", trainer, timings, step.facts() | _memory_in_use())]
+    return [_measurement(trainer.what, trainer, timings, step.facts() | _memory_in_use())]
 
 
 def compare_microbatches(

@@ -307,7 +307,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise UserError(f"{where} must be a list, not {value!r}")
         if options[-1] is not Ellipsis and len(value) != len(options):
             raise UserError(f"{where} needs {len(options)} values, not {len(value)}")
-        return tuple(_convert(options[0], item, where) for item in value)
+        sections = _is_section(options[0])
+        return tuple(
+            _convert(options[0], item, f"{where}[{index}]" if sections else where)
+            for index, item in enumerate(value)
+        )
     if hasattr(hint, "sizes"):
         return _build_tower([hint], value, where)
     if _is_section(hint):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
-from retfm_jax.methods.base import Method, Metrics, Params
+from retfm_jax.methods.base import Method, Metrics, Params, Stage
 from retfm_jax.runtime.mesh import batch_sharding, check_batch_size, replicated
 from retfm_jax.training import flops
 from retfm_jax.training.optimizers import Partition, learning_rate_schedule, make_optimizer
@@ -76,7 +76,7 @@ class Setup:
         """
         found, begin = {}, 0
         for stage in self.method.stages:
-            found[begin] = dataclasses.replace(self, method=stage.method, title=stage.title)
+            found[begin] = self._of_stage(stage)
             if stage.until is None:
                 break
             end = math.ceil(stage.until * steps_per_epoch)
@@ -89,18 +89,20 @@ class Setup:
         return found
 
     def costliest(self, batch: Mapping[str, Any]) -> "Setup":
-        """Assembles the stage whose step needs most FLOPs, and so most memory; the run, if one.
+        """Assembles the stage whose step needs most FLOPs, which is that of most memory, too.
+
+        Of equal ones, and where FLOPs cannot be counted, it is the last.
 
         Args:
           batch: the step's arrays or their shapes, by name.
         """
-        stages = [
-            dataclasses.replace(self, method=stage.method, title=stage.title)
-            for stage in self.method.stages
-        ]
+        stages = [self._of_stage(stage) for stage in reversed(self.method.stages)]
         if len(stages) == 1:
             return stages[0]
         return max(stages, key=lambda stage: stage.model_flops(batch) or 0)
+
+    def _of_stage(self, stage: Stage) -> "Setup":
+        return dataclasses.replace(self, method=stage.method, title=stage.title)
 
     def create(self, network: tuple[Params, dict[str, Any]] | None = None) -> TrainState:
         """Makes the state before the first step, each array where it will lie.

@@ -28,6 +28,5 @@ class InForce(Generic[Made]):
         """
         first = max(first for first in self._stages if first <= step)
         if self._made is None or self._made[0] != first:
-            self._made = None  # before the next one is compiled
             self._made = first, self._make(self._stages[first])
         return self._made[1]

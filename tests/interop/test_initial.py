@@ -9,11 +9,11 @@ import torch
 from golden_files import Golden
 
 import retfm_jax
-from retfm_jax.config import InitConfig, load_config
+from retfm_jax.config import InitConfig, from_dict, load_config, to_dict
 from retfm_jax.errors import UserError
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.state_dict import resize_positions, to_state_dict
-from retfm_jax.methods import get_method_class
+from retfm_jax.methods import get_method_class, make_method
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,21 @@ def test_other_network_and_empty_folder_are_refused(tmp_path, model):
 def test_leaves_are_float32_arrays_on_the_device(model):
     leaves = jax.tree.leaves(model.params)
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == np.float32 for leaf in leaves)
+
+
+def test_a_file_of_the_system_that_it_adds_to_begins_both_towers(tmp_path, model, published):
+    """RET-CLIP's file lacks a norm that RET-CLIP+ has in its tower and does not use."""
+    path = _save(tmp_path / "retclip.pt", published)
+    small = {"width": 16, "layers": 1, "heads": 2}
+    sections = to_dict(load_config("retclip_plus_synthetic"))
+    ours = to_dict(model.config)
+    sections["model"] |= {name: ours["model"][name] for name in ("image", "text", "embed_dim")}
+    sections["model"]["decoder"] = small
+    sections["data"] = ours["data"]
+    config = from_dict(sections | {"init": {"image": path, "text": path}})
+    method = make_method(config.method, config.model)
+    tensors = to_state_dict(method, *initial_network(config, method))
+    for name, value in published.items():
+        if name.startswith(("visual.", "bert.")):
+            np.testing.assert_array_equal(tensors[name], value)
+    assert any(name.startswith("MAE_decoder.") for name in tensors)

@@ -225,7 +225,7 @@ def _gradients(method, network, microbatches, data, fsdp):
 def test_microbatches_and_meshes_change_nothing(network, method):
     loss, gradients = _gradients(method, network, 1, 1, 1)
     largest = max(np.abs(leaf).max() for leaf in gradients.values())
-    for arguments in ((2, 1, 1), (4, 2, 1), (1, 2, 2)):
+    for arguments in ((2, 1, 1), (2, 2, 2)):
         other_loss, other = _gradients(method, network, *arguments)
         assert other_loss == pytest.approx(loss, rel=1e-5)
         for name, leaf in gradients.items():
@@ -307,7 +307,7 @@ def test_the_last_stage_needs_most():
         ({"stages": [{"until": 2}]}, "end with null"),
         ({"stages": [{"contrast": 0}]}, "needs a weight"),
         ({"stages": []}, "must not be empty"),
-        ({"stages": [{"untl": 2}]}, "did you mean config.model.stages.until"),
+        ({"stages": [{"untl": 2}]}, r"did you mean config.model.stages\[0\].until"),
     ],
 )
 def test_stages_that_contradict_each_other_are_refused(changes, message):
