@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -115,7 +115,8 @@ class RetClipPlusConfig(PatientConfig):
         if not self.image.class_token or self.image.registers:
             raise ValueError("image needs a class token, and takes no registers")
         *ends, last = [stage.until for stage in self.stages]
-        if last is not None or None in ends or ends != sorted(set(ends)):
+        known = [end for end in ends if end is not None]
+        if last is not None or known != ends or known != sorted(set(known)):
             raise ValueError(
                 f"stages end one after the other, the last one with the run: their until must "
                 f"increase and end with null, not {[*ends, last]}"
@@ -242,8 +243,9 @@ class RetClipPlus(PatientMethod[RetClipPlusNetwork]):
             noise = _by_patient(batch["noise"])
         else:
             noise = mask_noise(eye_keys(noise_keys), len(views), self.config.image.num_patches)
+        encoder = cast(vit.ViT, network.visual)
         masked = predict_hidden(
-            network.visual, network.decoder, views, noise, self.config.kept, eye_keys(keys)
+            encoder, network.decoder, views, noise, self.config.kept, eye_keys(keys)
         )
         return views, masked
 
@@ -329,7 +331,7 @@ class RetClipPlus(PatientMethod[RetClipPlusNetwork]):
         cls, shapes: Mapping[str, tuple[int, ...]], text_num_heads: int | None
     ) -> RetClipPlusConfig:
         """See `Method.infer_config`; the decoder's heads are those of `infer_decoder`."""
-        found = super().infer_config(shapes, text_num_heads)
+        found = cast(RetClipPlusConfig, super().infer_config(shapes, text_num_heads))
         return dataclasses.replace(found, decoder=infer_decoder(relative(shapes, _DECODER_PREFIX)))
 
 

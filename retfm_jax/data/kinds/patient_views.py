@@ -1,9 +1,10 @@
 """A patient with two views of each eye: what methods learn from that also reconstruct."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from retfm_jax.config import DataConfig, ExperimentConfig
-from retfm_jax.data.kinds.base import ArraySpec, image_spec
+from retfm_jax.data.kinds.base import ArraySpec, Role, image_spec
 from retfm_jax.data.kinds.patient import PatientKind, PatientMaker
 from retfm_jax.data.samples import SampleMaker
 
@@ -16,7 +17,8 @@ class PatientViewsKind(PatientKind):
     """
 
     name = "patient_views"
-    roles: ClassVar = PatientKind.roles | {
+    roles: ClassVar[Mapping[str, Role]] = {
+        **PatientKind.roles,
         "view_left": "image",
         "view_right": "image",
         "noise": "noise",
