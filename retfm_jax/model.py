@@ -25,7 +25,7 @@ from retfm_jax.config.stored_paths import located
 from retfm_jax.data import image_files
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
 from retfm_jax.data.device_augment import prepare
-from retfm_jax.data.images import ImageError, decode, fit
+from retfm_jax.data.images import ImageError, decode, describe, fit
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.errors import Unusable, UserError
@@ -87,11 +87,9 @@ class RetinalModel:
     def __repr__(self) -> str:
         """Describes the network and its preprocessing, a line each."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        image = self.data_config.image
-        mean, std = (", ".join(f"{x:.4g}" for x in each) for each in (image.mean, image.std))
         return (
             f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
-            f"images: RGB, {image.resize} to {image.size} px, (x / 255 - ({mean})) / ({std})"
+            f"images: {describe(self.data_config.image)}"
         )
 
     @property

@@ -36,16 +36,20 @@ class ImageConfig(Section):
 
     Attributes:
       size: height and width in pixels.
-      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF); "pad": long
+      resize: "squash" to size x size with Pillow's bicubic filter (RET-CLIP, ViLReF);
+        "squash_bilinear" with its bilinear one, antialiased as well (RETFound-Green); "pad": long
         side to size with an antialiased bilinear filter, zeros at right and bottom (KeepFIT);
-        "crop": short side to size * 256 / 224, then the central square (RETFound).
+        "crop": short side to size * 256 / 224, bicubic, then the central square (RETFound).
       mean, std: of the channels R, G, B, for values 0..1.
+      field_of_view: before all else, "crop" a photograph to the square around the lit disc, where
+        there is one; "whole" takes it as it is.
     """
 
     size: Annotated[int, Range(low=1, high=16384)] = 224
-    resize: Literal["squash", "pad", "crop"] = "squash"
+    resize: Literal["squash", "squash_bilinear", "pad", "crop"] = "squash"
     mean: tuple[Share, Share, Share] = CLIP_MEAN
     std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
+    field_of_view: Literal["whole", "crop"] = "whole"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from retfm_jax.config import AugmentConfig, ImageConfig
+from retfm_jax.data.field_of_view import around_disc
 from retfm_jax.errors import UserError
 
 #: Larger pictures are refused before a pixel is decoded (Pillow's own limit against
@@ -278,17 +279,22 @@ def _reduction(shorter_side: int, min_side: int | None) -> int:
     return cv2.IMREAD_COLOR
 
 
-def squash(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Scales to (size, size) with Pillow's antialiased bicubic filter; the aspect is not kept.
+def squash(
+    image: UInt8[np.ndarray, "h w 3"],
+    size: int,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Scales to (size, size) with one of Pillow's antialiased filters; the aspect is not kept.
 
     Args:
       image: (h, w, 3) uint8, RGB.
       size: height and width of the result, pixels.
+      resampling: the filter.
 
     Returns:
       (size, size, 3) uint8.
     """
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((size, size), resampling))
 
 
 def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -304,13 +310,18 @@ def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
       (size, size, 3) uint8.
     """
     height, width = image.shape[:2]
-    short = int(size * 256 / 224)
+    short = _short_side(size)
     # torchvision's Resize and CenterCrop: the long side is cut to whole pixels, the crop rounded.
     shorter = min(height, width)
     high, wide = int(short * height / shorter), int(short * width / shorter)
     scaled = np.asarray(Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC))
     top, left = round((high - size) / 2), round((wide - size) / 2)
     return scaled[top : top + size, left : left + size]
+
+
+def _short_side(size: int) -> int:
+    """To which the short side is scaled before the central square of `size` is cropped."""
+    return int(size * 256 / 224)
 
 
 def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "size size 3"]:
@@ -332,6 +343,11 @@ def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarr
     return padded / np.float32(255)
 
 
+def _seen(image: np.ndarray, config: ImageConfig) -> np.ndarray:
+    """What a network sees of a photograph, before it is scaled."""
+    return around_disc(image) if config.field_of_view == "crop" else image
+
+
 def _fitted(image: np.ndarray, size: int) -> tuple[int, int]:
     height, width = image.shape[:2]
     scale = max(height, width) / size
@@ -343,16 +359,40 @@ def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndar
 
     Args:
       image: (h, w, 3) uint8, RGB, decoded exactly.
-      config: its `size` and `resize`.
+      config: its `size`, `resize` and `field_of_view`.
 
     Returns:
       (size, size, 3) uint8.
     """
+    image = _seen(image, config)
     if config.resize == "squash":
         return squash(image, config.size)
+    if config.resize == "squash_bilinear":
+        return squash(image, config.size, Image.Resampling.BILINEAR)
     if config.resize == "crop":
         return center_crop(image, config.size)
     return np.rint(resize_pad(image, config.size) * 255).astype(np.uint8)
+
+
+#: The rules of `config.data.image.resize` in words; {side} and {short} are pixels.
+_RULES = {
+    "squash": "squashed to {side} x {side} px (bicubic)",
+    "squash_bilinear": "squashed to {side} x {side} px (bilinear, antialiased)",
+    "pad": "long side to {side} px (bilinear, antialiased), zeros at right and bottom",
+    "crop": "short side to {short} px (bicubic), central {side} x {side} px",
+}
+
+
+def describe(config: ImageConfig) -> str:
+    """Describes how a photograph becomes the network's input, in one line.
+
+    Args:
+      config: the whole of it.
+    """
+    rule = _RULES[config.resize].format(side=config.size, short=_short_side(config.size))
+    crop = "cropped to the lit disc, " if config.field_of_view == "crop" else ""
+    mean, std = (", ".join(f"{x:.4g}" for x in each) for each in (config.mean, config.std))
+    return f"RGB, {crop}{rule}, (x / 255 - ({mean})) / ({std})"
 
 
 def training_image(
@@ -371,7 +411,7 @@ def training_image(
     Args:
       data: the encoded bytes.
       name: of the record, for the message.
-      config: its `size` and `resize`.
+      config: its `size`, `resize` and `field_of_view`.
       augment: its crop and affine entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
@@ -413,14 +453,17 @@ def training_images(
 def least_side(config: ImageConfig, augment: AugmentConfig) -> int:
     """Computes the shorter side from which a crop of the smallest area is still scaled down.
 
+    A disc that is looked for is taken to span half of the shorter side or more.
+
     Args:
-      config: gives the size of the network's input, pixels.
+      config: gives the size of the network's input, pixels, and whether the disc is looked for.
       augment: gives the smallest share of the area that a crop keeps.
 
     Returns:
       pixels.
     """
-    return math.ceil(config.size / math.sqrt(augment.crop_area[0]))
+    disc = 2 if config.field_of_view == "crop" else 1
+    return math.ceil(disc * config.size / math.sqrt(augment.crop_area[0]))
 
 
 def augmented(
@@ -435,7 +478,7 @@ def augmented(
 
     Args:
       image: (h, w, 3) uint8, RGB.
-      config: its `size` and `resize`.
+      config: its `size`, `resize` and `field_of_view`.
       augment: its crop and affine entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
@@ -443,6 +486,7 @@ def augmented(
     Returns:
       (size, size, 3) uint8.
     """
+    image = _seen(image, config)
     if augment.crop_area != (1.0, 1.0):
         image = _random_crop(image, augment.crop_area, rng)
     if config.resize != "pad":  # a random crop takes the place of the central one

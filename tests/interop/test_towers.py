@@ -268,8 +268,8 @@ def test_a_network_without_texts_says_so():
 def test_the_preprocessing_belongs_to_the_model_and_is_said():
     plain, clip = (retfm_jax.from_torch(tower(form)) for form in ("plain", "pre_norm"))
     assert plain.data_config.image.mean == (0.485, 0.456, 0.406)
-    assert "crop to 32 px, (x / 255 - (0.485, 0.456, 0.406))" in repr(plain)
-    assert "squash to 32 px, (x / 255 - (0.4815, 0.4578, 0.4082))" in repr(clip)
+    assert "central 32 x 32 px, (x / 255 - (0.485, 0.456, 0.406))" in repr(plain)
+    assert "squashed to 32 x 32 px (bicubic), (x / 255 - (0.4815, 0.4578, 0.4082))" in repr(clip)
     siglip = retfm_jax.from_torch(tower("attention")).data_config.image
     assert siglip.mean == siglip.std == (0.5, 0.5, 0.5)
 

@@ -1,0 +1,97 @@
+"""The lit disc that a fundus camera shows, and the square around it."""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+#: Long side of the copy on which the disc is looked for, pixels.
+_SMALL = 256
+#: Brighter corners than this are no dark surround, of 255.
+_DARK = 48
+#: The disc is brighter than its surround by this share of the brightness that a tenth of the pixels
+#: exceed, and by so many values at least: noise of a sensor stays below.
+_SHARE, _LEAST = 0.12, 8
+#: Shares that the disc has of the picture, and of its own bounding box (a whole disc has 0.79).
+_OF_PICTURE, _OF_BOX = 0.1, 0.5
+#: Longest side of the disc's box by its shorter one.
+_ASPECT = 2.0
+#: A square that leaves out less than this share of the picture's side is the picture.
+_TOLERANCE = 0.02
+
+
+def around_disc(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_h _w 3"]:
+    """Crops a photograph to the bounding square of the disc that its camera lit.
+
+    The square's side is the longer one of the disc's box. Where it leaves the picture, as for a
+    disc that is cut at top and bottom, it is filled up with black. A result is left as it is when it
+    is cropped again.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+
+    Returns:
+      (side, side, 3) uint8; or `image` itself where no disc in a dark surround is found, as on most
+      pictures of other cameras, or where its square is the picture.
+    """
+    box = _disc(image)
+    if box is None:
+        return image
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    side = max(right - left, bottom - top)
+    if max(abs(side - height), abs(side - width)) <= _TOLERANCE * side:
+        return image
+    left, top = (left + right - side) // 2, (top + bottom - side) // 2
+    square = np.zeros((side, side, 3), np.uint8)
+    rows = slice(max(top, 0), min(top + side, height))
+    columns = slice(max(left, 0), min(left + side, width))
+    inside = (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
+    )
+    square[inside] = image[rows, columns]
+    return square
+
+
+def _disc(image: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the disc in pixels of the picture, the ends excluded."""
+    height, width = image.shape[:2]
+    scale = max(1.0, max(height, width) / _SMALL)
+    size = max(1, round(width / scale)), max(1, round(height / scale))
+    # Averages of every fourth row and column say as much as those of all, and cost a tenth.
+    step = max(1, int(scale / 4))
+    small = cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA).max(axis=2)
+    lit = _lit(small)
+    if lit is None:
+        return None
+    # Opening takes away text, single bright pixels and thin reflections at the rim.
+    opened = cv2.morphologyEx(lit.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, _, found, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if len(found) < 2:
+        return None
+    x, y, w, h, area = found[1 + int(found[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+    if area < _OF_PICTURE * lit.size or area < _OF_BOX * w * h or max(w, h) > _ASPECT * min(w, h):
+        return None
+    across, down = width / size[0], height / size[1]
+    return (
+        int(np.floor(x * across)),
+        int(np.floor(y * down)),
+        min(width, int(np.ceil((x + w) * across))),
+        min(height, int(np.ceil((y + h) * down))),
+    )
+
+
+def _lit(brightness: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"] | None:
+    """Which pixels are brighter than the surround; None where the corners show none."""
+    rows, columns = (max(1, side // 24) for side in brightness.shape)
+    corners = [
+        float(np.median(brightness[down, across]))
+        for down in (slice(rows), slice(-rows, None))
+        for across in (slice(columns), slice(-columns, None))
+    ]
+    # A mark or a date may cover one corner or two.
+    surround = sorted(corners)[1]
+    if surround > _DARK:
+        return None
+    bright = float(np.quantile(brightness, 0.9))
+    return brightness > surround + max(_LEAST, _SHARE * (bright - surround))
