@@ -29,8 +29,10 @@ from retfm_jax.data.images import ImageError, decode, describe, fit
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.errors import Unusable, UserError
-from retfm_jax.files import Path, PathLike, as_path
+from retfm_jax.files import PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
+from retfm_jax.interop.sources import Source, find_weights
+from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.methods import get_method_class, make_method
@@ -59,6 +61,7 @@ class RetinalModel:
       wording: of the reports that they were trained with, for prompts; None where it is unknown.
       notes: sentences on where the weights come from: what was found in their file and what was
         guessed.
+      origin: of weights of others, with their license; None where nothing is known of it.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class RetinalModel:
         config: ExperimentConfig,
         wording: ReportWording | None = None,
         notes: Sequence[str] = (),
+        origin: Origin | None = None,
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
-        self.wording, self.notes = wording, tuple(notes)
+        self.wording, self.notes, self.origin = wording, tuple(notes), origin
         self._tokenizer: Tokenizer | None = None
         #: The parameters that were copied to all devices, their copies, and the devices.
         self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
@@ -82,6 +86,8 @@ class RetinalModel:
         said: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
         if self.wording is not None:
             said["wording"] = self.wording.to_json()
+        if self.origin is not None:
+            said["origin"] = to_dict(self.origin)
         return {"config": to_dict(self.config), **said}
 
     def __repr__(self) -> str:
@@ -90,6 +96,7 @@ class RetinalModel:
         return (
             f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
             f"images: {describe(self.data_config.image)}"
+            + (f"\nweights: {self.origin}" if self.origin else "")
         )
 
     @property
@@ -315,7 +322,7 @@ class RetinalModel:
         """
         from retfm_jax.runtime.checkpoints import save_network
 
-        path = _path(path)
+        path = as_path(_given(path))
         save_network(path, self.params, self.state.batch_stats, self.meta)
 
     def _image_row(
@@ -410,14 +417,23 @@ def _text_row(tokens: Int32[np.ndarray, " n"]) -> dict[str, np.ndarray]:
     return {"tokens": tokens}
 
 
-def load(path: PathLike, method: str | None = None) -> RetinalModel:
-    """Reads a model from a workdir, a checkpoint folder, or a published weight file.
+def load(
+    path: PathLike,
+    method: str | None = None,
+    *,
+    zoo: str | None = None,
+    pooling: str | None = None,
+    tokenizer: str | None = None,
+) -> RetinalModel:
+    """Reads a model from a workdir, a checkpoint folder, or published weights.
 
     Args:
-      path: a workdir or checkpoint, or a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`,
-        `.safetensors`, or a Hugging Face folder).
+      path: a workdir or checkpoint; a weight file (`.pt`, `.pth`, `.bin`, `.ckpt`, `.safetensors`,
+        or a Hugging Face folder); `hf:owner/name[@revision][:file]` of the Hugging Face Hub; or a
+        name that `retfm models` lists. An existing path wins over a name.
       method: name of the method; checked for checkpoints. None: of a weight file, what its tensors'
         names tell; an image tower of any known system is read as a "vision" network.
+      zoo, pooling, tokenizer: see `load_weights`; of weights of others alone.
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
@@ -425,7 +441,8 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
     from retfm_jax.interop.weights import holds_weights
     from retfm_jax.runtime.checkpoints import FOLDER
 
-    path = _path(path)
+    source = find_weights(_given(path), zoo)
+    path = source.path
     try:
         path.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
@@ -435,10 +452,18 @@ def load(path: PathLike, method: str | None = None) -> RetinalModel:
         model, _ = load_checkpoint(path)
         if method not in (None, model.config.method):
             raise UserError(f"{path} holds a {model.config.method} network, not a {method} one")
+        if given := [each for each in (zoo, pooling, tokenizer) if each is not None]:
+            raise UserError(
+                f"{path} is a network with a configuration of its own: {given[0]} belongs to "
+                "weights of others, when they are imported"
+            )
         return model
     if not path.exists():
-        raise UserError(f"{path} does not exist; give a workdir, a checkpoint or a weight file")
-    return load_weights(path, method)
+        raise UserError(
+            f"{path} does not exist; give a workdir, a checkpoint, a weight file, hf:owner/name, "
+            "or a name that `retfm models` lists"
+        )
+    return _read_weights(source, method, None, pooling, tokenizer)
 
 
 def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
@@ -461,43 +486,89 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     said = meta.get("wording")
     wording = None if said is None else ReportWording.from_json(said, str(path))
     notes = meta.get("notes", ())
-    return RetinalModel(built, params, MethodState(stats, {}), config, wording, notes), meta
+    origin = meta.get("origin")
+    origin = None if origin is None else Origin.from_json(origin, str(path))
+    state = MethodState(stats, {})
+    return RetinalModel(built, params, state, config, wording, notes, origin), meta
 
 
 def load_weights(
-    path: PathLike, method: str | None = None, text_num_heads: int | None = None
+    path: PathLike,
+    method: str | None = None,
+    text_num_heads: int | None = None,
+    *,
+    zoo: str | None = None,
+    pooling: str | None = None,
+    tokenizer: str | None = None,
 ) -> RetinalModel:
-    """Reads a model from a weight file, with the preprocessing that is stored beside it, if any.
+    """Reads a model from weights, with the preprocessing that belongs to them.
 
     Args:
-      path: a weight file, or a Hugging Face folder, whose configuration tells heads, tokenizer and
-        normalization.
-      method, text_num_heads: see `from_torch`.
+      path: as for `load`, but no workdir. The configuration of a Hugging Face folder tells heads,
+        tokenizer and normalization.
+      method, text_num_heads, pooling: see `from_torch`.
+      zoo: name of the published model whose preprocessing, pooling and license belong to a file
+        that was downloaded by hand; None: the one that `path` names.
+      tokenizer: of the text tower, as `config.data.text.tokenizer`; None: the one that belongs to
+        the weights, as far as that is known.
 
     Raises:
       UserError: as for `load`.
     """
+    source = find_weights(_given(path), zoo)
+    return _read_weights(source, method, text_num_heads, pooling, tokenizer)
+
+
+def _read_weights(
+    source: Source,
+    method: str | None,
+    text_num_heads: int | None,
+    pooling: str | None,
+    tokenizer: str | None,
+) -> RetinalModel:
     from retfm_jax.interop.huggingface import data_beside, heads_beside
     from retfm_jax.interop.layouts import method_of, plain_names
     from retfm_jax.interop.weights import read_tensors
 
+    path, published = source.path, source.model
     if method is not None:
         get_method_class(method)  # before gigabytes are read
     tensors = read_tensors(path)
     method = method or method_of(plain_names(tensors, str(path)).values())
-    section = "vision_config" if get_method_class(method).takes_towers else "text_config"
-    heads = text_num_heads or heads_beside(path, section)
-    model = from_torch(tensors, method, heads, where=str(path))
+    towers = get_method_class(method).takes_towers
+    heads = text_num_heads or heads_beside(path, "vision_config" if towers else "text_config")
+    if published is not None and towers:
+        pooling = pooling or published.pooling
+    model = from_torch(tensors, method, heads, pooling=pooling, where=str(path))
     text = model.method.text
     data = data_beside(path, model.data_config, None if text is None else text.positions)
+    if published is not None:
+        model.notes = (*model.notes, *published.notes)
+        image = dataclasses.replace(published.image, size=data.image.size)
+        if model.method.image_size is None:
+            image = published.image
+        elif image.size != published.image.size:
+            size = published.image.size
+            model.notes += (f"its images have {image.size} px, those of {published.title} {size}",)
+        data = dataclasses.replace(data, image=image)
+    if text is not None:
+        tokenizer = tokenizer or (published and published.tokenizer)
+        if tokenizer is not None:
+            length = published and published.context_length
+            length = min(length or data.text.context_length, text.positions)
+            own = dataclasses.replace(data.text, tokenizer=tokenizer, context_length=length)
+            data = dataclasses.replace(data, text=own)
+    elif tokenizer is not None:
+        raise UserError(f"a {method} network takes no texts, and no tokenizer ({tokenizer})")
     model.config = dataclasses.replace(model.config, data=data)
+    model.origin = source.origin
     return model
 
 
-def _path(path: Any) -> Path:
+def _given(path: Any) -> PathLike:
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
         raise UserError(f"give a path, of a workdir, a checkpoint or a weight file, not {path!r}")
-    return as_path(path)
+    return path
 
 
 def from_torch(
@@ -505,6 +576,7 @@ def from_torch(
     method: str | None = None,
     text_num_heads: int | None = None,
     *,
+    pooling: str | None = None,
     where: str = "state dict",
 ) -> RetinalModel:
     """Builds a model from a published PyTorch state dict; all sizes come from its tensors.
@@ -513,6 +585,8 @@ def from_torch(
       state_dict: tensors (torch or NumPy) by published name, with or without `module.`.
       method: name of the method; None: what the tensors' names tell, see `load`.
       text_num_heads: attention heads of the text tower; None: one for every 64 of its width.
+      pooling: of the features of an image tower alone: "class", "mean" or "mean_norm", see
+        `models.vit.ViTConfig`; None: what the tensors tell, or a guess that the notes name.
       where: how errors call it.
 
     Raises:
@@ -539,8 +613,14 @@ def from_torch(
     method = method_of(tensors) if method is None else method
     cls = get_method_class(method)
     tensors = tensors if cls.takes_towers else normalize(tensors, where=where)
+    if pooling is not None and not cls.takes_towers:
+        raise UserError(
+            f"a {method} network has a pooling of its own, not {pooling}: that is a choice for "
+            "image towers alone"
+        )
+    chosen = {} if pooling is None else {"pooling": pooling}
     try:
-        selected = cls.select(tensors, text_num_heads)
+        selected = cls.select(tensors, text_num_heads, **chosen)
         built = cls(selected.config)
     except NotImplementedError as error:
         raise UserError(

@@ -10,7 +10,9 @@ def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "import", run, "read weights of other systems")
     parser.add_argument(
-        "weights", help=".pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder"
+        "weights",
+        help=".pt, .pth, .bin, .ckpt or .safetensors file, a Hugging Face folder, "
+        "hf:owner/name[@revision][:file], or a name that `retfm models` lists",
     )
     parser.add_argument(
         "--method",
@@ -18,6 +20,23 @@ def add(verbs) -> None:
         "image tower of any system becomes a network of images alone",
     )
     parser.add_argument("--workdir", required=True, help="new folder to write")
+    parser.add_argument(
+        "--zoo",
+        metavar="NAME",
+        help="published model of `retfm models` that a file is, which was downloaded by hand: its "
+        "preprocessing, pooling and license belong to it",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("class", "mean", "mean_norm"),
+        help="features of an image tower alone: class token, mean of the patches, or a norm of "
+        "their mean; default: what is known of the model, or what names and shapes tell",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        help="of the text tower: vocabulary file or folder, or hf:owner/name; default: what is "
+        "known of the model",
+    )
     number(
         parser,
         "--text_num_heads",
@@ -33,9 +52,17 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.console import say
     from retfm_jax.experiments.weights import import_weights
 
-    model = import_weights(args.weights, args.method, args.workdir, args.text_num_heads)
+    model = import_weights(
+        args.weights,
+        args.method,
+        args.workdir,
+        args.text_num_heads,
+        zoo=args.zoo,
+        pooling=args.pooling,
+        tokenizer=args.tokenizer,
+    )
     size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     for note in model.notes:
         say(note)
     say(f"{model.config.method} network with {size:,} parameters in {args.workdir}")
-    say(repr(model).splitlines()[1])
+    say(*repr(model).splitlines()[1:])

@@ -1,6 +1,7 @@
 """Experiments as frozen dataclasses: their schema, and how they are read, changed and written."""
 
 from retfm_jax.config.parse import (
+    build_section,
     bundled_configs,
     check_norm_batch,
     from_dict,
@@ -44,6 +45,7 @@ __all__ = [
     "ProfileConfig",
     "TextConfig",
     "TrainConfig",
+    "build_section",
     "bundled_configs",
     "check_norm_batch",
     "from_dict",

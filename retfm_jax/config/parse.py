@@ -44,6 +44,20 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     return config
 
 
+def build_section(section: type, values: Any, where: str) -> Any:
+    """Builds and checks one section from a mapping.
+
+    Args:
+      section: its frozen dataclass.
+      values: entries by name; absent ones take their defaults.
+      where: what stands before an entry's name in messages, such as "config.data.image".
+
+    Raises:
+      UserError: an entry is unknown or missing, or its value is not allowed.
+    """
+    return _build(section, values, where)
+
+
 def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
     """Checks that no group of samples that batch norms normalize together is split.
 

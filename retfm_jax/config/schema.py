@@ -57,7 +57,8 @@ class TextConfig(Section):
     """Conversion of a report into token ids.
 
     Attributes:
-      tokenizer: "bert-base-chinese" (the bundled vocabulary), or a vocabulary file or folder.
+      tokenizer: "bert-base-chinese" (the bundled vocabulary), a vocabulary file or folder, or
+        "hf:owner/name" of the Hub.
       context_length: tokens with [CLS] and [SEP]; longer reports are cut, shorter ones padded.
     """
 
@@ -278,6 +279,8 @@ class EvaluationConfig(Section):
 @dataclasses.dataclass(frozen=True)
 class InitConfig(Section):
     """Weights before the first step; None initializes them at random.
+
+    Each is a path, "hf:owner/name" of the Hub, or a name that `retfm models` lists.
 
     Attributes:
       weights: a whole network: a workdir, a checkpoint or a published file.

@@ -8,15 +8,18 @@ may have been.
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from retfm_jax import dataset_folders, files
+from retfm_jax import dataset_folders, files, hub
 from retfm_jax.console import say
 
 _WORKDIR = "{workdir}"
 #: The tokenizer of this name is never a file, whatever lies in the working folder.
 _BUNDLED_TOKENIZER = "bert-base-chinese"
+#: Names of published models, such as "retfound-mae-cfp".
+_MODEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 #: Entries that hold a path, or several.
 _PATHS = (
@@ -67,7 +70,7 @@ def located(values: Mapping[str, Any], workdir: files.PathLike) -> dict[str, Any
         if text == _WORKDIR or text.startswith(f"{_WORKDIR}/"):
             return str(root / text[len(_WORKDIR) + 1 :])
         path = files.as_path(text)
-        if files.is_remote(path) or text == _BUNDLED_TOKENIZER:
+        if files.is_remote(path) or hub.is_address(text) or text == _BUNDLED_TOKENIZER:
             return text
 
         def holds(candidate: files.Path) -> bool:
@@ -106,6 +109,10 @@ def _candidates_of_moved(path: files.Path, workdir: files.Path) -> Iterator[file
 
 def _is_name(text: str, where: tuple[str, ...]) -> bool:
     """Whether an entry is a name that means the same in every folder."""
+    if hub.is_address(text):
+        return True
+    if where[0] == "init":
+        return _MODEL.fullmatch(text) is not None and not files.as_path(text).exists()
     if where not in _NAMES_OR_PATHS:
         return False
     return text == _BUNDLED_TOKENIZER or not _is_there(files.as_path(text), where)

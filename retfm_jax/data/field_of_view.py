@@ -23,8 +23,8 @@ def around_disc(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_h _w 3
     """Crops a photograph to the bounding square of the disc that its camera lit.
 
     The square's side is the longer one of the disc's box. Where it leaves the picture, as for a
-    disc that is cut at top and bottom, it is filled up with black. A result is left as it is when it
-    is cropped again.
+    disc that is cut at top and bottom, it is filled up with black. A result is left as it is when
+    it is cropped again.
 
     Args:
       image: (h, w, 3) uint8, RGB.

@@ -1,5 +1,6 @@
 """Reports -> token ids."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from retfm_jax import hub
 from retfm_jax.config import TextConfig
 from retfm_jax.console import printable
 from retfm_jax.errors import UserError
@@ -33,7 +35,8 @@ _PROBE = "A “ｂ” É 眼底"
 class Tokenizer:
     """A BERT tokenizer: [CLS], the text's tokens, [SEP], padded with 0.
 
-    Thread-safe. Reads local files only, never asks a hub, and runs no code of a tokenizer's folder.
+    Thread-safe. Reads local files, or those of an address `hf:owner/name` on the Hub, and runs no
+    code of a tokenizer's folder.
 
     Attributes:
       context_length: ids in a row.
@@ -209,13 +212,24 @@ def _vocab_size(tokenizer: Any) -> int:
 
 
 def _find(name: str) -> Path:
-    path = _BUNDLED_FILE if name == BUNDLED else as_path(name)
+    if name == BUNDLED:
+        return _BUNDLED_FILE
+    path = _hub_folder(name) if hub.is_address(name) else as_path(name)
     if not path.exists():
         raise UserError(
             f"tokenizer {name!r}: no such file or folder; give {BUNDLED!r} (bundled), a vocab.txt, "
-            "or a folder with the tokenizer's files (nothing is downloaded)"
+            "a folder with the tokenizer's files, or hf:owner/name of the Hub"
         )
     return path
+
+
+@functools.cache
+def _hub_folder(name: str) -> Path:
+    """Asked for once: the Hub would be asked again for every look at the vocabulary."""
+    try:
+        return hub.tokenizer_folder(name)[0]
+    except UserError as error:
+        raise UserError(f"tokenizer: {error}") from error
 
 
 def _is_saved(path: Path) -> bool:

@@ -17,6 +17,7 @@ from retfm_jax.files import (
     write_json,
 )
 from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
+from retfm_jax.interop.sources import is_place
 from retfm_jax.interop.weights import Container, check_suffix, write_tensors
 from retfm_jax.methods import method_names
 from retfm_jax.model import RetinalModel, load_checkpoint, load_weights, to_torch
@@ -34,22 +35,31 @@ def import_weights(
     method: str | None,
     workdir: PathLike,
     text_num_heads: int | None = None,
+    *,
+    zoo: str | None = None,
+    pooling: str | None = None,
+    tokenizer: str | None = None,
 ) -> RetinalModel:
-    """Makes a workdir of a published weight file.
+    """Makes a workdir of published weights.
 
     Args:
-      weights: .pt, .pth, .bin, .ckpt or .safetensors file, or a Hugging Face folder.
+      weights: .pt, .pth, .bin, .ckpt or .safetensors file, a Hugging Face folder, `hf:owner/name`,
+        or a name of the zoo.
       method: whose network it is; None: what the tensors' names tell.
       workdir: new folder to write.
       text_num_heads: of the text tower; None: heads are 64 wide.
+      zoo, pooling, tokenizer: see `model.load_weights`.
 
     Raises:
       UserError: the workdir is not empty, or the weights are not those of such a network.
     """
     workdir = nameable(workdir)
     _refuse_taken(workdir)
-    model = load_weights(weights, method, text_num_heads)
-    meta = model.meta | {"imported_from": str(absolute(weights))}
+    model = load_weights(
+        weights, method, text_num_heads, zoo=zoo, pooling=pooling, tokenizer=tokenizer
+    )
+    place = model.origin.source if model.origin else str(absolute(weights))
+    meta = model.meta | {"imported_from": place}
     # The checkpoint comes last: without it the workdir is none, and the same command resumes.
     config = workdir / "config.json"
     if config.exists() and read_json(config) != json.loads(json.dumps(meta["config"])):
@@ -118,7 +128,7 @@ def _refuse_own_source(
     init = config.init
     sources = (meta.get("imported_from"), init.weights, init.image, init.text)
     for source in filter(None, sources):
-        if _real(source) == _real(out):
+        if not is_place(source) and _real(source) == _real(out):
             raise UserError(f"out {out} is the file that the network began with: give another name")
     if _real(find_checkpoint(workdir)) in (_real(out), *_real(out).parents):
         raise UserError(f"out {out} is within a checkpoint: give another folder")

@@ -11,8 +11,8 @@ import numpy as np
 
 from retfm_jax.config import ExperimentConfig, from_dict
 from retfm_jax.errors import UserError
-from retfm_jax.files import as_path
 from retfm_jax.interop.layouts import recognized, tower_method
+from retfm_jax.interop.sources import find_weights
 from retfm_jax.interop.state_dict import (
     from_state_dict,
     normalize,
@@ -57,7 +57,7 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     encoder = as_dual_encoder(method, "config.init of a tower")
     image = None if init.image is None else _image_source(init.image)
     tower = image if isinstance(image, _ImageTower) else None
-    text = None if init.text is None else read_tensors(init.text)
+    text = None if init.text is None else read_tensors(find_weights(init.text).path)
     tensors = to_state_dict(method, params, state)
     for source, read, ours, theirs in (
         (init.image, None if tower else image, encoder.image_prefix, _IMAGE_PREFIXES),
@@ -75,14 +75,15 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
 
 
 def _whole_network(source: str, name: str, method: Method) -> tuple[Params, MethodState]:
-    if not as_path(source).is_dir() or holds_weights(source):
-        tensors = normalize(read_tensors(source), where=source)
+    path = find_weights(source).path
+    if not path.is_dir() or holds_weights(path):
+        tensors = normalize(read_tensors(path), where=source)
         wanted = jax.eval_shape(method.init, jax.random.key(0))
         tensors = _fit_positions(tensors, _published_shapes(method, *wanted), source)
         return from_state_dict(method, tensors, where=source)
     from retfm_jax.runtime.checkpoints import load_network
 
-    params, stats, meta = load_network(source)
+    params, stats, meta = load_network(path)
     if meta["config"]["method"] != name:
         raise UserError(
             f"{source} holds a {meta['config']['method']} network, the config asks for {name}"
@@ -160,13 +161,14 @@ class _ImageTower(NamedTuple):
 
 def _image_source(source: str) -> _ImageTower | dict[str, Any]:
     """The image tower of a workdir or of a file of foreign form; all tensors of any other file."""
-    if as_path(source).is_dir() and not holds_weights(source):
+    path = find_weights(source).path
+    if path.is_dir() and not holds_weights(path):
         from retfm_jax.runtime.checkpoints import load_network
 
-        params, stats, meta = load_network(source)
+        params, stats, meta = load_network(path)
         config = from_dict(meta["config"]).model.image
         return _ImageTower(config, _visual(params, stats), aligned=True)
-    read = read_tensors(source)
+    read = read_tensors(path)
     tensors = plain_tensors(read, where=source)
     cls = get_method_class(tower_method())
     try:

@@ -33,7 +33,7 @@ from retfm_jax.trees import refuse_nonfinite
 Container = Literal["checkpoint", "state_dict"]
 
 #: What Hugging Face folders hold, in the order in which it is looked for.
-_FOLDER_FILES = (
+FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -41,6 +41,8 @@ _FOLDER_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+#: How files with weights end.
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 #: safetensors' names of types that can be read.
 _SAFETENSORS = {
     "F64": np.float64,
@@ -139,7 +141,7 @@ def holds_weights(folder: PathLike) -> bool:
     Args:
       folder: local or in a store; false where it does not exist.
     """
-    return any((as_path(folder) / name).is_file() for name in _FOLDER_FILES)
+    return any((as_path(folder) / name).is_file() for name in FOLDER_FILES)
 
 
 def weight_file(folder: Path) -> Path:
@@ -151,14 +153,10 @@ def weight_file(folder: Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    for name in _FOLDER_FILES:
+    for name in FOLDER_FILES:
         if (folder / name).is_file():
             return folder / name
-    near = sorted(
-        child.name
-        for child in folder.iterdir()
-        if child.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-    )
+    near = sorted(child.name for child in folder.iterdir() if child.suffix in WEIGHT_SUFFIXES)
     raise UserError(
         f"{folder} has neither model.safetensors nor pytorch_model.bin"
         + (f"; give one of its files: {', '.join(near[:5])}" if near else "")

@@ -28,6 +28,13 @@ _LORA = re.compile(
     r"(?P<map>.*\.qkv)\.(?:qkv\.(?P<kind>weight|bias)|linear_(?P<part>[ab]_[qv])\.weight)"
 )
 
+#: How features of a vision transformer can be pooled, and what they then are.
+POOLINGS = {
+    "class": "the class token",
+    "mean": "the mean of the patches behind the last norm",
+    "mean_norm": "the mean of the patches and a norm of their mean",
+}
+
 AnyTowerConfig = vit.ViTConfig | resnet.ClipResNetConfig | resnet.ResNetConfig
 AnyTower = ImageTower | resnet.ResNet
 
@@ -162,20 +169,26 @@ class Vision(Method[VisionNetwork]):
 
     @classmethod
     def select(
-        cls, tensors: Mapping[str, np.ndarray], text_num_heads: int | None = None
+        cls,
+        tensors: Mapping[str, np.ndarray],
+        text_num_heads: int | None = None,
+        pooling: str | None = None,
     ) -> Selected:
         """Finds the image tower among the tensors of a file, whatever system it is of.
 
         Args:
           tensors: by plain published name.
           text_num_heads: attention heads of a vision transformer; None: see `models.vit_names`.
+          pooling: how a vision transformer's features are pooled, one of `POOLINGS`; None: see
+            `models.vit_names`.
 
         Returns:
           the tower; low-rank updates are merged into it, and what stands beside it is left out and
           counted in the notes.
 
         Raises:
-          ValueError: no image tower is found, or its sizes contradict each other.
+          ValueError: no image tower is found, its sizes contradict each other, or it has one
+            pooling, which is another one.
         """
         tensors, merged = merge_lora(tensors)
         notes = []
@@ -184,6 +197,8 @@ class Vision(Method[VisionNetwork]):
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         found = vit_names.recognize(shapes)
         if found is None:
+            if pooling is not None:
+                raise ValueError("a residual network has one pooling, of its own")
             config, what, image = _residual(shapes), "residual network", {}
             prefix = config.prefix
             unused: tuple[str, ...] = ("fc.*",)
@@ -192,6 +207,12 @@ class Vision(Method[VisionNetwork]):
             guesses = found.guesses
             if text_num_heads is not None:
                 size, guesses = dataclasses.replace(size, heads=text_num_heads), guesses[1:]
+            if pooling is not None:
+                size, guesses = (
+                    _pooled(size, pooling),
+                    tuple(guess for guess in guesses if not guess.endswith(" as features")),
+                )
+                notes.append(f"as features {POOLINGS[pooling]}, as was asked for")
             config = VisionConfig(size, found.embed_dim, found.layout, prefix)
             about = vit_names.LAYOUTS[found.layout]
             unused, image = about.unused, _preprocessing(found)
@@ -212,6 +233,19 @@ class Vision(Method[VisionNetwork]):
                 kept.pop(name, None)
             notes.append("the norm behind the mean of patches is new: the file has none")
         return Selected(config, kept | fresh, image, tuple(notes))
+
+
+def _pooled(image: vit.ViTConfig, pooling: str) -> vit.ViTConfig:
+    """The tower with another pooling.
+
+    Raises:
+      ValueError: there is no such pooling, or it cannot have another one.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
+    if image.pooling == "attention":
+        raise ValueError(f"its pooling is attention, which it was trained with, not {pooling}")
+    return dataclasses.replace(image, pooling=pooling)
 
 
 def _divided(
