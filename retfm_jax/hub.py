@@ -168,6 +168,26 @@ def tokenizer_folder(text: str) -> tuple[pathlib.Path, str]:
     return snapshot.folder, str(wanted._replace(revision=snapshot.commit))
 
 
+def check_upload(repo: str) -> None:
+    """Checks before long work that a repository can be meant, and that there is a token.
+
+    Args:
+      repo: "owner/name".
+
+    Raises:
+      UserError: the name has another form, or there is no token.
+    """
+    from huggingface_hub import get_token
+
+    if not isinstance(repo, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
+        raise UserError(f"{repo!r:.200} is no name of a repository: give owner/name")
+    if get_token() is None:
+        raise UserError(
+            f"uploading to {address(SCHEME + repo).page} needs a token that may write: `hf auth "
+            "login`, or set HF_TOKEN"
+        )
+
+
 def upload(folder: pathlib.Path, repo: str, *, private: bool, revision: str | None) -> str:
     """Uploads all files of a folder as one commit; the repository is made where it is missing.
 
@@ -181,20 +201,12 @@ def upload(folder: pathlib.Path, repo: str, *, private: bool, revision: str | No
       the page of the repository.
 
     Raises:
-      UserError: the name has another form, there is no token, it may not write there, or the Hub
-        cannot be reached.
+      UserError: see `check_upload`; the token may not write there, or the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
 
-    target = address(f"{SCHEME}{repo}")
-    if target != Address(repo):
-        raise UserError(f"{repo!r:.200} is no name of a repository: give owner/name")
-    if get_token() is None:
-        raise UserError(
-            f"uploading to {target.page} needs a token that may write: `hf auth login`, or set "
-            "HF_TOKEN"
-        )
-    api = HfApi()
+    check_upload(repo)
+    api, target = HfApi(), Address(repo, revision)
     with _explained(target, "write"):
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
@@ -203,7 +215,7 @@ def upload(folder: pathlib.Path, repo: str, *, private: bool, revision: str | No
             repo_id=repo,
             folder_path=folder,
             revision=revision,
-            commit_message="Upload of a network with its preprocessing",
+            commit_message="A network with its preprocessing",
         )
     return target.page
 

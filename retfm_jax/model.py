@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import PIL.Image
 from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
-from retfm_jax import zero_shot
+from retfm_jax import hub, zero_shot
 from retfm_jax.config import (
     DataConfig,
     ExperimentConfig,
@@ -31,6 +33,7 @@ from retfm_jax.data.text import Tokenizer, fitting_tokenizer
 from retfm_jax.errors import Unusable, UserError
 from retfm_jax.files import PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
+from retfm_jax.interop.hub_folder import Stored, read_hub_folder, write_hub_folder
 from retfm_jax.interop.sources import Source, find_weights
 from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.prompts import WeightedPrompt
@@ -61,7 +64,7 @@ class RetinalModel:
       wording: of the reports that they were trained with, for prompts; None where it is unknown.
       notes: sentences on where the weights come from: what was found in their file and what was
         guessed.
-      origin: of weights of others, with their license; None where nothing is known of it.
+      origin: of weights that were imported, with their license; None of those of a training run.
     """
 
     def __init__(
@@ -325,6 +328,48 @@ class RetinalModel:
         path = as_path(_given(path))
         save_network(path, self.params, self.state.batch_stats, self.meta)
 
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Uploads the model with a model card to the Hugging Face Hub.
+
+        Args:
+          repo: "owner/name", which is made where it is missing.
+          private: whether a repository that is made is private.
+          revision: branch to write, which is made where it is missing; None for the default one.
+          evaluation: document of an evaluation for the card, the JSON of `retfm evaluate`.
+
+        Returns:
+          the page of the repository; `retfm_jax.load("hf:owner/name")` reads the model from it.
+
+        Raises:
+          UserError: there is no token that may write there, the Hub cannot be reached, or the
+            network cannot be written (see `interop.hub_folder`).
+        """
+        hub.check_upload(repo)  # before gigabytes are written
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary, "model")
+            write_hub_folder(folder, self.stored, evaluation)
+            return hub.upload(folder, repo, private=private, revision=revision)
+
+    @property
+    def stored(self) -> Stored:
+        """What a folder for the Hub holds of the model; see `interop.hub_folder`."""
+        return Stored(
+            self.method,
+            self.params,
+            self.state,
+            self.config,
+            self.wording,
+            self.notes,
+            self.origin,
+        )
+
     def _image_row(
         self, image: tuple[int, Image], unusable: list[tuple[int, str]] | None = None
     ) -> dict[str, np.ndarray]:
@@ -486,8 +531,11 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     said = meta.get("wording")
     wording = None if said is None else ReportWording.from_json(said, str(path))
     notes = meta.get("notes", ())
-    origin = meta.get("origin")
-    origin = None if origin is None else Origin.from_json(origin, str(path))
+    origin = None
+    if "origin" in meta:
+        origin = Origin.from_json(meta["origin"], str(path))
+    elif "imported_from" in meta:  # by version 0.1
+        origin = Origin(meta["imported_from"])
     state = MethodState(stats, {})
     return RetinalModel(built, params, state, config, wording, notes, origin), meta
 
@@ -533,6 +581,15 @@ def _read_weights(
     path, published = source.path, source.model
     if method is not None:
         get_method_class(method)  # before gigabytes are read
+    stored = read_hub_folder(path, method)
+    if stored is not None:
+        given = (published and published.name, pooling, text_num_heads, tokenizer)
+        if any(given):
+            raise UserError(
+                f"{path} is a network with a configuration of its own: "
+                f"{next(filter(None, given))} belongs to weights of others"
+            )
+        return RetinalModel(*stored)
     tensors = read_tensors(path)
     method = method or method_of(plain_names(tensors, str(path)).values())
     towers = get_method_class(method).takes_towers
@@ -644,7 +701,7 @@ def from_torch(
         text = dataclasses.replace(text, context_length=length)
     data = dataclasses.replace(published.data, image=image, text=text)
     config = dataclasses.replace(published, model=built.config, data=data)
-    return RetinalModel(built, params, state, config, notes=selected.notes)
+    return RetinalModel(built, params, state, config, notes=selected.notes, origin=Origin(where))
 
 
 def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:

@@ -13,11 +13,17 @@ def add(verbs) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        help=f"the network's own method ({', '.join(method_names())}), or chinese_clip: a folder "
-        "that transformers' ChineseCLIPModel opens",
+        help=f"the network's own method ({', '.join(method_names())}), chinese_clip: a folder "
+        "that transformers' ChineseCLIPModel opens, or hub_folder: one for the Hugging Face Hub, "
+        "with a model card, which `retfm_jax.load` reads",
     )
     parser.add_argument(
-        "--out", required=True, help=".pt, .pth or .safetensors file (chinese_clip: new folder)"
+        "--out",
+        required=True,
+        help=".pt, .pth or .safetensors file (chinese_clip, hub_folder: new folder)",
+    )
+    parser.add_argument(
+        "--evaluation", help="JSON file of `retfm evaluate`, for the model card of hub_folder"
     )
     parser.add_argument(
         "--container",
@@ -31,9 +37,12 @@ def run(args: argparse.Namespace) -> None:
     """Runs the verb; raises as `experiments.weights.export`."""
     from retfm_jax.console import say
     from retfm_jax.experiments.weights import export
+    from retfm_jax.interop.hub_folder import HUB_FOLDER
 
-    tensors = export(args.workdir, args.to, args.out, args.container)
-    if tensors is None:
+    tensors = export(args.workdir, args.to, args.out, args.container, args.evaluation)
+    if args.to == HUB_FOLDER:
+        say(f"retfm_jax.load reads {args.out}; read its README.md before you upload it")
+    elif tensors is None:
         say(f"transformers' ChineseCLIPModel opens {args.out}")
     else:
         say(f"{tensors} tensors in {args.out}")

@@ -310,7 +310,7 @@ def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
       (size, size, 3) uint8.
     """
     height, width = image.shape[:2]
-    short = _short_side(size)
+    short = short_side(size)
     # torchvision's Resize and CenterCrop: the long side is cut to whole pixels, the crop rounded.
     shorter = min(height, width)
     high, wide = int(short * height / shorter), int(short * width / shorter)
@@ -319,8 +319,15 @@ def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
     return scaled[top : top + size, left : left + size]
 
 
-def _short_side(size: int) -> int:
-    """To which the short side is scaled before the central square of `size` is cropped."""
+def short_side(size: int) -> int:
+    """Computes to what "crop" scales the short side before it takes the central square.
+
+    Args:
+      size: height and width of the network's input, pixels.
+
+    Returns:
+      pixels.
+    """
     return int(size * 256 / 224)
 
 
@@ -389,7 +396,7 @@ def describe(config: ImageConfig) -> str:
     Args:
       config: the whole of it.
     """
-    rule = _RULES[config.resize].format(side=config.size, short=_short_side(config.size))
+    rule = _RULES[config.resize].format(side=config.size, short=short_side(config.size))
     crop = "cropped to the lit disc, " if config.field_of_view == "crop" else ""
     mean, std = (", ".join(f"{x:.4g}" for x in each) for each in (config.mean, config.std))
     return f"RGB, {crop}{rule}, (x / 255 - ({mean})) / ({std})"

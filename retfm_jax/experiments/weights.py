@@ -9,13 +9,13 @@ from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import (
     Path,
     PathLike,
-    absolute,
     as_path,
     check_writable,
     is_remote,
     read_json,
     write_json,
 )
+from retfm_jax.interop.hub_folder import HUB_FOLDER, write_hub_folder
 from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
 from retfm_jax.interop.sources import is_place
 from retfm_jax.interop.weights import Container, check_suffix, write_tensors
@@ -58,8 +58,8 @@ def import_weights(
     model = load_weights(
         weights, method, text_num_heads, zoo=zoo, pooling=pooling, tokenizer=tokenizer
     )
-    place = model.origin.source if model.origin else str(absolute(weights))
-    meta = model.meta | {"imported_from": place}
+    assert model.origin is not None, "what is imported comes from somewhere"
+    meta = model.meta | {"imported_from": model.origin.source}
     # The checkpoint comes last: without it the workdir is none, and the same command resumes.
     config = workdir / "config.json"
     if config.exists() and read_json(config) != json.loads(json.dumps(meta["config"])):
@@ -85,15 +85,20 @@ def _taken(workdir: Path) -> UserError:
 
 
 def export(
-    workdir: PathLike, to: str, out: PathLike, container: Container = "checkpoint"
+    workdir: PathLike,
+    to: str,
+    out: PathLike,
+    container: Container = "checkpoint",
+    evaluation: PathLike | None = None,
 ) -> int | None:
-    """Writes a workdir's network for the published code.
+    """Writes a workdir's network for the published code, or for the Hugging Face Hub.
 
     Args:
       workdir: of the network, or its checkpoint folder.
-      to: the network's own method, or `CHINESE_CLIP`.
-      out: .pt, .pth or .safetensors file; of `CHINESE_CLIP` a new folder.
+      to: the network's own method, `CHINESE_CLIP` or `HUB_FOLDER`.
+      out: .pt, .pth or .safetensors file; of `CHINESE_CLIP` and `HUB_FOLDER` a new folder.
       container: of a .pt: "checkpoint" (with epoch, step and `module.` names) or "state_dict".
+      evaluation: JSON file of an evaluation, for the model card of `HUB_FOLDER`.
 
     Returns:
       how many tensors the file holds; None for a folder.
@@ -101,15 +106,22 @@ def export(
     Raises:
       UserError: the network has no such form, or nothing can be written there.
     """
-    known = [*method_names(), CHINESE_CLIP]
+    folders = (CHINESE_CLIP, HUB_FOLDER)
+    known = [*method_names(), *folders]
     if to not in known and ":" not in to:
         meant = did_you_mean(to, known)
         raise UserError(f"to {to}: give one of {', '.join(known)}{meant}")
-    folder = to == CHINESE_CLIP
+    folder = to in folders
+    if evaluation is not None and to != HUB_FOLDER:
+        raise UserError(f"evaluation is for the model card of {HUB_FOLDER}, and {to} has none")
+    document = None if evaluation is None else read_json(evaluation)
     out = as_path(out) if folder else check_suffix(out)
     check_writable(out / "config.json" if folder else out)
     model, meta = load_checkpoint(workdir)
     _refuse_own_source(out, workdir, model.config, meta)
+    if to == HUB_FOLDER:
+        write_hub_folder(out, model.stored, document)
+        return None
     if folder:
         write_chinese_clip(out, model.method, model.params, model.state, model.data_config)
         return None

@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from retfm_jax.config import DataConfig
+from retfm_jax.config import DataConfig, ImageConfig
+from retfm_jax.data.images import short_side
 from retfm_jax.data.text import is_bundled, save_tokenizer
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, absolute, as_path, read_json, whole_folder, write_json
@@ -17,6 +18,8 @@ from retfm_jax.models.vit import ViTConfig
 
 #: The name of this format among those of `Published.formats`.
 CHINESE_CLIP = "chinese_clip"
+#: The file of a folder that holds the preprocessing.
+PREPROCESSOR = "preprocessor_config.json"
 
 
 def write_chinese_clip(
@@ -50,11 +53,18 @@ def write_chinese_clip(
             f"transformers' Chinese-CLIP squashes images, this network was trained with "
             f"config.data.image.resize={data.image.resize}: export it to {method.name}"
         )
+    processor = image_processor(data.image, "ChineseCLIPImageProcessor")
+    if processor is None:
+        raise UserError(
+            "transformers' Chinese-CLIP takes the whole photograph, this network was trained with "
+            f"config.data.image.field_of_view={data.image.field_of_view}: export it to "
+            f"{method.name}"
+        )
     with whole_folder(folder, last="config.json") as made:
         tensors = to_state_dict(method, params, state)
         scale = float(tensors["logit_scale"])
         write_json(made / "config.json", _config(method.config, image, scale))
-        write_json(made / "preprocessor_config.json", _preprocessing(data))
+        write_json(made / PREPROCESSOR, processor)
         write_tensors(made / "model.safetensors", to_chinese_clip(tensors))
         save_tokenizer(data.text, made)
 
@@ -96,20 +106,40 @@ def _config(config: Any, image: ViTConfig, log_scale: float) -> dict[str, Any]:
     }
 
 
-def _preprocessing(data: DataConfig) -> dict[str, Any]:
-    size = data.image.size
+def image_processor(image: ImageConfig, kind: str = "CLIPImageProcessor") -> dict[str, Any] | None:
+    """Preprocessing in the terms of transformers' image processors.
+
+    Args:
+      image: the preprocessing of a network.
+      kind: the processor's class there.
+
+    Returns:
+      content of `PREPROCESSOR`; None where transformers has no terms for the rule, as for padding
+      at right and bottom and for the crop of the field of view.
+    """
+    side = {"height": image.size, "width": image.size}
+    sizes: dict[str, dict[str, Any]] = {
+        "squash": {"size": side, "resample": 3, "do_center_crop": False},
+        "squash_bilinear": {"size": side, "resample": 2, "do_center_crop": False},
+        "crop": {
+            "size": {"shortest_edge": short_side(image.size)},
+            "resample": 3,
+            "do_center_crop": True,
+            "crop_size": side,
+        },
+    }
+    if image.resize not in sizes or image.field_of_view != "whole":
+        return None
     return {
-        "image_processor_type": "ChineseCLIPImageProcessor",
+        "image_processor_type": kind,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": 3,  # bicubic
-        "do_center_crop": False,
+        **sizes[image.resize],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(data.image.mean),
-        "image_std": list(data.image.std),
+        "image_mean": list(image.mean),
+        "image_std": list(image.std),
     }
 
 
@@ -138,7 +168,8 @@ def heads_beside(path: PathLike, section: str) -> int | None:
 def data_beside(path: PathLike, data: DataConfig, positions: int | None) -> DataConfig:
     """Preprocessing of a Hugging Face folder, where it differs from `data`.
 
-    The folder gives mean and standard deviation of colors, and the length of its texts. Its
+    The folder gives mean and standard deviation of colors, as transformers, open_clip or timm write
+    them, and the length of its texts. Its
     vocabulary is taken where it is not the bundled one; the folder is then needed later, too.
 
     Args:
@@ -153,14 +184,19 @@ def data_beside(path: PathLike, data: DataConfig, positions: int | None) -> Data
     if folder is None:
         return data
     image, text = data.image, data.text
-    preprocessing = folder / "preprocessor_config.json"
-    if preprocessing.is_file():
-        read = read_json(preprocessing)
-        mean, std = (read.get(key) if isinstance(read, Mapping) else None for key in _NORM)
-        mean, std = _three_numbers(mean), _three_numbers(std)
+    for name, section, keys in _NORM:
+        if not (folder / name).is_file():
+            continue
+        read = read_json(folder / name)
+        read = read if isinstance(read, Mapping) else {}
+        if section is not None and not isinstance(read.get(section), Mapping):
+            continue
+        found = read if section is None else read[section]
+        mean, std = (_three_numbers(found.get(key)) for key in keys)
         if mean is None or std is None or min(std) <= 0:
-            raise UserError(f"{preprocessing} has no image_mean and image_std of three numbers")
+            raise UserError(f"{folder / name} has no {' and '.join(keys)} of three numbers")
         image = dataclasses.replace(image, mean=mean, std=std)
+        break
     vocabulary = any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
     if positions is not None and vocabulary:
         given = dataclasses.replace(text, tokenizer=str(absolute(folder)))
@@ -172,7 +208,12 @@ def data_beside(path: PathLike, data: DataConfig, positions: int | None) -> Data
     return dataclasses.replace(data, image=image, text=text)
 
 
-_NORM = ("image_mean", "image_std")
+#: Where mean and standard deviation stand: file, section in it, and their names. The first counts.
+_NORM = (
+    (PREPROCESSOR, None, ("image_mean", "image_std")),
+    ("open_clip_config.json", "preprocess_cfg", ("mean", "std")),
+    ("config.json", "pretrained_cfg", ("mean", "std")),
+)
 
 
 def _folder(path: PathLike) -> Path | None:

@@ -39,10 +39,8 @@ class Source(NamedTuple):
     model: ZooModel | None = None
 
     @property
-    def origin(self) -> Origin | None:
-        """Where the weights come from; None of a file that nothing is known of."""
-        if self.model is None and not is_place(self.place):
-            return None
+    def origin(self) -> Origin:
+        """Where the weights come from, with their license."""
         return Origin.of(self.place, self.model)
 
 

@@ -148,6 +148,7 @@ class Origin(Section):
       terms: of the license, in words.
       trained_on: names of data sets; "unknown" stands for those that are not established.
       citation: of the paper.
+      page: of its owners.
     """
 
     source: Name
@@ -156,6 +157,7 @@ class Origin(Section):
     terms: Name | None = None
     trained_on: _Names = (UNKNOWN,)
     citation: Name | None = None
+    page: Name | None = None
 
     @classmethod
     def of(cls, source: str, model: ZooModel | None) -> "Origin":
@@ -168,7 +170,13 @@ class Origin(Section):
         if model is None:
             return cls(source)
         return cls(
-            source, model.title, model.license, model.terms, model.trained_on, model.citation
+            source,
+            model.title,
+            model.license,
+            model.terms,
+            model.trained_on,
+            model.citation,
+            model.page,
         )
 
     @classmethod

@@ -1,0 +1,233 @@
+"""Model cards: what a network is, where it comes from and how it takes images, in Markdown."""
+
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from retfm_jax import hub
+from retfm_jax.config import ExperimentConfig
+from retfm_jax.console import printable
+from retfm_jax.data.images import describe
+from retfm_jax.errors import UserError
+from retfm_jax.interop.huggingface import image_processor
+from retfm_jax.interop.zoo import UNKNOWN, Origin, entry_of, zoo
+
+#: Rows of the table beyond which a reader would look into the evaluation itself.
+_MOST_ROWS = 100
+_MARKS = re.compile(r"([\\`*_\[\]|~$#]|^[-+])")
+_SYNTHETIC = (
+    "**Synthetic images.** These numbers say that the system works, not how well the network reads "
+    "real photographs."
+)
+
+
+def model_card(
+    config: ExperimentConfig,
+    origin: Origin | None,
+    notes: Sequence[str],
+    *,
+    parameters: int,
+    began_with: Sequence[str] = (),
+    evaluation: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes the card of a network, with its YAML header.
+
+    Args:
+      config: the experiment, without paths.
+      origin: of imported weights; None of those of a training run.
+      notes: sentences on where the weights come from.
+      parameters: number of the network's parameters.
+      began_with: what the training began with: addresses, names of the zoo, or names of files.
+      evaluation: document of an evaluation; None for none.
+
+    Returns:
+      Markdown, in which texts of users are text.
+
+    Raises:
+      UserError: the evaluation holds no number.
+    """
+    title = (origin and origin.title) or f"{config.method} network"
+    license_, terms = _license(origin, began_with)
+    texts = getattr(config.model, "text", None) is not None
+    header: dict[str, Any] = {"license": license_}
+    if license_ == "other":
+        header |= {
+            "license_name": "see-source",
+            "license_link": (origin and origin.page) or UNKNOWN,
+        }
+    header |= {
+        "library_name": "retfm_jax",
+        "pipeline_tag": "zero-shot-image-classification" if texts else "image-feature-extraction",
+        "tags": ["retina", "ophthalmology", "medical", "jax", "flax", config.method],
+    }
+    parts = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {_text(title)}",
+        "",
+        f"A network of the method `{config.method}` with {parameters:,} parameters, for "
+        "photographs of the retina. It is no medical device.",
+        "",
+        "## Use",
+        "",
+        *_use(texts),
+        "",
+        "## Images",
+        "",
+        f"`{describe(config.data.image)}`",
+        "",
+        "`retfm_jax.load` does all of it.",
+        *_processor(config),
+        "",
+        *_tokenizer(config, texts),
+        "## Origin",
+        "",
+        *_origin(config, origin, began_with, license_, terms),
+        *(f"- {_sentence(_text(note))}" for note in notes),
+        "",
+    ]
+    if evaluation is not None:
+        parts += ["## Evaluation", "", *_evaluation(evaluation), ""]
+    return "\n".join(parts)
+
+
+def _use(texts: bool) -> list[str]:
+    lines = [
+        "```python",
+        "import retfm_jax",
+        "",
+        'model = retfm_jax.load("hf:OWNER/NAME")  # or this folder',
+        'images = model.encode_images(["photograph.jpg"])  # unit-norm float32',
+    ]
+    if texts:
+        lines += [
+            'texts = model.encode_texts(["drusen at the macula"])',
+            'print(model.zero_shot(["photograph.jpg"], ["normal", "drusen"]))',
+        ]
+    return [*lines, "```"]
+
+
+def _processor(config: ExperimentConfig) -> list[str]:
+    if image_processor(config.data.image) is not None:
+        return ["transformers' image processors read the same from `preprocessor_config.json`."]
+    return [
+        "transformers has no terms for this rule, so that there is no `preprocessor_config.json`."
+    ]
+
+
+def _tokenizer(config: ExperimentConfig, texts: bool) -> list[str]:
+    if not texts:
+        return []
+    length = config.data.text.context_length
+    said = f"Texts have at most {length} tokens of the vocabulary in this folder."
+    return ["## Texts", "", said, ""]
+
+
+def _origin(
+    config: ExperimentConfig,
+    origin: Origin | None,
+    began_with: Sequence[str],
+    license_: str,
+    terms: str | None,
+) -> list[str]:
+    if origin is None:
+        lines = [f"- Trained on: {_text(config.data.dataset)} ({_text(config.data.train_split)})."]
+        if "synthetic" in config.data.dataset:
+            lines.append("- Its images are synthetic.")
+        lines += [f"- Training began with {_text(source)}." for source in began_with]
+    else:
+        known = [name for name in origin.trained_on if name != UNKNOWN]
+        more = UNKNOWN in origin.trained_on
+        named = ", ".join(map(_text, known))
+        trained = f"{named}{', and sets that are not established' if more else ''}"
+        lines = [
+            f"- Weights: {_text(origin.source)}.",
+            f"- Trained on: {trained if known else 'not established'}.",
+        ]
+        if origin.citation:
+            lines.append(f"- Paper: {_sentence(_text(origin.citation))}")
+        if origin.page:
+            lines.append(f"- Page of the owners: <{_link(origin.page)}>")
+    said = "not known; who uses the weights has to find out" if license_ == UNKNOWN else license_
+    lines.append(f"- License of the weights: {_text(said)}{f' ({_text(terms)})' if terms else ''}.")
+    return lines
+
+
+def _license(origin: Origin | None, began_with: Sequence[str]) -> tuple[str, str | None]:
+    """License of the weights, or of the one published model that a training began with."""
+    if origin is not None:
+        return origin.license, origin.terms
+    models = [
+        zoo().get(each) or (entry_of(hub.address(each)) if hub.is_address(each) else None)
+        for each in began_with
+    ]
+    found = {(model.license, model.terms) for model in models if model is not None}
+    if len(found) == 1 and None not in models:
+        return found.pop()
+    return UNKNOWN, None
+
+
+def _evaluation(document: Mapping[str, Any]) -> list[str]:
+    data = document.get("data") if isinstance(document, Mapping) else None
+    rows = list(_numbers(document, ())) if isinstance(document, Mapping) else []
+    if not isinstance(data, Mapping) or not rows:
+        raise UserError("the evaluation holds no numbers: give the JSON file of `retfm evaluate`")
+    dataset, split = str(data.get("dataset", "?")), str(data.get("split", "?"))
+    lines = [
+        f"On {_text(dataset)}, split {_text(split)}, {_text(str(data.get('records', '?')))} images "
+        f"or patients; 95% intervals by {_text(str(data.get('intervals_by', 'patient')))}.",
+        "",
+    ]
+    if "synthetic" in dataset:
+        lines += [_SYNTHETIC, ""]
+    lines += ["| protocol | metric | value | 95% interval |", "|---|---|---|---|"]
+    for path, number in rows[:_MOST_ROWS]:
+        *where, metric = path
+        low, high = number.get("low"), number.get("high")
+        interval = f"{low:.3f} to {high:.3f}" if _is_number(low) and _is_number(high) else "none"
+        lines.append(
+            f"| {_text(', '.join(where))} | {_text(metric)} | {number['value']:.3f} | {interval} |"
+        )
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"\n{len(rows) - _MOST_ROWS} further rows are left out.")
+    return lines
+
+
+#: Of single classes, settings and counts there are too many for a card.
+_LEFT_OUT = ("classes", "settings", "data", "model", "counts", "confusion")
+
+
+def _numbers(
+    values: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Every estimate of a document, with the keys that lead to it."""
+    if path and _is_number(values.get("value")):
+        yield path, values
+        return
+    for key, each in values.items():
+        if isinstance(each, Mapping) and key not in _LEFT_OUT and len(path) < 12:
+            yield from _numbers(each, path if key in ("levels", "macro") else (*path, str(key)))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _text(value: str) -> str:
+    """Text of a user or a file, as Markdown that shows it as it is, in one line."""
+    return _MARKS.sub(r"\\\g<1>", html.escape(printable(" ".join(value.split())), quote=False))
+
+
+def _link(address: str) -> str:
+    return re.sub(r"[<>\s]", "", printable(address))
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
