@@ -19,7 +19,7 @@ _WORKDIR = "{workdir}"
 #: The tokenizer of this name is never a file, whatever lies in the working folder.
 _BUNDLED_TOKENIZER = "bert-base-chinese"
 #: Names of published models, such as "retfound-mae-cfp".
-_MODEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+_MODEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 #: Entries that hold a path, or several.
 _PATHS = (
