@@ -4,7 +4,8 @@ Bio_ClinicalBERT is not bundled. Get `config.json`, `vocab.txt` and `pytorch_mod
 https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT into a folder `Bio_ClinicalBERT` and start
 there, or name it in `data.text.tokenizer`. Published weights have read lower-cased text, although
 its vocabulary is cased: a `tokenizer_config.json` with {"do_lower_case": true} beside `vocab.txt`
-does the same. `init.text=Bio_ClinicalBERT/pytorch_model.bin` begins with its weights and
+does the same, and so does `data.text.tokenizer=hf:emilyalsentzer/Bio_ClinicalBERT`, which needs no
+download by hand. `init.text=Bio_ClinicalBERT/pytorch_model.bin` begins with its weights and
 `init.image=resnet50.pth` with torchvision's.
 
 The warm-up is one epoch of the published collection; compute is bfloat16. `get_variants` names the

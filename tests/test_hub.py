@@ -159,14 +159,22 @@ def test_a_file_is_named_where_there_is_a_choice():
     assert chosen == ["x/a.pth", "x/config.json"]
 
 
-def test_a_tokenizer_of_the_hub_is_a_tokenizer(cache):
+def test_a_tokenizer_of_the_hub_is_that_of_transformers(cache):
+    """Which lower-cases where the repository does not say, whatever its vocabulary is."""
+    from transformers import AutoTokenizer
+
     from retfm_jax.config import TextConfig
     from retfm_jax.data.text import Tokenizer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "The", "drusen"]
-    cached(cache, "owner/clinical", {"vocab.txt": "\n".join(words).encode(), "x.py": b""})
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "The", "the", "drusen"]
+    files = {"vocab.txt": "\n".join(words).encode(), "config.json": b'{"model_type": "bert"}'}
+    folder = cached(cache, "owner/clinical", files)
     made = Tokenizer(TextConfig("hf:owner/clinical", context_length=6))
-    assert made(["The drusen"]).tolist() == [[2, 4, 5, 3, 0, 0]]
+    assert made(["The drusen"]).tolist() == [[2, 5, 6, 3, 0, 0]]
+    assert AutoTokenizer.from_pretrained(folder)("The drusen")["input_ids"] == [2, 5, 6, 3]
+    # A file of one's own is read as its entries look.
+    own = Tokenizer(TextConfig(str(folder / "vocab.txt"), context_length=6))
+    assert own(["The drusen"]).tolist() == [[2, 4, 6, 3, 0, 0]]
     _, pinned = hub.tokenizer_folder("hf:owner/clinical")
     assert pinned == f"hf:owner/clinical@{COMMIT}"
     cached(cache, "owner/none", {"model.safetensors": b""})

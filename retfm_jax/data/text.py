@@ -239,10 +239,10 @@ def _is_saved(path: Path) -> bool:
 
 def _load(name: str) -> Any:
     with local_file(_find(name)) as path:
-        return _read(path)
+        return _read(path, of_hub=hub.is_address(name))
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, of_hub: bool) -> Any:
     from transformers import AutoTokenizer, BertTokenizer
 
     if _is_saved(path):
@@ -260,9 +260,11 @@ def _read(path: Path) -> Any:
         return tokenizer
     tokens = _read_vocabulary(path)
     # A cased vocabulary has entries such as "The"; an uncased one has capitals in its special
-    # tokens only. A vocabulary file alone does not say which it is.
+    # tokens only. A vocabulary file alone does not say which it is. Of a repository of the Hub that
+    # does not say it either, transformers takes the default, and so did those who trained with it:
+    # FLAIR and KeepFIT read lower-cased text by the cased vocabulary of Bio_ClinicalBERT.
     cased = any(re.fullmatch(r"[A-Z][a-z]+", token) for token in tokens)
-    return BertTokenizer(vocab=tokens, do_lower_case=not cased)
+    return BertTokenizer(vocab=tokens, do_lower_case=of_hub or not cased)
 
 
 def _first_line(error: BaseException) -> str:

@@ -112,7 +112,11 @@ def _published(named: ZooModel, entry: ZooModel | None) -> Source:
         )
     if hub.is_address(named.address):
         return _from_hub(hub.address(named.address), named)
-    return Source(cached_download(named.address, named.sha256), named.address, named)
+    try:
+        path = cached_download(named.address, named.sha256)
+    except UserError as error:
+        raise UserError(f"{error}, with {named.name} as its name in the zoo") from error
+    return Source(path, named.address, named)
 
 
 def _refuse_unreadable(model: ZooModel) -> None:

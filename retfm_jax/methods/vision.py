@@ -212,7 +212,7 @@ class Vision(Method[VisionNetwork]):
                     _pooled(size, pooling),
                     tuple(guess for guess in guesses if not guess.endswith(" as features")),
                 )
-                notes.append(f"as features {POOLINGS[pooling]}, as was asked for")
+                notes.append(f"features, by choice: {POOLINGS[pooling]}")
             config = VisionConfig(size, found.embed_dim, found.layout, prefix)
             about = vit_names.LAYOUTS[found.layout]
             unused, image = about.unused, _preprocessing(found)

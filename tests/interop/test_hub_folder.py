@@ -61,7 +61,8 @@ def test_a_network_comes_back_to_the_same_bits(name, tmp_path, monkeypatch):
     model = read(name)
     model.wording, model.notes = WORDING, ("found by *names*", "a | b")
     image = dataclasses.replace(model.data_config.image, field_of_view="crop", std=(0.3, 0.2, 0.1))
-    data = dataclasses.replace(model.data_config, image=image)
+    text = dataclasses.replace(model.data_config.text, tokenizer="bert-base-chinese")
+    data = dataclasses.replace(model.data_config, image=image, text=text)
     model.config = dataclasses.replace(model.config, data=data)
     write_hub_folder(tmp_path / "out", model.stored)
     again = retfm_jax.load(tmp_path / "out")
@@ -154,7 +155,7 @@ def test_a_rule_without_terms_has_no_processor(tmp_path):
 
 REPORT = {
     "model": {"method": "x"},
-    "data": {"dataset": "synthetic_fundus", "split": "test", "records": 6, "intervals_by": "patient"},
+    "data": {"dataset": "synthetic_fundus", "split": "test", "records": 6},
     "zero_shot": {"en": {"levels": {"patient": {
         "macro": {"auroc": {"value": 0.5521, "low": 0.3042, "high": 0.743},
                   "kappa": {"value": None, "low": None, "high": None}},

@@ -136,7 +136,7 @@ def test_the_pooling_is_a_choice_that_is_said(pooling, tmp_path):
     path = system_file(tmp_path, "RETFound-DINOv2")
     model = retfm_jax.load(path, pooling=pooling, zoo="retfound-dinov2-meh")
     assert model.config.model.image.pooling == pooling
-    assert sum("as was asked for" in note for note in model.notes) == 1
+    assert sum("features, by choice" in note for note in model.notes) == 1
     assert ("the norm behind the mean of patches is new" in " ".join(model.notes)) == (
         pooling == "mean_norm"
     )
