@@ -574,7 +574,7 @@ def _read_weights(
     pooling: str | None,
     tokenizer: str | None,
 ) -> RetinalModel:
-    from retfm_jax.interop.huggingface import data_beside, heads_beside
+    from retfm_jax.interop.huggingface import data_beside, heads_beside, tower_beside
     from retfm_jax.interop.layouts import method_of, plain_names
     from retfm_jax.interop.weights import read_tensors
 
@@ -596,7 +596,8 @@ def _read_weights(
     heads = text_num_heads or heads_beside(path, "vision_config" if towers else "text_config")
     if published is not None and towers:
         pooling = pooling or published.pooling
-    model = from_torch(tensors, method, heads, pooling=pooling, where=str(path))
+    stated = tower_beside(path) if towers else None
+    model = from_torch(tensors, method, heads, pooling=pooling, stated=stated, where=str(path))
     text = model.method.text
     data = data_beside(path, model.data_config, None if text is None else text.positions)
     if published is not None:
@@ -634,6 +635,7 @@ def from_torch(
     text_num_heads: int | None = None,
     *,
     pooling: str | None = None,
+    stated: Mapping[str, Any] | None = None,
     where: str = "state dict",
 ) -> RetinalModel:
     """Builds a model from a published PyTorch state dict; all sizes come from its tensors.
@@ -644,6 +646,8 @@ def from_torch(
       text_num_heads: attention heads of the text tower; None: one for every 64 of its width.
       pooling: of the features of an image tower alone: "class", "mean" or "mean_norm", see
         `models.vit.ViTConfig`; None: what the tensors tell, or a guess that the notes name.
+      stated: what no tensor tells of an image tower alone that is a vision transformer, as entries
+        of `models.vit.ViTConfig`, such as {"activation": "gelu"}.
       where: how errors call it.
 
     Raises:
@@ -670,12 +674,14 @@ def from_torch(
     method = method_of(tensors) if method is None else method
     cls = get_method_class(method)
     tensors = tensors if cls.takes_towers else normalize(tensors, where=where)
-    if pooling is not None and not cls.takes_towers:
+    chosen: dict[str, Any] = {} if pooling is None else {"pooling": pooling}
+    if stated:
+        chosen["stated"] = stated
+    if chosen and not cls.takes_towers:
         raise UserError(
-            f"a {method} network has a pooling of its own, not {pooling}: that is a choice for "
-            "image towers alone"
+            f"a {method} network has a {next(iter(stated or chosen))} of its own: that is a choice "
+            "for image towers alone"
         )
-    chosen = {} if pooling is None else {"pooling": pooling}
     try:
         selected = cls.select(tensors, text_num_heads, **chosen)
         built = cls(selected.config)

@@ -16,6 +16,15 @@ from retfm_jax.interop.weights import holds_weights, write_tensors
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.models.vit import ViTConfig
 
+#: transformers' names of activations, and ours.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "quick_gelu": "quick_gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
 #: The name of this format among those of `Published.formats`.
 CHINESE_CLIP = "chinese_clip"
 #: The file of a folder that holds the preprocessing.
@@ -163,6 +172,56 @@ def heads_beside(path: PathLike, section: str) -> int | None:
     tower = read.get(section, read) if isinstance(read, Mapping) else None
     heads = tower.get("num_attention_heads") if isinstance(tower, Mapping) else None
     return heads if type(heads) is int and heads > 0 else None
+
+
+def tower_beside(path: PathLike) -> dict[str, Any]:
+    """Entries of a vision transformer that a configuration beside its weights states.
+
+    Names and shapes tell neither the activation nor the epsilon of norms. transformers,
+    open_clip and timm write the one or both.
+
+    Args:
+      path: a Hugging Face folder, or a weight file in one.
+
+    Returns:
+      `activation` and `norm_eps` of `models.vit.ViTConfig`, as far as they are stated.
+
+    Raises:
+      UserError: a configuration cannot be read, or states what no tower has here.
+    """
+    folder = _folder(path)
+    if folder is None:
+        return {}
+    read = {
+        name: content
+        for name in ("open_clip_config.json", "config.json")
+        if (folder / name).is_file() and isinstance(content := read_json(folder / name), Mapping)
+    }
+    ours = read.get("open_clip_config.json", {}).get("model_cfg")
+    if isinstance(ours, Mapping):
+        if "timm_model_name" in ours.get("vision_cfg", {}):
+            return {}
+        return {"activation": "quick_gelu" if ours.get("quick_gelu") else "gelu"}
+    stated = read.get("config.json", {})
+    if isinstance(architecture := stated.get("architecture"), str):
+        clip = "_clip_" in architecture
+        quick = "quickgelu" in architecture
+        return {"activation": "quick_gelu" if quick else "gelu"} if clip else {}
+    tower = stated.get("vision_config", stated)
+    tower = tower if isinstance(tower, Mapping) else {}
+    entries: dict[str, Any] = {}
+    gated = tower.get("use_swiglu_ffn") or tower.get("use_gated_mlp")
+    if not gated and (given := tower.get("hidden_act")) is not None:
+        if given not in _ACTIVATIONS:
+            raise UserError(
+                f"{folder / 'config.json'}: hidden_act {given!r} is none of "
+                f"{', '.join(_ACTIVATIONS)}, which towers have here"
+            )
+        entries["activation"] = _ACTIVATIONS[given]
+    epsilon = tower.get("layer_norm_eps")
+    if isinstance(epsilon, float) and 0 < epsilon < 1:
+        entries["norm_eps"] = epsilon
+    return entries
 
 
 def data_beside(path: PathLike, data: DataConfig, positions: int | None) -> DataConfig:

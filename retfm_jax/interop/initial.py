@@ -11,6 +11,7 @@ import numpy as np
 
 from retfm_jax.config import ExperimentConfig, from_dict
 from retfm_jax.errors import UserError
+from retfm_jax.interop.huggingface import tower_beside
 from retfm_jax.interop.layouts import recognized, tower_method
 from retfm_jax.interop.sources import find_weights
 from retfm_jax.interop.state_dict import (
@@ -54,24 +55,24 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     params, state = jax.jit(method.init)(jax.random.key(config.train.seed))
     if init.image is None and init.text is None:
         return params, state
-    encoder = as_dual_encoder(method, "config.init of a tower")
-    image = None if init.image is None else _image_source(init.image)
-    tower = image if isinstance(image, _ImageTower) else None
+    image = None if init.image is None else _image_source(init.image, method)
+    if init.image is not None and isinstance(image, _ImageTower):
+        params, stats = _with_tower(init.image, image, method, params, state)
+        state, image = MethodState(stats, method.init_carry(params, stats)), None
     text = None if init.text is None else read_tensors(find_weights(init.text).path)
+    if image is None and text is None:
+        return params, state
+    encoder = as_dual_encoder(method, "config.init of a tower")
     tensors = to_state_dict(method, params, state)
+    sources = []
     for source, read, ours, theirs in (
-        (init.image, None if tower else image, encoder.image_prefix, _IMAGE_PREFIXES),
+        (init.image, image, encoder.image_prefix, _IMAGE_PREFIXES),
         (init.text, text, encoder.text_prefix, _TEXT_PREFIXES),
     ):
         if source is not None and isinstance(read, dict):
             tensors |= _tower(source, read, ours, theirs, tensors, _spare(method))
-    sources = " and ".join(source for source in (init.image, init.text) if source is not None)
-    params, state = from_state_dict(method, tensors, where=sources)
-    if tower is not None:
-        assert init.image is not None
-        params, stats = _with_tower(init.image, tower, method, params, state)
-        state = MethodState(stats, method.init_carry(params, stats))
-    return params, state
+            sources.append(source)
+    return from_state_dict(method, tensors, where=" and ".join(sources))
 
 
 def _whole_network(source: str, name: str, method: Method) -> tuple[Params, MethodState]:
@@ -159,8 +160,11 @@ class _ImageTower(NamedTuple):
     aligned: bool
 
 
-def _image_source(source: str) -> _ImageTower | dict[str, Any]:
-    """The image tower of a workdir or of a file of foreign form; all tensors of any other file."""
+def _image_source(source: str, method: Method) -> _ImageTower | dict[str, Any]:
+    """The image tower of a workdir or of a file; all tensors where the method has their names.
+
+    Only dual encoders have names of their own, CLIP's and torchvision's. Pooling is the method's.
+    """
     path = find_weights(source).path
     if path.is_dir() and not holds_weights(path):
         from retfm_jax.runtime.checkpoints import load_network
@@ -173,14 +177,23 @@ def _image_source(source: str) -> _ImageTower | dict[str, Any]:
     cls = get_method_class(tower_method())
     try:
         found = recognize({name: tensor.shape for name, tensor in tensors.items()})
-        if found is None or found.config.pre_norm:
+        if found is None or (found.config.pre_norm and method.text is not None):
             return read
-        selected = cls.select(tensors)
+        selected = cls.select(tensors, **_choices(found.config, method.config.image, path))
     except (ValueError, ArithmeticError) as error:
         raise UserError(f"{source} holds no image tower that can be read: {error}") from error
     params, state = from_state_dict(cls(selected.config), selected.tensors, where=source)
     leaves = _visual(params, state.batch_stats)
     return _ImageTower(selected.config.image, leaves, LAYOUTS[found.layout].aligned)
+
+
+def _choices(found: ViTConfig, wanted: Any, path: Path) -> dict[str, Any]:
+    """What no tensor tells of a tower, and the config or a configuration beside the file does."""
+    if not isinstance(wanted, ViTConfig):
+        return {}
+    heads = {"heads": wanted.num_heads} if found.width == wanted.width else {}
+    pooling = None if "attention" in (wanted.pooling, found.pooling) else wanted.pooling
+    return {"pooling": pooling, "stated": heads | tower_beside(path)}
 
 
 def _visual(params: Params, stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,7 @@ class Vision(Method[VisionNetwork]):
         tensors: Mapping[str, np.ndarray],
         text_num_heads: int | None = None,
         pooling: str | None = None,
+        stated: Mapping[str, Any] | None = None,
     ) -> Selected:
         """Finds the image tower among the tensors of a file, whatever system it is of.
 
@@ -181,6 +182,8 @@ class Vision(Method[VisionNetwork]):
           text_num_heads: attention heads of a vision transformer; None: see `models.vit_names`.
           pooling: how a vision transformer's features are pooled, one of `POOLINGS`; None: see
             `models.vit_names`.
+          stated: what else is known of a vision transformer, as entries of its config, such as
+            `activation` from a configuration that came with the file; gated maps stay gated.
 
         Returns:
           the tower; low-rank updates are merged into it, and what stands beside it is left out and
@@ -203,16 +206,16 @@ class Vision(Method[VisionNetwork]):
             prefix = config.prefix
             unused: tuple[str, ...] = ("fc.*",)
         else:
-            prefix, size = found.prefix, found.config
-            guesses = found.guesses
+            prefix, size, known = found.prefix, found.config, dict(stated or {})
             if text_num_heads is not None:
-                size, guesses = dataclasses.replace(size, heads=text_num_heads), guesses[1:]
+                known["heads"] = text_num_heads
+            if size.activation == "swiglu":
+                known.pop("activation", None)
+            size = dataclasses.replace(size, **known)
             if pooling is not None:
-                size, guesses = (
-                    _pooled(size, pooling),
-                    tuple(guess for guess in guesses if not guess.endswith(" as features")),
-                )
+                size, known = _pooled(size, pooling), known | {"pooling": pooling}
                 notes.append(f"features, by choice: {POOLINGS[pooling]}")
+            guesses = [guess for entry, guess in found.guesses.items() if entry not in known]
             config = VisionConfig(size, found.embed_dim, found.layout, prefix)
             about = vit_names.LAYOUTS[found.layout]
             unused, image = about.unused, _preprocessing(found)

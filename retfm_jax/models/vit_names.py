@@ -387,14 +387,14 @@ class Found(NamedTuple):
       prefix: before the tower's names in the file.
       config: sizes and form of the tower.
       embed_dim: width of the projected features; None without a projection.
-      guesses: what neither names nor shapes tell, in words; the first is the width of heads.
+      guesses: what neither names nor shapes tell, in words, by the entry of `config`.
     """
 
     layout: str
     prefix: str
     config: ViTConfig
     embed_dim: int | None
-    guesses: tuple[str, ...]
+    guesses: Mapping[str, str]
 
 
 def recognize(shapes: Shapes) -> Found | None:
@@ -429,7 +429,7 @@ def recognize(shapes: Shapes) -> Found | None:
 
 
 def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> Found:
-    about, guesses = LAYOUTS[layout], []
+    about, guesses = LAYOUTS[layout], {}
     paths = _published_by_path(about)
 
     def shape(path: str) -> tuple[int, ...]:
@@ -465,7 +465,8 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
         form["activation"] = "swiglu"
     if layout == "timm" and has("ln_pre"):
         form |= _CLIP
-        guesses.append("QuickGELU, as OpenAI's towers have it, because of the norm before blocks")
+        why = "as OpenAI's towers have it, because of the norm before blocks"
+        guesses["activation"] = f"QuickGELU, {why}"
     class_token = has("class_embedding")
     rows = shape("position_embedding")
     positions = rows[-2] if len(rows) >= 2 else 0
@@ -474,12 +475,13 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
         form["class_position"] = class_token and class_position
         size = patch * grid
     else:
-        guesses.append("images of 224 pixels")
+        guesses["image_size"] = "images of 224 pixels"
         size = 224 // patch * patch
     pooling, guess = _pooling(tower, has("pooling"), class_token)
-    guesses += [guess] * bool(guess)
+    if guess:
+        guesses["pooling"] = guess
     heads = _heads(width)
-    guesses.insert(0, f"{width // (heads or width // 64)} channels a head")
+    guesses = {"heads": f"{width // (heads or width // 64)} channels a head"} | guesses
     registers = shape("registers")
     config = ViTConfig(
         **form,
@@ -501,7 +503,7 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
     projection = beside[::-1] or shape("projection")[:: 1 if layout == "openai" else -1]
     classifier = "head.bias" in tower
     embed_dim = projection[1] if len(projection) == 2 and not classifier else None
-    return Found(layout, prefix, config, embed_dim, tuple(guesses))
+    return Found(layout, prefix, config, embed_dim, guesses)
 
 
 def _grid(positions: int) -> tuple[int, bool]:

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from golden_files import Golden, assert_gradients_near, assert_near, assert_same_bits
 
 import retfm_jax
-from retfm_jax.config import MeshConfig, from_dict
+from retfm_jax.config import InitConfig, MeshConfig, from_dict
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
+from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.losses.masked_image import masked_error, patchify, split_patches
 from retfm_jax.methods import make_method
@@ -187,3 +189,28 @@ def test_patches_are_cut_row_by_row_and_split_by_their_noise():
 def test_forms_without_published_counterpart_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG.model, image=dataclasses.replace(CONFIG.model.image, **image))
+
+
+@pytest.mark.parametrize("decoder", [True, False], ids=["whole", "encoder alone"])
+def test_a_pretraining_file_is_continued(golden, model, tmp_path, decoder):
+    """As RETFound's: the decoder goes on where the file has it, and begins anew where not."""
+    state = {
+        name: torch.from_numpy(np.array(value))
+        for name, value in golden["state"].items()
+        if not name.startswith("fc_norm")
+        and (decoder or not name.startswith(("decoder_", "mask_token")))
+    }
+    path = tmp_path / "pretrained.pth"
+    torch.save({"model": state, "optimizer": {"state": {}}, "epoch": 799}, path)
+    config = dataclasses.replace(
+        CONFIG,
+        model=dataclasses.replace(model.config.model, fc_norm=False),
+        init=InitConfig(**{"weights" if decoder else "image": str(path)}),
+    )
+    method = make_method(config.method, config.model)
+    continued = to_state_dict(method, *initial_network(config, method))
+    assert_same_bits(
+        {name: continued[name] for name in state},
+        {name: value.numpy() for name, value in state.items()},
+    )
+    assert any(name.startswith("decoder_blocks.") for name in continued)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from golden_files import Golden, assert_same_bits
+from safetensors.numpy import save_file
 
 import retfm_jax
 from retfm_jax.config import from_dict
@@ -152,6 +153,66 @@ def test_a_folder_of_transformers_tells_the_heads(tmp_path):
     assert retfm_jax.load(tmp_path).config.model.image.num_heads == 4
     with pytest.raises(UserError, match="does not divide into 3 heads"):
         retfm_jax.from_torch(network.state_dict(), text_num_heads=3)
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"),
+    [
+        ({"hidden_act": "gelu", "layer_norm_eps": 1e-3}, {"activation": "gelu", "norm_eps": 1e-3}),
+        ({"hidden_act": "quick_gelu"}, {"activation": "quick_gelu"}),
+        ({"hidden_act": "gelu_pytorch_tanh"}, {"activation": "gelu_tanh"}),
+    ],
+)
+def test_a_folder_of_transformers_tells_activation_and_epsilon(tmp_path, entries, found):
+    import torch
+    import transformers
+
+    config = transformers.CLIPVisionConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
+        image_size=32, patch_size=8, projection_dim=16, **entries,
+    )  # fmt: skip
+    network = transformers.CLIPVisionModelWithProjection(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    network.save_pretrained(tmp_path)
+    model = retfm_jax.load(tmp_path)
+    for entry, value in found.items():
+        assert getattr(model.config.model.image, entry) == value
+    images = np.random.default_rng(1).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        want = network.vision_model(torch.from_numpy(images)).pooler_output.numpy()
+    near(features(model, images), want)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "activation"),
+    [
+        ("open_clip_config.json", {"model_cfg": {"vision_cfg": {}}}, "gelu"),
+        ("open_clip_config.json", {"model_cfg": {"quick_gelu": True}}, "quick_gelu"),
+        ("config.json", {"architecture": "vit_base_patch16_clip_224"}, "gelu"),
+        ("config.json", {"architecture": "vit_base_patch16_clip_quickgelu_224"}, "quick_gelu"),
+        ("config.json", {"architecture": "vit_base_patch16_224"}, "quick_gelu"),
+    ],
+)
+def test_folders_of_open_clip_and_timm_tell_the_activation(tmp_path, file, content, activation):
+    groups = TIMM["pre_norm"]
+    state = {n.removeprefix("state/"): v for n, v in groups.items() if n.startswith("state/")}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / file).write_text(json.dumps(content))
+    model = retfm_jax.load(tmp_path)
+    assert model.config.model.image.activation == activation
+    guessed = content.get("architecture") == "vit_base_patch16_224"
+    assert ("QuickGELU" in " ".join(model.notes)) == guessed
+
+
+def test_an_activation_that_no_tower_has_is_refused_with_its_file(tmp_path):
+    groups = TIMM["plain"]
+    state = {n.removeprefix("state/"): v for n, v in groups.items() if n.startswith("state/")}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_act": "relu6"}))
+    with pytest.raises(UserError, match=r"config\.json: hidden_act 'relu6' is none of gelu"):
+        retfm_jax.load(tmp_path)
 
 
 @pytest.mark.parametrize(
