@@ -58,7 +58,10 @@ def _tuned(image, tuning, seed=0):
     """A tower in timm's layout, and the parameters after two epochs on six photographs."""
     method = Vision(VisionConfig(image))
     params, state = jax.jit(method.init)(jax.random.key(0))
-    data = DataConfig(image=ImageConfig(size=16), augment=AugmentConfig(flip="independent"))
+    still = AugmentConfig(
+        (1.0, 1.0), "none", brightness=0, contrast=0, saturation=0, hue=0, erasing_probability=0
+    )
+    data = DataConfig(image=ImageConfig(size=16), augment=still)
     model = RetinalModel(method, params, state, ExperimentConfig("vision", method.config, data))
     records = _Records(image_of(number, CLASSES[number % 3]) for number in range(6))
     source = Subset(records, np.arange(6), "all")
