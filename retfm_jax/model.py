@@ -612,6 +612,8 @@ def _read_weights(
     if text is not None:
         tokenizer = tokenizer or (published and published.tokenizer)
         if tokenizer is not None:
+            tokenizer, missing = _pinned(tokenizer)
+            model.notes += missing
             length = published and published.context_length
             length = min(length or data.text.context_length, text.positions)
             own = dataclasses.replace(data.text, tokenizer=tokenizer, context_length=length)
@@ -621,6 +623,16 @@ def _read_weights(
     model.config = dataclasses.replace(model.config, data=data)
     model.origin = source.origin
     return model
+
+
+def _pinned(tokenizer: str) -> tuple[str, tuple[str, ...]]:
+    """A tokenizer with the commit that its address now has, and what is to be said of it."""
+    if not hub.is_address(tokenizer):
+        return tokenizer, ()
+    try:
+        return hub.tokenizer_folder(tokenizer)[1], ()
+    except UserError as error:
+        return tokenizer, (f"texts need a vocabulary that is not here yet: {error}",)
 
 
 def _given(path: Any) -> PathLike:

@@ -83,6 +83,9 @@ def test_what_chinese_clip_does_not_have_is_refused(model, folder, tmp_path):
     padded = dataclasses.replace(model.data_config.image, resize="pad")
     with pytest.raises(UserError, match="resize=pad"):
         export(model, dataclasses.replace(model.data_config, image=padded))
+    cropped = dataclasses.replace(model.data_config.image, field_of_view="crop")
+    with pytest.raises(UserError, match="field_of_view=crop"):
+        export(model, dataclasses.replace(model.data_config, image=cropped))
     with pytest.raises(UserError, match="is not empty"):
         export(model, out=folder)
     for name, method, message in (

@@ -237,6 +237,7 @@ def test_flair_of_the_hub_has_its_preprocessing_and_asks_for_its_vocabulary(tmp_
         assert model.data_config.image == ImageConfig(512, "pad", (0, 0, 0), (1, 1, 1))
         assert model.data_config.text.tokenizer == "hf:emilyalsentzer/Bio_ClinicalBERT"
         assert model.origin.license == "apache-2.0"
+        assert "texts need a vocabulary that is not here yet: hf:emily" in " ".join(model.notes)
         with pytest.raises(UserError, match="hf:emilyalsentzer/Bio_ClinicalBERT is not in the"):
             model.encode_texts("drusen")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "drusen"]
@@ -245,9 +246,10 @@ def test_flair_of_the_hub_has_its_preprocessing_and_asks_for_its_vocabulary(tmp_
     model = retfm_jax.load("flair", tokenizer=str(vocabulary))
     assert np.isfinite(model.encode_texts("drusen")).all()
     cached(cache, "emilyalsentzer/Bio_ClinicalBERT", {"vocab.txt": vocabulary})
-    np.testing.assert_array_equal(
-        retfm_jax.load("flair").encode_texts("drusen"), model.encode_texts("drusen")
-    )
+    pinned = retfm_jax.load("flair")
+    address = f"hf:emilyalsentzer/Bio_ClinicalBERT@{COMMIT}"
+    assert pinned.data_config.text.tokenizer == address
+    np.testing.assert_array_equal(pinned.encode_texts("drusen"), model.encode_texts("drusen"))
     assert_same_bits(retfm_jax.to_torch(model), {n: tensors[n] for n in retfm_jax.to_torch(model)})
     with pytest.raises(UserError, match="takes no texts, and no tokenizer"):
         retfm_jax.load(system_file(tmp_path, "VisionFM"), tokenizer="x")
