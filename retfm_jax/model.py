@@ -34,7 +34,7 @@ from retfm_jax.errors import Unusable, UserError
 from retfm_jax.files import PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.interop.hub_folder import Stored, read_hub_folder, write_hub_folder
-from retfm_jax.interop.sources import Source, find_weights
+from retfm_jax.interop.sources import Source, find_weights, is_place
 from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
@@ -589,6 +589,10 @@ def _read_weights(
                 f"{path} is a network with a configuration of its own: "
                 f"{next(filter(None, given))} belongs to weights of others"
             )
+        if is_place(source.place):  # the commit, whatever its owner began with
+            data = (stored.config.data.dataset,)
+            origin = stored.origin or Origin(source.place, trained_on=data)
+            stored = stored._replace(origin=dataclasses.replace(origin, source=source.place))
         return RetinalModel(*stored)
     tensors = read_tensors(path)
     method = method or method_of(plain_names(tensors, str(path)).values())

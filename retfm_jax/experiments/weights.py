@@ -58,8 +58,8 @@ def import_weights(
     model = load_weights(
         weights, method, text_num_heads, zoo=zoo, pooling=pooling, tokenizer=tokenizer
     )
-    assert model.origin is not None, "what is imported comes from somewhere"
-    meta = model.meta | {"imported_from": model.origin.source}
+    place = str(weights) if model.origin is None else model.origin.source
+    meta = model.meta | {"imported_from": place}
     # The checkpoint comes last: without it the workdir is none, and the same command resumes.
     config = workdir / "config.json"
     if config.exists() and read_json(config) != json.loads(json.dumps(meta["config"])):

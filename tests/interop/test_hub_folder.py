@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from golden_files import Golden
-from hub_cache import cached, hub_cache
+from hub_cache import COMMIT, cached, hub_cache
 from PIL import Image
 from test_towers import SYSTEMS, torch_file, tower
 
@@ -72,7 +72,9 @@ def test_a_network_comes_back_to_the_same_bits(name, tmp_path, monkeypatch):
     np.testing.assert_array_equal(model.encode_images(PIXELS), again.encode_images(PIXELS))
     cache = hub_cache(tmp_path, monkeypatch)
     cached(cache, "me/mine", {p.name: p for p in (tmp_path / "out").iterdir()})
-    assert_same(model, retfm_jax.load("hf:me/mine"))
+    there = retfm_jax.load("hf:me/mine")
+    assert_same(model, there)
+    assert there.origin.source == f"hf:me/mine@{COMMIT}"
 
 
 @pytest.mark.parametrize("system", ["RETFound-MAE", "RETFound-Green", "RetiZero", "EyeCLIP"])
@@ -318,3 +320,12 @@ def test_an_evaluation_is_for_the_card_alone(tmp_path, capsys):
     assert cli.main(["export", "--workdir", str(tmp_path / "run"), "--to", "hub_foldr", "--out",
                      str(tmp_path / "y")]) == 1  # fmt: skip
     assert "did you mean 'hub_folder'" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_training_run_is_imported(tmp_path):
+    model = retfm_jax.from_torch(tower("plain"))
+    model.origin = None
+    write_hub_folder(tmp_path / "out", model.stored)
+    given = ["import", str(tmp_path / "out"), "--workdir", str(tmp_path / "run")]
+    assert cli.main(given) == 0
+    assert_same(model, retfm_jax.load(tmp_path / "run"))
