@@ -11,6 +11,7 @@ import numpy as np
 
 from retfm_jax.config import ExperimentConfig, from_dict
 from retfm_jax.errors import UserError
+from retfm_jax.files import Path
 from retfm_jax.interop.huggingface import tower_beside
 from retfm_jax.interop.layouts import recognized, tower_method
 from retfm_jax.interop.sources import find_weights
