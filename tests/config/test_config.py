@@ -176,7 +176,7 @@ def test_variants_are_overrides_that_fit_their_config():
     assert next(iter(models)) == "plain InfoNCE"
     assert (models["plain InfoNCE"].use_labels, models["plain InfoNCE"].queue_size) == (False, 0)
     assert models["all"] == load_config("vilref_synthetic").model
-    assert len(set(models.values())) == len(models) == 6
+    assert len(set(models.values())) == len(models) == 7
 
 
 def test_a_config_without_variants_says_how_to_name_them():
