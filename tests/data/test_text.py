@@ -163,7 +163,7 @@ def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
 
 
 def test_unusable_tokenizers_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"no-such-model.*no such file or folder; give .*hf:owner/name"):
+    with pytest.raises(UserError, match=r"no-such-model.*no such file or folder.*hf:owner/name"):
         Tokenizer(TextConfig(tokenizer="no-such-model"))
     (tmp_path / "words.txt").write_text("left\nright\n")
     with pytest.raises(UserError, match=r"words\.txt is no BERT vocabulary: it lacks \[PAD\]"):
