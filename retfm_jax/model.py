@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import PIL.Image
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float32, Int32, UInt8
 
-from retfm_jax import hub, zero_shot
+from retfm_jax import heatmaps, hub, zero_shot
 from retfm_jax.config import (
     DataConfig,
     ExperimentConfig,
@@ -314,6 +314,71 @@ class RetinalModel:
         embedded = self.encode_images(images)
         return zero_shot.class_probabilities(self, embedded, tuple(given), language, prompts)
 
+    def heatmap(
+        self,
+        images: Image | Iterable[Image],
+        target: Any,
+        *,
+        method: str | None = None,
+        language: str = "en",
+    ) -> list[Float32[np.ndarray, "... h w"]]:
+        """Maps of what in photographs speaks for a finding or a text, as far as a map can tell.
+
+        Args:
+          images: as for `encode_images`.
+          target: a condition's id or name ("drusen"), or any other text, whose cosine with the
+            image is explained; or a vector (d,) of the space of `encode_images`, such as another
+            photograph's embedding; or a list of them; None: the tower's attention itself, of no
+            target ("rollout" of a vision transformer).
+          method: "relevance" or "rollout" of vision transformers, "grad_cam" or "grad_cam_stage3"
+            of residual networks; None: the tower's default. See `models.relevance`.
+          language: of the prompts of conditions, "en" or "zh".
+
+        Returns:
+          for each photograph, as they may differ in size, a map (h, w) float32 over its pixels, or
+          maps (targets, h, w) where a list of targets was given. They are at least 0, and 1 where
+          they are largest in the network's input; 0 everywhere where nothing there raises the
+          cosine, and in the margin that a preprocessing with "crop" cuts off.
+
+        Raises:
+          UserError: the network has no texts, a target or the method is unknown, or an image cannot
+            be used.
+        """
+        images = as_images(images)
+        targets = heatmaps.read_targets(self, target, language)
+        _, way = heatmaps.choose_way(self.method.config.image, method, target is not None)
+        config = self.data_config.image
+        found = [
+            each.onto_photograph(config)
+            for each in heatmaps.heat_maps(self, images, targets, way)
+            if each is not None
+        ]
+        return [maps[0] for maps in found] if targets.single else found
+
+    def decode(self, image: Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Decodes an image of any form to RGB, upright, at its own size.
+
+        Args:
+          image: a path, encoded bytes, a PIL image or an array.
+          name: of an image that is no path, for messages.
+
+        Returns:
+          (h, w, 3) uint8.
+
+        Raises:
+          UserError: it cannot be read or decoded.
+        """
+        if isinstance(image, str | os.PathLike):
+            name = str(image)
+            image = image_files.read(as_path(image))
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode(bytes(image), name)
+        if isinstance(image, PIL.Image.Image):
+            return pil_to_rgb(image, name)
+        array = as_array(image)
+        assert array is not None, "as_images lets nothing else pass"
+        return array_to_rgb(array, name)
+
     def save(self, path: PathLike) -> None:
         """Writes a checkpoint folder that `retfm_jax.load` reads.
 
@@ -384,18 +449,7 @@ class RetinalModel:
             return {"image": np.zeros((size, size, 3), np.uint8)}
 
     def _pixels(self, image: Image, name: str) -> np.ndarray:
-        if isinstance(image, str | os.PathLike):
-            name = str(image)
-            image = image_files.read(as_path(image))
-        if isinstance(image, bytes | bytearray | memoryview):
-            pixels = decode(bytes(image), name)
-        elif isinstance(image, PIL.Image.Image):
-            pixels = pil_to_rgb(image, name)
-        else:
-            array = as_array(image)
-            assert array is not None, "as_images lets nothing else pass"
-            pixels = array_to_rgb(array, name)
-        return fit(pixels, self.data_config.image)
+        return fit(self.decode(image, name), self.data_config.image)
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
         if self._tokenizer is None:

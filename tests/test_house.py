@@ -22,14 +22,15 @@ _FLOORS = (
     {"runtime", "data"},
     {"training"},
     {"interop"},
-    {"model", "inputs", "zero_shot"},
+    {"model", "inputs", "zero_shot", "heatmaps"},
     {"evaluation", "benchmarks", "planning"},
     {"experiments"},
     {"cli"},
 )  # fmt: skip
 #: Neighbors on one floor, (who imports, whom).
 _BESIDE = {
-    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("files", "errors"),
+    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "heatmaps"),
+    ("heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
     ("ranges", "errors"), ("trees", "errors"), ("dataset_folders", "errors"),
     ("dataset_folders", "files"), ("hub", "errors"), ("rendering", "files"),

@@ -1,8 +1,9 @@
 """Interface that every method offers to training, evaluation and interop."""
 
 import abc
+import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.layers import STACKED, Tower, all_gather_params, unit
+from retfm_jax.models.taps import Taps
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -112,6 +114,7 @@ class Method(abc.ABC, Generic[Network]):
 
     def __init__(self, config: Any):
         self.config = config
+        self._taps: Taps | None = None
         abstract = nnx.eval_shape(lambda: self.network(nnx.Rngs(0)))
         self._graphdef, self._abstract_params, self._abstract_stats = nnx.split(
             abstract, nnx.Param, nnx.BatchStat
@@ -224,7 +227,20 @@ class Method(abc.ABC, Generic[Network]):
                 (self._abstract_stats, batch_stats),
             )
         )
-        return nnx.merge(self._graphdef, params_state, stats_state)
+        network = nnx.merge(self._graphdef, params_state, stats_state)
+        if self._taps is not None:
+            cast(Any, network).visual.taps = nnx.data(dict(self._taps))
+        return network
+
+    def watched(self, taps: Taps) -> Self:
+        """Returns this method with an image tower that is looked into.
+
+        Args:
+          taps: of the tower, which every network has as its attribute `visual`; see `models.taps`.
+        """
+        other = copy.copy(self)
+        other._taps = taps
+        return other
 
     @abc.abstractmethod
     def loss(

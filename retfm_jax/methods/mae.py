@@ -176,7 +176,7 @@ class Mae(PerSampleMethod[MaeNetwork]):
             return network.visual(images, keys=keys)[1]
         tokens = network.visual.tokens(network.visual.patches(images), keys=keys)
         tokens = tokens.astype(jnp.float32)
-        return network.fc_norm(tokens[:, 1:].mean(1))
+        return network.fc_norm(network.visual.mean(tokens[:, 1:]))
 
     @classmethod
     def infer_config(

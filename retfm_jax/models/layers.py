@@ -15,6 +15,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from retfm_jax.models.taps import Tap
+
 Remat = Literal["none", "dots", "full"]
 #: Under this name towers hold their stacked layers: the first axis of each leaf counts them.
 STACKED = "blocks"
@@ -136,6 +138,7 @@ def attention(
     *,
     rate: float = 0.0,
     rngs: Key[Array, " b"] | None = None,
+    tap: Tap | None = None,
 ) -> Float[Array, "b n h d"]:
     """Computes softmax attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 
@@ -145,11 +148,12 @@ def attention(
       mask: which keys may be seen (b, m) bool, of each row the first ones; None: all.
       rate: dropout on the attention probabilities, in [0, 1).
       rngs: PRNG keys of the dropout, one for each sample; None drops nothing.
+      tap: observes the attention probabilities (b, h, n, m) float32; None: they are not looked at.
 
     Returns:
       what the queries attend to, (b, n, h, d).
     """
-    if (rngs is None or rate == 0) and _fused(query):
+    if (rngs is None or rate == 0) and tap is None and _fused(query):
         # A mask would be a bias of the size of the logits here; the kernel takes lengths.
         lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
         return jax.nn.dot_product_attention(
@@ -162,7 +166,9 @@ def attention(
     logits = logits * query.shape[-1] ** -0.5
     if mask is not None:
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-    weights = dropout(jax.nn.softmax(logits), rate, rngs).astype(value.dtype)
+    weights = jax.nn.softmax(logits)
+    weights = weights if tap is None else tap(weights)
+    weights = dropout(weights, rate, rngs).astype(value.dtype)
     return jnp.einsum("bhnm,bhmd->bhnd", weights, value).swapaxes(1, 2)
 
 

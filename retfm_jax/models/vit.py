@@ -21,6 +21,7 @@ from retfm_jax.models.layers import (
     split,
     stack_layers,
 )
+from retfm_jax.models.taps import Tap, Taps, tapped
 from retfm_jax.ranges import Count, Positive, PositiveFloat, Rate, Section
 
 #: What stands between the two linear maps of a block; `swiglu` gates one half by the other.
@@ -202,6 +203,7 @@ class Block(nnx.Module):
         angles: Float[Array, "b n a"] | None = None,
         keys: Key[Array, " b"] | None = None,
         rate: Float[Array, ""] | float = 0.0,
+        tap: Tap | None = None,
     ) -> Float[Array, "b n d"]:
         """Runs the block.
 
@@ -210,6 +212,7 @@ class Block(nnx.Module):
           angles: rotations of queries and keys in radians, of half a head's width; None: none.
           keys: randomness of dropped branches, one for each sample; None drops nothing.
           rate: probability that a sample leaves out a branch.
+          tap: observes the attention probabilities; None: they are not looked at.
         """
         b, n, d = x.shape
         first, second = split(keys, 2)
@@ -217,7 +220,7 @@ class Block(nnx.Module):
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended = self.out(attention(query, key, value).reshape(b, n, d))
+        attended = self.out(attention(query, key, value, tap=tap).reshape(b, n, d))
         x = x + drop_path(_scaled(attended, self.scale_1), rate, first)
         hidden = self.proj(self.activation(self.fc(self.ln_2(x))))
         return x + drop_path(_scaled(hidden, self.scale_2), rate, second)
@@ -245,8 +248,10 @@ class AttentionPooling(nnx.Module):
         self.fc = Linear(width, hidden, std=(2 * width) ** -0.5, bias=True, rngs=rngs)
         self.proj = Linear(hidden, width, std=hidden**-0.5, bias=True, rngs=rngs)
 
-    def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
-        """Pools tokens (b, n, d) into (b, d)."""
+    def __call__(
+        self, tokens: Float[Array, "b n d"], tap: Tap | None = None
+    ) -> Float[Array, "b d"]:
+        """Pools tokens (b, n, d) into (b, d); `tap` observes the attention probabilities."""
         b, _, d = tokens.shape
         kernels, bias = jnp.split(self.qkv.kernel[...], 3, axis=1), self.qkv.bias
         assert bias is not None
@@ -256,7 +261,7 @@ class AttentionPooling(nnx.Module):
             (x @ kernel + bias).reshape(b, -1, self.heads, d // self.heads)
             for x, kernel, bias in zip((query, tokens, tokens), kernels, biases, strict=True)
         )
-        x = self.out(attention(query, key, value).reshape(b, d))
+        x = self.out(attention(query, key, value, tap=tap).reshape(b, d))
         return x + self.proj(self.activation(self.fc(self.norm(x))))
 
 
@@ -268,6 +273,10 @@ class ViT(Tower):
       embed_dim: width of the embedding; None: features are not projected.
       dtype: compute type; parameters stay float32.
       rngs: streams of random numbers for the initial parameters.
+
+    Attributes:
+      taps: observe the attention probabilities, "blocks" of the stacked blocks and "pool" of what
+        becomes the features; None: nothing is looked at.
     """
 
     def __init__(
@@ -279,6 +288,7 @@ class ViT(Tower):
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
+        self.taps: Taps | None = nnx.data(None)
         width, patch, eps = config.width, config.patch_size, config.norm_eps
         std = width**-0.5
 
@@ -412,11 +422,19 @@ class ViT(Tower):
             rates = jnp.linspace(0, config.drop_path, config.layers), split(keys, config.layers)
 
         def run(block, x, each):
-            rate, keys = (0.0, None) if each is None else each
-            return block(x, angles, keys, rate)
+            rates, tap = each
+            rate, keys = (0.0, None) if rates is None else rates
+            return block(x, angles, keys, rate, tap)
 
+        tap = None if self.taps is None else self.taps["blocks"]
         x, _ = scan_layers(
-            self.blocks, x, run, layers=config.layers, each=rates, remat=config.remat
+            self.blocks,
+            x,
+            run,
+            layers=config.layers,
+            each=(rates, tap),
+            # What is looked into is differentiated for its slots alone: memory is what counts.
+            remat=config.remat if tap is None else "full",
         )
         return x
 
@@ -434,11 +452,24 @@ class ViT(Tower):
             case "class":
                 return self.ln_post(tokens[:, 0].astype(jnp.float32))
             case "mean":
-                return self.ln_post(tokens[:, first:].astype(jnp.float32)).mean(1)
+                return self.mean(self.ln_post(tokens[:, first:].astype(jnp.float32)))
             case "mean_norm":
-                return self.ln_post(tokens[:, first:].astype(jnp.float32).mean(1))
+                return self.ln_post(self.mean(tokens[:, first:].astype(jnp.float32)))
         assert self.pooling is not None
-        return self.pooling(self.ln_post(tokens.astype(jnp.float32)))
+        tap = None if self.taps is None else self.taps["pool"]
+        return self.pooling(self.ln_post(tokens.astype(jnp.float32)), tap)
+
+    def mean(self, patches: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+        """Computes the mean of patch tokens; where it is observed, as attention of equal parts.
+
+        Args:
+          patches: tokens (b, n, d) without class token and registers.
+        """
+        if self.taps is None:
+            return patches.mean(1)
+        b, n, _ = patches.shape
+        weights = tapped(self.taps, "pool", jnp.full((b, 1, 1, n), 1 / n))
+        return jnp.einsum("bhqn,bnd->bd", weights, patches)
 
 
 def _kept(config: ViTConfig, keys: Key[Array, " b"]) -> Int[Array, "b k"]:
