@@ -145,7 +145,8 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
       language: of the prompts of conditions, "en" or "zh".
 
     Returns:
-      cosines with the mean embedding of a condition's prompts, with that of a text, or with vectors.
+      cosines with the mean embedding of a condition's prompts, with that of a text, or products
+      with vectors.
 
     Raises:
       UserError: the network has no texts, or a target is empty, no text, or of another width.

@@ -3,7 +3,7 @@
 import abc
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -232,7 +232,7 @@ class Method(abc.ABC, Generic[Network]):
             cast(Any, network).visual.taps = nnx.data(dict(self._taps))
         return network
 
-    def watched(self, taps: Taps) -> Self:
+    def watched(self, taps: Taps) -> "Method[Network]":
         """Returns this method with an image tower that is looked into.
 
         Args:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from retfm_jax.models import resnet, vit
+from retfm_jax.models import vit
 from retfm_jax.models.taps import See, Tap, Taps
 
 Found = Mapping[str, Array]
@@ -64,6 +64,25 @@ def class_activation(
     weights = gradient.mean((1, 2))
     # (b, h, w, c) . (b, c) -> (b, h, w)
     return jnp.maximum(jnp.einsum("bhwc,bc->bhw", maps, weights), 0)
+
+
+def local_activation(
+    maps: Float[Array, "b h w c"], gradient: Float[Array, "b h w c"]
+) -> Float[Array, "b h w"]:
+    """Computes HiResCAM, (sum_c dy/dF_c * F_c)^+ (Draelos and Carin 2020, arXiv 2011.08891).
+
+    Each place has its own gradient. Where a network's pooling tells places apart, as attention
+    pooling does, their mean says little of any of them.
+
+    Args:
+      maps: feature maps F (b, h, w, c).
+      gradient: dy/dF (b, h, w, c).
+
+    Returns:
+      the map (b, h, w), at least 0.
+    """
+    maps, gradient = maps.astype(jnp.float32), gradient.astype(jnp.float32)
+    return jnp.maximum((maps * gradient).sum(-1), 0)
 
 
 def roll_out(row: Float[Array, "b n"], attentions: Float[Array, "l b n n"]) -> Float[Array, "b n"]:
@@ -170,8 +189,8 @@ def _relevant(found: Found, config: vit.ViTConfig) -> Float[Array, "b g g"]:
     return _over_patches(relevance, found, config)
 
 
-def _stage(number: int) -> Way:
-    """Grad-CAM of the feature maps of a stage."""
+def _stage(number: int, title: str, see: See) -> Way:
+    """A way that looks at the feature maps of a stage."""
     place = f"stage{number}"
 
     def places(config: Any, size: int, images: int) -> dict[str, tuple[int, ...]]:
@@ -180,8 +199,8 @@ def _stage(number: int) -> Way:
         return {place: (images, side, side)}
 
     return Way(
-        f"Grad-CAM of stage {number} (Selvaraju et al., ICCV 2017)",
-        class_activation,
+        title.format(number),
+        see,
         places,
         lambda found, config: found[place],
     )
@@ -202,9 +221,13 @@ _OF_TRANSFORMERS = {
         needs_target=False,
     ),
 }
+_GRAD_CAM = "Grad-CAM of stage {} (Selvaraju et al., ICCV 2017)", class_activation
+_HIRES_CAM = "HiResCAM of stage {} (Draelos and Carin 2020)", local_activation
 _OF_RESIDUAL_NETWORKS = {
-    "grad_cam": _stage(resnet.STAGES[-1]),
-    "grad_cam_stage3": _stage(resnet.STAGES[-2]),
+    "grad_cam": _stage(4, *_GRAD_CAM),
+    "grad_cam_stage3": _stage(3, *_GRAD_CAM),
+    "hires_cam": _stage(4, *_HIRES_CAM),
+    "hires_cam_stage3": _stage(3, *_HIRES_CAM),
 }
 
 

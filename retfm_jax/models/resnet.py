@@ -24,8 +24,8 @@ Names = tuple[tuple[str, str, str], ...]
 #: A bottleneck's output is this many times as wide as its inside.
 EXPANSION = 4
 
-#: Numbers of the stages; the feature maps of stage s are 2^(s + 1) times smaller than the image.
-STAGES = (1, 2, 3, 4)
+#: Feature maps of stage s are 2^(s + 1) times smaller than the image.
+_STAGES = (1, 2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ResNetConfig(Section):
     @property
     def features(self) -> int:
         """Width of the last feature map."""
-        return 2 ** (len(STAGES) - 1) * EXPANSION * self.width
+        return 2 ** (len(_STAGES) - 1) * EXPANSION * self.width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,7 +346,7 @@ class ClipResNet(_ResidualTower):
         self.bn2 = BatchNorm(half)
         self.conv3 = Conv(half, config.width, 3, rngs=rngs)
         self.bn3 = BatchNorm(config.width)
-        for number in STAGES:
+        for number in _STAGES:
             setattr(self, f"layer{number}", Stage(config, number, pooled=True, rngs=rngs))
         self.attnpool = AttentionPool(config, embed_dim, rngs=rngs)
 
@@ -384,7 +384,7 @@ class ClipResNet(_ResidualTower):
         x = jax.nn.relu(self.bn2(self.conv2(x), groups=groups))
         x = jax.nn.relu(self.bn3(self.conv3(x), groups=groups))
         x = average_pool(x, 2)
-        for number in STAGES:
+        for number in _STAGES:
             x = getattr(self, f"layer{number}")(x, groups=groups)
             x = tapped(self.taps, f"stage{number}", x)
         embedding = self.attnpool(x)
@@ -414,7 +414,7 @@ class ResNet(_ResidualTower):
         self.taps: Taps | None = nnx.data(None)
         self.conv1 = Conv(3, config.width, 7, stride=2, rngs=rngs)
         self.bn1 = BatchNorm(config.width)
-        for number in STAGES:
+        for number in _STAGES:
             setattr(self, f"layer{number}", Stage(config, number, pooled=False, rngs=rngs))
 
     def __call__(
@@ -440,7 +440,7 @@ class ResNet(_ResidualTower):
         x = jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         )
-        for number in STAGES:
+        for number in _STAGES:
             x = getattr(self, f"layer{number}")(x, groups=groups)
             x = tapped(self.taps, f"stage{number}", x)
         return x.astype(jnp.float32).mean((1, 2))
@@ -458,7 +458,7 @@ def _norm_names(published: str, path: str) -> Names:
 
 def _block_names(config: ResNetConfig) -> Names:
     rows = []
-    for number in STAGES:
+    for number in _STAGES:
         for index in range(config.stages[number - 1]):
             published, path = f"layer{number}.{index}", f"layer{number}/block{index}"
             for part in (1, 2, 3):
@@ -518,7 +518,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
     """
     width = majority(shapes, (("layer1.*.conv1.weight", 0), ("layer1.*.bn1.*", 0)), 64)
     first, second, third, fourth = (
-        max(count_layers(shapes, f"layer{number}."), 1) for number in STAGES
+        max(count_layers(shapes, f"layer{number}."), 1) for number in _STAGES
     )
     return ResNetConfig((first, second, third, fourth), width)
 

@@ -11,7 +11,7 @@ import pytest
 
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas
-from retfm_jax.data_builders.synthetic_fundus.drawing import anatomy_of, draw_eye
+from retfm_jax.data_builders.synthetic_fundus.drawing import anatomy_of, draw_eye, places_of
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
     LABELS,
@@ -387,3 +387,29 @@ def test_impossible_settings_are_refused(settings, message):
 def test_too_few_patients_are_refused(tmp_path):
     with pytest.raises(UserError, match="three splits"):
         build(tmp_path, patients=2)
+
+
+@pytest.mark.parametrize(("name", "variant"), FORMS)
+def test_a_finding_changes_the_picture_where_it_is_said_to_be(name, variant):
+    if name in ("large_cup", "hazy_media"):  # a form of what is there anyway; all over the field
+        return
+    for side in ("right", "left"):
+        eye = eye_with({name: Finding(0.8, variant)}, side)
+        (place,) = places_of(eye, LOOK, 96).values()
+        without = draw_eye(eye_with({}, side), LOOK, 96).astype(int)
+        changed = np.abs(draw_eye(eye, LOOK, 96).astype(int) - without).max(2)
+        assert 0 < place.mean() < 0.75
+        assert changed[place].mean() > 10 * max(changed[~place].mean(), 0.1) or name in _WIDE
+        assert changed[place].mean() > 2 * changed[~place].mean()
+
+
+#: Their edge is soft or their pattern has gaps.
+_WIDE = ("tessellation", "neovascularisation", "peripapillary_atrophy", "cotton_wool_spots")
+
+
+def test_the_places_of_a_cup_and_of_haze_are_the_disc_and_the_field():
+    eye = eye_with({"large_cup": Finding(0.5), "hazy_media": Finding(0.5)}, "left")
+    places = places_of(eye, LOOK, 96)
+    column = np.nonzero(places["large_cup"])[1].mean() / 96
+    assert column == pytest.approx(0.5 - 0.48 * anatomy_of(eye).disc[0], abs=0.02)
+    assert places["hazy_media"].mean() == pytest.approx(np.pi * 0.48**2, abs=0.02)

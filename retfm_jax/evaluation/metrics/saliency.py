@@ -101,14 +101,17 @@ def near(place: Bool[np.ndarray, "h w"], tolerance: float) -> Bool[np.ndarray, "
 
 
 def peak(heat: Float[np.ndarray, "h w"]) -> tuple[int, int] | None:
-    """Row and column of a map's largest value, the first of equal ones; None where all are 0.
+    """Row and column of a map's largest value, of equal ones in their middle; None where all are 0.
 
     Args:
       heat: map (h, w), at least 0.
     """
     if not heat.max() > 0:
         return None
-    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    # At the edge of a coarse map whole strips have one value.
+    equal = np.argwhere(heat == heat.max())
+    nearest = np.linalg.norm(equal - equal.mean(0), axis=1).argmin()
+    row, column = map(int, equal[nearest])
     return row, column
 
 

@@ -1,0 +1,49 @@
+"""Heat maps over photographs, as pictures."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+#: Share of the color at the largest value; the photograph stays visible everywhere.
+_OPACITY = 0.75
+#: Level of the contour, as a share of the way from the least to the largest value.
+_CONTOUR = 0.5
+
+
+def overlay(
+    photograph: UInt8[np.ndarray, "h w 3"], heat: Float32[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colors a photograph by a map: from clear at its least value to yellow at its largest.
+
+    A line goes round what lies above half of that range. A map of one value colors nothing.
+
+    Args:
+      photograph: RGB, (h, w, 3) uint8.
+      heat: map over it, (h, w) float32.
+
+    Returns:
+      RGB, (h, w, 3) uint8.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    if not high > low:
+        return photograph
+    share = (heat - low) / (high - low)
+    colors = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    cover = (_OPACITY * share)[..., None]
+    mixed = photograph * (1 - cover) + cv2.cvtColor(colors, cv2.COLOR_BGR2RGB) * cover
+    picture = np.ascontiguousarray(np.rint(mixed).astype(np.uint8))
+    above = (share >= _CONTOUR).astype(np.uint8)
+    outlines, _ = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(max(heat.shape) / 300))
+    return np.asarray(cv2.drawContours(picture, outlines, -1, (255, 255, 255), width))
+
+
+def beside(*pictures: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h all 3"]:
+    """Puts pictures of one height side by side, with a narrow black gap.
+
+    Args:
+      pictures: RGB, each (h, w, 3) uint8.
+    """
+    gap = np.zeros((len(pictures[0]), max(2, len(pictures[0]) // 100), 3), np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)][1:]
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,219 @@
+"""Heat maps of a model: what may be asked for, what comes back, and where it lies."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import retfm_jax
+from retfm_jax.config import DataConfig, ExperimentConfig, ImageConfig, TextConfig
+from retfm_jax.errors import UserError
+from retfm_jax.experiments import explaining
+from retfm_jax.experiments.explaining import explain
+from retfm_jax.experiments.pointing import pointing_game
+from retfm_jax.heatmaps import HeatMap, heat_maps, read_targets
+from retfm_jax.methods import get_method_class
+from retfm_jax.models.bert import BertConfig
+from retfm_jax.models.relevance import ways
+from retfm_jax.models.resnet import ClipResNetConfig
+from retfm_jax.models.vit import ViTConfig
+
+SIZE = 32
+VIT = ViTConfig(SIZE, 8, 16, 2, heads=2)
+
+
+def build(name, image, **more):
+    cls = get_method_class(name)
+    sizes = cls.config_class(image=image, **more)
+    method = cls(sizes)
+    rng = np.random.default_rng(0)
+    params, state = jax.tree.map(
+        lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype),
+        jax.eval_shape(method.init, jax.random.key(0)),
+    )
+    state = jax.tree.map(np.abs, state)
+    data = DataConfig(image=ImageConfig(size=SIZE), text=TextConfig(context_length=8))
+    return retfm_jax.RetinalModel(method, params, state, ExperimentConfig(name, sizes, data))
+
+
+@pytest.fixture(scope="module")
+def model():
+    text = BertConfig(21128, width=16, layers=1, heads=2, mlp_width=16, positions=12)
+    return build("retclip", VIT, text=text, embed_dim=8)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return build("vision", VIT)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return [
+        np.random.default_rng(seed).integers(0, 256, (40, 30 + seed, 3), np.uint8)
+        for seed in range(3)
+    ]
+
+
+def test_one_target_gives_a_map_over_each_photograph_and_several_give_several(model, pixels):
+    one = model.heatmap(pixels, "drusen")
+    assert [each.shape for each in one] == [each.shape[:2] for each in pixels]
+    assert all(each.dtype == np.float32 and 0 <= each.min() < each.max() <= 1 for each in one)
+    several = model.heatmap(pixels, ["drusen", "a text of my own"])
+    assert [each.shape for each in several] == [(2, *each.shape[:2]) for each in pixels]
+    for single, all_of_it in zip(one, several, strict=True):
+        np.testing.assert_allclose(all_of_it[0], single, atol=1e-4)
+        assert np.abs(all_of_it[1] - single).max() > 1e-3
+
+
+def test_a_condition_is_its_prompts_and_its_score_their_cosine(model, pixels):
+    targets = read_targets(model, ["Drusen", "quite another text"])
+    assert targets.kinds == ("condition drusen", "text")
+    (way, *_) = ways(model.method.config.image).values()
+    found = list(heat_maps(model, pixels, targets, way))
+    wanted = model.encode_images(pixels) @ targets.arrays.T
+    np.testing.assert_allclose(np.stack([each.scores for each in found]), wanted, atol=1e-5)
+    text = model.encode_texts("quite another text")[0]
+    np.testing.assert_allclose(targets.arrays[1], text, atol=1e-6)
+
+
+def test_a_name_that_is_nearly_a_condition_is_said_to_be_a_text(model):
+    (hint,) = read_targets(model, "drusenn").hints
+    assert "taken as a text" in hint
+    assert "'drusen'" in hint
+    assert not read_targets(model, ["drusen", "a photograph of a cat"]).hints
+
+
+def test_another_photograph_is_a_target_of_a_network_without_texts(alone, pixels):
+    vector = alone.encode_images(pixels[0])[0]
+    maps = alone.heatmap(pixels, vector)
+    assert [each.shape for each in maps] == [each.shape[:2] for each in pixels]
+    assert alone.heatmap(pixels, np.stack([vector, -vector]))[0].shape == (2, 40, 30)
+
+
+def test_rollout_needs_no_target_and_depends_on_none(model, pixels):
+    plain = model.heatmap(pixels, None)
+    for target in ("drusen", "normal"):
+        found = model.heatmap(pixels, target, method="rollout")
+        for each, other in zip(found, plain, strict=True):
+            np.testing.assert_allclose(each, other, atol=1e-5)
+
+
+def test_a_head_is_a_target_like_any_other(alone, pixels):
+    """What is explained is any function of the method; no map knows of texts."""
+    weights = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32)
+
+    def logits(method, params, state, images, arrays):
+        return method.image_features(params, state, images) @ arrays.T
+
+    targets = read_targets(alone, np.ones(16, np.float32))._replace(score=logits, arrays=weights)
+    (way, *_) = ways(alone.method.config.image).values()
+    found = list(heat_maps(alone, pixels, targets, way))
+    wanted = alone.image_features(pixels) @ weights.T
+    np.testing.assert_allclose(np.stack([each.scores for each in found]), wanted, atol=1e-4)
+    assert found[0].maps.shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        ("drusen", {"method": "grad_cam"}, "relevance or rollout"),
+        ("drusen", {"language": "fr"}, "'fr'"),
+        (None, {"method": "relevance"}, "explains a target"),
+        ("", {}, "is empty"),
+        ([], {}, "there are no targets"),
+        (np.ones(5), {}, r"\(8,\) or \(k, 8\), .* not \(5,\)"),
+        (np.full(8, np.nan), {}, "no finite number"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_sentence(model, pixels, target, options, said):
+    with pytest.raises(UserError, match=said):
+        model.heatmap(pixels, target, **options)
+
+
+def test_a_network_without_texts_says_what_to_give_instead(alone, pixels):
+    with pytest.raises(UserError, match=r"has no texts.* embedding.* rollout"):
+        alone.heatmap(pixels, "drusen")
+
+
+def test_a_residual_network_without_a_target_is_refused():
+    tower = build("vision", ClipResNetConfig((1, 1, 1, 1), 4, image_size=SIZE), embed_dim=8)
+    with pytest.raises(UserError, match="explains a target"):
+        tower.heatmap(np.zeros((8, 8, 3), np.uint8), None)
+
+
+def test_a_map_of_zeros_stays_zero():
+    nothing = HeatMap(np.zeros((1, 4, 4), np.float32), np.zeros(1, np.float32), 10, 12)
+    assert not nothing.onto_photograph(ImageConfig(size=SIZE)).any()
+
+
+@pytest.fixture
+def folder(tmp_path, pixels):
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
+    for name, each in zip(("a b.png", "sub/<i>右.png", "c.png"), pixels, strict=True):
+        Image.fromarray(each).save(images / name)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xffcut")
+    (images / "notes.txt").write_text("not an image")
+    return images
+
+
+def test_explain_writes_overlays_a_table_and_a_page(model, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(explaining, "load", lambda workdir: model)
+    out = tmp_path / "out"
+    made = explain("W", folder, ["drusen", "<b>my & text</b>"], out)
+    assert (made.count, made.targets, len(made.left_out)) == (3, 2, 1)
+    assert "notes.txt" in capsys.readouterr().out
+    with (out / explaining.TABLE).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["kind"] for row in rows} == {"condition drusen", "text"}
+    for row in rows:
+        with Image.open(out / row["overlay"]) as overlay:
+            assert overlay.height == explaining._OVERLAY_SIDE
+        assert row["overlay"].isascii()
+        assert "<" not in row["overlay"]
+        with Image.open(row["image"]) as photograph:
+            assert 0 <= int(row["peak_x"]) < photograph.width
+            assert 0 <= int(row["peak_y"]) < photograph.height
+    page = (out / explaining.PAGE).read_text(encoding="utf-8")
+    assert "<b>my" not in page
+    assert "&lt;b&gt;my &amp; text" in page
+    assert "broken.jpg" in page
+    summary = json.loads((out / explaining.SUMMARY).read_text(encoding="utf-8"))
+    assert summary["method"] == "relevance"
+    assert summary["explained"] == 3
+    with pytest.raises(UserError, match="not empty"):
+        explain("W", folder, ["drusen"], out)
+
+
+def test_explain_leaves_nothing_where_nothing_can_be_explained(
+    model, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(explaining, "load", lambda workdir: model)
+    with pytest.raises(UserError, match="cannot be used"):
+        explain("W", folder, ["drusen"], tmp_path / "out", on_error="refuse")
+    (folder / "deep.png").write_bytes((folder / "c.png").read_bytes()[:-60])
+    with pytest.raises(UserError, match=r"deep\.png|c\.png"):
+        explain("W", folder / "deep.png", ["drusen"], tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_pointing_game_counts_every_eye_with_the_finding(model):
+    found = pointing_game(
+        model, findings=("drusen", "hazy_media"), targets=["drusen", "haze"], patients=12, size=48
+    )
+    assert set(found) <= {"drusen", "hazy_media"}
+    assert found
+    for each in found.values():
+        assert each.eyes > 0
+        assert 0 <= each.hits.low <= each.hits.value <= each.hits.high <= 1
+        assert 0 < each.random <= 1
+        assert 0 <= each.center <= 1
+        assert 0 <= each.others <= 1
+    if "hazy_media" in found:  # has the whole field
+        assert found["hazy_media"].random == pytest.approx(1)
+        assert found["hazy_media"].center == 1
