@@ -330,8 +330,9 @@ class RetinalModel:
             image is explained; or a vector (d,) of the space of `encode_images`, such as another
             photograph's embedding; or a list of them; None: the tower's attention itself, of no
             target ("rollout" of a vision transformer).
-          method: "relevance" or "rollout" of vision transformers, "grad_cam" or "grad_cam_stage3"
-            of residual networks; None: the tower's default. See `models.relevance`.
+          method: "relevance" or "rollout" of vision transformers, "grad_cam" or "hires_cam" of the
+            last stage of residual networks, "grad_cam_stage3" or "hires_cam_stage3" of the one
+            before; None: the tower's default. See `models.relevance`.
           language: of the prompts of conditions, "en" or "zh".
 
         Returns:

@@ -224,15 +224,17 @@ _OF_TRANSFORMERS = {
 _GRAD_CAM = "Grad-CAM of stage {} (Selvaraju et al., ICCV 2017)", class_activation
 _HIRES_CAM = "HiResCAM of stage {} (Draelos and Carin 2020)", local_activation
 _OF_RESIDUAL_NETWORKS = {
-    "grad_cam": _stage(4, *_GRAD_CAM),
-    "grad_cam_stage3": _stage(3, *_GRAD_CAM),
-    "hires_cam": _stage(4, *_HIRES_CAM),
     "hires_cam_stage3": _stage(3, *_HIRES_CAM),
+    "hires_cam": _stage(4, *_HIRES_CAM),
+    "grad_cam_stage3": _stage(3, *_GRAD_CAM),
+    "grad_cam": _stage(4, *_GRAD_CAM),
 }
 
 
 def ways(config: Any) -> Mapping[str, Way]:
     """Returns the ways to make maps of a tower by name, the default first.
+
+    The default did best in the pointing game on synthetic eyes; see the documentation.
 
     Args:
       config: sizes of the tower.
