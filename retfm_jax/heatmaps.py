@@ -257,7 +257,7 @@ def heat_maps(
       UserError: an image cannot be used, or a score is no finite number.
     """
     config = model.data_config.image
-    size = _chunk(way, model.method.config.image, config.size)
+    size = _chunk(way, model.method.config.image, config.size, len(images))
     read = functools.partial(_row, model, unusable is not None)
     with in_threads(read, enumerate(images), threads=cores(), ahead=2 * size) as rows:
         for start in range(0, len(images), size):
@@ -338,8 +338,12 @@ def _computed(
     return values, maps.swapaxes(0, 1)
 
 
-def _chunk(way: Way, config: Any, size: int) -> int:
-    """Images of a chunk: slots, their gradients and one layer's attention stay in memory."""
+def _chunk(way: Way, config: Any, size: int, images: int) -> int:
+    """Images of a chunk: slots, their gradients and one layer's attention stay in memory.
+
+    It is a power of two, so that few photographs do not pay for many, nor every number compiles.
+    """
     slots = sum(int(np.prod(shape)) for shape in way.places(config, size, 1).values())
     heads = getattr(config, "num_heads", 1) * slots // getattr(config, "layers", 1)
-    return int(np.clip(_MEMORY // (4 * (2 * slots + 4 * heads)), 1, _CHUNK))
+    fitting = min(_MEMORY // (4 * (2 * slots + 4 * heads)), 2 * images - 1, _CHUNK)
+    return 1 << max(0, int(fitting).bit_length() - 1)

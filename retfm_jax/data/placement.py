@@ -63,9 +63,9 @@ def onto_photograph(
     down = np.broadcast_to((y * rows - 0.5)[:, None], seen.shape).astype(np.float32)
     across = np.broadcast_to(x * columns - 0.5, seen.shape).astype(np.float32)
     laid = np.zeros((count, *seen.shape), np.float32)
-    for each, target in zip(maps, laid, strict=True):
+    for number, each in enumerate(maps):
         found = cv2.remap(each, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        target[seen] = found[seen]
+        laid[number] = np.where(seen, found, 0)
     return laid
 
 

@@ -159,7 +159,7 @@ class Way:
 def _attention_places(config: vit.ViTConfig, size: int, images: int) -> dict[str, tuple[int, ...]]:
     del size
     tokens = config.prefix_tokens + config.num_patches
-    places = {"blocks": (config.layers, images, tokens, tokens)}
+    places: dict[str, tuple[int, ...]] = {"blocks": (config.layers, images, tokens, tokens)}
     if config.pooling != "class":
         pooled = tokens if config.pooling == "attention" else config.num_patches
         places["pool"] = (images, 1, pooled)

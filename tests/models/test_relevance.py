@@ -1,5 +1,7 @@
 """Maps of towers against plain computations: layers in a list in PyTorch, stages one by one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,11 @@ from retfm_jax.methods import get_method_class
 from retfm_jax.models import resnet, vit
 from retfm_jax.models.relevance import relevance, roll_out, ways
 
-SIZES = {"image_size": 16, "patch_size": 4, "width": 16, "layers": 3, "heads": 2, "mlp_width": 24}
-PLAIN = {"pre_norm": False, "patch_bias": True, "activation": "gelu"}
-FORMS = {
+SIZES: dict[str, Any] = {
+    "image_size": 16, "patch_size": 4, "width": 16, "layers": 3, "heads": 2, "mlp_width": 24,
+}  # fmt: skip
+PLAIN: dict[str, Any] = {"pre_norm": False, "patch_bias": True, "activation": "gelu"}
+FORMS: dict[str, dict[str, Any]] = {
     "clip": {},
     "registers": {**PLAIN, "registers": 2, "layer_scale": True, "class_position": False},
     "rope": {**PLAIN, "positions": "rope", "registers": 3, "qkv_bias": False},
