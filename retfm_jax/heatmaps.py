@@ -16,14 +16,24 @@ from retfm_jax.data.images import ImageError, fit
 from retfm_jax.data.placement import onto_photograph
 from retfm_jax.errors import Unusable, UserError, did_you_mean
 from retfm_jax.inputs import as_array, as_texts
-from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
+from retfm_jax.knowledge.vocabulary import LANGUAGES, Condition, load_vocabulary
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.models.relevance import Way, ways
 from retfm_jax.runtime.threads import cores, in_threads
-from retfm_jax.zero_shot import ImageTextModel, check_finite, class_embeddings, model_prompts
+from retfm_jax.zero_shot import (
+    Embedding,
+    ImageTextModel,
+    check_finite,
+    class_embeddings,
+    finding_directions,
+    model_prompts,
+)
 
 #: Scalars that are explained: (method, params, state, normalized images, arrays) -> (b, targets).
 Score = Callable[[Method, Params, MethodState, Array, Any], Array]
+
+#: The condition that findings are compared with.
+NORMAL = "normal"
 
 #: Bytes that the attention of one chunk of images may take.
 _MEMORY = 1 << 29
@@ -116,7 +126,7 @@ def cosines(
     images: Float[Array, "b h w 3"],
     directions: Float[Array, "k d"],
 ) -> Float[Array, "b k"]:
-    """Computes products of images' unit-norm embeddings with vectors, cosines where those are unit.
+    """Computes products of images' unit-norm embeddings with vectors, cosines with unit ones.
 
     Args:
       method, params, state: the network.
@@ -145,8 +155,9 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
       language: of the prompts of conditions, "en" or "zh".
 
     Returns:
-      cosines with the mean embedding of a condition's prompts, with that of a text, or products
-      with vectors.
+      scores: of a condition, how much nearer an image is to its prompts than to those of a normal
+      eye (`zero_shot.finding_directions`), which leaves out what an image has in common with every
+      text; of the normal eye and of a text, the cosine; of vectors, products with them.
 
     Raises:
       UserError: the network has no texts, or a target is empty, no text, or of another width.
@@ -175,6 +186,7 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
     directions = class_embeddings(
         model, names, language, lambda name, *_: prompts[name], ("image",)
     )["image"]
+    directions = _against_normal(model, directions, list(conditions.values()), language)
     kinds = tuple("text" if c is None else f"condition {c.id}" for c in conditions.values())
     known = [term for c in vocabulary for term in (c.id, *c.terms())]
     hints = tuple(
@@ -183,6 +195,23 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
         if found is None and (meant := did_you_mean(text, known))
     )
     return Targets(names, kinds, cosines, directions, isinstance(target, str), hints)
+
+
+def _against_normal(
+    model: ExplainedModel,
+    embeddings: Embedding,
+    conditions: Sequence[Condition | None],
+    language: str,
+) -> Embedding:
+    """Directions of findings as zero-shot scores them; texts and the normal eye stay."""
+    normal = class_embeddings(model, [NORMAL], language, model_prompts(model), ("image",))["image"]
+    findings = [c is not None and c.id != NORMAL for c in conditions]
+    return np.stack(
+        [
+            finding_directions(np.stack([each, normal[0]]), 1)[0] if finding else each
+            for each, finding in zip(embeddings, findings, strict=True)
+        ]
+    )
 
 
 def _of_vectors(model: ExplainedModel, array: np.ndarray) -> Targets:

@@ -326,8 +326,9 @@ class RetinalModel:
 
         Args:
           images: as for `encode_images`.
-          target: a condition's id or name ("drusen"), or any other text, whose cosine with the
-            image is explained; or a vector (d,) of the space of `encode_images`, such as another
+          target: a condition's id or name ("drusen"), explained against a normal eye as zero-shot
+            scores findings; or any other text, whose cosine with the image is explained; or a
+            vector (d,) of the space of `encode_images`, such as another
             photograph's embedding; or a list of them; None: the tower's attention itself, of no
             target ("rollout" of a vision transformer).
           method: "relevance" or "rollout" of vision transformers, "grad_cam" or "hires_cam" of the

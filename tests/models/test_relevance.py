@@ -25,7 +25,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "mean_norm": {**PLAIN, "pooling": "mean_norm"},
     "attention": {**PLAIN, "pooling": "attention", "class_token": False},
 }
-DIRECTION = np.random.default_rng(5).normal(size=256).astype(np.float32)
+DIRECTION = np.random.default_rng(5).normal(size=1024).astype(np.float32)
 
 
 def tower(config):
@@ -190,7 +190,7 @@ def test_a_block_that_attends_to_nothing_relevant_changes_nothing():
 
 CASES = [
     (vit.ViTConfig(**SIZES), "relevance"),
-    (resnet.ResNetConfig((1, 1, 1, 1), 4), "grad_cam_stage3"),
+    (resnet.ResNetConfig((1, 1, 1, 1), 4), "hires_cam_stage3"),
     (resnet.ClipResNetConfig((1, 1, 1, 1), 4, image_size=64), "hires_cam_stage3"),
 ]
 
