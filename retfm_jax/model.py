@@ -328,9 +328,9 @@ class RetinalModel:
           images: as for `encode_images`.
           target: a condition's id or name ("drusen"), explained against a normal eye as zero-shot
             scores findings; or any other text, whose cosine with the image is explained; or a
-            vector (d,) of the space of `encode_images`, such as another
-            photograph's embedding; or a list of them; None: the tower's attention itself, of no
-            target ("rollout" of a vision transformer).
+            vector (d,) of the space of `encode_images`, such as another photograph's embedding; or
+            a list of them; None: the tower's attention itself, of no target ("rollout" of a vision
+            transformer).
           method: "relevance" or "rollout" of vision transformers, "grad_cam" or "hires_cam" of the
             last stage of residual networks, "grad_cam_stage3" or "hires_cam_stage3" of the one
             before; None: the tower's default. See `models.relevance`.
@@ -340,7 +340,7 @@ class RetinalModel:
           for each photograph, as they may differ in size, a map (h, w) float32 over its pixels, or
           maps (targets, h, w) where a list of targets was given. They are at least 0, and 1 where
           they are largest in the network's input; 0 everywhere where nothing there raises the
-          cosine, and in the margin that a preprocessing with "crop" cuts off.
+          score, and in the margin that a preprocessing with "crop" cuts off.
 
         Raises:
           UserError: the network has no texts, a target or the method is unknown, or an image cannot
