@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from retfm_jax.config import DataConfig, ImageConfig
 from retfm_jax.data.device_augment import prepare
+from retfm_jax.data.field_of_view import Square, disc_square
 from retfm_jax.data.images import ImageError, fit
 from retfm_jax.data.placement import onto_photograph
 from retfm_jax.errors import Unusable, UserError, did_you_mean
@@ -95,12 +96,14 @@ class HeatMap(NamedTuple):
         made them.
       scores: the scalars that they explain (k,) float32.
       height, width: of the photograph in pixels.
+      square: of it that the network saw; None: all of it.
     """
 
     maps: Float32[np.ndarray, "k rows columns"]
     scores: Float32[np.ndarray, " k"]
     height: int
     width: int
+    square: Square | None = None
 
     def onto_photograph(
         self, config: ImageConfig, shown: tuple[int, int] | None = None
@@ -116,7 +119,7 @@ class HeatMap(NamedTuple):
         """
         peaks = self.maps.max((1, 2), keepdims=True)
         scaled = np.divide(self.maps, peaks, out=np.zeros_like(self.maps), where=peaks > 0)
-        return onto_photograph(scaled, self.height, self.width, config, shown)
+        return onto_photograph(scaled, self.height, self.width, config, shown, self.square)
 
 
 def cosines(
@@ -294,8 +297,8 @@ def heat_maps(
             yield from _of_chunk(model, targets, way, chunk, start, size, unusable)
 
 
-#: A photograph's input and size, or the reason why there is none.
-_Row = tuple[np.ndarray, int, int] | str
+#: A photograph's input, its size and what of it is seen, or the reason why there is none.
+_Row = tuple[np.ndarray, int, int, Square | None] | str
 
 
 def _row(model: ExplainedModel, skip: bool, image: tuple[int, Any]) -> _Row:
@@ -306,7 +309,9 @@ def _row(model: ExplainedModel, skip: bool, image: tuple[int, Any]) -> _Row:
         if not skip:
             raise
         return str(error)
-    return fit(pixels, model.data_config.image), *pixels.shape[:2]
+    config = model.data_config.image
+    square = disc_square(pixels) if config.field_of_view == "crop" else None
+    return fit(pixels, config), *pixels.shape[:2], square
 
 
 def _of_chunk(
@@ -335,7 +340,7 @@ def _of_chunk(
             yield None
             continue
         check_finite(scores[index][None], (f"number {start + index}",), "the image")
-        yield HeatMap(maps[index], scores[index], row[1], row[2])
+        yield HeatMap(maps[index], scores[index], *row[1:])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -1,5 +1,7 @@
 """The lit disc that a fundus camera shows, and the square around it."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -19,29 +21,36 @@ _ASPECT = 2.0
 _TOLERANCE = 0.02
 
 
+class Square(NamedTuple):
+    """Square of a photograph, in its pixels; it may leave the picture.
+
+    Attributes:
+      top, left: of its corner.
+      side: its height and width.
+    """
+
+    top: int
+    left: int
+    side: int
+
+
 def around_disc(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_h _w 3"]:
     """Crops a photograph to the bounding square of the disc that its camera lit.
 
-    The square's side is the longer one of the disc's box. Where it leaves the picture, as for a
-    disc that is cut at top and bottom, it is filled up with black. A result is left as it is when
-    it is cropped again.
+    Where the square leaves the picture, as for a disc that is cut at top and bottom, it is filled
+    up with black. A result is left as it is when it is cropped again.
 
     Args:
       image: (h, w, 3) uint8, RGB.
 
     Returns:
-      (side, side, 3) uint8; or `image` itself where no disc in a dark surround is found, as on most
-      pictures of other cameras, or where its square is the picture.
+      (side, side, 3) uint8; or `image` itself where there is no `disc_square`.
     """
-    box = _disc(image)
-    if box is None:
+    found = disc_square(image)
+    if found is None:
         return image
-    left, top, right, bottom = box
     height, width = image.shape[:2]
-    side = max(right - left, bottom - top)
-    if max(abs(side - height), abs(side - width)) <= _TOLERANCE * side:
-        return image
-    left, top = (left + right - side) // 2, (top + bottom - side) // 2
+    top, left, side = found
     square = np.zeros((side, side, 3), np.uint8)
     rows = slice(max(top, 0), min(top + side, height))
     columns = slice(max(left, 0), min(left + side, width))
@@ -51,6 +60,29 @@ def around_disc(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_h _w 3
     )
     square[inside] = image[rows, columns]
     return square
+
+
+def disc_square(image: UInt8[np.ndarray, "h w 3"]) -> Square | None:
+    """Finds the bounding square of the disc that a camera lit.
+
+    Its side is the longer one of the disc's box.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+
+    Returns:
+      the square; None where no disc in a dark surround is found, as on most pictures of other
+      cameras, or where its square is the picture.
+    """
+    box = _disc(image)
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    side = max(right - left, bottom - top)
+    if max(abs(side - height), abs(side - width)) <= _TOLERANCE * side:
+        return None
+    return Square((top + bottom - side) // 2, (left + right - side) // 2, side)
 
 
 def _disc(image: np.ndarray) -> tuple[int, int, int, int] | None:

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from retfm_jax.config import ImageConfig
+from retfm_jax.data.field_of_view import disc_square
 from retfm_jax.data.images import fit
 from retfm_jax.data.placement import onto_photograph, scaled_frame
 
 SHAPES = [(90, 90), (120, 80), (75, 131), (40, 33), (64, 64)]
 
 
-@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "squash_bilinear", "pad", "crop"])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_a_marked_place_is_found_where_it_was(resize, height, width):
     config = ImageConfig(size=64, resize=resize)
@@ -57,3 +58,32 @@ def test_another_resolution_shows_the_same_map(resize):
     means = large.reshape(40, 2, 60, 2).mean((1, 3))
     inside = means > 0 if resize == "crop" else np.ones_like(means, bool)
     assert np.abs(means - small)[inside].mean() < 0.01
+
+
+@pytest.mark.parametrize("resize", ["squash", "squash_bilinear", "pad", "crop"])
+@pytest.mark.parametrize(("height", "width"), [(90, 140), (110, 100), (70, 130)])
+def test_a_marked_place_is_found_behind_the_field_of_view(resize, height, width):
+    """The disc is cut at top and bottom in the flat pictures, and beside the middle."""
+    config = ImageConfig(size=64, resize=resize, field_of_view="crop")
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    radius, center = 42.0, (height / 2, width / 2 - 3)
+    disc = (rows - center[0]) ** 2 + (columns - center[1]) ** 2 < radius**2
+    y, x = center[0] - 9, center[1] + 12
+    spot = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * 4.0**2))
+    plain = np.repeat(np.where(disc, 100, 0).astype(np.uint8)[..., None], 3, 2)
+    marked = plain.copy()
+    marked[..., 0] += np.rint(150 * spot * disc).astype(np.uint8)
+    square = disc_square(marked)
+    assert square == disc_square(plain)
+    assert square is not None
+    seen = fit(marked, config)[..., 0].astype(np.float32) - fit(plain, config)[..., 0]
+    laid = onto_photograph(seen[None], height, width, config, square=square)[0]
+    laid = np.where(laid > 10, laid, 0)
+    found = [(laid * axis).sum() / laid.sum() for axis in (rows, columns)]
+    assert abs(found[0] - y) < 1
+    assert abs(found[1] - x) < 1
+    outside = np.ones((height, width), bool)
+    top, left = max(square.top, 0), max(square.left, 0)
+    outside[top : square.top + square.side, left : square.left + square.side] = False
+    full = onto_photograph(np.ones((1, 4, 4), np.float32), height, width, config, square=square)[0]
+    assert not full[outside].any()

@@ -289,9 +289,7 @@ def cohen_kappa(confusion: Confusion) -> _Kappa:
     return _kappa(confusion, 1 - np.eye(confusion.shape[-1]))
 
 
-def quadratic_kappa(
-    confusion: Confusion, positions: Sequence[int] | None = None
-) -> _Kappa:
+def quadratic_kappa(confusion: Confusion, positions: Sequence[int] | None = None) -> _Kappa:
     """Cohen's kappa with quadratic weights, of classes that are grades: w_ij = (g_i - g_j)^2.
 
     Args:
@@ -305,9 +303,7 @@ def quadratic_kappa(
     return _kappa(confusion, (steps[:, None] - steps[None, :]) ** 2)
 
 
-def _kappa(
-    confusion: Confusion, weight: Num[np.ndarray, "classes classes"]
-) -> _Kappa:
+def _kappa(confusion: Confusion, weight: Num[np.ndarray, "classes classes"]) -> _Kappa:
     """1 - sum(w O) / sum(w E), E what the margins would give by chance."""
     total = confusion.sum((-2, -1))
     expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :]
