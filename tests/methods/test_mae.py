@@ -183,7 +183,7 @@ def test_patches_are_cut_row_by_row_and_split_by_their_noise():
     [
         ({"positions": "rope"}, "needs positions"),
         ({"registers": 2}, "takes no registers"),
-        ({"drop_path": 0.1}, "takes no registers, patch_dropout or drop_path"),
+        ({"patch_dropout": 0.1}, "takes no registers or patch_dropout"),
     ],
 )
 def test_forms_without_published_counterpart_are_refused(image, message):
