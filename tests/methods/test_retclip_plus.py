@@ -264,10 +264,10 @@ def test_a_run_goes_through_its_stages_and_resumes_with_the_same_bits(tmp_path, 
     places = [said.index(title) for title in titles]
     assert places == sorted(places)
     # Within a stage, and where two of them meet.
-    for steps in (1, 2, 5, 6):
+    for steps in (2, 5, 6):
         resumed = _run(tmp_path / "resumed", steps)
     said = capsys.readouterr().out
-    assert [said.count(title) for title in titles] == [2, 1, 2]
+    assert [said.count(title) for title in titles] == [1, 1, 2]
     for path, leaf in flat(whole).items():
         np.testing.assert_array_equal(flat(resumed)[path], leaf, err_msg=path)
 
