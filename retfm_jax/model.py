@@ -653,7 +653,7 @@ def _read_weights(
     tensors = read_tensors(path)
     method = method or method_of(plain_names(tensors, str(path)).values())
     towers = get_method_class(method).takes_towers
-    heads = text_num_heads or heads_beside(path, "vision_config" if towers else "text_config")
+    heads = text_num_heads or (None if towers else heads_beside(path, "text_config"))
     if published is not None and towers:
         pooling = pooling or published.pooling
     stated = tower_beside(path) if towers else None

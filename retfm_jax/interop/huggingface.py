@@ -170,21 +170,25 @@ def heads_beside(path: PathLike, section: str) -> int | None:
         return None
     read = read_json(folder / "config.json")
     tower = read.get(section, read) if isinstance(read, Mapping) else None
-    heads = tower.get("num_attention_heads") if isinstance(tower, Mapping) else None
+    return _heads(tower) if isinstance(tower, Mapping) else None
+
+
+def _heads(tower: Mapping[str, Any]) -> int | None:
+    heads = tower.get("num_attention_heads")
     return heads if type(heads) is int and heads > 0 else None
 
 
 def tower_beside(path: PathLike) -> dict[str, Any]:
     """Entries of a vision transformer that a configuration beside its weights states.
 
-    Names and shapes tell neither the activation nor the epsilon of norms. transformers,
-    open_clip and timm write the one or both.
+    Names and shapes tell neither heads nor activation nor the epsilon of norms. transformers,
+    open_clip and timm write some of them.
 
     Args:
       path: a Hugging Face folder, or a weight file in one.
 
     Returns:
-      `activation` and `norm_eps` of `models.vit.ViTConfig`, as far as they are stated.
+      `heads`, `activation` and `norm_eps` of `models.vit.ViTConfig`, as far as they are stated.
 
     Raises:
       UserError: a configuration cannot be read, or states what no tower has here.
@@ -209,7 +213,8 @@ def tower_beside(path: PathLike) -> dict[str, Any]:
         return {"activation": "quick_gelu" if quick else "gelu"} if clip else {}
     tower = stated.get("vision_config", stated)
     tower = tower if isinstance(tower, Mapping) else {}
-    entries: dict[str, Any] = {}
+    heads = _heads(tower)
+    entries: dict[str, Any] = {} if heads is None else {"heads": heads}
     gated = tower.get("use_swiglu_ffn") or tower.get("use_gated_mlp")
     if not gated and (given := tower.get("hidden_act")) is not None:
         if given not in _ACTIVATIONS:

@@ -1,6 +1,7 @@
 """Image towers of other systems, in the names and containers that their owners give them."""
 
 import dataclasses
+import json
 import logging
 import re
 
@@ -351,4 +352,12 @@ def test_a_tower_of_another_form_is_refused_with_both(tmp_path):
     path = torch_file(tmp_path / "w.pth", tower("plain"))
     config = _experiment(_tower_config("layer_scale"), image=str(path))
     with pytest.raises(UserError, match="layer_scale False where the config has True"):
+        initial_network(config, make_method(config.method, config.model))
+
+
+def test_heads_that_a_configuration_states_are_not_taken_for_those_of_the_config(tmp_path):
+    torch_file(tmp_path / "pytorch_model.bin", tower("plain"))
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
+    config = _experiment(_tower_config("plain", heads=2), image=str(tmp_path))
+    with pytest.raises(UserError, match="heads 4 where the config has 2"):
         initial_network(config, make_method(config.method, config.model))
