@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from retfm_jax import hub
@@ -72,21 +72,29 @@ def find_weights(source: PathLike, model: str | None = None) -> Source:
     """
     entry = None if model is None else zoo_model(model)
     text = os.fspath(source)
-    found: Source | None = None
-    if not isinstance(text, str) or _exists(text):
-        found = Source(as_path(source), str(absolute(source)), entry)
-    elif hub.is_address(text):
-        address = hub.address(text)
-        found = _from_hub(address, entry or entry_of(address))
-    elif text in zoo():
-        found = _published(zoo()[text], entry)
-    elif _is_name(text) and (meant := did_you_mean(text, zoo())):
-        raise UserError(f"{text} does not exist, and no published model has this name{meant}")
-    else:
-        found = Source(as_path(source), str(absolute(source)), entry)
-    if found.model is not None:
-        _refuse_unreadable(found.model)
-        _say_license(found.model)
+    if isinstance(text, str) and not _exists(text):
+        if hub.is_address(text):
+            address = hub.address(text)
+            entry = entry or entry_of(address)
+            return _licensed(entry, functools.partial(_from_hub, address, entry))
+        if text in zoo():
+            named = zoo()[text]
+            if entry not in (None, named):
+                raise UserError(f"{named.name} is a published model itself, and not {entry.name}")
+            return _licensed(named, functools.partial(_published, named))
+        if _is_name(text) and (meant := did_you_mean(text, zoo())):
+            raise UserError(f"{text} does not exist, and no published model has this name{meant}")
+    place = str(absolute(source))
+    return _licensed(entry, lambda: Source(as_path(source), place, entry))
+
+
+def _licensed(model: ZooModel | None, find: Callable[[], Source]) -> Source:
+    """Finds weights of a published model, if it can be read at all, and says their license."""
+    if model is not None and model.unreadable is not None:
+        raise UserError(f"{model.title} cannot be read: {model.unreadable}")
+    found = find()
+    if model is not None:
+        _say_license(model)
     return found
 
 
@@ -101,10 +109,7 @@ def _is_name(text: str) -> bool:
     return "/" not in text and "\\" not in text and not as_path(text).suffix
 
 
-def _published(named: ZooModel, entry: ZooModel | None) -> Source:
-    if entry is not None and entry != named:
-        raise UserError(f"{named.name} is a published model itself, and not {entry.name}")
-    _refuse_unreadable(named)
+def _published(named: ZooModel) -> Source:
     if named.address is None:
         raise UserError(
             f"{named.title} has no address to download from: {named.by_hand} ({named.page}). "
@@ -117,11 +122,6 @@ def _published(named: ZooModel, entry: ZooModel | None) -> Source:
     except UserError as error:
         raise UserError(f"{error}, with {named.name} as its name in the zoo") from error
     return Source(path, named.address, named)
-
-
-def _refuse_unreadable(model: ZooModel) -> None:
-    if model.unreadable is not None:
-        raise UserError(f"{model.title} cannot be read: {model.unreadable}")
 
 
 @functools.cache
