@@ -38,24 +38,12 @@ def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     method = values.get("method")
     if not isinstance(method, str):
         raise UserError(f"config.method is missing; name one of {', '.join(method_names())}")
-    model = _build(get_method_class(method).config_class, values.get("model", {}), "config.model")
-    config = _build(ExperimentConfig, values | {"model": model}, "config")
+    model = build_section(
+        get_method_class(method).config_class, values.get("model", {}), "config.model"
+    )
+    config = build_section(ExperimentConfig, values | {"model": model}, "config")
     _check(config)
     return config
-
-
-def build_section(section: type, values: Any, where: str) -> Any:
-    """Builds and checks one section from a mapping.
-
-    Args:
-      section: its frozen dataclass.
-      values: entries by name; absent ones take their defaults.
-      where: what stands before an entry's name in messages, such as "config.data.image".
-
-    Raises:
-      UserError: an entry is unknown or missing, or its value is not allowed.
-    """
-    return _build(section, values, where)
 
 
 def check_norm_batch(model: Any, batch_size: int, microbatches: int) -> None:
@@ -102,7 +90,7 @@ def model_entries(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: an entry is unknown, or its value is not allowed.
     """
-    return to_dict(_build(model, values, "config.model"))
+    return to_dict(build_section(model, values, "config.model"))
 
 
 def _named(section: Any) -> dict[str, Any]:
@@ -267,10 +255,20 @@ def _parsed(text: str) -> Any:
     return text
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
+def build_section(section: type, values: Any, where: str) -> Any:
+    """Builds and checks one section from a mapping.
+
+    Args:
+      section: its frozen dataclass.
+      values: entries by name; absent ones take their defaults.
+      where: what stands before an entry's name in messages, such as "config.data.image".
+
+    Raises:
+      UserError: an entry is unknown or missing, or its value is not allowed.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be a section with entries, not {values!r}")
-    types_of = hints(cls)
+    types_of = hints(section)
     known = list(types_of)
     for key in values:
         if key not in known:
@@ -280,7 +278,7 @@ def _build(cls: type, values: Any, where: str) -> Any:
             raise UserError(f"unknown key {where}.{key}{meant}")
     required = [
         field.name
-        for field in dataclasses.fields(cls)
+        for field in dataclasses.fields(section)
         if field.default is field.default_factory is dataclasses.MISSING
     ]
     if missing := [name for name in required if name not in values]:
@@ -289,7 +287,7 @@ def _build(cls: type, values: Any, where: str) -> Any:
         key: _convert(types_of[key], value, f"{where}.{key}") for key, value in values.items()
     }
     try:
-        return cls(**arguments)
+        return section(**arguments)
     except RangeError as error:
         raise UserError(f"{where}.{error}") from error
     except (TypeError, ValueError) as error:
@@ -329,7 +327,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hasattr(hint, "sizes"):
         return _build_tower([hint], value, where)
     if _is_section(hint):
-        return value if isinstance(value, hint) else _build(hint, value, where)
+        return value if isinstance(value, hint) else build_section(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -385,7 +383,7 @@ def _build_tower(towers: Sequence[Any], value: Any, where: str) -> Any:
     def unknown(tower: type) -> int:
         return len(set(entries) - {field.name for field in dataclasses.fields(tower)})
 
-    return _build(min(towers, key=unknown), entries, where)
+    return build_section(min(towers, key=unknown), entries, where)
 
 
 def _none(where: str, value: Any, known: Sequence[str]) -> typing.NoReturn:

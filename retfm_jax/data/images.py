@@ -310,13 +310,25 @@ def center_crop(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
       (size, size, 3) uint8.
     """
     height, width = image.shape[:2]
-    short = short_side(size)
-    # torchvision's Resize and CenterCrop: the long side is cut to whole pixels, the crop rounded.
-    shorter = min(height, width)
-    high, wide = int(short * height / shorter), int(short * width / shorter)
+    (high, wide), (top, left) = center_frame(height, width, size)
     scaled = np.asarray(Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC))
-    top, left = round((high - size) / 2), round((wide - size) / 2)
     return scaled[top : top + size, left : left + size]
+
+
+def center_frame(height: int, width: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Computes what `center_crop` scales a photograph to, and where it crops that.
+
+    Args:
+      height, width: of the photograph, pixels.
+      size: height and width of the crop, pixels.
+
+    Returns:
+      (height, width) of the scaled photograph, and (top, left) of the crop in it, pixels.
+    """
+    short, shorter = short_side(size), min(height, width)
+    # torchvision's Resize and CenterCrop: the long side is cut to whole pixels, the crop rounded.
+    high, wide = int(short * height / shorter), int(short * width / shorter)
+    return (high, wide), (round((high - size) / 2), round((wide - size) / 2))
 
 
 def short_side(size: int) -> int:
@@ -341,7 +353,8 @@ def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarr
     Returns:
       (size, size, 3) float32, values 0..1, the picture in the upper left corner.
     """
-    height, width = _fitted(image, size)
+    height, width = image.shape[:2]
+    height, width = padded_frame(height, width, size)
     padded = np.zeros((size, size, 3), np.float32)
     for channel in range(3):
         plane = Image.fromarray(image[..., channel].astype(np.float32))
@@ -355,8 +368,13 @@ def _seen(image: np.ndarray, config: ImageConfig) -> np.ndarray:
     return around_disc(image) if config.field_of_view == "crop" else image
 
 
-def _fitted(image: np.ndarray, size: int) -> tuple[int, int]:
-    height, width = image.shape[:2]
+def padded_frame(height: int, width: int, size: int) -> tuple[int, int]:
+    """Computes to what `resize_pad` scales a photograph, (height, width) in pixels.
+
+    Args:
+      height, width: of the photograph, pixels.
+      size: of the long side, pixels.
+    """
     scale = max(height, width) / size
     return max(1, int(height / scale)), max(1, int(width / scale))
 
@@ -499,7 +517,8 @@ def augmented(
     if config.resize != "pad":  # a random crop takes the place of the central one
         image = _scale(image, config.size, config.size)
     else:
-        height, width = _fitted(image, config.size)
+        height, width = image.shape[:2]
+        height, width = padded_frame(height, width, config.size)
         scaled = _scale(image, height, width)
         image = np.zeros((config.size, config.size, 3), np.uint8)
         image[:height, :width] = scaled

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float32
 
 from retfm_jax.config import ImageConfig
 from retfm_jax.data.field_of_view import Square
-from retfm_jax.data.images import short_side
+from retfm_jax.data.images import center_frame, padded_frame
 
 
 def scaled_frame(
@@ -26,11 +26,9 @@ def scaled_frame(
     if config.resize in ("squash", "squash_bilinear"):
         return (size, size), (0, 0)
     if config.resize == "pad":
-        scale = max(height, width) / size
-        return (max(1, int(height / scale)), max(1, int(width / scale))), (0, 0)
-    short, shorter = short_side(size), min(height, width)
-    high, wide = int(short * height / shorter), int(short * width / shorter)
-    return (high, wide), (-round((high - size) / 2), -round((wide - size) / 2))
+        return padded_frame(height, width, size), (0, 0)
+    scaled, (top, left) = center_frame(height, width, size)
+    return scaled, (-top, -left)
 
 
 def onto_photograph(

@@ -54,8 +54,6 @@ def initial_network(config: ExperimentConfig, method: Method) -> tuple[Params, M
     if init.weights is not None:
         return _whole_network(init.weights, config.method, method)
     params, state = jax.jit(method.init)(jax.random.key(config.train.seed))
-    if init.image is None and init.text is None:
-        return params, state
     image = None if init.image is None else _image_source(init.image, method)
     if init.image is not None and isinstance(image, _ImageTower):
         params, stats = _with_tower(init.image, image, method, params, state)

@@ -113,7 +113,7 @@ class Mae(PerSampleMethod[MaeNetwork]):
         if noise is None:
             noise = mask_noise(keys, len(images), self.config.image.num_patches)
         branch_keys = None
-        if keys is not None and self.config.image.drop_path:
+        if keys is not None:
             branch_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
         found = predict_hidden(
             network.visual, network.decoder, images, noise, self.config.kept, branch_keys

@@ -259,9 +259,9 @@ class FineTuning:
                 pictures.append(fit(image, self._data.image))
             return np.stack(pictures + pictures[-1:] * (size - len(pictures)))
 
-        count = -(-len(source) // size)
+        count, fixed = -(-len(source) // size), self._fixed
         with in_threads(make, range(count), threads=cores(), ahead=_AHEAD) as pictures:
-            logits = [self._logits(params, self._fixed, images) for images in pictures]
+            logits = [self._logits(params, fixed, images) for images in pictures]
         return scores(jnp.concatenate(logits)[: len(source)], self._exclusive)
 
 
