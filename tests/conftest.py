@@ -56,6 +56,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+from retfm_jax.runtime.compilation import enable_compilation_cache  # after what is set above
+
+enable_compilation_cache()
+
 
 @pytest.fixture(autouse=True)
 def _annotations(request: pytest.FixtureRequest) -> Iterator[None]:
