@@ -20,7 +20,6 @@ SCHEME = "hf:"
 _ADDRESS = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:(?P<file>[^:@]+))?", re.ASCII
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 #: What is downloaded of a tokenizer, where a repository has it.
 TOKENIZER_FILES = (
@@ -201,11 +200,10 @@ def upload(folder: pathlib.Path, repo: str, *, private: bool, revision: str | No
       the page of the repository.
 
     Raises:
-      UserError: see `check_upload`; the token may not write there, or the Hub cannot be reached.
+      UserError: the token may not write there, or the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
-    check_upload(repo)
     api, target = HfApi(), Address(repo, revision)
     with _explained(target, "write"):
         api.create_repo(repo, private=private, exist_ok=True)
@@ -228,28 +226,23 @@ def _http_error() -> type[Exception]:
 
 
 def _cached(wanted: Address, choose: Choose, error: BaseException) -> Snapshot:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    cache = pathlib.Path(constants.HF_HUB_CACHE).expanduser()
-    root = cache / "--".join(["models", *wanted.repo.split("/")])
-    commit = revision = wanted.revision or constants.DEFAULT_REVISION
-    if not _COMMIT.fullmatch(revision):
-        try:
-            commit = (root / "refs" / revision).read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            commit = ""
-    folder = root / "snapshots" / commit
     offline = isinstance(error, OfflineModeIsEnabled)
     why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+    try:
+        folder = pathlib.Path(
+            snapshot_download(wanted.repo, revision=wanted.revision, local_files_only=True)
+        )
+    except LocalEntryNotFoundError:
         remedy = "unset HF_HUB_OFFLINE" if offline else "connect this machine"
         raise UserError(
-            f"{wanted} is not in the cache {cache}, and {why}: {remedy}, or download the files "
-            f"from {wanted.page} elsewhere and give their folder"
+            f"{wanted} is not in the cache {constants.HF_HUB_CACHE}, and {why}: {remedy}, or "
+            f"download the files from {wanted.page} elsewhere and give their folder"
         ) from error
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    files = tuple(choose(sorted(names)))
+    files, commit = tuple(choose(sorted(names))), folder.name
     if not offline:
         _log.warning("%s: %s, what was downloaded of commit %s is used", wanted, why, commit[:12])
     return Snapshot(folder, files, commit)

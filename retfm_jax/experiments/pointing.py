@@ -98,7 +98,7 @@ def pointing_game(
                         number,
                         own,
                         float(np.mean(hits)) if hits else np.nan,
-                        chance(place, field, tolerance * size),
+                        chance(wide, field),
                         bool(wide[size // 2, size // 2]),
                     )
                 )

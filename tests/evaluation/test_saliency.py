@@ -59,13 +59,12 @@ def test_a_map_points_where_it_is_largest(at, tolerance, hit):
     heat = np.full((10, 10), 0.1)
     heat[at] = 1
     assert saliency.peak(heat) == at
-    assert saliency.points_at(heat, PLACE, tolerance) is hit
+    assert saliency.near(PLACE, tolerance)[at] == hit
 
 
 def test_equal_values_point_at_their_middle_and_zeros_nowhere():
     heat = np.zeros((10, 10))
     assert saliency.peak(heat) is None
-    assert not saliency.points_at(heat, ~np.zeros((10, 10), bool), 3)
     heat[:, :3] = 1
     assert saliency.peak(heat) in ((4, 1), (5, 1))
 
@@ -73,7 +72,7 @@ def test_equal_values_point_at_their_middle_and_zeros_nowhere():
 def test_chance_is_the_share_of_the_field():
     field = np.zeros((10, 10), bool)
     field[:5] = True
-    assert saliency.chance(PLACE, field, 0) == pytest.approx(4 / 50)
-    assert saliency.chance(PLACE, field, 100) == 1
-    assert np.isnan(saliency.chance(PLACE, ~field & field, 0))
-    assert saliency.chance(PLACE & False, field, 3) == 0
+    assert saliency.chance(PLACE, field) == pytest.approx(4 / 50)
+    assert saliency.chance(saliency.near(PLACE, 100), field) == 1
+    assert np.isnan(saliency.chance(PLACE, ~field & field))
+    assert saliency.chance(saliency.near(PLACE & False, 3), field) == 0

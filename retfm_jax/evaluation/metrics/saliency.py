@@ -103,6 +103,9 @@ def near(place: Bool[np.ndarray, "h w"], tolerance: float) -> Bool[np.ndarray, "
 def peak(heat: Float[np.ndarray, "h w"]) -> tuple[int, int] | None:
     """Row and column of a map's largest value, of equal ones in their middle; None where all are 0.
 
+    The map hits a finding where that is in its place, widened by a tolerance (`near`): the pointing
+    game of Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016.
+
     Args:
       heat: map (h, w), at least 0.
     """
@@ -115,33 +118,14 @@ def peak(heat: Float[np.ndarray, "h w"]) -> tuple[int, int] | None:
     return row, column
 
 
-def points_at(
-    heat: Float[np.ndarray, "h w"], place: Bool[np.ndarray, "h w"], tolerance: float
-) -> bool:
-    """Plays the pointing game once: whether the largest value is in a place (Zhang et al. 2016).
+def chance(place: Bool[np.ndarray, "h w"], field: Bool[np.ndarray, "h w"]) -> float:
+    """Probability that a random pixel of the field of view is in a place.
 
     Args:
-      heat: map (h, w), at least 0; one that is 0 everywhere points nowhere.
-      place: pixels that belong to it (h, w) bool.
-      tolerance: around the place that counts as well, in pixels.
-
-    Source: Top-down neural attention by excitation backprop, ECCV 2016.
-    """
-    found = peak(heat)
-    return found is not None and bool(near(place, tolerance)[found])
-
-
-def chance(
-    place: Bool[np.ndarray, "h w"], field: Bool[np.ndarray, "h w"], tolerance: float
-) -> float:
-    """Probability that a random pixel of the field of view hits a place.
-
-    Args:
-      place: pixels that belong to it (h, w) bool.
+      place: pixels that belong to it (h, w) bool, as `near` widens it.
       field: pixels that show anything (h, w) bool.
-      tolerance: see `points_at`.
 
     Returns:
       the share of the field, 0 to 1; NaN without a field.
     """
-    return float(near(place, tolerance)[field].mean()) if field.any() else math.nan
+    return float(place[field].mean()) if field.any() else math.nan
