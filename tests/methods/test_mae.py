@@ -135,8 +135,7 @@ def _trained(microbatches, data, fsdp):
 def test_microbatches_and_meshes_change_nothing_and_positions_stay():
     losses, before, after = _trained(1, 1, 1)
     assert losses[2] < losses[0]
-    for arguments in ((4, 1, 1), (2, 2, 2), (1, 4, 1)):
-        np.testing.assert_allclose(_trained(*arguments)[0], losses, rtol=1e-4)
+    np.testing.assert_allclose(_trained(2, 2, 2)[0], losses, rtol=1e-4)
     before, after = flatten(before), flatten(after)
     stays = {name for name in before if np.array_equal(before[name], after[name])}
     assert stays == {"visual/position_embedding", "decoder/position_embedding"}
