@@ -22,8 +22,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Rewriting and fusion stay as users have them, only the machine code is made in a hurry.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+import jax
+
 if importlib.util.find_spec("beartype"):  # the smoke tests do without
-    import jax
     import numpy as np
 
     # NumPy's arrays serve where JAX's are wanted, as they do for `jax.numpy`.
@@ -50,15 +51,16 @@ if importlib.util.find_spec("beartype"):  # the smoke tests do without
         "typechecker.check",
     )
 
-# Runs keep their compiled programs there, for the length of the tests and for all of their workers,
-# which find in their environment what the process that started them has set.
+# A program is compiled once and kept there, while the tests last, for all of their workers
+# and subprocesses, which find in their environment what the process that started them has set.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retfm_tests_")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-from retfm_jax.runtime.compilation import enable_compilation_cache  # after what is set above
+from retfm_jax.runtime.compilation import enable_compilation_cache
 
 enable_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(autouse=True)

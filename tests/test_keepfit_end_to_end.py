@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from golden_files import assert_same_bits
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 import retfm_jax
@@ -34,16 +33,12 @@ TINY = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_once_for_one_device(tmp_path_factory):
+def _compiled_for_one_device():
     """Meshes are tested with the step; here the same small program runs again and again."""
     first = jax.devices()[:1]
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_mesh", lambda config: meshes.make_mesh(config, first))
         yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

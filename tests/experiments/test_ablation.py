@@ -3,11 +3,9 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from golden_files import assert_same_bits
-from jax.experimental.compilation_cache import compilation_cache
 
 import retfm_jax
 from retfm_jax import cli
@@ -25,13 +23,6 @@ TINY = [
     *("--config.data.text.context_length=16", "--config.train.batch_size=8"),
     "--config.train.steps=3",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_cache_for_others():
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -255,7 +255,10 @@ def _run(workdir, steps):
     return loop.run(dataclasses.replace(CONFIG, train=train), workdir, METHOD, _data())
 
 
-def test_a_run_goes_through_its_stages_and_resumes_with_the_same_bits(tmp_path, capsys):
+def test_a_run_goes_through_its_stages_and_resumes_with_the_same_bits(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
     whole = _run(tmp_path / "whole", 6)
     said = capsys.readouterr().out
     titles = [stage.title for stage in METHOD.stages]

@@ -15,7 +15,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import retfm_jax
 from retfm_jax import cli
@@ -42,15 +41,11 @@ _CONFIGS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly_for_one_device(tmp_path_factory):
+def _compiled_for_one_device():
     first = jax.devices()[:1]
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
         yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 import toy_training
-from jax.experimental.compilation_cache import compilation_cache
 from toy_training import Toy, flat, toy_config, toy_data, toy_run
 
 from retfm_jax.config import ProfileConfig
@@ -52,16 +51,6 @@ def _small_mesh(monkeypatch):
     """The toy compiles faster for one device; meshes are tested with the step."""
     first = jax.devices()[:1]
     monkeypatch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_once(tmp_path_factory):
-    """Most runs here are one and the same program."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 def test_each_step_stands_once_in_the_metrics(tmp_path):

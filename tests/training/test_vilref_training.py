@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from toy_training import flat
 
 from retfm_jax.config import MeshConfig, load_config
@@ -32,16 +31,6 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     drawn.build(folder, patients=60, image_size=32, population="repetitive", processes=1)
     return load_config("vilref_synthetic", [*TINY, f"data.data_dir={folder}"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_once(tmp_path_factory):
-    """All steps on one device are one and the same program."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
