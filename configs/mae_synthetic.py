@@ -20,15 +20,15 @@ def get_config() -> ConfigDict:
                 "pooling": "mean",
                 "image_size": 64,
                 "patch_size": 8,
-                "width": 128,
+                "width": 64,
                 "layers": 4,
                 "heads": 4,
             },
-            "decoder": {"width": 64, "layers": 2, "heads": 4},
+            "decoder": {"width": 48, "layers": 1, "heads": 4},
         }
     )
     config.data.update({"dataset": "synthetic_fundus"})
     config.data.image.size = 64
-    config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 100})
+    config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 100})
     config.train.update({"batch_size": 128, "epochs": 40.0, "evaluate_every": 0})
     return config
