@@ -412,7 +412,7 @@ class RetinalModel:
           evaluation: document of an evaluation for the card, the JSON of `retfm evaluate`.
 
         Returns:
-          the page of the repository; `retfm_jax.load("hf:owner/name")` reads the model from it.
+          the page of the repository, from which `retfm_jax.load` reads the model by its address.
 
         Raises:
           UserError: there is no token that may write there, the Hub cannot be reached, or the

@@ -36,8 +36,8 @@ class Adapter(NamedTuple):
       b: (m, r, outputs) or (layers, m, r, outputs), float32.
     """
 
-    a: Float[Array, "*l m i r"]
-    b: Float[Array, "*l m r o"]
+    a: Float[Array, "... m i r"]
+    b: Float[Array, "... m r o"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,8 @@ class LowRank:
           params: all parameters, a nested dict.
 
         Returns:
-          `base`, the kernels as they are, and `adapters`, their `Adapter`s, each a nested dict; {}
-          without any kernel.
+          `base`, the kernels as they are, and `adapters`, an `Adapter` for each, both nested dicts;
+          {} without any kernel.
         """
         if not self.maps:
             return {}
@@ -139,7 +139,7 @@ class LowRank:
         }
 
     def variables(self, trainable: Params, state: Mapping[str, Any]) -> Params:
-        """What the optimizer moves: trainable parameters, of updated kernels their `Adapter`s.
+        """What the optimizer moves: trainable parameters, of an updated kernel its `Adapter`.
 
         Args:
           trainable: parameters that are trained or updated, a nested dict.

@@ -196,7 +196,7 @@ def scale_layers(updates: Params, factors: Mapping[str, Any]) -> Params:
     """Multiplies updates by factors.
 
     Args:
-      updates: nested dict of arrays, or of `Adapter`s, whose factors both are scaled.
+      updates: nested dict of arrays, or of an `Adapter` each, whose factors both are scaled.
       factors: what `layer_factors` returned for them.
     """
 
