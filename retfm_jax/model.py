@@ -30,7 +30,9 @@ from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.images import ImageError, decode, describe, fit
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
-from retfm_jax.errors import Unusable, UserError
+from retfm_jax.decisions import FILE as DECISIONS
+from retfm_jax.decisions import WEIGHTS, Decisions, default_decisions, read_decisions
+from retfm_jax.errors import Unusable, UserError, first_of
 from retfm_jax.files import PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.interop.hub_folder import Stored, read_hub_folder, write_hub_folder
@@ -65,6 +67,11 @@ class RetinalModel:
       notes: sentences on where the weights come from: what was found in their file and what was
         guessed.
       origin: of weights that were imported, with their license; None of those of a training run.
+      decisions: what turns logits of classes into probabilities and statements, the defaults
+        (`decisions.default_decisions`) where nothing was fitted; None of a network without classes.
+
+    Raises:
+      UserError: the decisions are of other classes than the network's.
     """
 
     def __init__(
@@ -76,9 +83,11 @@ class RetinalModel:
         wording: ReportWording | None = None,
         notes: Sequence[str] = (),
         origin: Origin | None = None,
+        decisions: Decisions | None = None,
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
         self.wording, self.notes, self.origin = wording, tuple(notes), origin
+        self.decisions = _fitting_decisions(method, decisions)
         self._tokenizer: Tokenizer | None = None
         #: The parameters that were copied to all devices, their copies, and the devices.
         self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
@@ -91,6 +100,8 @@ class RetinalModel:
             said["wording"] = self.wording.to_json()
         if self.origin is not None:
             said["origin"] = to_dict(self.origin)
+        if self.decisions is not None:
+            said["decisions"] = self.decisions.to_json()
         return {"config": to_dict(self.config), **said}
 
     def __repr__(self) -> str:
@@ -99,6 +110,7 @@ class RetinalModel:
         return (
             f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
             f"images: {describe(self.data_config.image)}"
+            + (f"\nclasses: {', '.join(self.classes)}" if self.classes else "")
             + (f"\nweights: {self.origin}" if self.origin else "")
         )
 
@@ -120,6 +132,11 @@ class RetinalModel:
     def trains_on_patients(self) -> bool:
         """Tells whether the model has a patient level beside single images."""
         return get_kind(self.method.sample_kind).paired_eyes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the network itself tells apart; () where it tells none."""
+        return self.method.classes
 
     @property
     def logit_scale(self) -> float:
@@ -171,14 +188,58 @@ class RetinalModel:
         Raises:
           UserError: there is no image, or one cannot be read.
         """
-        images = as_images(images)
-        rows = progress_bar(images, desc="embedding", unit="image", disable=not progress)
-        make = functools.partial(self._image_row, unusable=unusable)
-        found = self._chunked("images", make, enumerate(rows), len(images))["image"]
-        if unusable:
-            unusable.sort()
-            found[[position for position, _ in unusable]] = 0
-        return found
+        return self._of_images("images", "embedding", images, progress, unusable, 0)
+
+    def predict(
+        self,
+        images: Image | Iterable[Image],
+        *,
+        progress: bool = False,
+        unusable: list[tuple[int, str]] | None = None,
+    ) -> Float32[np.ndarray, "n classes"]:
+        """Calibrated probabilities of the network's own classes.
+
+        Args:
+          images: as for `encode_images`.
+          progress: whether a progress bar is shown.
+          unusable: list that gets the index of every image that cannot be read or decoded, and the
+            reason; its row is NaN. None raises at the first one.
+
+        Returns:
+          (n, classes), in the order of the images and of `classes`: the softmax, of findings the
+          sigmoid, of `class_logits` divided by the temperature of `decisions`.
+
+        Raises:
+          UserError: the network has no classes, there is no image, or one cannot be read.
+        """
+        logits = self.class_logits(images, progress=progress, unusable=unusable)
+        assert self.decisions is not None, "class_logits refuses networks without classes"
+        return self.decisions.probabilities(logits)
+
+    def class_logits(
+        self,
+        images: Image | Iterable[Image],
+        *,
+        progress: bool = False,
+        unusable: list[tuple[int, str]] | None = None,
+    ) -> Float32[np.ndarray, "n classes"]:
+        """Logits of the network's own classes, before any calibration.
+
+        Args:
+          images, progress, unusable: as for `predict`.
+
+        Returns:
+          (n, classes), in the order of the images and of `classes`.
+
+        Raises:
+          UserError: as for `predict`.
+        """
+        if not self.classes:
+            raise UserError(
+                f"a {self.method.name} network has no classes of its own: fine-tune one on "
+                "photographs with classes, or compare with texts by zero_shot where it has texts"
+            )
+        return self._of_images("class logits", "predicting", images, progress, unusable, np.nan)
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """Features of photographs from the image tower, before any projection, not of unit norm.
@@ -435,7 +496,28 @@ class RetinalModel:
             self.wording,
             self.notes,
             self.origin,
+            self.decisions,
         )
+
+    def _of_images(
+        self,
+        what: str,
+        doing: str,
+        images: Image | Iterable[Image],
+        progress: bool,
+        unusable: list[tuple[int, str]] | None,
+        nothing: float,
+    ) -> Float32[np.ndarray, "n d"]:
+        """What the network computes of each image; `nothing` in rows of those without pixels."""
+        images = as_images(images)
+        rows = progress_bar(images, desc=doing, unit="image", disable=not progress)
+        damaged: list[tuple[int, str]] | None = None if unusable is None else []
+        make = functools.partial(self._image_row, unusable=damaged)
+        found = self._chunked(what, make, enumerate(rows), len(images))["image"]
+        if unusable is not None and damaged:
+            unusable += sorted(damaged)
+            found[[position for position, _ in damaged]] = nothing
+        return found
 
     def _image_row(
         self, image: tuple[int, Image], unusable: list[tuple[int, str]] | None = None
@@ -507,11 +589,33 @@ class RetinalModel:
             "features of images": lambda p, s, b: {
                 "image": method.image_features(p, s, prepared(b)["image"])
             },
+            "class logits": lambda p, s, b: {
+                "image": method.class_logits(p, s, prepared(b)["image"])
+            },
             "texts": lambda p, s, b: {"text": self.encoder.encode_texts(p, s, b["tokens"])},
             "patients": lambda p, s, b: self.encoder.encode_patients(p, s, prepared(b)),
             "reports": lambda p, s, b: self.encoder.encode_reports(p, s, b["tokens"]),
         }
         return {name: jax.jit(function) for name, function in functions.items()}
+
+
+def _fitting_decisions(method: Method, decisions: Decisions | None) -> Decisions | None:
+    """The decisions of a network, checked against its classes."""
+    if not method.classes or method.outcome is None:
+        if decisions is not None:
+            raise UserError(
+                f"decisions of classes ({first_of(decisions.classes, 5)}) belong to no "
+                f"{method.name} network without classes"
+            )
+        return None
+    if decisions is None:
+        return default_decisions(method.classes, method.outcome)
+    if (decisions.classes, decisions.outcome) != (method.classes, method.outcome):
+        raise UserError(
+            f"the decisions are of {decisions.outcome}, {first_of(decisions.classes, 5)}; the "
+            f"network's classes are of {method.outcome}, {first_of(method.classes, 5)}"
+        )
+    return decisions
 
 
 def _text_row(tokens: Int32[np.ndarray, " n"]) -> dict[str, np.ndarray]:
@@ -593,7 +697,26 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     elif "imported_from" in meta:  # by version 0.1
         origin = Origin(meta["imported_from"])
     state = MethodState(stats, {})
-    return RetinalModel(built, params, state, config, wording, notes, origin), meta
+    decisions, said = _stored_decisions(meta, path)
+    notes = (*notes, *said)
+    return RetinalModel(built, params, state, config, wording, notes, origin, decisions), meta
+
+
+def _stored_decisions(
+    meta: Mapping[str, Any], path: PathLike
+) -> tuple[Decisions | None, tuple[str, ...]]:
+    """Decisions of a checkpoint, its own or its workdir's, and what is to be said of them."""
+    from retfm_jax.runtime.checkpoints import workdir_of
+
+    if "decisions" in meta:
+        return Decisions.from_json(meta["decisions"], str(path)), ()
+    found = read_decisions(workdir_of(path))
+    if found is None or found.fitted_on.get(WEIGHTS) in (None, meta["checksums"][0]):
+        return found, ()
+    return None, (
+        f"{workdir_of(path) / DECISIONS} was fitted for another checkpoint than this one, and is "
+        "not used",
+    )
 
 
 def load_weights(

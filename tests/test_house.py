@@ -15,7 +15,7 @@ _ROOT = Path(retfm_jax.__file__).parent
 #: From the ground up; a room imports those below it, and those beside it only as `_BESIDE` says.
 _FLOORS = (
     {"errors", "extras", "files", "parsing", "plugins", "ranges", "trees", "console", "progress",
-     "dataset_folders", "hub", "rendering"},
+     "dataset_folders", "decisions", "hub", "rendering"},
     {"models", "losses", "knowledge"},
     {"methods"},
     {"config"},
@@ -33,7 +33,8 @@ _BESIDE = {
     ("heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
     ("ranges", "errors"), ("trees", "errors"), ("dataset_folders", "errors"),
-    ("dataset_folders", "files"), ("hub", "errors"), ("rendering", "files"),
+    ("dataset_folders", "files"), ("decisions", "errors"), ("decisions", "files"),
+    ("hub", "errors"), ("rendering", "files"),
 }  # fmt: skip
 #: Generated data is a tool of two rooms, as any caller of the command line's.
 _BUILDERS = {"benchmarks", "experiments"}

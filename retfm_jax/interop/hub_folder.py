@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from retfm_jax.config import DataConfig, ExperimentConfig, InitConfig, from_dict, to_dict
 from retfm_jax.data.text import BUNDLED, save_tokenizer
+from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, is_remote, read_json, whole_folder, write_json
 from retfm_jax.interop.huggingface import PREPROCESSOR, image_processor
@@ -47,6 +48,7 @@ class Stored(NamedTuple):
       wording: of the reports that it was trained with; None where it is unknown.
       notes: sentences on where the weights come from.
       origin: of imported weights; None of those of a training run.
+      decisions: of the classes; None of a network without classes.
     """
 
     method: Method
@@ -56,6 +58,7 @@ class Stored(NamedTuple):
     wording: ReportWording | None = None
     notes: tuple[str, ...] = ()
     origin: Origin | None = None
+    decisions: Decisions | None = None
 
 
 def write_hub_folder(
@@ -84,6 +87,8 @@ def write_hub_folder(
         content["origin"] = to_dict(origin)
     if network.wording is not None:
         content["wording"] = network.wording.to_json()
+    if network.decisions is not None:
+        content["decisions"] = _public_decisions(network.decisions).to_json()
     card = model_card(
         config,
         origin,
@@ -135,7 +140,9 @@ def read_hub_folder(path: PathLike, method: str | None = None) -> Stored | None:
     built = make_method(config.method, config.model)
     tensors = read_tensors(_inside(folder, _WEIGHTS))
     params, state = from_state_dict(built, tensors, where=str(folder / _WEIGHTS))
-    wording, origin, notes = (content.get(key) for key in ("wording", "origin", "notes"))
+    wording, origin, notes, decisions = (
+        content.get(key) for key in ("wording", "origin", "notes", "decisions")
+    )
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise UserError(f"{where}: notes is no list of sentences")
     return Stored(
@@ -146,6 +153,7 @@ def read_hub_folder(path: PathLike, method: str | None = None) -> Stored | None:
         None if wording is None else ReportWording.from_json(wording, where),
         tuple(notes),
         None if origin is None else Origin.from_json(origin, where),
+        None if decisions is None else Decisions.from_json(decisions, where),
     )
 
 
@@ -223,6 +231,13 @@ def _public_origin(origin: Origin | None) -> Origin | None:
     if origin is None or is_place(origin.source):
         return origin
     return dataclasses.replace(origin, source=_name(origin.source))
+
+
+def _public_decisions(decisions: Decisions) -> Decisions:
+    said = dict(decisions.fitted_on)
+    if "dataset" in said:
+        said["dataset"] = _name(str(said["dataset"]))
+    return dataclasses.replace(decisions, fitted_on=said)
 
 
 def _began_with(init: InitConfig) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from retfm_jax.decisions import Outcome
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.layers import STACKED, Tower, all_gather_params, unit
 from retfm_jax.models.taps import Taps
@@ -100,6 +101,7 @@ class Method(abc.ABC, Generic[Network]):
       published: how weights of the published system are known; None without any.
       takes_towers: whether any image tower's weights can be read as this method's, by the names
         that they have in their file.
+      needs_head: whether such weights are none of this method's without a head for classes.
       untrained: path prefixes of parameters that published files hold but no loss depends on.
     """
 
@@ -110,6 +112,7 @@ class Method(abc.ABC, Generic[Network]):
     ignores_padding: bool = False
     published: ClassVar[Published | None] = None
     takes_towers: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
     untrained: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any):
@@ -179,6 +182,16 @@ class Method(abc.ABC, Generic[Network]):
     def image_size(self) -> int | None:
         """Height and width that the network is made for; None: any."""
         return getattr(self.config.image, "image_size", None)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the network tells apart, in their order; () without a head."""
+        return ()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the classes are to each other; None: the network has no classes of its own."""
+        return None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -356,6 +369,34 @@ class Method(abc.ABC, Generic[Network]):
           NotImplementedError: the method has no such features.
         """
         raise NotImplementedError(f"{self.name} has no features before a projection")
+
+    def class_logits(
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b c"]:
+        """Computes the logits of `classes` for single images.
+
+        Their softmax, or for findings their sigmoids, are probabilities, as trained: what was
+        fitted on validation is applied by whoever has it.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32.
+          keys: randomness of dropped branches, patches and entries, one for each image; None drops
+            none.
+
+        Returns:
+          the logits, (b, c) float32.
+
+        Raises:
+          NotImplementedError: the method has no classes.
+        """
+        raise NotImplementedError(f"{self.name} has no classes of its own")
 
     @classmethod
     def select(
