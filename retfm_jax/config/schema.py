@@ -43,6 +43,8 @@ class ImageConfig(Section):
       mean, std: of the channels R, G, B, for values 0..1.
       field_of_view: before all else, "crop" a photograph to the square around the lit disc, where
         there is one; "whole" takes it as it is.
+      contrast: behind that crop and before scaling, "clahe" equalizes the lightness in 8 x 8 tiles
+        (clip limit 2); "none" leaves it.
     """
 
     size: Annotated[int, Range(low=1, high=16384)] = 224
@@ -50,6 +52,7 @@ class ImageConfig(Section):
     mean: tuple[Share, Share, Share] = CLIP_MEAN
     std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
     field_of_view: Literal["whole", "crop"] = "whole"
+    contrast: Literal["none", "clahe"] = "none"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from retfm_jax.config import AugmentConfig, ImageConfig
+from retfm_jax.data.contrast import CLIP_LIMIT, TILES, equalized
 from retfm_jax.data.field_of_view import around_disc
 from retfm_jax.errors import UserError
 
@@ -365,7 +366,8 @@ def resize_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarr
 
 def _seen(image: np.ndarray, config: ImageConfig) -> np.ndarray:
     """What a network sees of a photograph, before it is scaled."""
-    return around_disc(image) if config.field_of_view == "crop" else image
+    image = around_disc(image) if config.field_of_view == "crop" else image
+    return equalized(image) if config.contrast == "clahe" else image
 
 
 def padded_frame(height: int, width: int, size: int) -> tuple[int, int]:
@@ -384,7 +386,7 @@ def fit(image: UInt8[np.ndarray, "h w 3"], config: ImageConfig) -> UInt8[np.ndar
 
     Args:
       image: (h, w, 3) uint8, RGB, decoded exactly.
-      config: its `size`, `resize` and `field_of_view`.
+      config: its `size`, `resize`, `field_of_view` and `contrast`.
 
     Returns:
       (size, size, 3) uint8.
@@ -416,8 +418,10 @@ def describe(config: ImageConfig) -> str:
     """
     rule = _RULES[config.resize].format(side=config.size, short=short_side(config.size))
     crop = "cropped to the lit disc, " if config.field_of_view == "crop" else ""
+    clahe = f"CLAHE of L* ({TILES} x {TILES} tiles, clip limit {CLIP_LIMIT:g}), "
+    clahe = clahe if config.contrast == "clahe" else ""
     mean, std = (", ".join(f"{x:.4g}" for x in each) for each in (config.mean, config.std))
-    return f"RGB, {crop}{rule}, (x / 255 - ({mean})) / ({std})"
+    return f"RGB, {crop}{clahe}{rule}, (x / 255 - ({mean})) / ({std})"
 
 
 def training_image(
@@ -436,7 +440,7 @@ def training_image(
     Args:
       data: the encoded bytes.
       name: of the record, for the message.
-      config: its `size`, `resize` and `field_of_view`.
+      config: its `size`, `resize`, `field_of_view` and `contrast`.
       augment: its crop and affine entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
@@ -503,7 +507,7 @@ def augmented(
 
     Args:
       image: (h, w, 3) uint8, RGB.
-      config: its `size`, `resize` and `field_of_view`.
+      config: its `size`, `resize`, `field_of_view` and `contrast`.
       augment: its crop and affine entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.

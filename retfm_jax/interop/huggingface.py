@@ -64,9 +64,10 @@ def write_chinese_clip(
         )
     processor = image_processor(data.image, "ChineseCLIPImageProcessor")
     if processor is None:
+        field, contrast = data.image.field_of_view, data.image.contrast
         raise UserError(
-            "transformers' Chinese-CLIP takes the whole photograph, this network was trained with "
-            f"config.data.image.field_of_view={data.image.field_of_view}: export it to "
+            "transformers' Chinese-CLIP takes the photograph as it is, this network was trained "
+            f"with config.data.image.field_of_view={field} and contrast={contrast}: export it to "
             f"{method.name}"
         )
     with whole_folder(folder, last="config.json") as made:
@@ -124,7 +125,7 @@ def image_processor(image: ImageConfig, kind: str = "CLIPImageProcessor") -> dic
 
     Returns:
       content of `PREPROCESSOR`; None where transformers has no terms for the rule, as for padding
-      at right and bottom and for the crop of the field of view.
+      at right and bottom, for the crop of the field of view and for CLAHE.
     """
     side = {"height": image.size, "width": image.size}
     sizes: dict[str, dict[str, Any]] = {
@@ -137,7 +138,8 @@ def image_processor(image: ImageConfig, kind: str = "CLIPImageProcessor") -> dic
             "crop_size": side,
         },
     }
-    if image.resize not in sizes or image.field_of_view != "whole":
+    changed = image.field_of_view != "whole" or image.contrast != "none"
+    if image.resize not in sizes or changed:
         return None
     return {
         "image_processor_type": kind,
