@@ -403,7 +403,8 @@ def method_of(names: Iterable[str]) -> str:
 
 def tower_method() -> str:
     """The method that takes the image tower of any system."""
-    return next(name for name in method_names() if get_method_class(name).takes_towers)
+    classes = ((name, get_method_class(name)) for name in method_names())
+    return next(name for name, cls in classes if cls.takes_towers and not cls.needs_head)
 
 
 def _matches(patterns: Iterable[str], names: list[str]) -> bool:

@@ -501,8 +501,8 @@ def _infer(layout: str, prefix: str, tower: Shapes, beside: tuple[int, ...]) -> 
         pooling=pooling,
     )
     projection = beside[::-1] or shape("projection")[:: 1 if layout == "openai" else -1]
-    classifier = "head.bias" in tower
-    embed_dim = projection[1] if len(projection) == 2 and not classifier else None
+    class_head = "head.bias" in tower
+    embed_dim = projection[1] if len(projection) == 2 and not class_head else None
     return Found(layout, prefix, config, embed_dim, guesses)
 
 

@@ -18,7 +18,8 @@ from retfm_jax.config import (
 from retfm_jax.data.sources import Subset
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols.fine_tune import FineTuneConfig, FineTuning
-from retfm_jax.methods.vision import Vision, VisionConfig
+from retfm_jax.methods.image_tower import TowerConfig
+from retfm_jax.methods.vision import Vision
 from retfm_jax.model import RetinalModel
 from retfm_jax.models.resnet import ResNetConfig
 from retfm_jax.models.vit import ViTConfig
@@ -56,7 +57,7 @@ TOWER = ViTConfig(
 
 def _tuned(image, tuning, seed=0):
     """A tower in timm's layout, and the parameters after two epochs on six photographs."""
-    method = Vision(VisionConfig(image))
+    method = Vision(TowerConfig(image))
     params, state = jax.jit(method.init)(jax.random.key(0))
     still = AugmentConfig(
         (1.0, 1.0), "none", brightness=0, contrast=0, saturation=0, hue=0, erasing_probability=0

@@ -10,9 +10,10 @@ from toy_training import Toy, ToyConfig, toy_config
 
 from retfm_jax.config import LoraConfig, OptimizerConfig
 from retfm_jax.errors import UserError
+from retfm_jax.methods.image_tower import TowerConfig
 from retfm_jax.methods.keepfit import Keepfit, KeepfitConfig
 from retfm_jax.methods.retclip import RetClip, RetClipConfig
-from retfm_jax.methods.vision import Vision, VisionConfig
+from retfm_jax.methods.vision import Vision
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.resnet import ClipResNetConfig, ResNetConfig
 from retfm_jax.models.vit import ViTConfig
@@ -43,7 +44,7 @@ def test_layers_are_those_of_the_published_names(depth):
     image = ViTConfig(
         32, 16, width=16, layers=depth, heads=2, patch_bias=True, registers=2, pre_norm=False
     )
-    method = Vision(VisionConfig(image, 8, "timm"))
+    method = Vision(TowerConfig(image, 8, "timm"))
     found = _factors(method)
     seen = set()
     for name, path, _ in method.weight_names:
@@ -79,13 +80,13 @@ def test_a_residual_network_has_a_layer_for_each_stage():
     for stage in (1, 2, 3, 4):
         assert found[f"visual/layer{stage}/block0/conv2/kernel"] == 0.5 ** (5 - stage)
     assert found["visual/layer2/block1/bn3/bias"] == 0.5**3
-    clip = _factors(Vision(VisionConfig(ClipResNetConfig((1, 1, 1, 1), 16, image_size=32), 8)))
+    clip = _factors(Vision(TowerConfig(ClipResNetConfig((1, 1, 1, 1), 16, image_size=32), 8)))
     assert clip["visual/attnpool/query/kernel"] == 1
     assert clip["visual/conv3/kernel"] == 0.5**5
 
 
 def test_an_update_is_scaled_and_nothing_else():
-    method = Vision(VisionConfig(TOWER, 8))
+    method = Vision(TowerConfig(TOWER, 8))
     params = method.init(jax.random.key(0))[0]
     gradients = jax.tree.map(jnp.sin, params)
     updates: list[Any] = []
@@ -111,7 +112,7 @@ def test_an_update_is_scaled_and_nothing_else():
 
 
 def test_low_rank_updates_learn_at_their_layers_rate():
-    method = Vision(VisionConfig(TOWER, 8))
+    method = Vision(TowerConfig(TOWER, 8))
     params = method.init(jax.random.key(0))[0]
     config = OptimizerConfig(layer_decay=0.5, weight_decay=0.0, eps=1e-12)
     partition = Partition.of(method, config, params, LoraConfig(rank=2, trained=("*/projection",)))

@@ -11,7 +11,8 @@ from toy_training import Toy, ToyConfig, batches, flat, prepare, toy_config, toy
 
 from retfm_jax.config import LoraConfig
 from retfm_jax.errors import UserError
-from retfm_jax.methods.vision import Vision, VisionConfig
+from retfm_jax.methods.image_tower import TowerConfig
+from retfm_jax.methods.vision import Vision
 from retfm_jax.models.resnet import ResNetConfig
 from retfm_jax.models.vit import ViTConfig
 from retfm_jax.runtime.checkpoints import load_network
@@ -23,7 +24,7 @@ from retfm_jax.trees import flatten
 
 METHOD = Toy(ToyConfig(width=8))
 PARAMS = METHOD.init(jax.random.key(0))[0]
-TOWER = Vision(VisionConfig(ViTConfig(32, 16, width=32, layers=3, heads=2)))
+TOWER = Vision(TowerConfig(ViTConfig(32, 16, width=32, layers=3, heads=2)))
 LORA = LoraConfig(rank=4, alpha=6.0, trained=("logit_scale", "text/ln_bias"))
 
 
@@ -109,7 +110,7 @@ def test_queries_and_values_have_updates_of_their_own():
 
 
 def test_a_convolution_counts_as_a_matrix():
-    method = Vision(VisionConfig(ResNetConfig(stages=(1, 1, 1, 1), width=4)))
+    method = Vision(TowerConfig(ResNetConfig(stages=(1, 1, 1, 1), width=4)))
     params = method.init(jax.random.key(0))[0]
     low_rank = LowRank.of(LoraConfig(rank=3, alpha=3.0), params)
     assert len(low_rank.maps) == 4 * 4
