@@ -82,7 +82,15 @@ class AugmentConfig(Section):
       brightness, contrast, saturation, hue: largest change by color jitter, as in torchvision.
       colour_probability: chance that a sample is jittered.
       erasing_probability: chance that a random rectangle is erased.
+      erasing_fill: what stands there: the "mean" color, or normal "noise" of each pixel (RETFound).
       affine_probability, affine_degrees, affine_scale: random rotation and scaling.
+      rand_augment: number of RandAugment's operations on an image; 0: none. RETFound's recipe has 2
+        at magnitude 9; see `data.rand_augment`.
+      rand_augment_magnitude: their mean strength, from 0 to 10.
+      mixup: alpha of the Beta distribution by which an image and its labels are mixed with those of
+        another of the batch; 0: none.
+      cutmix: alpha of the Beta distribution of the share of an image that a rectangle of another
+        one covers; 0: none. A batch has one of both where both are on.
     """
 
     crop_area: Annotated[tuple[PositiveShare, PositiveShare], Increasing()] = (0.9, 1.0)
@@ -94,9 +102,14 @@ class AugmentConfig(Section):
     hue: Annotated[float, Range(low=0, high=0.5)] = 0.2
     colour_probability: Share = 1.0
     erasing_probability: Share = 0.1
+    erasing_fill: Literal["mean", "noise"] = "mean"
     affine_probability: Share = 0.0
     affine_degrees: Annotated[float, Range(low=0, high=180)] = 5.0
     affine_scale: Annotated[tuple[PositiveFloat, PositiveFloat], Increasing()] = (0.9, 1.0)
+    rand_augment: Annotated[int, Range(low=0, high=16)] = 0
+    rand_augment_magnitude: Annotated[float, Range(low=0, high=10)] = 9.0
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Augmentation on the device: uint8 -> float, color jitter, normalization, erasing.
+"""Augmentation on the device: uint8 -> float, color jitter, normalization, erasing, mixing.
 
 Pure functions under the same jit as the training step: the host sends a quarter of the bytes and
 spends no time on colors. They work on planes, (b, 3, h, w): a TPU pads a last axis of 3 to 128.
@@ -7,7 +7,7 @@ spends no time on colors. They work on planes, (b, 3, h, w): a TPU pads a last a
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10
 
+#: The random stream of mixing, beside those of arrays.
+_MIXING = zlib.crc32(b"mixing")
+
 
 def prepare(
     batch: Mapping[str, Array | np.ndarray],
@@ -41,13 +44,14 @@ def prepare(
       batch: global arrays; those of uint8 with four axes are images, NHWC, all others pass as they
         are.
       image_config: mean and standard deviation of the channels.
-      augment_config: its color and erasing entries; needed with a key only.
+      augment_config: its color, erasing and mixing entries; needed with a key only. What has an
+        `image` and `labels` is mixed.
       key: randomness of the augmentation of this batch; None augments nothing. Every image (both
         eyes of a patient, too) samples for itself, from the key and its row in the global batch, so
         that the result does not depend on the sharding.
 
     Returns:
-      the batch with images as float32, `(x / 255 - mean) / std`.
+      the batch with images as float32, `(x / 255 - mean) / std`, and `labels` of mixed ones.
     """
     prepared: dict[str, Any] = dict(batch)
     for name, images in batch.items():
@@ -60,7 +64,17 @@ def prepare(
             assert augment_config is not None, "a key augments, which needs the entries"
             jitter_key, erasing_key = jax.random.split(jax.random.fold_in(key, _stream(name)))
             planes = normalize(color_jitter(planes, augment_config, jitter_key), image_config)
-            planes = random_erasing(planes, augment_config.erasing_probability, erasing_key)
+            planes = random_erasing(
+                planes,
+                augment_config.erasing_probability,
+                erasing_key,
+                fill=augment_config.erasing_fill,
+            )
+            if name == "image" and "labels" in batch:
+                mixing_key = jax.random.fold_in(key, _MIXING)
+                planes, prepared["labels"] = mixed(
+                    planes, jnp.asarray(batch["labels"]), augment_config, mixing_key
+                )
         prepared[name] = jnp.moveaxis(planes, 1, -1)
     return prepared
 
@@ -214,9 +228,13 @@ def gray(images: Float[Array, "b 3 h w"]) -> Float[Array, "b 1 h w"]:
 
 
 def random_erasing(
-    images: Float[Array, "b 3 h w"], probability: float, key: PRNGKeyArray
+    images: Float[Array, "b 3 h w"],
+    probability: float,
+    key: PRNGKeyArray,
+    *,
+    fill: Literal["mean", "noise"] = "mean",
 ) -> Float[Array, "b 3 h w"]:
-    """Sets a random rectangle of an image to zero (after normalization: to the mean color).
+    """Erases a random rectangle of an image.
 
     As in the published recipe: area 2% to a third of the image, aspect 0.3 to 1/0.3 uniform in the
     log, ten tries to find one that is smaller than the image, else nothing.
@@ -225,6 +243,7 @@ def random_erasing(
       images: (b, 3, h, w) float, normalized.
       probability: chance that an image is changed, 0..1.
       key: randomness of the batch.
+      fill: "mean": zero, after normalization the mean color; "noise": normal, of each pixel.
 
     Returns:
       (b, 3, h, w), as `images`.
@@ -250,7 +269,74 @@ def random_erasing(
         values[:, None, None] for values in (top, left, box_height, box_width, erased)
     )
     inside = (y >= top) & (y < top + box_height) & (x >= left) & (x < left + box_width)
-    return jnp.where((inside & erased)[:, None], 0.0, images)
+    erased = (inside & erased)[:, None]
+    if fill == "mean":
+        return jnp.where(erased, 0.0, images)
+    # A stream of its own, so that the rectangles are those of the other fill.
+    noise = jax.random.normal(jax.random.fold_in(key, 1), images.shape, images.dtype)
+    return jnp.where(erased, noise, images)
+
+
+def mixed(
+    images: Float[Array, "b 3 h w"],
+    labels: Float[Array, "b c"],
+    config: AugmentConfig,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "b 3 h w"], Float[Array, "b c"]]:
+    """Mixes each image and its labels with those of its neighbor in the batch.
+
+    Mixup (Zhang et al., ICLR 2018): `share * x + (1 - share) * neighbor`. CutMix (Yun et al., ICCV
+    2019): a rectangle of the neighbor covers 1 - share of the image. The share is sampled once for
+    the batch, from Beta(alpha, alpha), and so is which of both it is where both are on, as timm's
+    mode "batch" does. Rows 0 and 1, 2 and 3, ... are neighbors: batches are shuffled, and such
+    pairs are on one device; of an odd number the last row stays.
+
+    Args:
+      images: (b, 3, h, w) float, normalized.
+      labels: (b, c) float, targets of each class; one that is unknown, -1, in either image of a
+        pair is unknown afterwards.
+      config: its `mixup` and `cutmix`, the alphas; 0 switches off.
+      key: randomness of the batch.
+
+    Returns:
+      images and labels, as they came in.
+    """
+    if not (config.mixup or config.cutmix):
+        return images, labels
+    choice_key, share_key, place_key = jax.random.split(key, 3)
+    cuts = jnp.asarray(bool(config.cutmix))
+    if config.mixup and config.cutmix:
+        cuts = jax.random.bernoulli(choice_key)
+    alpha = jnp.where(cuts, config.cutmix, config.mixup)
+    share = jax.random.beta(share_key, alpha, alpha)
+    kept = jnp.where(cuts, _uncovered(share, *images.shape[2:], place_key), share)
+    share = kept.mean()
+    blended = share * labels + (1 - share) * _neighbors(labels)
+    known = (labels >= 0) & (_neighbors(labels) >= 0)
+    return (
+        kept * images + (1 - kept) * _neighbors(images),
+        jnp.where(known, blended, -1).astype(labels.dtype),
+    )
+
+
+def _uncovered(
+    share: Float[Array, ""], height: int, width: int, key: PRNGKeyArray
+) -> Float[Array, "h w"]:
+    """1 where an image stays, 0 in a rectangle of 1 - share around a random point, cut at edges."""
+    middle = jnp.floor(jax.random.uniform(key, (2,)) * jnp.array([height, width]))
+    inside = []
+    for center, side in zip(middle, (height, width), strict=True):
+        half = jnp.floor(jnp.floor(side * jnp.sqrt(1 - share)) / 2)
+        places = jnp.arange(side)
+        inside.append((places >= center - half) & (places < center + half))
+    return 1.0 - (inside[0][:, None] & inside[1][None, :])
+
+
+def _neighbors(rows: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    """Rows 1, 0, 3, 2, ...; the last of an odd number stays."""
+    even = len(rows) // 2 * 2
+    pairs = rows[:even].reshape(-1, 2, *rows.shape[1:])
+    return jnp.concatenate([pairs[:, ::-1].reshape(rows[:even].shape), rows[even:]])
 
 
 def _blend(images: Array, other: Array, factor: Float[Array, " b"]) -> Array:

@@ -13,6 +13,7 @@ from PIL import Image
 from retfm_jax.config import AugmentConfig, ImageConfig
 from retfm_jax.data.contrast import CLIP_LIMIT, TILES, equalized
 from retfm_jax.data.field_of_view import around_disc
+from retfm_jax.data.rand_augment import rand_augment
 from retfm_jax.errors import UserError
 
 #: Larger pictures are refused before a pixel is decoded (Pillow's own limit against
@@ -441,7 +442,7 @@ def training_image(
       data: the encoded bytes.
       name: of the record, for the message.
       config: its `size`, `resize`, `field_of_view` and `contrast`.
-      augment: its crop and affine entries; color and flip entries are not read.
+      augment: its crop, affine and RandAugment entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
 
@@ -508,7 +509,7 @@ def augmented(
     Args:
       image: (h, w, 3) uint8, RGB.
       config: its `size`, `resize`, `field_of_view` and `contrast`.
-      augment: its crop and affine entries; color and flip entries are not read.
+      augment: its crop, affine and RandAugment entries; color and flip entries are not read.
       rng: the source of every random choice.
       mirror: whether to exchange the picture's left and right.
 
@@ -534,6 +535,11 @@ def augmented(
         center = ((config.size - 1) / 2, (config.size - 1) / 2)
         matrix = cv2.getRotationMatrix2D(center, degrees, factor)
         image = cv2.warpAffine(image, matrix, (config.size, config.size), flags=cv2.INTER_LINEAR)
+    if augment.rand_augment:
+        red, green, blue = (min(255, round(255 * each)) for each in config.mean)
+        image = rand_augment(
+            image, augment.rand_augment, augment.rand_augment_magnitude, (red, green, blue), rng
+        )
     return image
 
 

@@ -32,7 +32,7 @@ from retfm_jax.training import flops
 from retfm_jax.training.monitor import Log, resume_point
 from retfm_jax.training.optimizers import name_beside_clipping
 from retfm_jax.training.padding import cut_padding
-from retfm_jax.training.requirements import check_vocabularies
+from retfm_jax.training.requirements import check_mixing, check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.stages import InForce
 from retfm_jax.training.state import TrainState
@@ -88,6 +88,7 @@ class TrainingData:
         from retfm_jax.data.prefetch import device_batches
 
         check_vocabularies(config)
+        check_mixing(config, method)
         source, expert = open_training(config.data, method.sample_kind)
         iterator = TrainIterator(
             source,

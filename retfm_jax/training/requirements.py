@@ -9,6 +9,7 @@ from typing import Any
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
 from retfm_jax.files import as_path
+from retfm_jax.methods.base import Method
 
 
 def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> None:
@@ -47,6 +48,24 @@ def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> No
 def _labels(model: Any) -> int | None:
     """The length of the label vectors that a network takes; None where it takes none."""
     return getattr(model, "num_labels", None) if getattr(model, "use_labels", False) else None
+
+
+def check_mixing(config: ExperimentConfig, method: Method) -> None:
+    """Checks that images are mixed only where their labels can be mixed, too.
+
+    Args:
+      config: the experiment.
+      method: that it trains.
+
+    Raises:
+      UserError: the method has no classes.
+    """
+    for name in ("mixup", "cutmix"):
+        if getattr(config.data.augment, name) and not method.classes:
+            raise UserError(
+                f"config.data.augment.{name} mixes images with their classes, and a {method.name} "
+                "network learns none: set it to 0"
+            )
 
 
 def check_splits(config: ExperimentConfig) -> None:

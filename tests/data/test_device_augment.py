@@ -119,3 +119,98 @@ def test_augmentation_does_not_depend_on_the_sharding():
     assert not np.allclose(alone["image_left"], alone["image_right"])
     again = prepare(batch, jax.random.key(2))
     assert not np.allclose(alone["image_left"], again["image_left"])
+
+
+def test_erasing_with_noise_has_the_same_rectangles():
+    images, key = jnp.full((64, 3, 24, 24), 7.0), jax.random.key(0)
+    gray = np.asarray(device.random_erasing(images, 0.5, key)) != 7
+    noisy = np.asarray(device.random_erasing(images, 0.5, key, fill="noise"))
+    np.testing.assert_array_equal(noisy != 7, gray)
+    assert abs(noisy[gray].mean()) < 0.05
+    assert abs(noisy[gray].std() - 1) < 0.05
+
+
+MIXED = {"mixup": AugmentConfig(mixup=0.8), "cutmix": AugmentConfig(cutmix=1.0)}
+#: Image k is k everywhere, and its label is its own class.
+ROWS = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None, None], (8, 3, 12, 16))
+LABELS = np.eye(8, dtype=np.float32)
+
+
+@pytest.mark.parametrize("config", MIXED.values(), ids=MIXED)
+def test_labels_are_mixed_as_the_pixels_are(config):
+    mixed = jax.jit(lambda key: device.mixed(jnp.asarray(ROWS), jnp.asarray(LABELS), config, key))
+    shares = []
+    for seed in range(40):
+        images, labels = map(np.asarray, mixed(jax.random.key(seed)))
+        np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(images.mean((1, 2, 3)), labels @ np.arange(8), atol=1e-4)
+        shares.append(labels[0, 0])
+        assert set(np.flatnonzero(labels[3])) <= {2, 3}, "neighbors are mixed"
+    shares = np.array(shares)
+    assert shares.min() < 0.55
+    assert shares.max() > 0.8
+    assert len(np.unique(shares.round(4))) > 20
+
+
+def test_mixup_shares_are_of_the_beta_distribution():
+    config = AugmentConfig(mixup=0.4)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    ones, labels = jnp.ones((2, 3, 1, 1)), jnp.asarray(np.eye(2, dtype=np.float32))
+    found = jax.vmap(lambda key: device.mixed(ones, labels, config, key)[1][0, 0])(keys)
+    assert abs(np.mean(found) - 0.5) < 0.03
+    assert abs(np.var(found) - 1 / (4 * 1.8)) < 0.01  # of Beta(a, a): 1 / (4 (2 a + 1))
+
+
+def test_cutmix_covers_one_rectangle():
+    images, labels = jax.vmap(
+        lambda key: device.mixed(jnp.asarray(ROWS), jnp.asarray(LABELS), MIXED["cutmix"], key)
+    )(jax.random.split(jax.random.key(1), 50))
+    for image, label in zip(np.asarray(images)[:, 0, 0], np.asarray(labels)[:, 0], strict=True):
+        covered = image == 1
+        assert covered.mean() == pytest.approx(label[1], abs=1e-6)
+        rows, columns = covered.any(1), covered.any(0)
+        np.testing.assert_array_equal(covered, rows[:, None] & columns[None])
+
+
+def test_with_both_a_batch_has_one_of_them():
+    config = AugmentConfig(mixup=0.8, cutmix=1.0)
+    images, _ = jax.vmap(
+        lambda key: device.mixed(jnp.asarray(ROWS), jnp.asarray(LABELS), config, key)
+    )(jax.random.split(jax.random.key(2), 200))
+    whole = np.isin(np.asarray(images)[:, :2, 0], (0, 1)).all((1, 2, 3))
+    blended = np.ptp(np.asarray(images)[:, 0, 0], axis=(1, 2)) == 0
+    assert (whole | blended).all()
+    assert 70 < whole.sum() < 140
+
+
+def test_unknown_labels_stay_unknown_and_an_odd_row_alone():
+    labels = np.array([[1, -1, 0], [0, 1, 0], [-1, 1, 1]], np.float32)
+    images, found = device.mixed(
+        jnp.asarray(ROWS[:3]), jnp.asarray(labels), MIXED["mixup"], jax.random.key(5)
+    )
+    assert np.asarray(found[:, 1]).tolist() == [-1, -1, 1]
+    assert float(found[0, 0]) + float(found[1, 0]) == pytest.approx(1)
+    np.testing.assert_array_equal(found[2], labels[2])
+    np.testing.assert_allclose(images[2], ROWS[2], atol=1e-6)
+
+
+def test_mixing_does_not_depend_on_the_sharding():
+    batch = {"image": pictures(8), "labels": LABELS}
+    config = ImageConfig(size=24)
+    augment = AugmentConfig(mixup=0.8, cutmix=1.0, erasing_probability=0.5, erasing_fill="noise")
+    prepare = jax.jit(lambda b, key: device.prepare(b, config, augment, key))
+    alone = prepare(batch, jax.random.key(1))
+    assert not np.allclose(alone["labels"], LABELS)
+    for devices in (2, 4):
+        mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+        placed = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+        sharded = prepare(placed, jax.random.key(1))
+        for name, value in alone.items():
+            np.testing.assert_allclose(value, sharded[name], atol=2e-5)
+        assert "all-gather" not in prepare.lower(placed, jax.random.key(1)).compile().as_text()
+
+
+def test_evaluation_mixes_nothing():
+    batch = {"image": pictures(2), "labels": LABELS[:2]}
+    plain = device.prepare(batch, ImageConfig(size=24), AugmentConfig(mixup=1.0), None)
+    np.testing.assert_array_equal(plain["labels"], LABELS[:2])

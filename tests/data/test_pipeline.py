@@ -1,5 +1,6 @@
 """Batch k is a function of configuration, data and seed: nothing else changes it."""
 
+import copy
 import dataclasses
 import logging
 
@@ -281,3 +282,13 @@ def test_errors_of_the_reader_arrive_where_the_batch_would_have_been(config):
     assert next(batches).record_ids == ["a"]
     with pytest.raises(UserError, match="the disk is gone"):
         next(batches)
+
+
+def test_an_entry_that_a_version_did_not_have_is_its_default():
+    identity = {"config": dataclasses.asdict(DataConfig()), "tokenizer": "x"}
+    before = copy.deepcopy(identity)
+    del before["config"]["augment"]["mixup"], before["config"]["image"]["field_of_view"]
+    check_identity(before, identity)
+    identity["config"]["augment"]["mixup"] = 0.8
+    with pytest.raises(UserError, match=r"mixup: 0\.0 in the checkpoint, 0\.8 now"):
+        check_identity(before, identity)
