@@ -3,7 +3,7 @@
 import abc
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ from retfm_jax.trees import flatten
 Params = dict[str, Any]
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
-#: What classes are to each other: one of them holds; each holds or not; ordered, one holds.
-Outcome = Literal["exclusive", "findings", "grades"]
 #: What a method's `network` builds.
 Network = TypeVar("Network", bound=nnx.Module)
 
