@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from retfm_jax.data.images import MAX_PIXELS, ROUNDING, ImageError, decode
+from retfm_jax.data.image_limits import MAX_PIXELS, ImageError
+from retfm_jax.data.images import ROUNDING, decode
 
 _CHANNELS = (1, 3, 4)
 

@@ -11,14 +11,11 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from retfm_jax.config import AugmentConfig, ImageConfig
+from retfm_jax.data import dicom
 from retfm_jax.data.contrast import CLIP_LIMIT, TILES, equalized
 from retfm_jax.data.field_of_view import around_disc
+from retfm_jax.data.image_limits import ImageError, check_size, too_large
 from retfm_jax.data.rand_augment import rand_augment
-from retfm_jax.errors import UserError
-
-#: Larger pictures are refused before a pixel is decoded (Pillow's own limit against
-#: decompression bombs; the largest fundus cameras stay below 50 megapixels).
-MAX_PIXELS = 89_478_485
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF", "JPEG2000")
 _JPEG_END = b"\xff\xd9"
@@ -31,14 +28,12 @@ _DEPTHS = (8, 10, 12, 14, 16)
 ROUNDING = 1e-3
 
 
-class ImageError(UserError):
-    """Bytes that are no usable photograph."""
-
-
 def decode(
     data: bytes, name: str, *, min_side: int | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decodes a JPEG, PNG, TIFF, BMP, WebP, PNM, GIF or JPEG 2000 to RGB, upright as its EXIF says.
+
+    DICOM is decoded as `dicom.decode` says.
 
     What is deeper than 8 bits is scaled by the depth that its largest value needs: 8, 10, 12, 14 or
     16 bits (12-bit scans are often stored in 16), more where it needs more; the highest 8 of these
@@ -60,13 +55,15 @@ def decode(
 
     Raises:
       ImageError: not an image, truncated, damaged, of values that mean no brightness, or of more
-        than `MAX_PIXELS`.
+        than `image_limits.MAX_PIXELS`.
     """
+    if dicom.is_dicom(data):
+        return dicom.decode(data, name)
     # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
     # a good one with a gray rest: it gets only files that are complete.
     size = _jpeg_size(data) if data.endswith(_JPEG_END) else None
     if size is not None:
-        _check_size(name, *size)
+        check_size(name, *size)
         pixels = _opencv(data, _reduction(min(size), min_side))
         if pixels is not None:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
@@ -90,6 +87,8 @@ def pages(data: bytes) -> int:
     Args:
       data: the encoded bytes.
     """
+    if dicom.is_dicom(data):
+        return dicom.frames(data)
     if data[:3] == b"\xff\xd8\xff":
         return 1  # a JPEG of several (MPO) holds previews
     try:
@@ -139,13 +138,13 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {_too_large()} ({error})") from error
+        raise ImageError(f"{name}: {too_large()} ({error})") from error
     except Exception as error:
         raise ImageError(
             f"{name}: not a readable image ({len(data)} bytes; JPEG, PNG, TIFF, BMP, WebP, PNM, "
-            "GIF or JPEG 2000 wanted)"
+            "GIF, JPEG 2000 or DICOM wanted)"
         ) from error
-    _check_size(name, *image.size)
+    check_size(name, *image.size)
     return image
 
 
@@ -258,15 +257,6 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             return None
         position += 2 + length
     return None
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels; {_too_large()}")
-
-
-def _too_large() -> str:
-    return f"at most {MAX_PIXELS // 10**6} megapixels are accepted; scale the picture down first"
 
 
 def _reduction(shorter_side: int, min_side: int | None) -> int:

@@ -1,7 +1,7 @@
 """Photographs of a folder: the one rule, for every verb, of which files are photographs.
 
 - *Content decides*, never the suffix: a file is an image where its first bytes say that it is a
-  JPEG, PNG, TIFF, BMP, WebP, PNM (.ppm, .pgm, .pbm), GIF or JPEG 2000.
+  JPEG, PNG, TIFF, BMP, WebP, PNM (.ppm, .pgm, .pbm), GIF, JPEG 2000 or DICOM.
 - *Hidden files never are*: names that begin with a dot (`._x.jpg`, `.ipynb_checkpoints`), and what
   systems leave behind (`Thumbs.db`, `desktop.ini`, `__MACOSX`, `@eaDir`, ...). A folder of such a
   name is not entered and is no class.
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from retfm_jax import files
+from retfm_jax.data.dicom import is_dicom
 from retfm_jax.data.image_files import MAX_BYTES, folded
 from retfm_jax.errors import UserError
 from retfm_jax.files import special_kind
@@ -69,7 +70,7 @@ _COPY_SUFFIXES = (
 #: Suffixes whose owner means a photograph: content that is none is a fault worth naming.
 PHOTOGRAPH_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".ppm",
-    ".pgm", ".pbm", ".pnm", ".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo"
+    ".pgm", ".pbm", ".pnm", ".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo", ".dcm", ".dicom"
 })  # fmt: skip
 
 #: Reason for which a file is passed over -> what is said of it.
@@ -89,7 +90,7 @@ _HIDDEN = frozenset({
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
     "@eadir", "@tmp", "@sharebin", "@recycle", "#recycle", "$recycle.bin", "lost+found",
     "system volume information", "network trash folder", "temporary items", "zbthumbnail.info",
-    "__pycache__"
+    "__pycache__", "dicomdir"
 })  # fmt: skip
 
 #: A file's first bytes are enough to know what it is.
@@ -447,7 +448,7 @@ def image_format(head: bytes) -> str | None:
     """Finds the format of a readable image from its first bytes.
 
     Args:
-      head: the first bytes of a file, 144 at best.
+      head: the first bytes of a file, 144 at best; DICOM is known by 132.
 
     Returns:
       such as "JPEG" or "PNG"; None for all else.
@@ -457,6 +458,8 @@ def image_format(head: bytes) -> str | None:
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if is_dicom(head):
+        return "DICOM"
     # Texts may begin with "BM" and "P5" as well.
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
@@ -483,13 +486,11 @@ def foreign_format(head: bytes) -> str | None:
     """Finds an image format that is known and not read, from a file's first bytes.
 
     Args:
-      head: the first bytes of a file, at least 132 to know DICOM.
+      head: the first bytes of a file.
 
     Returns:
-      such as "DICOM"; None for all else.
+      such as "Photoshop"; None for all else.
     """
-    if head[128:132] == b"DICM":
-        return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in (
         b"heic",
         b"heix",
@@ -552,7 +553,7 @@ def _looks_like_a_mask(path: files.PathLike, kind: str, size: int) -> bool:
         return False
     from PIL import Image
 
-    from retfm_jax.data.images import MAX_PIXELS
+    from retfm_jax.data.image_limits import MAX_PIXELS
 
     try:
         with Image.open(path) as image:

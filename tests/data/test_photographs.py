@@ -77,7 +77,7 @@ def test_what_is_hidden_never_is_a_photograph(tmp_path, name):
         ("x.jpg", b"x", "broken"),
         ("empty.png", b"", "broken"),
         ("page.JPEG", b"<html>Not found</html>", "broken"),
-        ("scan.dcm", bytes(128) + b"DICM" + bytes(20), "foreign"),
+        ("scan.dcm", b"no preamble", "broken"),
         ("phone.jpg", b"\0\0\0\x18ftypheic" + bytes(20), "foreign"),
     ],
 )
