@@ -13,7 +13,7 @@ from retfm_jax.data.images import ImageError, decode
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError, first_of
-from retfm_jax.knowledge.laterality import SIDES
+from retfm_jax.knowledge.laterality import SIDES, Side
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.progress import progress_bar
 from retfm_jax.zero_shot import (
@@ -226,27 +226,41 @@ def _patients(
     model: ImageTextModel, batch: Sequence[PatientRecord], damaged: list[str]
 ) -> dict[str, Embedding]:
     """Embeddings of both eyes and of the patient, zeros for what is missing or damaged."""
-    eyes = {eye: [getattr(record, eye) or None for record in batch] for eye in SIDES}
+    eyes: dict[Side, list[Image | None]] = {
+        eye: [getattr(record, eye) or None for record in batch] for eye in SIDES
+    }
     try:
-        return _pairs(model, eyes)
+        return embed_pairs(model, eyes)
     except ImageError:
         for eye in SIDES:
             for index, image in enumerate(eyes[eye]):
                 name = f"{batch[index].record_id}/{eye}"
                 if image is not None and not _decodable(image, name, damaged):
                     eyes[eye][index] = None
-    return _pairs(model, eyes)
+    return embed_pairs(model, eyes)
 
 
-def _pairs(
-    model: ImageTextModel, eyes: Mapping[str, Sequence[Image | None]]
+def embed_pairs(
+    model: ImageTextModel, eyes: Mapping[Side, Sequence[Image | None]]
 ) -> dict[str, Embedding]:
+    """Embeds patients and their eyes, of a model of single images as well.
+
+    Args:
+      model: whose image tower embeds; one without a patient level knows a patient by the mean of
+        the eyes that there are.
+      eyes: of each side an image for every patient, None where the eye is missing.
+
+    Returns:
+      unit-norm embeddings (n, d) by view, "patient", "left" and "right"; zeros for what is missing.
+
+    Raises:
+      ImageError: an image cannot be decoded.
+    """
     has = {eye: np.array([image is not None for image in eyes[eye]]) for eye in SIDES}
     if model.trains_on_patients:
         features = model.encode_patients(eyes["left"], eyes["right"])
         rows = {view: np.asarray(features[f"image_{view}"]) for view in ("patient", *SIDES)}
     else:
-        # A model of single images knows a patient by the mean of the eyes that there are.
         there = [image for eye in SIDES for image in eyes[eye] if image is not None]
         embedded = _encoded(model, there)
         present = np.concatenate([has[eye] for eye in SIDES])

@@ -1,0 +1,1 @@
+"""A page that shows what a network says of a photograph, on this machine and for this machine."""
