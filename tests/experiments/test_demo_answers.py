@@ -1,8 +1,9 @@
 """What is said of photographs is what the network computes, and names nobody."""
 
+import jax
 import numpy as np
 import pytest
-from demo_world import cases, image, of_texts, patient, pixels
+from demo_world import build, cases, image, of_texts, patient, pixels
 from scipy.special import softmax
 
 from retfm_jax.errors import UserError
@@ -149,16 +150,15 @@ def test_what_cannot_be_answered_is_said_in_both_languages(reader, eyes, classes
     assert refused.value.said == said
 
 
-def test_broken_weights_give_no_probabilities(model):
+@pytest.mark.parametrize("tower", ["visual", "bert"])
+def test_broken_weights_give_no_probabilities(tower):
     broken = of_texts()
-    broken.params["log_scale"] = np.float32("nan")
+    broken.params[tower] = jax.tree.map(lambda leaf: leaf * np.nan, broken.params[tower])
     with pytest.raises(Refused) as refused:
         Reader(broken, LIMITS).answer({"left": pixels(0)}, NAMES)
     assert refused.value.said == words.UNUSABLE
 
 
 def test_a_network_that_knows_neither_classes_nor_texts_is_refused():
-    from demo_world import build
-
     with pytest.raises(UserError, match="fine-tune it"):
         Reader(build("vision"), LIMITS)

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def bomb():
     """A PNG of a few bytes whose header states a billion pixels."""
     data = bytearray(encoded())
     data[16:24] = (40_000).to_bytes(4, "big") + (30_000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
 

@@ -179,7 +179,16 @@ class Reader:
         names = self._asked(classes)
         if target is not None and target not in names:
             raise Refused(words.UNKNOWN_CLASS)
-        eyes = {side: eyes[side] for side in ORDER if side in eyes}
+        try:
+            return self._answer({side: eyes[side] for side in ORDER if side in eyes}, names, target)
+        except Refused:
+            raise
+        except UserError as error:  # of the network, for all that is asked was looked at
+            raise Refused(words.UNUSABLE) from error
+
+    def _answer(
+        self, eyes: Mapping[Side, Photograph], names: Sequence[str], target: str | None
+    ) -> Answer:
         patient = self._embedded(eyes)
         columns = self._by_head(eyes) if self.has_head else self._by_texts(patient, names)
         probabilities = np.array([column.probabilities for column in columns])
