@@ -25,9 +25,9 @@ from retfm_jax.config import (
     summary,
 )
 from retfm_jax.config.reference import Entry, entries, kind
+from retfm_jax.data.tasks import described_tasks
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols import get_protocol, protocol_names
-from retfm_jax.evaluation.tasks import described_tasks
 from retfm_jax.methods import get_method_class, method_names
 from retfm_jax.ranges import hints
 

@@ -7,8 +7,8 @@ import pytest
 
 from retfm_jax.config import from_dict, load_config
 from retfm_jax.data.sources import open_dataset
+from retfm_jax.data.tasks import open_task
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.tasks import open_task
 from retfm_jax.files import as_path
 from retfm_jax.interop.weights import read_tensors, write_tensors
 from retfm_jax.knowledge.vocabulary import load_vocabulary

@@ -24,7 +24,7 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(
 import retfm_jax
 from retfm_jax.config import bundled_configs, load_config
 from retfm_jax.data.building.registry import builder_module, builder_names
-from retfm_jax.evaluation.tasks import described_tasks
+from retfm_jax.data.tasks import described_tasks
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 for name in bundled_configs():
     print(load_config(name).method)

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from retfm_jax.config import load_config, load_variants
     from retfm_jax.console import say
-    from retfm_jax.evaluation.class_files import Reading
+    from retfm_jax.data.class_files import Reading
     from retfm_jax.experiments.ablation import ablate
     from retfm_jax.runtime.lock import hold
 

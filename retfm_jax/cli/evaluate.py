@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from retfm_jax.config import LoraConfig
     from retfm_jax.console import say
+    from retfm_jax.data.class_files import Reading
     from retfm_jax.data.text import check_tokenizer
-    from retfm_jax.evaluation.class_files import Reading
     from retfm_jax.evaluation.evaluate import measure
     from retfm_jax.evaluation.options import FineTuneConfig, Options
     from retfm_jax.evaluation.protocols.few_shot import parse_shots

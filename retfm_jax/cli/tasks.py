@@ -16,7 +16,7 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the verb."""
     from retfm_jax.console import say
-    from retfm_jax.evaluation.tasks import described_tasks
+    from retfm_jax.data.tasks import described_tasks
 
     say("protocols (--task):", *(f"    {name}" for name in protocol_names()))
     columns = ["task", "classes", "from", "source"]

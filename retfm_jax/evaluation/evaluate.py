@@ -7,10 +7,17 @@ from typing import Any
 
 from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
+from retfm_jax.data.class_files import Said
 from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.tasks import (
+    counts_by,
+    modality_of,
+    open_task,
+    said_of,
+    unknown_classes,
+)
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import report_labels, requirements
-from retfm_jax.evaluation.class_files import Said
 from retfm_jax.evaluation.embeddings import embed_split, refuse_unusable
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.evaluation.metrics.retrieval import retrieve
@@ -20,13 +27,6 @@ from retfm_jax.evaluation.protocols.zero_shot import zero_shot
 from retfm_jax.evaluation.report.write import write
 from retfm_jax.evaluation.results import Results
 from retfm_jax.evaluation.study import Study
-from retfm_jax.evaluation.tasks import (
-    counts_by,
-    modality_of,
-    open_task,
-    said_of,
-    unknown_classes,
-)
 from retfm_jax.files import PathLike
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES

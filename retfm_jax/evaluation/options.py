@@ -3,7 +3,7 @@
 import dataclasses
 
 from retfm_jax.config import LoraConfig
-from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
+from retfm_jax.data.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.protocols.few_shot import Shots
 
 

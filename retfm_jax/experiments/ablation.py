@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.console import say
+from retfm_jax.data.class_files import AS_RELEASED, Reading
 from retfm_jax.data.sources import RecordSource, open_dataset
+from retfm_jax.data.tasks import open_task
 from retfm_jax.errors import Stopped, UserError
-from retfm_jax.evaluation.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.evaluate import quick_metrics
 from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.report_labels import with_labels
-from retfm_jax.evaluation.tasks import open_task
 from retfm_jax.experiments.training import run_training
 from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
 from retfm_jax.knowledge.labels import shared_labeler

@@ -17,9 +17,9 @@ from retfm_jax.cli.tables import Table
 from retfm_jax.config import bundled_configs, load_config
 from retfm_jax.config.reference import entries
 from retfm_jax.console import say
+from retfm_jax.data.tasks import described_tasks
 from retfm_jax.errors import Stopped
 from retfm_jax.evaluation.protocols import protocol_names
-from retfm_jax.evaluation.tasks import described_tasks
 from retfm_jax.experiments import embedding
 from retfm_jax.files import atomic_write
 from retfm_jax.progress import progress_bar

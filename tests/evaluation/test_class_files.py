@@ -7,9 +7,9 @@ import pytest
 import yaml
 from colour_world import CLASSES, photograph
 
+from retfm_jax.data import tasks
+from retfm_jax.data.class_files import Reading
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation import tasks
-from retfm_jax.evaluation.class_files import Reading
 
 
 def put(path, seed: int = 0) -> None:

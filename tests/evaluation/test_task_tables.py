@@ -5,9 +5,9 @@ import openpyxl
 import pytest
 from colour_world import photograph
 
+from retfm_jax.data import tasks
 from retfm_jax.data.building import patients
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation import tasks
 
 
 def task_of(folder, names, cells, suffix=".csv"):

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from colour_world import CLASSES, photograph
 
+from retfm_jax.data import tasks
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation import tasks
 from retfm_jax.knowledge.prompts import prompts_of
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 

@@ -8,13 +8,13 @@ import numpy as np
 from scipy.special import softmax
 
 from retfm_jax.console import say
+from retfm_jax.data.tasks import same_conditions, unknown_classes
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive
 from retfm_jax.evaluation.protocols.base import Protocol
 from retfm_jax.evaluation.results import LANGUAGE_NAMES, Section
 from retfm_jax.evaluation.study import Study
-from retfm_jax.evaluation.tasks import same_conditions, unknown_classes
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt
 from retfm_jax.zero_shot import (

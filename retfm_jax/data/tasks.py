@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.data.building.splits import SPLITS, split_name
-from retfm_jax.data.records import ImageRecord
-from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
-from retfm_jax.dataset_folders import is_built
-from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.evaluation.class_files import (
+from retfm_jax.data.class_files import (
     AS_RELEASED,
     NOTHING_SAID,
     FileSource,
@@ -28,6 +24,10 @@ from retfm_jax.evaluation.class_files import (
     release_source,
     split_folders,
 )
+from retfm_jax.data.records import ImageRecord
+from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
+from retfm_jax.dataset_folders import is_built
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import as_path
 from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
@@ -290,7 +290,7 @@ def _own_task(path: Path) -> dict[str, Any]:
     if not isinstance(task, dict) or not isinstance(task.get("classes"), dict) or len(kinds) != 1:
         raise UserError(
             f"{path} is no task: it needs `classes` (our name: the source's name) and one of "
-            "`dataset`, `tables` and `files`, as in retfm_jax/evaluation/tasks.yaml"
+            "`dataset`, `tables` and `files`, as in retfm_jax/data/tasks.yaml"
         )
     unnamed = [label for label, name in task["classes"].items() if not isinstance(name, str)]
     if unnamed:
