@@ -101,6 +101,17 @@ class Tokenizer:
         made = [vocabulary, self._encode(_PROBE).tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
+    @property
+    def is_word_pieces(self) -> bool:
+        """Tells whether BERT's own rules and a vocabulary are all of it.
+
+        Then it can be repeated from `tokenizer.json` alone (`interop.parts.tokenizer`).
+        """
+        said = json.loads(self._backend.to_str())
+        kinds = [(said[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        added = all(token["special"] for token in said["added_tokens"])
+        return added and kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+
     def __call__(self, texts: Sequence[str]) -> Int32[np.ndarray, "texts context_length"]:
         """Encodes texts as token ids, int32 (texts, context_length).
 

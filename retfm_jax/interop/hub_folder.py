@@ -75,7 +75,7 @@ def write_hub_folder(
       UserError: the folder is not empty or cannot be written, the tokenizer cannot be read, or the
         evaluation is none.
     """
-    config, origin = _public(network.config), _public_origin(network.origin)
+    config, origin = public(network.config), public_origin(network.origin)
     tokenizer = network.config.data.text.tokenizer
     texts = network.method.text is not None
     stored = config
@@ -94,7 +94,7 @@ def write_hub_folder(
         origin,
         network.notes,
         parameters=sum(leaf.size for leaf in _leaves(network.params)),
-        began_with=_began_with(network.config.init),
+        began_with=began_with(network.config.init),
         evaluation=evaluation,
     )
     tensors = to_state_dict(network.method, network.params, network.state)
@@ -179,7 +179,7 @@ def _config(values: Any, method: str | None, folder: Path) -> ExperimentConfig:
             f"{folder / _CONFIG} names the tokenizer {printable(tokenizer, 80)!r}, which is not in "
             "the folder: it is not read"
         )
-    return _with_tokenizer(_public(config), tokenizer)
+    return _with_tokenizer(public(config), tokenizer)
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -202,8 +202,12 @@ def _with_tokenizer(config: ExperimentConfig, tokenizer: str) -> ExperimentConfi
     return dataclasses.replace(config, data=dataclasses.replace(config.data, text=text))
 
 
-def _public(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment without paths: they are a user's own, and lead nowhere on another machine."""
+def public(config: ExperimentConfig) -> ExperimentConfig:
+    """Takes out paths: they are a user's own, and lead nowhere on another machine.
+
+    Args:
+      config: the experiment.
+    """
     data, default = config.data, DataConfig()
     expert = data.expert
     if expert is not None:
@@ -227,7 +231,12 @@ def _name(path: str) -> str:
     return as_path(path).name or path.strip("/.") or "data"
 
 
-def _public_origin(origin: Origin | None) -> Origin | None:
+def public_origin(origin: Origin | None) -> Origin | None:
+    """Names a file that weights were imported from without its folder.
+
+    Args:
+      origin: of weights; None stays None.
+    """
     if origin is None or is_place(origin.source):
         return origin
     return dataclasses.replace(origin, source=_name(origin.source))
@@ -240,7 +249,12 @@ def _public_decisions(decisions: Decisions) -> Decisions:
     return dataclasses.replace(decisions, fitted_on=said)
 
 
-def _began_with(init: InitConfig) -> tuple[str, ...]:
+def began_with(init: InitConfig) -> tuple[str, ...]:
+    """Names what a training began with: addresses, names of the zoo, or names of files.
+
+    Args:
+      init: of the experiment.
+    """
     given = (init.weights, init.image, init.text)
     return tuple(each if is_place(each) else _name(each) for each in given if each is not None)
 

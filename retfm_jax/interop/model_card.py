@@ -4,7 +4,7 @@ import html
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,6 +25,21 @@ _SYNTHETIC = (
 )
 
 
+_ABOUT_PREPROCESSING = "`preprocessing.json` says the same to programs."
+
+
+class Export(NamedTuple):
+    """What a folder is that others read.
+
+    Attributes:
+      library: that reads it, by the name that the Hub has for it.
+      use: lines of Markdown on how it is used.
+    """
+
+    library: str
+    use: Sequence[str]
+
+
 def model_card(
     config: ExperimentConfig,
     origin: Origin | None,
@@ -33,6 +48,7 @@ def model_card(
     parameters: int,
     began_with: Sequence[str] = (),
     evaluation: Mapping[str, Any] | None = None,
+    export: Export | None = None,
 ) -> str:
     """Writes the card of a network, with its YAML header.
 
@@ -43,6 +59,7 @@ def model_card(
       parameters: number of the network's parameters.
       began_with: what the training began with: addresses, names of the zoo, or names of files.
       evaluation: document of an evaluation; None for none.
+      export: what the folder is without this package; None: one that `retfm_jax.load` reads.
 
     Returns:
       Markdown, in which texts of users are text.
@@ -60,7 +77,7 @@ def model_card(
             "license_link": (origin and origin.page) or UNKNOWN,
         }
     header |= {
-        "library_name": "retfm_jax",
+        "library_name": "retfm_jax" if export is None else export.library,
         "pipeline_tag": "zero-shot-image-classification" if texts else "image-feature-extraction",
         "tags": ["retina", "ophthalmology", "medical", "jax", "flax", config.method],
     }
@@ -76,14 +93,13 @@ def model_card(
         "",
         "## Use",
         "",
-        *_use(texts),
+        *(_use(texts) if export is None else export.use),
         "",
         "## Images",
         "",
         f"`{describe(config.data.image)}`",
         "",
-        "`retfm_jax.load` does all of it.",
-        *_processor(config),
+        *(_loading(config) if export is None else [_ABOUT_PREPROCESSING]),
         "",
         *_tokenizer(config, texts),
         "## Origin",
@@ -111,6 +127,10 @@ def _use(texts: bool) -> list[str]:
             'print(model.zero_shot(["photograph.jpg"], ["normal", "drusen"]))',
         ]
     return [*lines, "```"]
+
+
+def _loading(config: ExperimentConfig) -> list[str]:
+    return ["`retfm_jax.load` does all of it.", *_processor(config)]
 
 
 def _processor(config: ExperimentConfig) -> list[str]:

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from retfm_jax.decisions import Outcome
+from retfm_jax.methods.outputs import Output
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.layers import STACKED, Tower, all_gather_params, unit
 from retfm_jax.models.taps import Taps
@@ -192,6 +193,11 @@ class Method(abc.ABC, Generic[Network]):
     def outcome(self) -> Outcome | None:
         """What the classes are to each other; None: the network has no classes of its own."""
         return None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What other programs can compute of photographs and texts; () where it is not told."""
+        return ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -12,6 +12,15 @@ from jaxtyping import Array, Float, Key
 from retfm_jax.losses.classification import binary_cross_entropy, cross_entropy, graded
 from retfm_jax.methods.base import Batch, MethodState, Outcome, Params, Selected
 from retfm_jax.methods.image_tower import TowerConfig, TowerMethod, TowerNetwork
+from retfm_jax.methods.outputs import (
+    CLASS_LOGITS,
+    ImageTower,
+    LinearMap,
+    Output,
+    Scale,
+    Step,
+    Unit,
+)
 from retfm_jax.methods.per_sample import PerSampleMethod
 from retfm_jax.models import resnet, vit
 from retfm_jax.models.layers import Linear, dropout, split, unit
@@ -118,6 +127,16 @@ class Classifier(TowerMethod[ClassifierNetwork], PerSampleMethod[ClassifierNetwo
     def outcome(self) -> Outcome | None:
         """What the classes are to each other; "exclusive" until a run has decided."""
         return self.config.outcome or "exclusive"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The tower's, and the logits of the classes; see `Method.outputs`."""
+        where = self.config.head_input
+        steps: list[Step] = [ImageTower(self.config.image, projected=where != "features")]
+        if where == "unit":
+            steps += [Unit(), Scale(float(self.scale({})))]
+        logits = Output(CLASS_LOGITS, (*steps, LinearMap("head")))
+        return (*super().outputs, logits)
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

@@ -11,6 +11,15 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Network, Params
+from retfm_jax.methods.outputs import (
+    TEXT_EMBEDDING,
+    LinearMap,
+    Output,
+    Step,
+    TextTower,
+    Unit,
+    image_outputs,
+)
 from retfm_jax.methods.towers import (
     ImageTower,
     ImageTowerConfig,
@@ -143,6 +152,12 @@ class DualEncoder(Method[Network]):
             ("logit_scale", "log_scale", "copy"),
         )
         return (*towers, *self.own_weight_names(towers))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Embeddings and features, by default of `TwoTowers`; see `Method.outputs`."""
+        text: tuple[Step, ...] = (TextTower(self.config.text), LinearMap("text_projection"), Unit())
+        return (*image_outputs(self.config.image), Output(TEXT_EMBEDDING, text))
 
     def encode(
         self,

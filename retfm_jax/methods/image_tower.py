@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from retfm_jax.methods.base import Batch, Method, MethodState, Params, Selected
+from retfm_jax.methods.outputs import Output, image_outputs
 from retfm_jax.methods.towers import ImageTower, image_tower, prefixed, relative
 from retfm_jax.models import resnet, vit, vit_names
 from retfm_jax.models.layers import unit
@@ -91,6 +92,11 @@ class TowerMethod(Method[TowerOrMore]):
 
     config_class = TowerConfig
     takes_towers = True
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Embedding and features of the tower; see `Method.outputs`."""
+        return image_outputs(self.config.image)
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

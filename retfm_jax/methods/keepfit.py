@@ -17,6 +17,14 @@ from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
 from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
 from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
+from retfm_jax.methods.outputs import (
+    TEXT_EMBEDDING,
+    LinearMap,
+    Output,
+    TextTower,
+    Unit,
+    image_outputs,
+)
 from retfm_jax.methods.towers import prefixed, relative, text_names
 from retfm_jax.models import bert, resnet
 from retfm_jax.models.layers import Linear, majority, split, unit
@@ -220,6 +228,15 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
             for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
                 rows.append((f"attention.W_{theirs}.weight", f"attention/{ours}/kernel", "linear"))
         return tuple(rows)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Embeddings, normalized before and behind their projections; see `Method.outputs`."""
+        config = self.config
+        image = image_outputs(config.image, Unit(), LinearMap("image_projection"), Unit())
+        tower = TextTower(config.text, _TEXT_LAYERS, config.pooling)
+        text = tower, Unit(), LinearMap("text_projection"), Unit()
+        return (*image, Output(TEXT_EMBEDDING, text))
 
     def encode(
         self,

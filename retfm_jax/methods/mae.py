@@ -18,6 +18,7 @@ from retfm_jax.methods.masked import (
     predict_hidden,
     visible_patches,
 )
+from retfm_jax.methods.outputs import IMAGE_EMBEDDING, IMAGE_FEATURES, ImageTower, Output, Unit
 from retfm_jax.methods.per_sample import PerSampleMethod
 from retfm_jax.methods.towers import prefixed
 from retfm_jax.models import mae, vit, vit_names
@@ -104,6 +105,15 @@ class Mae(PerSampleMethod[MaeNetwork]):
         image = dataclasses.replace(self.config.image, pooling="class")
         encoder = vit_names.names(image, "timm", projection=False)
         return (*prefixed(encoder, "", "visual/"), *DECODER_NAMES, *_FC_NORM * self.config.fc_norm)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Features of whole images, and their unit-norm form; see `Method.outputs`."""
+        image, norm = self.config.image, None
+        if self.config.fc_norm:
+            image, norm = dataclasses.replace(image, pooling="mean_norm"), "fc_norm"
+        tower = ImageTower(image, projected=False, norm=norm)
+        return Output(IMAGE_EMBEDDING, (tower, Unit())), Output(IMAGE_FEATURES, (tower,))
 
     def _predicted(
         self, params: Params, state: MethodState, batch: Batch, keys: Key[Array, " b"] | None

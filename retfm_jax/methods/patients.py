@@ -13,6 +13,16 @@ from jaxtyping import Array, Float, Int, Key
 from retfm_jax.losses.tripartite import LEVELS, tripartite
 from retfm_jax.methods.base import Batch, MethodState, Metrics, Params
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
+from retfm_jax.methods.outputs import (
+    TEXT_EMBEDDING,
+    LinearMap,
+    Output,
+    Relu,
+    TextTower,
+    Twice,
+    Unit,
+    image_outputs,
+)
 from retfm_jax.methods.towers import (
     ImageTowerConfig,
     Names,
@@ -136,6 +146,17 @@ class PatientMethod(DualEncoder[Network]):
             *text_names("bert.", "bert/"),
             *heads,
         )
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Embeddings at the level of the patient, and features; see `Method.outputs`."""
+        image = image_outputs(
+            self.config.image, Twice(), LinearMap("image_head/patient"), Unit()
+        )
+        head = "text_head/patient"
+        hidden, output = LinearMap(f"{head}/hidden"), LinearMap(f"{head}/output")
+        text = TextTower(self.config.text), hidden, Relu(), output, Unit()
+        return (*image, Output(TEXT_EMBEDDING, text))
 
     def encode(
         self,

@@ -1,0 +1,161 @@
+"""What every exported program does around its network: photographs and texts in, numbers out."""
+
+import os
+import pathlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
+from retfm_jax.data.images import decode, fit
+from retfm_jax.interop.parts.tokenizer import WordPieces
+
+
+class Program:
+    """Network with its preprocessing.
+
+    Args:
+      run_images: (n, size, size, 3) uint8 -> outputs by name.
+      preprocessing: how a photograph becomes such pixels, as `preprocessing.json` says.
+      run_texts: token ids (n, length) int32 -> outputs by name; None: the network has no texts.
+      tokenizer: of these; None: texts are given as token ids.
+      decisions: names of the classes, thresholds and prediction sets, as `classes.json` says; None:
+        the network has no classes.
+      scale: factor on cosines before a softmax over texts.
+      batch_size: photographs or texts that are computed at once.
+    """
+
+    def __init__(
+        self,
+        run_images: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        preprocessing: Mapping[str, Any],
+        run_texts: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None,
+        tokenizer: WordPieces | None = None,
+        decisions: Mapping[str, Any] | None = None,
+        scale: float = 1.0,
+        batch_size: int = 16,
+    ):
+        self.preprocessing = types.SimpleNamespace(**preprocessing)
+        self.run_images, self.run_texts, self.tokenizer = run_images, run_texts, tokenizer
+        self.decisions, self.scale, self.batch_size = decisions, scale, batch_size
+
+    def outputs(self, photographs: Any) -> dict[str, np.ndarray]:
+        """Computes all outputs of photographs, by name, a row each.
+
+        Args:
+          photographs: one or a list of them: paths, encoded bytes, PIL images, or arrays (uint8, or
+            float from 0 to 1; gray, RGB or RGBA).
+        """
+        one = isinstance(photographs, str | bytes | os.PathLike | Image.Image | np.ndarray)
+        return self._batched(self.run_images, [photographs] if one else photographs, self._pixels)
+
+    def text_outputs(self, texts: str | Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
+        """Computes all outputs of texts, by name, a row each.
+
+        Args:
+          texts: one or several; or token ids (n, length), padded with 0.
+        """
+        if self.run_texts is None:
+            raise ValueError("this network takes no texts")
+        if not isinstance(texts, np.ndarray):
+            if self.tokenizer is None:
+                raise ValueError("give token ids: no tokenizer came with this network")
+            texts = self.tokenizer([texts] if isinstance(texts, str) else texts)
+        return self._batched(self.run_texts, texts.astype(np.int32), lambda row: row)
+
+    def predict(self, photographs: Any) -> np.ndarray:
+        """Computes calibrated probabilities of the classes, (n, classes) float32.
+
+        Args:
+          photographs: see `outputs`.
+        """
+        found = self.outputs(photographs)
+        if "class_probabilities" not in found:
+            raise ValueError("this network has no classes; zero_shot compares images with texts")
+        return found["class_probabilities"]
+
+    def decide(self, photographs: Any) -> list[dict[str, Any]]:
+        """Says what each photograph shows: `classes`, `probabilities` by class, and `set`.
+
+        `classes` is the most probable one; of findings, those whose probability reaches their
+        threshold. `set` are the classes that the conformal prediction does not rule out, None where
+        none was fitted.
+
+        Args:
+          photographs: see `outputs`.
+        """
+        probabilities, decisions = self.predict(photographs), self.decisions
+        assert decisions is not None
+        names, conformal = decisions["classes"], decisions["conformal"]
+        if decisions["outcome"] == "findings":
+            present = probabilities >= np.asarray(decisions["thresholds"], np.float32)
+        else:
+            present = np.arange(len(names)) == probabilities.argmax(1)[:, None]
+        kept = np.zeros_like(present)
+        if conformal is not None:
+            kept = ~(1 - probabilities.astype(np.float64) > np.asarray(conformal["quantiles"]))
+        return [
+            {
+                "classes": [name for name, is_there in zip(names, said, strict=True) if is_there],
+                "probabilities": dict(zip(names, map(float, row), strict=True)),
+                "set": conformal and [n for n, is_in in zip(names, inside, strict=True) if is_in],
+            }
+            for said, row, inside in zip(present, probabilities, kept, strict=True)
+        ]
+
+    def embed_images(self, photographs: Any) -> np.ndarray:
+        """Computes unit-norm embeddings of photographs, (n, d) float32.
+
+        Args:
+          photographs: see `outputs`.
+        """
+        return self.outputs(photographs)["image_embedding"]
+
+    def embed_texts(self, texts: str | Sequence[str] | np.ndarray) -> np.ndarray:
+        """Computes unit-norm embeddings of texts, (n, d) float32.
+
+        Args:
+          texts: see `text_outputs`.
+        """
+        return self.text_outputs(texts)["text_embedding"]
+
+    def zero_shot(self, photographs: Any, texts: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Computes the softmax over texts of scale * cosine, (n, texts) float32.
+
+        Args:
+          photographs: see `outputs`.
+          texts: see `text_outputs`.
+        """
+        logits = self.scale * self.embed_images(photographs) @ self.embed_texts(texts).T
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+    def _pixels(self, photograph: Any) -> np.ndarray:
+        """What the network takes of one photograph, (size, size, 3) uint8."""
+        if isinstance(photograph, str | os.PathLike):
+            data = pathlib.Path(photograph).read_bytes()
+            pixels = decode(data, str(photograph))
+        elif isinstance(photograph, bytes):
+            pixels = decode(photograph, "photograph")
+        elif isinstance(photograph, Image.Image):
+            pixels = pil_to_rgb(photograph, "photograph")
+        else:
+            pixels = array_to_rgb(np.asarray(photograph), "photograph")
+        return fit(pixels, self.preprocessing)
+
+    def _batched(
+        self,
+        run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        rows: Sequence[Any],
+        make: Callable[[Any], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        if not len(rows):
+            raise ValueError("give at least one")
+        parts = [
+            run(np.stack([make(row) for row in rows[start : start + self.batch_size]]))
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,135 @@
+"""What networks give of photographs and of texts, told in steps that other programs can repeat.
+
+A method tells its outputs (`Method.outputs`); whoever writes a network for PyTorch or ONNX reads
+them and never asks which method it is. Each output begins with a tower and goes on with steps that
+take vectors (b, d) and give vectors (b, e).
+"""
+
+import dataclasses
+from typing import Literal
+
+from retfm_jax.models import bert, resnet, vit
+
+#: What the outputs are called, everywhere.
+IMAGE_EMBEDDING, IMAGE_FEATURES = "image_embedding", "image_features"
+TEXT_EMBEDDING, CLASS_LOGITS = "text_embedding", "class_logits"
+#: Calibrated, beside the logits.
+CLASS_PROBABILITIES = "class_probabilities"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTower:
+    """Image tower: normalized photographs -> vectors.
+
+    Attributes:
+      config: its sizes, whose type says which tower it is.
+      projected: whether its projected embedding is meant, else the features before it.
+      path: of its parameters.
+      norm: path of the norm that takes the place of the tower's last one; None: its own.
+    """
+
+    config: vit.ViTConfig | resnet.ResNetConfig
+    projected: bool
+    path: str = "visual"
+    norm: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTower:
+    """Text tower: token ids -> vectors, a mean over hidden states and over tokens.
+
+    Attributes:
+      config: its sizes.
+      states: whose mean is taken, by number: 0 the embeddings', -1 the last layer's.
+      tokens: "first", the token [CLS]; the mean over "all" positions, padding included; or the mean
+        over the "text" without padding.
+      path: of its parameters.
+    """
+
+    config: bert.BertConfig
+    states: tuple[int, ...] = (-1,)
+    tokens: Literal["first", "all", "text"] = "first"
+    path: str = "bert"
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearMap:
+    """Linear map `x kernel + bias`.
+
+    Attributes:
+      path: of its kernel and, where there is one, its bias; or of a matrix (inputs, outputs).
+    """
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu:
+    """The larger one of x and 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Division by the Euclidean norm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Twice:
+    """The vector beside itself: a patient of whom one eye is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Product with a number.
+
+    Attributes:
+      factor: the number; or the path of a parameter () that is its logarithm.
+    """
+
+    factor: float | str
+
+
+Step = ImageTower | TextTower | LinearMap | Relu | Unit | Twice | Scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of a network.
+
+    Attributes:
+      name: one of the names above.
+      steps: from a tower to the output.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+
+    @property
+    def tower(self) -> ImageTower | TextTower:
+        """The tower that it begins with.
+
+        Raises:
+          ValueError: it begins with none.
+        """
+        first = self.steps[0] if self.steps else None
+        if not isinstance(first, ImageTower | TextTower):
+            raise ValueError(f"the output {self.name} begins with no tower")
+        return first
+
+
+def image_outputs(
+    config: vit.ViTConfig | resnet.ResNetConfig, *behind: Step, norm: str | None = None
+) -> tuple[Output, Output]:
+    """Tells embedding and features of an image tower at `visual`.
+
+    Args:
+      config: sizes of the tower.
+      behind: steps from the tower's own embedding to the image's; without any it is divided by its
+        norm.
+      norm: see `ImageTower`.
+    """
+    projected, features = (ImageTower(config, which, norm=norm) for which in (True, False))
+    return (
+        Output(IMAGE_EMBEDDING, (projected, *(behind or (Unit(),)))),
+        Output(IMAGE_FEATURES, (features,)),
+    )
