@@ -129,6 +129,17 @@ class RetinalModel:
         return self.config.data
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """Tokenizer of the network's texts.
+
+        Raises:
+          UserError: the network has no texts, or the tokenizer cannot be read or does not fit.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = fitting_tokenizer(self.data_config.text, self.encoder.text)
+        return self._tokenizer
+
+    @property
     def trains_on_patients(self) -> bool:
         """Tells whether the model has a patient level beside single images."""
         return get_kind(self.method.sample_kind).paired_eyes
@@ -536,9 +547,7 @@ class RetinalModel:
         return fit(self.decode(image, name), self.data_config.image)
 
     def _tokens(self, texts: Sequence[str]) -> np.ndarray:
-        if self._tokenizer is None:
-            self._tokenizer = fitting_tokenizer(self.data_config.text, self.encoder.text)
-        return self._tokenizer(texts)
+        return self.tokenizer(texts)
 
     def _chunked(
         self,

@@ -108,7 +108,8 @@ class Tokenizer:
         Then it can be repeated from `tokenizer.json` alone (`interop.parts.tokenizer`).
         """
         said = json.loads(self._backend.to_str())
-        kinds = [(said[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        parts = ("normalizer", "pre_tokenizer", "model")
+        kinds = [(said[part] or {}).get("type") for part in parts]
         added = all(token["special"] for token in said["added_tokens"])
         return added and kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 

@@ -14,7 +14,7 @@ from retfm_jax.data.image_files import read
 from retfm_jax.data.text import save_tokenizer
 from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
 from retfm_jax.data_builders.synthetic_fundus.population import POPULATIONS, draw_patient
-from retfm_jax.errors import UserError, did_you_mean
+from retfm_jax.errors import UserError
 from retfm_jax.experiments.embedding import photographs_of
 from retfm_jax.files import (
     PathLike,
@@ -24,9 +24,14 @@ from retfm_jax.files import (
     whole_folder,
     write_json,
 )
-from retfm_jax.interop.formats import FORMS
+from retfm_jax.interop.formats import get_form
 from retfm_jax.interop.formats.base import CLASSES, PREPROCESSING, TOKENIZER, Exported, Form
-from retfm_jax.interop.hub_folder import began_with, public, public_origin
+from retfm_jax.interop.hub_folder import (
+    began_with,
+    public,
+    public_decisions,
+    public_origin,
+)
 from retfm_jax.interop.model_card import Export, model_card
 from retfm_jax.methods import make_method
 from retfm_jax.methods.outputs import (
@@ -101,7 +106,7 @@ def export_program(
 
     Args:
       workdir: of the network, its checkpoint folder, or weights as `model.load` takes them.
-      to: one of `interop.formats.FORMS`.
+      to: one of `interop.formats.ABOUT`.
       out: new folder.
       images: photographs for the comparison, as a folder, a CSV with a column `image` or one file,
         of which up to `COUNT` are taken; None: generated ones.
@@ -113,13 +118,11 @@ def export_program(
       UserError: the network has no such form, a package is missing, nothing can be written there,
         or the outputs differ by more than their bounds; nothing is left behind.
     """
-    if to not in FORMS:
-        meant = did_you_mean(to, FORMS)
-        raise UserError(f"to {to}: give one of {', '.join(FORMS)}{meant}")
+    form = get_form(to)
     out = as_path(out)
     check_writable(out / PARITY)
     _refuse_taken(out)
-    return write_program(load(workdir), FORMS[to], out, images)
+    return write_program(load(workdir), form, out, images)
 
 
 def write_program(
@@ -167,9 +170,7 @@ def _exact(model: RetinalModel) -> RetinalModel:
     if getattr(sizes, "dtype", "float32") == "float32":
         return model
     config = dataclasses.replace(model.config, model=dataclasses.replace(sizes, dtype="float32"))
-    stored = model.stored._replace(
-        method=make_method(config.method, config.model), config=config
-    )
+    stored = model.stored._replace(method=make_method(config.method, config.model), config=config)
     return RetinalModel(*stored)
 
 
@@ -181,7 +182,7 @@ def _exported(model: RetinalModel) -> Exported:
         params=model.params,
         state=model.state,
         data=model.data_config,
-        decisions=model.decisions,
+        decisions=None if model.decisions is None else public_decisions(model.decisions),
         scale=model.logit_scale,
         wordpieces=texts and model.tokenizer.is_word_pieces,
     )
@@ -202,9 +203,7 @@ def _require_space(out: Any, model: RetinalModel, form: Form) -> None:
         )
 
 
-def _photographs(
-    model: RetinalModel, images: PathLike | None
-) -> tuple[list[bytes], str]:
+def _photographs(model: RetinalModel, images: PathLike | None) -> tuple[list[bytes], str]:
     """Encoded photographs for the comparison, and what they are in words."""
     if images is None:
         return _generated(), f"{COUNT} generated fundus photographs"
@@ -295,16 +294,10 @@ def _write_shared(folder: pathlib.Path, model: RetinalModel, network: Exported) 
     """What every export has beside its network."""
     write_json(folder / PREPROCESSING, network.preprocessing)
     if network.decisions is not None:
-        write_json(folder / CLASSES, _public_decisions(network))
+        write_json(folder / CLASSES, network.decisions.to_json())
     if network.texts and network.wordpieces:
         save_tokenizer(model.data_config.text, folder)
         assert (folder / TOKENIZER).is_file()
-
-
-def _public_decisions(network: Exported) -> dict[str, Any]:
-    assert network.decisions is not None
-    said = network.decisions.to_json()
-    return said
 
 
 def _write_report(

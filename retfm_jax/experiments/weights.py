@@ -15,6 +15,7 @@ from retfm_jax.files import (
     read_json,
     write_json,
 )
+from retfm_jax.interop.formats import ABOUT
 from retfm_jax.interop.hub_folder import HUB_FOLDER, write_hub_folder
 from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
 from retfm_jax.interop.sources import is_place
@@ -107,7 +108,7 @@ def export(
       UserError: the network has no such form, or nothing can be written there.
     """
     folders = (CHINESE_CLIP, HUB_FOLDER)
-    known = [*method_names(), *folders]
+    known = [*method_names(), *folders, *ABOUT]
     if to not in known and ":" not in to:
         meant = did_you_mean(to, known)
         raise UserError(f"to {to}: give one of {', '.join(known)}{meant}")

@@ -88,7 +88,7 @@ def write_hub_folder(
     if network.wording is not None:
         content["wording"] = network.wording.to_json()
     if network.decisions is not None:
-        content["decisions"] = _public_decisions(network.decisions).to_json()
+        content["decisions"] = public_decisions(network.decisions).to_json()
     card = model_card(
         config,
         origin,
@@ -242,7 +242,12 @@ def public_origin(origin: Origin | None) -> Origin | None:
     return dataclasses.replace(origin, source=_name(origin.source))
 
 
-def _public_decisions(decisions: Decisions) -> Decisions:
+def public_decisions(decisions: Decisions) -> Decisions:
+    """Names the data set that decisions were fitted on without its folder.
+
+    Args:
+      decisions: of a network's classes.
+    """
     said = dict(decisions.fitted_on)
     if "dataset" in said:
         said["dataset"] = _name(str(said["dataset"]))

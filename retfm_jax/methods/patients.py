@@ -150,9 +150,7 @@ class PatientMethod(DualEncoder[Network]):
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Embeddings at the level of the patient, and features; see `Method.outputs`."""
-        image = image_outputs(
-            self.config.image, Twice(), LinearMap("image_head/patient"), Unit()
-        )
+        image = image_outputs(self.config.image, Twice(), LinearMap("image_head/patient"), Unit())
         head = "text_head/patient"
         hidden, output = LinearMap(f"{head}/hidden"), LinearMap(f"{head}/output")
         text = TextTower(self.config.text), hidden, Relu(), output, Unit()

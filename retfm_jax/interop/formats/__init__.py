@@ -1,7 +1,28 @@
-"""Forms of exports, one file each."""
+"""Forms of exports that go without this package, one file each."""
 
-from retfm_jax.interop.formats.base import Form
-from retfm_jax.interop.formats.torch import Torch
+import importlib
+from typing import TYPE_CHECKING
 
-#: By name.
-FORMS: dict[str, Form] = {form.name: form for form in (Torch(),)}
+from retfm_jax.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from retfm_jax.interop.formats.base import Form
+
+#: What each form is; its file has its name, and a `FORM`.
+ABOUT = {
+    "torch": "one readable PyTorch file and its weights",
+}
+
+
+def get_form(name: str) -> "Form":
+    """The form of an export.
+
+    Args:
+      name: one of `ABOUT`.
+
+    Raises:
+      UserError: there is no such form.
+    """
+    if name not in ABOUT:
+        raise UserError(f"to {name}: give one of {', '.join(ABOUT)}{did_you_mean(name, ABOUT)}")
+    return importlib.import_module(f"retfm_jax.interop.formats.{name}").FORM

@@ -84,12 +84,12 @@ class Form(abc.ABC):
 
     Attributes:
       name: of the form.
-      about: what it is, in a few words.
+      library: that reads it, by the name that the Hugging Face Hub has for it.
       copies: how many times the bytes of the weights the folder takes at most.
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
+    library: ClassVar[str]
     copies: ClassVar[float] = 1.0
 
     @abc.abstractmethod

@@ -14,19 +14,17 @@ from retfm_jax.config import DataConfig
 from retfm_jax.interop.bundles import Bundle, bundle
 from retfm_jax.interop.formats.base import PROGRAM, TOKENIZER, Exported
 
-_MAIN = '''
+_MAIN = """
 if __name__ == "__main__":
     import sys
 
     program = load()
     for path in sys.argv[1:]:
         {shown}
-'''
+"""
 
 
-def program_text(
-    network: Exported, language: str, parts: Sequence[Bundle | str], load: str
-) -> str:
+def program_text(network: Exported, language: str, parts: Sequence[Bundle | str], load: str) -> str:
     """Assembles the file `model.py` of an export.
 
     Args:
@@ -38,7 +36,10 @@ def program_text(
     Returns:
       Python source text that imports nothing of this package.
     """
-    program = bundle([("retfm_jax.interop.parts.program", "Program")])
+    roots = [("retfm_jax.interop.parts.program", "Program")]
+    if network.wordpieces:
+        roots.append(("retfm_jax.interop.parts.tokenizer", "WordPieces"))
+    program = bundle(roots)
     own = [*parts, program]
     imports = {line for each in own if isinstance(each, Bundle) for line in each.imports}
     imports |= {"import pathlib"}
@@ -59,7 +60,7 @@ def program_text(
 
 
 def _docstring(network: Exported, language: str) -> str:
-    use = "\n".join(f"    {line}" for line in usage(network))
+    use = "\n".join(f"    {line}".rstrip() for line in _usage(network))
     return f"""{network.title}, in {language}.
 
 {use}
@@ -69,11 +70,15 @@ Written by retfm_jax, without which it computes the same. For research; it is no
 
 
 def usage(network: Exported) -> list[str]:
-    """Lines of Python that show how a program is used.
+    """Lines of Markdown that show how a program is used.
 
     Args:
       network: what it computes.
     """
+    return ["```python", *_usage(network), "```"]
+
+
+def _usage(network: Exported) -> list[str]:
     lines = ["import model", "", "program = model.load()"]
     if network.decisions is not None:
         lines.append('program.predict(["photograph.jpg"])  # calibrated probabilities')

@@ -10,7 +10,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.extras import install
 from retfm_jax.interop.bundles import bundle
 from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
-from retfm_jax.interop.formats.programs import program_text, run_program
+from retfm_jax.interop.formats.programs import program_text, run_program, usage
 from retfm_jax.interop.formats.torch_network import network_code, torch_tensors
 
 WEIGHTS = "weights.pt"
@@ -37,8 +37,7 @@ def load(folder=None, device="cpu"):
 class Torch(Form):
     """`model.py`, which needs PyTorch, NumPy, Pillow and OpenCV, and `weights.pt`."""
 
-    name = "torch"
-    about = "one readable PyTorch file with its weights"
+    name, library = "torch", "pytorch"
 
     def check(self, network: Exported) -> None:
         """See `Form.check`."""
@@ -58,6 +57,8 @@ class Torch(Form):
     def readme(self, network: Exported, measured: Mapping[str, Any]) -> list[str]:
         """See `Form.readme`."""
         return [
+            *usage(network),
+            "",
             "`model.py` needs `torch`, `numpy`, `pillow` and `opencv-python-headless`, and nothing "
             f"else. `{WEIGHTS}` is read with `weights_only=True`. `load().network` is a plain "
             "`torch.nn.Module`, which can be trained on; its method `normalized_images` takes what "
@@ -93,3 +94,6 @@ def write_torch(folder: pathlib.Path, network: Exported) -> None:
     (folder / PROGRAM).write_text(text, encoding="utf-8")
     tensors = {name: torch.from_numpy(x.copy()) for name, x in torch_tensors(network).items()}
     torch.save(tensors, folder / WEIGHTS)
+
+
+FORM = Torch()

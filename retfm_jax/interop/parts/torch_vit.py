@@ -152,7 +152,11 @@ class ViT(nn.Module):
         super().__init__()
         grid = image_size // patch_size
         rows = 0 if rope else grid * grid + (class_token and class_position)
-        self.pool, self.prefix, self.class_position = pooling, class_token + registers, class_position
+        self.pool, self.prefix, self.class_position = (
+            pooling,
+            class_token + registers,
+            class_position,
+        )
         self.patch = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=patch_bias)
         self.class_embedding = nn.Parameter(torch.zeros(width)) if class_token else None
         self.position_embedding = nn.Parameter(torch.zeros(rows, width)) if rows else None
