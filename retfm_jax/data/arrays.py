@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from retfm_jax.data.image_limits import MAX_PIXELS, ImageError
-from retfm_jax.data.images import ROUNDING, decode
+from retfm_jax.data.images import ROUNDING, decode_picture
 
 _CHANNELS = (1, 3, 4)
 
@@ -113,4 +113,4 @@ def pil_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
         raise
     except Exception as error:  # a file that is read only now, and whatever is wrong with it
         raise ImageError(f"{name}: the image is truncated or damaged ({error})") from error
-    return decode(buffer.getvalue(), name)
+    return decode_picture(buffer.getvalue(), name)

@@ -59,6 +59,23 @@ def decode(
     """
     if dicom.is_dicom(data):
         return dicom.decode(data, name)
+    return decode_picture(data, name, min_side=min_side)
+
+
+def decode_picture(
+    data: bytes, name: str, *, min_side: int | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decodes as `decode` does, but no DICOM.
+
+    Args:
+      data, name, min_side: see `decode`.
+
+    Returns:
+      (height, width, 3) uint8, RGB.
+
+    Raises:
+      ImageError: see `decode`.
+    """
     # OpenCV is faster than Pillow and gives the same bits, but takes a JPEG that was cut short for
     # a good one with a gray rest: it gets only files that are complete.
     size = _jpeg_size(data) if data.endswith(_JPEG_END) else None

@@ -10,7 +10,16 @@ from retfm_jax.plugins import find, is_outside
 if TYPE_CHECKING:
     from retfm_jax.methods.base import Method
 
-_SHARED = ("base", "dual_encoder", "image_tower", "masked", "patients", "per_sample", "towers")
+_SHARED = (
+    "base",
+    "dual_encoder",
+    "image_tower",
+    "masked",
+    "outputs",
+    "patients",
+    "per_sample",
+    "towers",
+)
 
 
 def method_names() -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from retfm_jax.data.arrays import array_to_rgb, pil_to_rgb
-from retfm_jax.data.images import decode, fit
+from retfm_jax.data.images import decode_picture, fit
 from retfm_jax.interop.parts.tokenizer import WordPieces
 
 
@@ -46,11 +46,12 @@ class Program:
         """Computes all outputs of photographs, by name, a row each.
 
         Args:
-          photographs: one or a list of them: paths, encoded bytes, PIL images, or arrays (uint8, or
-            float from 0 to 1; gray, RGB or RGBA).
+          photographs: one or a list of them: paths or encoded bytes (no DICOM), PIL images, or
+            arrays (uint8, or float from 0 to 1; gray, RGB or RGBA).
         """
-        one = isinstance(photographs, str | bytes | os.PathLike | Image.Image | np.ndarray)
-        return self._batched(self.run_images, [photographs] if one else photographs, self._pixels)
+        kinds = (str, bytes, os.PathLike, Image.Image, np.ndarray)
+        rows = [photographs] if isinstance(photographs, kinds) else photographs
+        return self._batched(self.run_images, rows, self._pixels)
 
     def text_outputs(self, texts: str | Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
         """Computes all outputs of texts, by name, a row each.
@@ -137,9 +138,9 @@ class Program:
         """What the network takes of one photograph, (size, size, 3) uint8."""
         if isinstance(photograph, str | os.PathLike):
             data = pathlib.Path(photograph).read_bytes()
-            pixels = decode(data, str(photograph))
+            pixels = decode_picture(data, str(photograph))
         elif isinstance(photograph, bytes):
-            pixels = decode(photograph, "photograph")
+            pixels = decode_picture(photograph, "photograph")
         elif isinstance(photograph, Image.Image):
             pixels = pil_to_rgb(photograph, "photograph")
         else:
