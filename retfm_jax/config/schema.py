@@ -16,6 +16,7 @@ from retfm_jax.ranges import (
     PositiveFloat,
     PositiveShare,
     Range,
+    RangeError,
     Rate,
     Section,
     Seed,
@@ -130,7 +131,8 @@ class DataConfig(Section):
     """Choice of the records, and how they are read.
 
     Attributes:
-      dataset: name of a built dataset under `data_dir`, or a built dataset's folder.
+      dataset: name of a built dataset under `data_dir`, or a built dataset's folder; for class
+        heads a task of `retfm tasks` or a folder of class folders as well.
       data_dir: where `retfm data build` and `retfm data import` put datasets.
       train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
       language: of the reports; "mixed" samples one for every sample.
@@ -142,6 +144,17 @@ class DataConfig(Section):
       expert: the expert stream (KeepFIT only).
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: sample the sets of a collection equally often, however large each is (KeepFIT).
+      classes: of labeled photographs, which of the dataset's classes are learned, in this order; ()
+        for all that its training split shows, in its own order.
+      outcome: "exclusive": a photograph has exactly one of them, others are left out; "findings":
+        each is present or absent; "grades": one of them, ordered from the lowest on; None: as the
+        labels are.
+      shares: of training, validation and test where the dataset has no splits, by a hash of the
+        patient; one without validation gives up that share of its training split.
+      fold: (k, K) instead of shares, the k-th of K folds by patient, from 0; see
+        `data.division.Division`.
+      patient_regex: finds the patient in a file's name, of folders and releases.
+      follow_links: whether links that leave a folder or release are followed.
       workers: processes that decode beside the main one; 0 uses threads only.
       threads: reading threads of a process; None for one on each core that it may use, up to 16; 0
         reads in the thread that takes batches. More pay only where records come from a slow
@@ -162,9 +175,22 @@ class DataConfig(Section):
     expert: ExpertConfig | None = None
     banned_categories: tuple[Name, ...] = ()
     balance_sets: bool = False
+    classes: tuple[Name, ...] = ()
+    outcome: Literal["exclusive", "findings", "grades"] | None = None
+    shares: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)
+    fold: tuple[Count, Positive] | None = None
+    patient_regex: Name | None = None
+    follow_links: bool = False
     workers: FewOrNone = 0
     threads: FewOrNone | None = None
     prefetch: Few = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if abs(sum(self.shares) - 1) > 1e-6:
+            raise RangeError(f"shares must sum to 1, not to {sum(self.shares):g}")
+        if self.fold is not None and not self.fold[0] < self.fold[1]:
+            raise RangeError(f"fold must be (k, K) with k from 0 to K - 1, not {list(self.fold)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int8
 
 from retfm_jax.data import image_files, photographs
 from retfm_jax.data.building import patients
 from retfm_jax.data.building.splits import SPLITS, hashed_split, split_name
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import is_empty, same_name
+from retfm_jax.data.division import UNDIVIDED, Division
+from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.importing import tables
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
@@ -35,10 +38,13 @@ class Reading:
       patient_regex: finds the patient in a file's name, see `patients.parse_regex`; None: patients
         are known as the folder or release tells them.
       follow_links: whether targets of symbolic links outside the release are read.
+      division: how splits are made that are not there; None: of a folder of class folders without
+        splits as `Division` makes them, of all else as it is.
     """
 
     patient_regex: str | None = None
     follow_links: bool = False
+    division: Division | None = None
 
 
 #: Patients as the release tells them, nothing outside of it.
@@ -132,6 +138,18 @@ class FileSource(RecordSource):
         )
 
     @property
+    def labels(self) -> Int8[np.ndarray, "n classes"]:
+        """Labels of all records, one-hot, without reading a photograph."""
+        column = {name: index for index, name in enumerate(self.label_names)}
+        columns = np.array([column[file.label] for file in self._files], np.int64)
+        return np.eye(len(self.label_names), dtype=np.int8)[columns]
+
+    @property
+    def patients(self) -> list[str]:
+        """Patients of all records, without reading a photograph."""
+        return [file.patient for file in self._files]
+
+    @property
     def identity(self) -> dict[str, Any]:
         listing = "\n".join(
             f"{file.relative}\t{file.label}\t{file.patient}" for file in self._files
@@ -159,126 +177,183 @@ def split_folders(folder: Path) -> dict[str, Path]:
     return found
 
 
-def folder_source(folder: Path, split: str, reading: Reading = AS_RELEASED) -> FileSource:
-    """Opens a split of a folder of class folders.
+def has_class_folders(folder: Path) -> bool:
+    """Tells whether a folder without splits holds photographs in at least two folders.
 
     Args:
-      folder: holds a folder for every split, and these a folder for every class.
-      split: any name of a split, such as "val" or "validation".
+      folder: whose subfolders are looked at, until there are two.
+    """
+    filled = (child for child in photographs.folders(folder) if photographs.names(child))
+    return len(list(itertools.islice(filled, 2))) == 2
+
+
+def folder_sources(
+    folder: Path, splits: Sequence[str], reading: Reading = AS_RELEASED
+) -> dict[str, FileSource]:
+    """Opens splits of a folder of class folders, which is listed once.
+
+    Args:
+      folder: holds a folder for every split, and these a folder for every class; or the folders of
+        the classes, and is divided.
+      splits: any names of splits, such as "val" or "validation".
       reading: how the files are read.
+
+    Returns:
+      by the names of the splits as given, the splits.
 
     Raises:
       UserError: it has no such split, too few classes or images, or an unknown or empty class.
     """
-    splits = split_folders(folder)
-    wanted = split_name(split)
-    if wanted not in splits:
-        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
-    reference = "train" if "train" in splits else wanted
-    classes = [child.name for child in photographs.folders(splits[reference])]
+    parts = split_folders(folder) or {UNDIVIDED: folder}
+    division = reading.division or (Division() if UNDIVIDED in parts else None)
+    there = list(parts) if division is None else division.splits(parts)
+    wanted = {split: split_name(split) for split in splits}
+    for split, name in wanted.items():
+        if name not in there:
+            raise UserError(f"{folder} has no split {split!r}; it has {', '.join(there)}")
+    first = next((wanted[split] for split in splits if wanted[split] in parts), None)
+    reference = parts.get(UNDIVIDED) or parts.get("train") or parts[first or next(iter(parts))]
+    classes = [child.name for child in photographs.folders(reference)]
     if len(classes) < 2:
         raise UserError(
-            f"{splits[reference]} holds {len(classes)} class folders ({', '.join(classes)}); "
+            f"{reference} holds {len(classes)} class folders ({', '.join(classes)}); "
             "a task needs at least two, each named after its class"
         )
-    _check_alike(classes, splits[reference])
-    split_folder = splits[wanted]
+    _check_alike(classes, reference)
+    listed = {
+        part: _listed(child, "" if part == UNDIVIDED else f"{child.name}/", classes, reference)
+        for part, child in parts.items()
+        if division is not None or part in wanted.values()
+    }
+    # What is evaluated may not be in another split, whatever else lies there.
+    beside = {
+        part: [f"{child.name}/{relative}" for relative in photographs.names(child)]
+        for part, child in parts.items()
+        if part != UNDIVIDED
+    }
+    told, told_by = patients.read_tables(folder)
+    who = patients.identify(
+        # A link may lead to a folder that was met in another class already.
+        itertools.chain(
+            *beside.values(), (file.relative for files, _ in listed.values() for file in files)
+        ),
+        regex=reading.patient_regex,
+        pairs=told,
+        pairs_from=told_by,
+    )
+    torn = patients.on_both_sides(
+        {name: [who.ids[each] for each in names] for name, names in beside.items()}
+        if who.known
+        else {}
+    )
+    found: dict[str, list[LabeledFile]] = {part: [] for part in parts if part != UNDIVIDED}
+    named = {
+        part: [dataclasses.replace(file, patient=who.ids[file.relative]) for file in files]
+        for part, (files, _) in listed.items()
+    }
+    assigned = {part: [part] * len(files) for part, files in named.items()}
+    if division is not None:
+        assigned = division.assign(
+            {part: [file.patient for file in files] for part, files in named.items()}
+        )
+    split_of: dict[str, str] = {
+        relative: part for part, relatives in beside.items() for relative in relatives
+    }
+    for part, files in named.items():
+        for file, split in zip(files, assigned[part], strict=True):
+            found.setdefault(split, []).append(file)
+            split_of[file.relative] = split
+    paths = {relative: folder / relative for relative in split_of}
+    copied = _Copies({file.relative: file for files in found.values() for file in files}, paths)
+    passed_over = photographs.merged(*(over for _, over in listed.values()))
+    divided = "" if division is None else division_said(division, parts)
+    sources = {}
+    for split, name in wanted.items():
+        chosen = found.get(name or "", [])
+        if len(chosen) < 2:
+            where = f"{parts[name]}" if name in parts else f"{folder}, split {name},"
+            raise UserError(
+                f"{where} holds {len(chosen)} images; nothing can be measured on fewer than two"
+            )
+        sources[split] = FileSource(
+            folder.name or folder.resolve().name,
+            name or "",
+            classes,
+            chosen,
+            said=_said(passed_over, who, torn, [divided, *copied.said(name or "", split_of)]),
+            patients_known=who.known,
+        )
+    return sources
+
+
+def _listed(
+    folder: Path, prefix: str, classes: Sequence[str], reference: Path
+) -> tuple[list[LabeledFile], dict[str, tuple[str, ...]]]:
+    """The photographs in class folders, and the files that were passed over, by reason."""
     files: list[LabeledFile] = []
-    passed_over = [photographs.beside(split_folder, split_folder.name)]
-    for child in photographs.folders(split_folder):
-        label = _class_of(child, classes, splits[reference])
+    passed_over = [photographs.beside(folder, prefix.rstrip("/"))]
+    for child in photographs.folders(folder):
+        label = _class_of(child, classes, reference)
         listing = photographs.find(child)
         if not listing.photographs:
             raise UserError(
                 f"class folder {child} holds no image; fill it or remove the class"
                 + _because(listing.passed_over)
             )
-        below = f"{split_folder.name}/{child.name}"
+        below = f"{prefix}{child.name}"
         files += [
             LabeledFile(path, f"{below}/{relative}", label)
             for path, relative in zip(listing.paths(), listing.photographs, strict=True)
         ]
         passed_over.append(_below(below, listing.passed_over))
-    if len(files) < 2:
-        raise UserError(
-            f"{split_folder} holds {len(files)} images; nothing can be measured on fewer than two"
-        )
-    everything = {
-        name: [f"{child.name}/{relative}" for relative in photographs.names(child)]
-        for name, child in splits.items()
-    }
-    told, told_by = patients.read_tables(folder)
-    who = patients.identify(
-        # A link may lead to a folder that was met in another class already.
-        itertools.chain(*everything.values(), (file.relative for file in files)),
-        regex=reading.patient_regex,
-        pairs=told,
-        pairs_from=told_by,
-    )
-    torn = patients.on_both_sides(
-        {name: [who.ids[each] for each in names] for name, names in everything.items()}
-        if who.known
-        else {}
-    )
-    return FileSource(
-        folder.name or folder.resolve().name,
-        wanted,
-        classes,
-        [dataclasses.replace(file, patient=who.ids[file.relative]) for file in files],
-        said=_said(
-            photographs.merged(*passed_over),
-            who,
-            torn,
-            _copies(
-                wanted,
-                files,
-                {
-                    name: {relative: folder / relative for relative in relatives}
-                    for name, relatives in everything.items()
-                    if name != wanted
-                },
-            ),
-        ),
-        patients_known=who.known,
-    )
+    return files, photographs.merged(*passed_over)
 
 
-def _copies(
-    split: str,
-    chosen: Sequence[LabeledFile],
-    others: Mapping[str, Mapping[str, Path]],
-) -> list[str]:
-    """Describes which photographs of a split are in another one, in two classes or twice.
+class _Copies:
+    """Photographs that are there several times, byte for byte, looked for once."""
 
-    Args:
-      split, chosen: what is evaluated.
-      others: split -> files of the other splits, by their paths below the release.
-    """
-    classes = {file.relative: file.label for file in chosen}
-    split_of = {
-        relative: other for other, members in others.items() for relative in members
-    } | dict.fromkeys(classes, split)
-    named = {file.relative: file.path for file in chosen}
-    for members in others.values():
-        named |= {
+    def __init__(self, files: Mapping[str, LabeledFile], paths: Mapping[str, Path]):
+        """Compares the files.
+
+        Args:
+          files: those with a class, by their paths below the release.
+          paths: of all files that could be copies of them.
+        """
+        self._classes = {relative: file.label for relative, file in files.items()}
+        named = {
             relative: path
-            for relative, path in members.items()
-            if path.suffix.lower() in photographs.PHOTOGRAPH_SUFFIXES and relative not in named
+            for relative, path in paths.items()
+            if relative in files or path.suffix.lower() in photographs.PHOTOGRAPH_SUFFIXES
         }
-    said: dict[str, list[str]] = {}
-    for group in photographs.copies(named):
-        here = [name for name in group if split_of[name] == split]
-        example = " = ".join(sorted(group))
-        for other in sorted({split_of[name] for name in group} - {split}) if here else ():
-            said.setdefault(f"photographs of {split} are in {other} as well", []).append(example)
-        if len({classes[name] for name in here}) > 1:
-            said.setdefault(f"photographs of {split} are in several classes", []).append(example)
-        elif len(here) > 1:
-            said.setdefault(f"photographs of {split} are there several times", []).append(example)
-    return [
-        f"{len(examples)} {what}, byte for byte ({_first(examples, 3)})"
-        for what, examples in said.items()
-    ]
+        named |= {relative: file.path for relative, file in files.items()}
+        self._groups = photographs.copies(named)
+
+    def said(self, split: str, split_of: Mapping[str, str]) -> list[str]:
+        """Describes which photographs of a split are in another one, in two classes or twice.
+
+        Args:
+          split: what is evaluated.
+          split_of: the split of every file.
+        """
+        said: dict[str, list[str]] = {}
+        for group in self._groups:
+            here = [name for name in group if split_of[name] == split and name in self._classes]
+            example = " = ".join(sorted(group))
+            for other in sorted({split_of[name] for name in group} - {split}) if here else ():
+                what = f"photographs of {split} are in {other} as well"
+                said.setdefault(what, []).append(example)
+            if len({self._classes[name] for name in here}) > 1:
+                said.setdefault(f"photographs of {split} are in several classes", []).append(
+                    example
+                )
+            elif len(here) > 1:
+                said.setdefault(f"photographs of {split} are there several times", []).append(
+                    example
+                )
+        return [
+            f"{len(examples)} {what}, byte for byte ({_first(examples, 3)})"
+            for what, examples in said.items()
+        ]
 
 
 def _first(names: Sequence[str], most: int, comma: str = ", ") -> str:
@@ -350,24 +425,32 @@ def _said(
     )
 
 
-def release_source(
-    name: str, task: Mapping[str, Any], split: str, data_dir: Path, reading: Reading = AS_RELEASED
-) -> FileSource:
-    """Opens a split of a release that a task describes by tables or by patterns of file names.
+def release_sources(
+    name: str,
+    task: Mapping[str, Any],
+    splits: Sequence[str],
+    data_dir: Path,
+    reading: Reading = AS_RELEASED,
+) -> dict[str, FileSource]:
+    """Opens splits of a release that a task describes by tables or by patterns of file names.
 
     Args:
       name: of the task.
       task: its entries as in `tasks.yaml`, checked.
-      split: any name of a split, such as "val" or "validation".
+      splits: any names of splits, such as "val" or "validation".
       data_dir: parent of the task's folder.
       reading: how the files are read.
+
+    Returns:
+      by the names of the splits as given, the splits.
 
     Raises:
       UserError: the release is missing, is not as the task describes it, or leaves its folder.
     """
-    wanted = split_name(split)
-    if wanted is None:
-        raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
+    wanted = {split: split_name(split) for split in splits}
+    for split, part in wanted.items():
+        if part is None:
+            raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
     folder = _release(name, task, data_dir)
     read = _from_tables if "tables" in task else _from_patterns
     found = read(name, task, folder, reading)
@@ -380,48 +463,55 @@ def release_source(
         part: [dataclasses.replace(file, patient=who.ids[file.relative]) for file in members]
         for part, members in found.files.items()
     }
-    torn = ""
-    if "shares" in task:
-        everyone = files.pop("", [])
-        for file in everyone:
+    division, torn, divided = reading.division, "", ""
+    everyone = len(files.get(UNDIVIDED, []))
+    if "shares" in task and (division is None or division.fold is None):
+        for file in files.pop(UNDIVIDED, []):
             files.setdefault(hashed_split(file.patient, task["shares"], 0), []).append(file)
-        chosen = files.get(wanted, [])
-        here = len(everyone)
-    else:
-        chosen = files.get(wanted, [])
-        here = len(chosen)
-        if who.known:
-            torn = patients.on_both_sides(
-                {part: [file.patient for file in members] for part, members in files.items()}
-            )
-    if not chosen:
-        official = task.get("shares") or files
-        raise UserError(f"task {name} has no split {split!r}; it has {', '.join(official)}")
-    counted, facts = count(name, task, wanted, here)
-    copied = _copies(
-        wanted,
-        chosen,
-        {
-            part: {file.relative: file.path for file in members}
-            for part, members in files.items()
-            if part != wanted
-        },
-    )
-    return FileSource(
-        name,
-        wanted,
-        tuple(task["classes"]),
-        chosen,
-        task.get("modality", "cfp"),
-        _said(
-            found.passed_over,
-            who,
-            torn,
-            [counted, *found.sentences, missing, *copied],
-            **facts,
-        ),
-        who.known,
-    )
+    elif who.known:
+        torn = patients.on_both_sides(
+            {part: [file.patient for file in members] for part, members in files.items()}
+        )
+    official = {part: len(members) for part, members in files.items()}
+    if division is not None:
+        divided = division_said(division, official)
+        assigned = division.assign(
+            {part: [file.patient for file in members] for part, members in files.items()}
+        )
+        members, files = files, {}
+        for part, of in assigned.items():
+            for file, split in zip(members[part], of, strict=True):
+                files.setdefault(split, []).append(file)
+    for split, part in wanted.items():
+        if not files.get(part or ""):
+            there = task.get("shares") or files
+            raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}")
+    split_of = {file.relative: part for part, members in files.items() for file in members}
+    paths = {file.relative: file.path for members in files.values() for file in members}
+    sources = {}
+    for split, part in wanted.items():
+        chosen = files[part or ""]
+        here = everyone if "shares" in task else official.get(part or "", len(chosen))
+        counted, facts = count(name, task, part or "", here)
+        # A file may be in several splits: here it is in this one.
+        owned = split_of | {file.relative: part or "" for file in chosen}
+        copied = _Copies({file.relative: file for file in chosen}, paths)
+        sources[split] = FileSource(
+            name,
+            part or "",
+            tuple(task["classes"]),
+            chosen,
+            task.get("modality", "cfp"),
+            _said(
+                found.passed_over,
+                who,
+                torn,
+                [counted, *found.sentences, missing, divided, *copied.said(part or "", owned)],
+                **facts,
+            ),
+            who.known,
+        )
+    return sources
 
 
 def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[str, dict[str, Any]]:

@@ -43,6 +43,7 @@ _ENDLESS = 1 << 40
 _NOT_CONTENT = (
     *("dataset", "data_dir", "train_split", "eval_split", "expert", "vocabulary", "extend"),
     *("workers", "threads", "prefetch"),
+    *("classes", "outcome", "shares", "fold", "patient_regex", "follow_links"),
 )
 
 _RECORD_ID = "record_id"
@@ -387,6 +388,9 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """
     digests = all("tokenizer" in identity for identity in (saved, current))
     saved, current = (_one_tokenizer(identity, digests) for identity in (saved, current))
+    # Entries that there were not yet had no effect, as their defaults have none.
+    defaults = json.loads(json.dumps(dataclasses.asdict(DataConfig())))
+    saved["config"] = _filled(saved.get("config", {}), defaults, current.get("config", {}))
     saved["config"] = _completed(saved["config"], json.loads(json.dumps(_DEFAULTS)))
     unknown = _without_unknown_contents(saved, current)
     found = [
@@ -424,6 +428,19 @@ def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
             for name, value in saved.items()
         },
     }
+
+
+def _filled(saved: Any, defaults: Any, wanted: Any) -> Any:
+    """Stored entries, and the defaults of those that are wanted and not stored."""
+    if not all(isinstance(each, dict) for each in (saved, defaults, wanted)):
+        return saved
+    found = dict(saved)
+    for name in wanted:
+        if name not in saved and name in defaults:
+            found[name] = defaults[name]
+        elif name in saved:
+            found[name] = _filled(saved[name], defaults.get(name), wanted[name])
+    return found
 
 
 def _one_tokenizer(identity: dict[str, Any], by_digest: bool) -> dict[str, Any]:

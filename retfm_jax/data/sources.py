@@ -187,7 +187,7 @@ class Subset(RecordSource[OneKind]):
         return {**self._source.identity, "subset": self._why, "kept": len(self)}
 
 
-class _Eyes(RecordSource[ImageRecord]):
+class Eyes(RecordSource[ImageRecord]):
     """The eyes of patients as single images, each with the text that speaks of it."""
 
     kind = "image"
@@ -195,6 +195,13 @@ class _Eyes(RecordSource[ImageRecord]):
     def __init__(
         self, source: RecordSource[PatientRecord], eyes: Int64[np.ndarray, "n 2"], require: str
     ):
+        """Takes some of the eyes.
+
+        Args:
+          source: of patients.
+          eyes: (n, 2), of each the patient's index and the side's, 0 left and 1 right.
+          require: what they have in common; with the source's identity it identifies them.
+        """
         self._source, self._eyes, self._require = source, eyes, require
         self.name, self.split, self.label_names = source.name, source.split, source.label_names
 
@@ -286,7 +293,7 @@ def as_images(
         records = [eye_record(patients[index], side) for side in SIDES]
         return [(index, side) for side, eye in enumerate(records) if _fulfils(eye, require)]
 
-    found = [eye for patient in _scan(len(source), eyes) for eye in patient]
+    found = [eye for patient in scan(len(source), eyes) for eye in patient]
     if not found:
         raise UserError(
             f"no eye in {source.name}, split {source.split}, has "
@@ -296,12 +303,12 @@ def as_images(
                 "category": "labels of its own: give labels per eye when the dataset is built",
             }[require]
         )
-    return _Eyes(patients, np.array(found, np.int64), require)
+    return Eyes(patients, np.array(found, np.int64), require)
 
 
 def _with_caption(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
     kept = np.flatnonzero(
-        list(_scan(len(source), lambda index: any(source[index].caption.values())))
+        list(scan(len(source), lambda index: any(source[index].caption.values())))
     )
     if not len(kept):
         raise UserError(f"no image of {source.name}, split {source.split}, has a text")
@@ -328,7 +335,7 @@ def with_category(
     Raises:
       UserError: nothing is left, or there is no such category: it would be banned in vain.
     """
-    shown = list(_scan(len(source), lambda index: source[index].shows(source.label_names)))
+    shown = list(scan(len(source), lambda index: source[index].shows(source.label_names)))
     known = {*source.label_names, *itertools.chain.from_iterable(shown)}
     for name in banned:
         if name not in known:
@@ -366,7 +373,7 @@ def balanced(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
         # "patient/left" is an eye, not an image of a set.
         return name if rest and name != record.patient_id else ""
 
-    names = np.array(list(_scan(len(source), set_of)))
+    names = np.array(list(scan(len(source), set_of)))
     if not names.all():
         raise UserError(
             f"config.data.balance_sets: the records of {source.name} belong to no sets; their ids "
@@ -378,7 +385,17 @@ def balanced(source: RecordSource[ImageRecord]) -> RecordSource[ImageRecord]:
     return Subset(source, turns.ravel(), "sets in turn")
 
 
-def _scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:
+def scan(size: int, look: Callable[[int], Any]) -> Iterator[Any]:
+    """Looks at all records in threads, and gives what was seen in their order.
+
+    Args:
+      size: number of records.
+      look: called with the index of each; what it returns should be small.
+
+    Yields:
+      what `look` returned.
+    """
+
     def look_at(start: int) -> list[Any]:
         return [look(index) for index in range(start, min(start + _SCANNED_AT_ONCE, size))]
 

@@ -20,8 +20,9 @@ from retfm_jax.data.class_files import (
     Reading,
     Said,
     count,
-    folder_source,
-    release_source,
+    folder_sources,
+    has_class_folders,
+    release_sources,
     split_folders,
 )
 from retfm_jax.data.records import ImageRecord
@@ -69,14 +70,33 @@ class Selection(Subset):
 
 
 def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
-    """Opens the data of a task by its name.
+    """Opens one split of a task's data; see `open_splits`.
 
     Args:
-      name: a folder with `train`, `val` or `test` of one folder a class; a task of `tasks.yaml`, or
-        a YAML file with one task of that form; or a built dataset.
+      name, data_dir, reading: as there.
       split: "train", "validation" or "test"; of a built dataset any TFDS split.
+
+    Raises:
+      UserError: as there.
+    """
+    return open_splits(name, (split,), data_dir, reading)[split]
+
+
+def open_splits(
+    name: str, splits: Sequence[str], data_dir: str, reading: Reading = AS_RELEASED
+) -> dict[str, RecordSource]:
+    """Opens the data of a task by its name; files are listed and tables read once for all splits.
+
+    Args:
+      name: a folder with `train`, `val` or `test` of one folder a class, or a folder of these
+        without splits; a task of `tasks.yaml`, or a YAML file with one task of that form; or a
+        built dataset.
+      splits: "train", "validation" or "test"; of a built dataset any TFDS splits.
       data_dir: folder of built datasets and of the tasks' own folders.
       reading: how files are read, where the task is one of files.
+
+    Returns:
+      by the names of the splits, the splits.
 
     Raises:
       UserError: there is no such task, folder or dataset, or it cannot be used; the message names
@@ -90,23 +110,26 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
     name = os.fspath(name)
     folder = Path(name).expanduser()
     if folder.is_dir() and any(split_folders(folder)):
-        return folder_source(folder, split, reading)
+        return {**folder_sources(folder, splits, reading)}
     if folder.suffix in (".yaml", ".yml"):
         task = _own_task(folder)
-        return _described_source(folder.stem, task, split, Path(data_dir), reading)
+        return _described_sources(folder.stem, task, splits, Path(data_dir), reading)
     tasks = described_tasks()
     if name in tasks:
-        return _described_source(name, tasks[name], split, Path(data_dir), reading)
+        return _described_sources(name, tasks[name], splits, Path(data_dir), reading)
     found = next((task for task in tasks if task.casefold() == name.casefold()), None)
     try:
-        source = open_dataset(name, split, data_dir)
+        sources = {split: open_dataset(name, split, data_dir) for split in splits}
     except UserError as error:
         if found is not None and not is_built(name, data_dir):
-            return _described_source(found, tasks[found], split, Path(data_dir), reading)
-        if folder.is_dir():
+            return _described_sources(found, tasks[found], splits, Path(data_dir), reading)
+        if folder.is_dir() and not is_built(name, data_dir):
+            if has_class_folders(folder):
+                return {**folder_sources(folder, splits, reading)}
             raise UserError(
                 f"{folder} is neither a built dataset nor a folder of classes: make "
-                f"{folder}/train/<class>/*.jpg and {folder}/test/<class>/*.jpg"
+                f"{folder}/train/<class>/*.jpg and {folder}/test/<class>/*.jpg, or "
+                f"{folder}/<class>/*.jpg"
             ) from error
         near = difflib.get_close_matches(name.casefold(), [t.casefold() for t in tasks], n=1)
         hint = f"; or did you mean the task {near[0]!r}?" if near else ""
@@ -116,7 +139,24 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
             f"patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
             "data import` or `retfm data build`, which store patients"
         )
-    return source
+    return sources
+
+
+def holds_records(name: str, data_dir: str) -> bool:
+    """Tells whether a task's photographs are records of a built dataset, not files.
+
+    Args:
+      name, data_dir: see `open_splits`.
+
+    Raises:
+      UserError: the name is that of a YAML file that describes no task.
+    """
+    path = Path(os.fspath(name)).expanduser()
+    if path.is_dir() and any(split_folders(path)):
+        return False
+    if path.suffix in (".yaml", ".yml"):
+        return "dataset" in _own_task(path)
+    return "dataset" in described_tasks().get(name, {}) or is_built(name, data_dir)
 
 
 def said_of(source: RecordSource) -> Said:
@@ -136,8 +176,9 @@ def counts_by(source: RecordSource) -> str:
     Args:
       source: the split that is predicted.
     """
-    if isinstance(source, FileSource):
-        return "patient" if source.patients_known else "image"
+    stated = getattr(source, "patients_known", None)
+    if stated is not None:
+        return "patient" if stated else "image"
     if source.kind == "patient":
         return "patient"
     rows = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int)
@@ -305,19 +346,24 @@ def _own_task(path: Path) -> dict[str, Any]:
     return {"source": "its files", "folder": ".", **task}
 
 
-def _described_source(
+def _described_sources(
     name: str,
     task: Mapping[str, Any],
-    split: str,
+    splits: Sequence[str],
     data_dir: Path,
     reading: Reading = AS_RELEASED,
-) -> RecordSource:
+) -> dict[str, RecordSource]:
+    sources: dict[str, RecordSource]
     if "dataset" in task:
-        source = _from_dataset(name, task, split_name(split) or split, data_dir)
+        sources = {
+            split: _from_dataset(name, task, split_name(split) or split, data_dir)
+            for split in splits
+        }
     else:
-        source = release_source(name, task, split, data_dir, reading)
-    source.ordered = task.get("ordered", False)
-    return source
+        sources = {**release_sources(name, task, splits, data_dir, reading)}
+    for source in sources.values():
+        source.ordered = task.get("ordered", False)
+    return sources
 
 
 def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path) -> RecordSource:

@@ -154,7 +154,7 @@ def test_images_with_exactly_one_class_are_taken_from_a_built_dataset(monkeypatc
 
     task = {"dataset": "odir5k", "per_class": 2, "classes": {"normal": "normal", "cat": "cataract"}}
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built([both, *records]))
-    source = tasks._described_source("TINY", task, "test", None)
+    source = tasks._described_sources("TINY", task, ("test",), None)["test"]
     assert (source.name, source.label_names) == ("TINY", ("normal", "cat"))
     assert [record.record_id for record in source] == ["i0", "i3", "i4", "i7"]
     np.testing.assert_array_equal(source[1].labels, [0, 1])
@@ -172,7 +172,7 @@ def test_other_findings_count_where_classes_are_wanted_alone(monkeypatch):
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built(records))
     task = {"dataset": "grades", "classes": {"normal": "normal", "cataract": "cataract"}}
     for alone, expected in ((False, ["i0", "i3"]), (True, ["i3"])):
-        source = tasks._described_source("T", {**task, "alone": alone}, "test", None)
+        source = tasks._described_sources("T", {**task, "alone": alone}, ("test",), None)["test"]
         assert [record.record_id for record in source] == expected
 
 

@@ -11,6 +11,7 @@ from retfm_jax.data.samples import Sample, SampleMaker
 
 if TYPE_CHECKING:
     from retfm_jax.data.records import ImageRecord
+    from retfm_jax.data.sources import RecordSource
 
 
 class LabeledPhotographKind(PhotographKind):
@@ -24,6 +25,12 @@ class LabeledPhotographKind(PhotographKind):
         """See `SampleKind.arrays`."""
         labels = ArraySpec("labels", (config.model.outputs,), np.float32)
         return super().arrays(config) | {"labels": labels}
+
+    def open(self, config: DataConfig) -> "tuple[RecordSource, None]":
+        """See `SampleKind.open`: the photographs of the training split that have labels."""
+        from retfm_jax.data.labeled import open_labeled
+
+        return open_labeled(config).sources["train"], None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.maker`."""
