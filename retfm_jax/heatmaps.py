@@ -15,7 +15,8 @@ from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.field_of_view import Square, disc_square
 from retfm_jax.data.images import ImageError, fit
 from retfm_jax.data.placement import onto_photograph
-from retfm_jax.errors import Unusable, UserError, did_you_mean
+from retfm_jax.decisions import Decisions
+from retfm_jax.errors import Unusable, UserError, did_you_mean, first_of
 from retfm_jax.inputs import as_array, as_texts
 from retfm_jax.knowledge.vocabulary import LANGUAGES, Condition, load_vocabulary
 from retfm_jax.methods.base import Method, MethodState, Params
@@ -56,6 +57,11 @@ class ExplainedModel(ImageTextModel, Protocol):
     def data_config(self) -> DataConfig:
         """Configuration of the preprocessing."""
 
+    @property
+    @abc.abstractmethod
+    def decisions(self) -> Decisions | None:
+        """Decisions of the network's own classes; None where it has none."""
+
     @abc.abstractmethod
     def decode(self, image: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
         """Decodes an image of any form to RGB.
@@ -69,11 +75,9 @@ class ExplainedModel(ImageTextModel, Protocol):
 class Targets(NamedTuple):
     """What is explained: one scalar or several of every image.
 
-    A class head is a further `score`, of `Method.image_features` for instance.
-
     Attributes:
       names: of the scalars, as they were given.
-      kinds: how each was understood: "condition ID", "text", "vector".
+      kinds: how each was understood: "class", "condition ID", "text", "vector".
       score: computes them; differentiable, and a function of each image alone.
       arrays: what it computes with.
       single: whether one was given, not a list.
@@ -139,6 +143,44 @@ def cosines(
     return method.encode_images(params, state, images) @ directions.T
 
 
+def class_log_odds(
+    method: Method,
+    params: Params,
+    state: MethodState,
+    images: Float[Array, "b h w 3"],
+    arrays: tuple[Float[Array, "k c"], Float[Array, ""]],
+) -> Float[Array, "b k"]:
+    """Computes log(p / (1 - p)) of classes that exclude each other: each against all the others.
+
+    With logits z over the temperature it is `z_k - log sum_{j != k} exp(z_j)`.
+
+    Args:
+      method, params, state: the network, which has classes.
+      images: normalized, NHWC float32.
+      arrays: a row for each class that is asked for, 1 in its column, else 0; and the temperature.
+    """
+    chosen, temperature = arrays
+    logits = method.class_logits(params, state, images) / temperature
+    others = jnp.where(chosen > 0, -jnp.inf, logits[:, None, :])
+    return logits @ chosen.T - jax.nn.logsumexp(others, -1)
+
+
+def finding_log_odds(
+    method: Method,
+    params: Params,
+    state: MethodState,
+    images: Float[Array, "b h w 3"],
+    arrays: tuple[Float[Array, "k c"], Float[Array, ""]],
+) -> Float[Array, "b k"]:
+    """Computes log(p / (1 - p)) of findings, their logits over the temperature.
+
+    Args:
+      method, params, state, images, arrays: see `class_log_odds`.
+    """
+    chosen, temperature = arrays
+    return method.class_logits(params, state, images) / temperature @ chosen.T
+
+
 def _first_entry(
     method: Method, params: Params, state: MethodState, images: Array, arrays: Any
 ) -> Array:
@@ -152,18 +194,21 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
 
     Args:
       model: whose images and texts are compared.
-      target: a condition's id or name, or any other text, or several of them; or a vector (d,) or
-        vectors (k, d) in the space of `encode_images`, such as another photograph's embedding;
-        None: nothing, for maps of the tower alone.
+      target: of a network with classes one of them; of one with texts a condition's id or name, or
+        any other text; or several of them; or a vector (d,) or vectors (k, d) in the space of
+        `encode_images`, such as another photograph's embedding; None: nothing, for maps of the
+        tower alone.
       language: of the prompts of conditions, "en" or "zh".
 
     Returns:
-      scores: of a condition, how much nearer an image is to its prompts than to those of a normal
-      eye (`zero_shot.finding_directions`), which leaves out what an image has in common with every
-      text; of the normal eye and of a text, the cosine; of vectors, products with them.
+      scores: of a class, the logarithm of its odds; of a condition, how much nearer an image is to
+      its prompts than to those of a normal eye (`zero_shot.finding_directions`), which leaves out
+      what an image has in common with every text; of the normal eye and of a text, the cosine; of
+      vectors, products with them.
 
     Raises:
-      UserError: the network has no texts, or a target is empty, no text, or of another width.
+      UserError: the network has no such class and no texts, or a target is empty, no text, or of
+        another width.
     """
     if target is None:
         return Targets(("attention",), ("tower",), _first_entry, (), True)
@@ -171,6 +216,8 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
     if array is not None and array.dtype.kind in "fiu":
         return _of_vectors(model, array)
     texts = as_texts(target, what="targets")
+    if model.decisions is not None:
+        return _of_classes(model.decisions, texts, isinstance(target, str))
     if model.method.text is None:
         raise UserError(
             f"a {model.method.name} network has no texts that a target could be: give a vector of "
@@ -198,6 +245,21 @@ def read_targets(model: ExplainedModel, target: Any, language: str = "en") -> Ta
         if found is None and (meant := did_you_mean(text, known))
     )
     return Targets(names, kinds, cosines, directions, isinstance(target, str), hints)
+
+
+def _of_classes(decisions: Decisions, names: Sequence[str], single: bool) -> Targets:
+    classes = decisions.classes
+    for name in names:
+        if name not in classes:
+            raise UserError(
+                f"target {name!r}: the network tells {first_of(classes, 8)} apart, and no other "
+                f"class{did_you_mean(name, classes)}"
+            )
+    names = tuple(dict.fromkeys(names))
+    chosen = np.eye(len(classes), dtype=np.float32)[[classes.index(name) for name in names]]
+    score = finding_log_odds if decisions.outcome == "findings" else class_log_odds
+    arrays = (chosen, np.float32(decisions.temperature))
+    return Targets(names, ("class",) * len(names), score, arrays, single)
 
 
 def _against_normal(

@@ -398,7 +398,8 @@ class RetinalModel:
 
         Args:
           images: as for `encode_images`.
-          target: a condition's id or name ("drusen"), explained against a normal eye as zero-shot
+          target: of a network with classes one of them, whose odds are explained; else a
+            condition's id or name ("drusen"), explained against a normal eye as zero-shot
             scores findings; or any other text, whose cosine with the image is explained; or a
             vector (d,) of the space of `encode_images`, such as another photograph's embedding; or
             a list of them; None: the tower's attention itself, of no target ("rollout" of a vision
@@ -415,8 +416,8 @@ class RetinalModel:
           score, and in the margin that a preprocessing with "crop" cuts off.
 
         Raises:
-          UserError: the network has no texts, a target or the method is unknown, or an image cannot
-            be used.
+          UserError: the network has neither such a class nor texts, the method is unknown, or an
+            image cannot be used.
         """
         images = as_images(images)
         targets = heatmaps.read_targets(self, target, language)

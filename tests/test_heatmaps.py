@@ -1,6 +1,7 @@
 """Heat maps of a model: what may be asked for, what comes back, and where it lies."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -227,3 +228,50 @@ def test_the_pointing_game_counts_every_eye_with_the_finding(model):
     if "hazy_media" in found:  # has the whole field
         assert found["hazy_media"].random == pytest.approx(1)
         assert found["hazy_media"].center == 1
+
+
+CLASSES = ("normal", "drusen", "glaucoma")
+
+
+@pytest.fixture(scope="module", params=["exclusive", "findings"])
+def classifier(request):
+    made = build("classifier", VIT, classes=CLASSES, outcome=request.param)
+    made.decisions = dataclasses.replace(made.decisions, temperature=2.5)
+    return made
+
+
+def test_a_class_is_explained_by_its_odds_against_the_others(classifier, pixels):
+    targets = read_targets(classifier, ["glaucoma", "normal"])
+    assert targets.kinds == ("class", "class")
+    (way, *_) = ways(VIT).values()
+    found = made(classifier, pixels, targets, way)
+    p = classifier.predict(pixels).astype(np.float64)[:, [2, 0]]
+    wanted = np.log(p / (1 - p))
+    np.testing.assert_allclose(np.stack([each.scores for each in found]), wanted, rtol=1e-3)
+    one = classifier.heatmap(pixels, "glaucoma")
+    several = classifier.heatmap(pixels, ["normal", "glaucoma"])
+    for single, both in zip(one, several, strict=True):
+        np.testing.assert_allclose(both[1], single, atol=1e-4)
+        assert np.abs(both[0] - single).max() > 1e-3
+        assert 0 <= single.min() < single.max() <= 1
+
+
+def test_a_resnet_with_classes_is_explained_too(pixels):
+    resnet = ClipResNetConfig(image_size=SIZE, stages=(1, 1, 1, 1), width=4)
+    model = build("classifier", resnet, classes=CLASSES, outcome="exclusive")
+    assert [each.shape for each in model.heatmap(pixels, "drusen")] == [
+        each.shape[:2] for each in pixels
+    ]
+
+
+def test_of_two_classes_one_speaks_against_the_other(pixels):
+    model = build("classifier", VIT, classes=("normal", "drusen"), outcome="exclusive")
+    (way, *_) = ways(VIT).values()
+    found = made(model, pixels, read_targets(model, ["normal", "drusen"]), way)
+    scores = np.stack([each.scores for each in found])
+    np.testing.assert_allclose(scores[:, 0], -scores[:, 1], rtol=1e-4)
+
+
+def test_a_class_that_the_network_does_not_know_is_refused(classifier, pixels):
+    with pytest.raises(UserError, match=r"'glaucma'.*normal, drusen, glaucoma.*'glaucoma'\?"):
+        classifier.heatmap(pixels, "glaucma")

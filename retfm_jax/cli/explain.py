@@ -17,8 +17,8 @@ def add(verbs) -> None:
         "--target",
         action="append",
         default=[],
-        help="a condition (drusen) or any text; may be given several times; without one, the "
-        "rollout of a vision transformer",
+        help="a class of the network; of one with texts a condition (drusen) or any text; may be "
+        "given several times; without one, the rollout of a vision transformer",
     )
     parser.add_argument("--out", required=True, help="new folder: overlays, a table and a page")
     parser.add_argument(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from scipy.special import expit
 
 from retfm_jax.console import say
 from retfm_jax.data import image_files
@@ -80,9 +81,11 @@ def explain(
     Args:
       workdir: of the network, or its checkpoint folder.
       images: a folder, a CSV with a column `image`, or one photograph.
-      targets: conditions or texts, see `RetinalModel.heatmap`; none for maps of the tower alone.
+      targets: classes of the network, or conditions or texts, see `RetinalModel.heatmap`; none for
+        maps of the tower alone.
       out: a new folder: overlays beside their photographs (PNG), `explained.csv` with a row for
-        each photograph and target, `explained.html`, and `explained.json`.
+        each photograph and target (its score is what the map explains, of a class the logarithm of
+        its odds), `explained.html`, and `explained.json`.
       method: of the heat maps; None: the tower's default.
       language: of the prompts of conditions, "en" or "zh".
       on_error: "skip" leaves out what cannot be used, "refuse" ends at it.
@@ -181,6 +184,14 @@ def _plain(name: str) -> str:
     return plain[:_NAME].strip("-") or "x"
 
 
+def _shown_score(kind: str, score: float) -> str:
+    """The score of a target; of a class, whose score is the logarithm of its odds, its probability.
+
+    Both say the same, but one of them to everybody.
+    """
+    return f"{expit(score):.2f}" if kind == "class" else f"{score:.3f}"
+
+
 def _page(settings: dict[str, Any], targets: Targets, shown: Sequence[_Shown]) -> str:
     parts = [
         f'<p class="sub">{markup.text(settings["method_title"])} · {settings["explained"]} '
@@ -189,8 +200,8 @@ def _page(settings: dict[str, Any], targets: Targets, shown: Sequence[_Shown]) -
     ]
     for each in shown:
         captions = ["photograph"] + [
-            f"{target} {score:.3f}"
-            for target, score in zip(targets.names, each.scores, strict=True)
+            f"{target} {_shown_score(kind, score)}"
+            for target, kind, score in zip(targets.names, targets.kinds, each.scores, strict=True)
         ]
         figures = "".join(
             f'<figure><div class="eyes">{markup.photograph(picture)}</div>'
