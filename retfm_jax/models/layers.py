@@ -154,11 +154,7 @@ def attention(
       what the queries attend to, (b, n, h, d).
     """
     if (rngs is None or rate == 0) and tap is None and _fused(query):
-        # A mask would be a bias of the size of the logits here; the kernel takes lengths.
-        lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
-        return jax.nn.dot_product_attention(
-            query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
-        )
+        return _fused_attention(query, key, value, mask)
     # Heads before tokens makes batched matrix products of both contractions, as they lie in memory:
     # (b h n d) . (b h m d) -> (b h n m)
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
@@ -177,6 +173,33 @@ def _fused(query: Float[Array, "b n h d"]) -> bool:
     _, queries, _, width = query.shape
     fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128 and queries > 1
     return fits and jax.default_backend() == "gpu"
+
+
+def _fused_attention(
+    query: Float[Array, "b n h d"],
+    key: Float[Array, "b m h d"],
+    value: Float[Array, "b m h d"],
+    mask: Bool[Array, "b m"] | None,
+) -> Float[Array, "b n h d"]:
+    """Computes attention by cuDNN, whose gradient takes even numbers of tokens alone.
+
+    A class token beside an even number of patches makes them odd: a token that no query sees, and
+    a query whose result is dropped, make them even.
+    """
+    queries, keys = query.shape[1], key.shape[1]
+    # A mask would be a bias of the size of the logits here; the kernel takes lengths.
+    lengths = None if mask is None else mask.sum(1, dtype=jnp.int32)
+    if lengths is None and keys % 2:
+        lengths = jnp.full(len(key), keys, jnp.int32)
+    query, key, value = (_even(x) for x in (query, key, value))
+    found = jax.nn.dot_product_attention(
+        query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+    return found[:, :queries]
+
+
+def _even(x: Float[Array, "b n h d"]) -> Float[Array, "b _ h d"]:
+    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
 
 
 _GATHERED = "gathered"
