@@ -226,7 +226,7 @@ def _patients(
     model: ImageTextModel, batch: Sequence[PatientRecord], damaged: list[str]
 ) -> dict[str, Embedding]:
     """Embeddings of both eyes and of the patient, zeros for what is missing or damaged."""
-    eyes: dict[Side, list[Image | None]] = {
+    eyes: dict[Side, list[bytes | None]] = {
         eye: [getattr(record, eye) or None for record in batch] for eye in SIDES
     }
     try:

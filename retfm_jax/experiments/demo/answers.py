@@ -222,7 +222,7 @@ class Reader:
         """Embeddings (1, d) of the patient and of the eyes; none where nothing compares them."""
         if self.has_head and (self.cases is None or not self.cases.of_patients):
             return {}
-        pairs = {side: [eyes.get(side)] for side in SIDES}
+        pairs: dict[Side, list[Photograph | None]] = {side: [eyes.get(side)] for side in SIDES}
         found = embed_pairs(self.model, pairs)
         return {view: found[view] for view in self._views(eyes)}
 
