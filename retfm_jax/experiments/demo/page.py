@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retfm_jax.experiments.demo import examples, results, words
-from retfm_jax.experiments.demo.answers import ORDER, Reader
+from retfm_jax.experiments.demo.answers import ORDER, Photograph, Reader
 from retfm_jax.experiments.demo.guard import Kept, Refused, Turns, photograph
 from retfm_jax.experiments.demo.words import Words, class_name
 from retfm_jax.knowledge.laterality import Side
@@ -160,7 +160,9 @@ def _ask(
             raise Refused(words.FORGOTTEN)
         files: dict[Side, bytes] = {side: kept.get(key) for side, key in keys.items()}
         with turns.turn():
-            eyes = {side: photograph(data, reader.limits) for side, data in files.items()}
+            eyes: dict[Side, Photograph] = {}
+            for side, data in files.items():
+                eyes[side] = photograph(data, reader.limits)
             answer = reader.answer(eyes, tuple(classes or ()), target or None)
         return results.whole(answer, reader.cases)
     except Refused as error:
