@@ -390,8 +390,8 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     saved, current = (_one_tokenizer(identity, digests) for identity in (saved, current))
     # Entries that there were not yet had no effect, as their defaults have none.
     defaults = json.loads(json.dumps(dataclasses.asdict(DataConfig())))
-    saved["config"] = _filled(saved.get("config", {}), defaults, current.get("config", {}))
-    saved["config"] = _completed(saved["config"], json.loads(json.dumps(_DEFAULTS)))
+    if "config" in saved:
+        saved["config"] = _filled(saved["config"], defaults, current.get("config", {}))
     unknown = _without_unknown_contents(saved, current)
     found = [
         f"{where}: {before!r} in the checkpoint, {now!r} now"
@@ -407,27 +407,6 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
             "the checkpoint was trained with another data configuration; resume with the same "
             "one, or start in another workdir:\n  " + "\n  ".join(found)
         )
-
-
-#: What an entry was before it existed.
-_DEFAULTS = {
-    name: value
-    for name, value in dataclasses.asdict(DataConfig()).items()
-    if name in ("image", "augment")
-}
-
-
-def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of an earlier version with the entries that it did not have yet."""
-    return {
-        **{name: value for name, value in defaults.items() if name not in saved},
-        **{
-            name: _completed(value, defaults[name])
-            if isinstance(value, dict) and isinstance(defaults.get(name), dict)
-            else value
-            for name, value in saved.items()
-        },
-    }
 
 
 def _filled(saved: Any, defaults: Any, wanted: Any) -> Any:
