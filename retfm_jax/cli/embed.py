@@ -10,9 +10,7 @@ def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "embed", run, "embed photographs of a folder or a CSV")
     parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    parser.add_argument(
-        "--images", required=True, help="folder, CSV with a column `image`, or one photograph"
-    )
+    options.images(parser)
     parser.add_argument("--out", required=True, help=".npz or .parquet file to write")
     options.on_error(parser)
 

@@ -10,9 +10,7 @@ def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "explain", run, "show what in photographs speaks for a finding")
     parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    parser.add_argument(
-        "--images", required=True, help="folder, CSV with a column `image`, or one photograph"
-    )
+    options.images(parser)
     parser.add_argument(
         "--target",
         action="append",

@@ -73,6 +73,16 @@ def data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default="datasets", help="where datasets are")
 
 
+def images(parser: Any) -> None:
+    """Adds `--images`, which photographs are read."""
+    parser.add_argument(
+        "--images",
+        required=True,
+        help="folder, CSV with a column `image`, one photograph, or - for a list of paths on "
+        "standard input",
+    )
+
+
 def on_error(parser: Any) -> None:
     """Adds `--on_error` for photographs that are read."""
     parser.add_argument(

@@ -253,17 +253,18 @@ def _index(root: str) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def respelled(found: Iterable[tuple[str, str]]) -> str:
+def respelled(found: Iterable[tuple[str, str]], count: int | None = None) -> str:
     """Reports which names were taken for files that are spelled in another way; "" for none.
 
     Args:
       found: names as they were written, and the files that were taken.
+      count: their number, where `found` holds only some of them.
     """
     found = list(found)
     if not found:
         return ""
     written, spelled = found[0]
     return (
-        f"{len(found)} names are spelled in another way than their files, which were taken "
-        f"({spelled!r} for {written!r})"
+        f"{count or len(found)} names are spelled in another way than their files, which were "
+        f"taken ({spelled!r} for {written!r})"
     )

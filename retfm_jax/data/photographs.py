@@ -27,7 +27,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ _HEAD = 144
 _TAIL = 4096
 _LOOKERS = 16
 _PORTION = 256
-_NAMED = 5
+_NAMED, _NAMED_BROKEN = 5, 50
 
 _MASK_VALUES = np.isin(np.arange(256), [*range(9), 63, 64, 85, 127, 128, 170, 191, 192, 254, 255])
 _MOST_MASK_COLORS = 8
@@ -133,7 +133,37 @@ class Listing:
         return self.passed_over.get("broken", ())
 
 
-def sentence(passed_over: Mapping[str, Iterable[str]]) -> str:
+class Tally(Collection[str]):
+    """Counts of names, of which only the first ones are kept: any number of them takes no room."""
+
+    def __init__(self) -> None:
+        self._first: list[str] = []
+        self._count = 0
+
+    def add(self, name: str) -> None:
+        """Counts a name.
+
+        Args:
+          name: of a file that was passed over.
+        """
+        self._count += 1
+        if len(self._first) < _NAMED_BROKEN:
+            self._first.append(name)
+
+    def __len__(self) -> int:
+        """Number of all names."""
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the first names."""
+        return iter(self._first)
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether a name is among the first ones."""
+        return name in self._first
+
+
+def sentence(passed_over: Mapping[str, Collection[str]]) -> str:
     """Counts the files that were passed over, by reason, with examples, as a sentence.
 
     Args:
@@ -144,10 +174,11 @@ def sentence(passed_over: Mapping[str, Iterable[str]]) -> str:
     """
     said = []
     for reason, what in REASONS.items():
-        names = list(passed_over.get(reason, ()))
+        names = passed_over.get(reason, ())
         if names:
             # Hidden files are of no interest; broken ones are wanted by name.
-            shown = names[: 0 if reason == "hidden" else 50 if reason == "broken" else _NAMED]
+            most = {"hidden": 0, "broken": _NAMED_BROKEN}.get(reason, _NAMED)
+            shown = list(itertools.islice(names, most))
             more = ", ..." if shown and len(names) > len(shown) else ""
             said.append(f"{len(names)} {what}" + f" ({', '.join(shown)}{more})" * bool(shown))
     return f"passed over: {'; '.join(said)}" if said else ""
@@ -212,10 +243,35 @@ def find(
     Raises:
       UserError: the folder cannot be read.
     """
+    photographs, passed_over = [], collections.defaultdict(list)
+    with looked_through(root, wanted=wanted, links_leave=links_leave) as found:
+        for relative, reason in found:
+            (passed_over[reason] if reason else photographs).append(relative)
+    return Listing(
+        files.as_path(root),
+        tuple(sorted(photographs)),
+        {reason: tuple(sorted(names)) for reason, names in passed_over.items()},
+    )
+
+
+@contextlib.contextmanager
+def looked_through(
+    root: files.PathLike,
+    *,
+    wanted: Callable[[str], bool] = lambda relative: True,
+    links_leave: bool = True,
+) -> Iterator[Iterator[tuple[str, str]]]:
+    """Looks through a folder as `find` does, without keeping what it finds.
+
+    Args:
+      root, wanted, links_leave: as for `find`.
+
+    Yields:
+      an iterator of paths below the root, sorted, and of the reason against each (see `REASONS`),
+      "" for photographs. It raises UserError where a folder cannot be read.
+    """
     root = files.as_path(root)
     bound = None if links_leave or files.is_remote(root) else os.path.realpath(root)
-    photographs, passed_over = [], collections.defaultdict(list)
-
     base = os.fspath(root)
 
     def look(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -228,13 +284,7 @@ def find(
     # A thread gets many at a time: to hand one over takes longer than to look at it.
     portions = iter(lambda: list(itertools.islice(found, _PORTION)), [])
     with in_threads(look, portions, threads=_LOOKERS, ahead=2 * _LOOKERS) as looked_at:
-        for relative, reason in itertools.chain.from_iterable(looked_at):
-            (passed_over[reason] if reason else photographs).append(relative)
-    return Listing(
-        root,
-        tuple(sorted(photographs)),
-        {reason: tuple(sorted(names)) for reason, names in passed_over.items()},
-    )
+        yield itertools.chain.from_iterable(looked_at)
 
 
 def folders(root: files.Path) -> list[files.Path]:
@@ -334,32 +384,48 @@ def _walk(root: files.Path, bound: str | None) -> Iterator[tuple[str, str]]:
         return
     # A link to a folder above is a loop, too: by it, everything beside the root would be in it.
     seen = _folders_above(root)
-    waiting = [""]
-    while waiting:
-        relative = waiting.pop()
-        folder = os.path.join(root, relative)
+    # Folders that are being walked through, the innermost last: what is left of each.
+    within: list[tuple[str, Iterator[str]]] = [("", iter(["/\0d"]))]
+    while within:
+        relative, entries = within[-1]
+        entry = next(entries, None)
+        if entry is None:
+            within.pop()
+            continue
+        name, _, kind = entry.partition("\0")
+        name = name.removesuffix("/")
+        path = f"{relative}/{name}" if relative else name
+        if is_hidden(name):
+            yield path, "hidden"
+            continue
+        full = os.path.join(root, path)
+        reason, is_folder = _entry(full, kind, bound)
+        if reason or not is_folder:
+            yield path, reason
+            continue
         try:
-            found = os.stat(folder)
+            found = os.stat(full)
             if (found.st_dev, found.st_ino) in seen:
-                yield relative, "link"
+                yield path, "link"
                 continue
             seen.add((found.st_dev, found.st_ino))
-            with os.scandir(folder) as entries:
-                entries = sorted(entries, key=lambda entry: entry.name)
+            within.append((path, iter(_sorted_entries(full))))
         except OSError as error:
-            raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-        below = []
+            raise UserError(f"cannot read the folder {full}: {error.strerror}") from error
+
+
+def _sorted_entries(folder: str) -> list[str]:
+    """Names and kinds of what a folder holds, in the order of the paths below it.
+
+    A text for each, and no more, as a folder may hold a million.
+    """
+    found = []
+    with os.scandir(folder) as entries:
         for entry in entries:
-            path = f"{relative}/{entry.name}" if relative else entry.name
-            if is_hidden(entry.name):
-                yield path, "hidden"
-                continue
-            reason, is_folder = _entry(entry, bound)
-            if is_folder and not reason:
-                below.append(path)
-            else:
-                yield path, reason
-        waiting += reversed(below)
+            kind = _kind(entry)
+            is_folder = kind == _FOLDER or (kind == _LINK and os.path.isdir(entry.path))
+            found.append(f"{entry.name}{'/' * is_folder}\0{kind}")
+    return sorted(found)
 
 
 def _folders_above(root: files.Path) -> set[tuple[int, int]]:
@@ -373,20 +439,36 @@ def _folders_above(root: files.Path) -> set[tuple[int, int]]:
     return found
 
 
-def _entry(entry: os.DirEntry, bound: str | None) -> tuple[str, bool]:
-    """The reason against an entry of a folder, and whether it is a folder."""
+#: What an entry of a folder is, without following links.
+_FOLDER, _FILE, _LINK, _SPECIAL = "dfls"
+
+
+def _kind(entry: os.DirEntry) -> str:
     try:
-        if entry.is_symlink() and bound is not None:
-            real = os.path.realpath(entry.path, strict=True)
+        if entry.is_symlink():
+            return _LINK
+        if entry.is_dir(follow_symlinks=False):
+            return _FOLDER
+        return _FILE if entry.is_file(follow_symlinks=False) else _SPECIAL
+    except OSError:
+        return _SPECIAL
+
+
+def _entry(path: str, kind: str, bound: str | None) -> tuple[str, bool]:
+    """The reason against an entry of a folder, and whether it is a folder."""
+    if kind in (_FOLDER, _FILE):
+        return "", kind == _FOLDER
+    try:
+        if kind == _LINK and bound is not None:
+            real = os.path.realpath(path, strict=True)
             if os.path.commonpath([real, bound]) != bound:
                 return "link", False
-        if entry.is_dir():
-            return "", True
-        if entry.is_file():
-            return "", False
-        return ("special" if special_kind(entry.stat().st_mode) else "other"), False
+        mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: on another drive
-        return "link" if entry.is_symlink() else "broken", False
+        return "link" if kind == _LINK else "broken", False
+    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+        return "", stat.S_ISDIR(mode)
+    return ("special" if special_kind(mode) else "other"), False
 
 
 def reason_against(path: files.PathLike, relative: str) -> str:

@@ -6,13 +6,10 @@ import os
 import numpy as np
 
 from retfm_jax.console import say
-from retfm_jax.data import image_files, photographs
-from retfm_jax.data.building.validation import ProblemLog
-from retfm_jax.data.cells import is_empty
-from retfm_jax.data.importing import tables
-from retfm_jax.errors import Unusable, UserError
+from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import refuse_unusable
-from retfm_jax.files import Path, PathLike, as_path, atomic_write, check_writable
+from retfm_jax.experiments.photograph_list import photographs_of
+from retfm_jax.files import PathLike, as_path, atomic_write, check_writable
 from retfm_jax.model import load
 
 
@@ -35,7 +32,8 @@ def embed(workdir: PathLike, images: PathLike, out: PathLike, on_error: str = "s
 
     Args:
       workdir: of the network, or its checkpoint folder.
-      images: a folder, a CSV with a column `image`, or one photograph.
+      images: a folder, a CSV with a column `image`, one photograph, or "-", a list of paths on
+        standard input.
       out: `.npz` with arrays `image` (paths) and `embedding` (n, d) float32, or `.parquet`.
       on_error: "skip" leaves out what cannot be used, "refuse" ends at it.
 
@@ -79,62 +77,3 @@ def as_written(names: list[str]) -> list[str]:
     if odd:
         say(f"{odd} names hold bytes that are no UTF-8; they are written as escapes, such as \\xff")
     return written
-
-
-def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
-    """Finds the photographs of a folder or CSV.
-
-    Args:
-      images: a folder, a CSV with a column `image` of paths relative to it, or one photograph.
-
-    Returns:
-      paths of the photographs, and a sentence for each that cannot be used.
-
-    Raises:
-      UserError: there is no such folder or file, or no image in it.
-    """
-    source = as_path(images)
-    if source.is_dir():
-        listing = photographs.find(source)
-        said = photographs.sentence(listing.passed_over)
-        if said:
-            say(said)
-        if not listing.photographs:
-            raise UserError(f"images {source}: no image in it" + f" ({said})" * bool(said))
-        return listing.paths(), [f"{source / name} holds no image" for name in listing.broken]
-    if not source.is_file():
-        raise UserError(f"images {source}: no such folder or CSV")
-    if photographs.is_image(source):
-        return [source], []
-    problems = ProblemLog()
-    table = tables.read_csv(source, problems)
-    tables.require_columns(table, ["image"])
-    unusable = [f"{source} row {problem.row}: {problem.what}" for problem in problems.problems]
-    paths, respelled = [], []
-    for line in table.rows:
-        name = line.cells["image"]
-        if is_empty(name):
-            continue
-        path = source.parent / name
-        if not _is_there(path):
-            try:
-                found = image_files.locate(source.parent, name, follow_links=True)
-            except Unusable as error:
-                unusable.append(f"{source} row {line.row}: {error}")
-                continue
-            path = found.path
-            respelled.append((name, found.spelled))
-        paths.append(path)
-    if respelled:
-        say(image_files.respelled(respelled))
-    if not paths:
-        first = f": {unusable[0]}" if unusable else ""
-        raise UserError(f"images {source}: no image in it{first}")
-    return paths, unusable
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False

@@ -17,7 +17,8 @@ from retfm_jax.data.images import thumbnail
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import refuse_unusable
 from retfm_jax.evaluation.metrics.saliency import peak
-from retfm_jax.experiments.embedding import as_written, photographs_of
+from retfm_jax.experiments.embedding import as_written
+from retfm_jax.experiments.photograph_list import photographs_of
 from retfm_jax.files import Path, PathLike, as_path, whole_folder, write_json
 from retfm_jax.heatmaps import HeatMap, Targets, choose_way, heat_maps, read_targets
 from retfm_jax.model import RetinalModel, load
@@ -80,7 +81,8 @@ def explain(
 
     Args:
       workdir: of the network, or its checkpoint folder.
-      images: a folder, a CSV with a column `image`, or one photograph.
+      images: a folder, a CSV with a column `image`, one photograph, or "-", a list of paths on
+        standard input.
       targets: classes of the network, or conditions or texts, see `RetinalModel.heatmap`; none for
         maps of the tower alone.
       out: a new folder: overlays beside their photographs (PNG), `explained.csv` with a row for

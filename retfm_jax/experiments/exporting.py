@@ -15,7 +15,7 @@ from retfm_jax.data.text import save_tokenizer
 from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
 from retfm_jax.data_builders.synthetic_fundus.population import POPULATIONS, draw_patient
 from retfm_jax.errors import UserError
-from retfm_jax.experiments.embedding import photographs_of
+from retfm_jax.experiments.photograph_list import photographs_of
 from retfm_jax.files import (
     PathLike,
     as_path,

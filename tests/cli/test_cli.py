@@ -20,7 +20,7 @@ from retfm_jax.console import say
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.errors import Stopped
 from retfm_jax.evaluation.protocols import protocol_names
-from retfm_jax.experiments import embedding
+from retfm_jax.experiments import embedding, photograph_list
 from retfm_jax.files import atomic_write
 from retfm_jax.progress import progress_bar
 
@@ -271,9 +271,9 @@ def test_a_machine_without_memory_is_one_line(monkeypatch, capsys):
 def test_one_photograph_is_embedded_as_a_folder_of_one(tmp_path):
     photograph = tmp_path / "left eye.JPG"
     Image.new("RGB", (8, 8), "red").save(photograph, "JPEG")
-    assert embedding.photographs_of(photograph) == ([photograph], [])
+    assert photograph_list.photographs_of(photograph) == ([photograph], [])
     (tmp_path / "list.csv").write_text("image\nleft eye.JPG\n")
-    assert embedding.photographs_of(tmp_path / "list.csv") == ([photograph], [])
+    assert photograph_list.photographs_of(tmp_path / "list.csv") == ([photograph], [])
 
 
 def test_names_of_bytes_that_are_no_text_are_written_as_escapes(capsys):
@@ -288,7 +288,7 @@ def test_names_that_no_file_can_have_are_left_out_by_row(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     names = ["a" * 5000, "a.png", "http://host/a.png", '"nul\0"', "b/" * 3000 + "c.png", "a.png/x"]
     (tmp_path / "list.csv").write_text("\n".join(["image", *names]))
-    paths, unusable = embedding.photographs_of(tmp_path / "list.csv")
+    paths, unusable = photograph_list.photographs_of(tmp_path / "list.csv")
     assert paths == [tmp_path / "a.png"]
     rows = sorted(int(said.partition(" row ")[2].partition(":")[0]) for said in unusable)
     assert rows == [2, 4, 5, 6, 7]

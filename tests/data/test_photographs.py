@@ -349,3 +349,24 @@ def test_copies_are_files_of_equal_bytes_whatever_they_are_called(tmp_path):
     os.mkfifo(tmp_path / "g")
     named = {name: tmp_path / name for name in (*contents, "g", "missing")}
     assert photographs.copies(named) == [("a", "b")]
+
+
+def test_paths_come_in_order_one_after_another(tmp_path):
+    names = ["a-b/1.png", "a.png", "a/2.png", "a/b/3.png", "a0.png", "b.png", "z/4.png"]
+    for name in reversed(names):
+        put(tmp_path, name, encoded(picture(), "PNG"))
+    (tmp_path / "c").symlink_to(tmp_path / "z")
+    with photographs.looked_through(tmp_path) as found:
+        there = [path for path, reason in found if not reason]
+    assert there == sorted(there) == [*names[:6], "c/4.png"]
+
+
+def test_a_tally_counts_all_names_and_keeps_some():
+    tally = photographs.Tally()
+    for number in range(1000):
+        tally.add(f"{number}.txt")
+    assert len(tally) == 1000
+    assert len(list(tally)) == 50
+    assert "3.txt" in tally
+    said = photographs.sentence({"other": tally})
+    assert said == "passed over: 1000 no images (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)"

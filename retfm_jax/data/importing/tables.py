@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retfm_jax.data import cells
@@ -143,6 +143,26 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
     Raises:
       UserError: no such file, another encoding, no header, a column twice.
     """
+    names, found = stream_csv(path, problems, encoding)
+    rows = list(found)
+    _refuse_lost_text(as_path(path), names, rows)
+    return Table(as_path(path), names, rows)
+
+
+def stream_csv(
+    path: PathLike, problems: ProblemLog, encoding: str | None = None
+) -> tuple[tuple[str, ...], Iterator[TableRow]]:
+    """Reads a CSV as `read_csv` does, row after row: only its text is kept.
+
+    Args:
+      path, problems, encoding: as for `read_csv`; `problems` grows as rows are taken.
+
+    Returns:
+      the columns, and an iterator of the rows.
+
+    Raises:
+      UserError: as for `read_csv`.
+    """
     path = as_path(path)
     text = read_text(path, encoding)
     preferred = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -152,7 +172,12 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
     if not header.usable:
         raise UserError(f"{path} row {header.line}, the header: {header.fault}")
     names = _header(path, header.cells)
-    rows: list[TableRow] = []
+    return names, _rows(path, names, found, problems)
+
+
+def _rows(
+    path: Path, names: tuple[str, ...], found: Iterator[csv_rows.Record], problems: ProblemLog
+) -> Iterator[TableRow]:
     for record in found:
         said = [cells.strip(cell) for cell in record.cells]
         while len(said) > len(names) and not said[-1]:
@@ -174,9 +199,7 @@ def read_csv(path: PathLike, problems: ProblemLog, encoding: str | None = None) 
             if any("\ufffd" in cell for cell in said):
                 what = "characters that could not be read when the table was saved (U+FFFD)"
                 problems.note("damaged_text", path, record.line, what, "kept as it is", said[0])
-            rows.append(TableRow(record.line, dict(zip(names, said, strict=True))))
-    _refuse_lost_text(path, names, rows)
-    return Table(path, names, rows)
+            yield TableRow(record.line, dict(zip(names, said, strict=True)))
 
 
 def _refuse_lost_text(path: Path, names: Sequence[str], rows: Sequence[TableRow]) -> None:
