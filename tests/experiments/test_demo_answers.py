@@ -1,15 +1,20 @@
 """What is said of photographs is what the network computes, and names nobody."""
 
+import dataclasses
+
+import cv2
 import jax
 import numpy as np
 import pytest
 from demo_world import build, cases, image, of_texts, patient, pixels
 from scipy.special import softmax
 
+from retfm_jax.data.laterality_guess import guess_side
+from retfm_jax.decisions import Conformal
 from retfm_jax.errors import UserError
-from retfm_jax.experiments.demo import words
+from retfm_jax.experiments.demo import examples, words
 from retfm_jax.experiments.demo.answers import Reader
-from retfm_jax.experiments.demo.guard import Limits, Refused
+from retfm_jax.experiments.demo.guard import Limits, Refused, photograph
 from retfm_jax.experiments.demo.words import class_name
 from retfm_jax.zero_shot import class_embeddings, model_prompts
 
@@ -162,3 +167,73 @@ def test_broken_weights_give_no_probabilities(tower):
 def test_a_network_that_knows_neither_classes_nor_texts_is_refused():
     with pytest.raises(UserError, match="fine-tune it"):
         Reader(build("vision"), LIMITS)
+
+
+def of_classes(outcome, **decided):
+    """A network with a head for three classes."""
+    classes = ("drusen", "my own class", "normal")
+    model = build("classifier", classes=classes, outcome=outcome)
+    model.decisions = dataclasses.replace(model.decisions, **decided)
+    return model
+
+
+@pytest.mark.parametrize("outcome", ["exclusive", "grades", "findings"])
+def test_a_head_answers_for_each_eye_with_its_own_classes(outcome):
+    model = of_classes(outcome)
+    reader = Reader(model, LIMITS)
+    eyes = {"left": pixels(11), "right": pixels(10)}
+    found = reader.answer(eyes, ("not", "looked at"))
+    wanted = model.predict([eyes["right"], eyes["left"]])
+    given = np.array([each.probabilities for each in found.columns])
+    np.testing.assert_allclose(given, wanted, atol=1e-6)
+    assert found.outcome == outcome
+    assert [each.view for each in found.columns] == [words.EYES["right"], words.EYES["left"]]
+    assert {each.prompts for each in found.columns} == {None}
+    assert found.classes == tuple(map(class_name, model.classes))
+    assert found.target == found.classes[int(wanted.mean(0).argmax())]
+    assert [each.coverage for each in found.said] == [None, None]
+    asked = reader.answer(eyes, (), "my own class")
+    assert asked.target == class_name("my own class")
+
+
+def test_a_head_says_what_its_decisions_say():
+    sets = Conformal(0.9, (0.75,))
+    model = of_classes("exclusive", temperature=2.0, conformal=sets)
+    (said,) = Reader(model, LIMITS).answer({"left": pixels(1)}).said
+    probabilities = model.predict([pixels(1)])
+    index = int(model.decisions.predicted(probabilities)[0])
+    assert said.predicted == (class_name(model.classes[index]),)
+    assert said.coverage == 0.9
+    inside = model.decisions.sets(probabilities)[0]
+    named = [class_name(name) for name, is_in in zip(model.classes, inside, strict=True) if is_in]
+    assert list(said.possible) == named
+
+
+def test_findings_may_all_be_absent():
+    model = of_classes("findings", thresholds=(1.0, 1.0, 1.0))
+    (said,) = Reader(model, LIMITS).answer({"left": pixels(1)}).said
+    assert said.predicted == ()
+
+
+def test_a_head_has_cases_beside_it():
+    model = of_classes("exclusive")
+    both = Reader(model, LIMITS, cases(model, RECORDS))
+    found = both.answer({"left": pixels(11), "right": pixels(10)})
+    (beside,) = found.beside
+    assert beside.cases[0].cosine == pytest.approx(1, abs=1e-5)
+    assert not beside.reports
+
+
+def test_what_is_to_be_doubted_of_a_photograph_is_said(reader):
+    noise = reader.answer({"left": pixels(0)}, NAMES).notes
+    assert noise == (words.NO_FUNDUS.filled(eye=words.EYES["left"]),)
+    assert words.EYES["left"].zh in noise[0].zh
+    pairs = (tuple(photograph(data, Limits()) for data in examples.patient()) for _ in range(50))
+    right, _ = next(pair for pair in pairs if guess_side(pair[0]).side == "right")
+    assert not reader.answer({"right": right}, NAMES).notes
+    swapped = reader.answer({"left": right}, NAMES).notes
+    assert swapped == (words.OTHER_EYE.filled(eye=words.EYES["left"]),)
+    blurred = cv2.GaussianBlur(right, (0, 0), 12)
+    (low,) = reader.answer({"right": blurred}, NAMES).notes
+    assert "low quality (sharpness 0." in low.en
+    assert "照片质量较低" in low.zh

@@ -5,6 +5,7 @@ import threading
 import zlib
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -78,6 +79,33 @@ def test_a_small_file_that_states_a_billion_pixels_is_not_decoded():
     with pytest.raises(Refused) as refused:
         photograph(bomb(), LIMITS)
     assert refused.value.said == TOO_MANY
+
+
+def dicom(frames):
+    """A DICOM file of one or several color frames, and of somebody."""
+    pictures = np.stack([NOISE] * frames)
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.PatientName = "SECRET"
+    dataset.Rows, dataset.Columns = NOISE.shape[:2]
+    dataset.NumberOfFrames, dataset.SamplesPerPixel, dataset.PlanarConfiguration = frames, 3, 0
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = pictures.tobytes()
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_a_dicom_file_is_its_one_picture():
+    np.testing.assert_array_equal(photograph(dicom(1), LIMITS), NOISE)
+    for data, said in ((dicom(3), words.SEVERAL_FRAMES), (dicom(1)[:-900], words.DAMAGED)):
+        with pytest.raises(Refused) as refused:
+            photograph(data, LIMITS)
+        assert refused.value.said == said
 
 
 def test_photographs_are_kept_for_a_while_and_the_oldest_make_room():

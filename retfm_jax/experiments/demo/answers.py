@@ -9,6 +9,8 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from scipy.special import softmax
 
+from retfm_jax.data.laterality_guess import guess_side
+from retfm_jax.data.quality import quality
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import embed_pairs
 from retfm_jax.experiments.demo import words
@@ -105,6 +107,7 @@ class Answer:
       target: what the maps are of.
       seen: photographs with maps.
       beside: cases and reports.
+      notes: what is to be doubted of the photographs.
     """
 
     outcome: Literal["exclusive", "findings", "grades"]
@@ -114,6 +117,7 @@ class Answer:
     target: Words
     seen: tuple[Seen, ...]
     beside: tuple[Beside, ...]
+    notes: tuple[Words, ...]
 
 
 class Reader:
@@ -204,6 +208,7 @@ class Reader:
             target=class_name(target),
             seen=self._seen(eyes, target),
             beside=self._beside(eyes, patient),
+            notes=tuple(note for side, eye in eyes.items() for note in _notes(side, eye)),
         )
 
     def _asked(self, classes: Sequence[str]) -> tuple[str, ...]:
@@ -315,6 +320,20 @@ class Reader:
         assert self.cases is not None
         count = self.limits.shown
         return Beside(view, self.cases.nearest(query, count), self.cases.reports(query, count))
+
+
+def _notes(side: Side, photograph: Photograph) -> list[Words]:
+    """What is to be doubted of a photograph, by rules that nobody has validated."""
+    found, eye = quality(photograph), words.EYES[side]
+    if not found.is_fundus:
+        return [words.NO_FUNDUS.filled(eye=eye)]
+    notes = []
+    if found.is_low:
+        measures = {name: getattr(found, name) for name in ("sharpness", "illumination", "field")}
+        notes.append(words.LOW_QUALITY.filled(eye=eye, **measures))
+    if guess_side(photograph).side not in (side, None):
+        notes.append(words.OTHER_EYE.filled(eye=eye))
+    return notes
 
 
 def _view(name: str) -> Words:

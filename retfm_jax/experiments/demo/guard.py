@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from retfm_jax.data.images import ImageError, decode, is_flat
+from retfm_jax.data.dicom import frames, is_dicom
+from retfm_jax.data.image_limits import ImageError
+from retfm_jax.data.images import decode, is_flat
 from retfm_jax.errors import UserError
 from retfm_jax.experiments.demo import words
 from retfm_jax.experiments.demo.words import Words
@@ -70,7 +72,8 @@ class Limits:
 def photograph(data: bytes, limits: Limits) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes what was uploaded, if it is one photograph of a reasonable size.
 
-    Width and height are read from the header, before a pixel is decoded.
+    Width and height are read from the header, before a pixel is decoded. Of a DICOM file its
+    picture alone is read.
 
     Args:
       data: the bytes of the file.
@@ -86,15 +89,17 @@ def photograph(data: bytes, limits: Limits) -> UInt8[np.ndarray, "h w 3"]:
         raise Refused(words.EMPTY)
     if len(data) > limits.file_bytes:
         raise Refused(too_large(limits))
-    width, height = _size(data, limits)
-    if width * height > limits.pixels:
-        raise Refused(_too_many_pixels(limits))
-    if min(width, height) < limits.least_side:
-        raise Refused(words.TOO_SMALL.filled(width=width, height=height))
+    if is_dicom(data):
+        if frames(data) > 1:
+            raise Refused(words.SEVERAL_FRAMES)
+    else:
+        _check_sides(*_size(data, limits), limits)
     try:
         pixels = decode(data, "photograph")
     except ImageError as error:
         raise Refused(words.DAMAGED) from error
+    height, width = pixels.shape[:2]
+    _check_sides(width, height, limits)  # DICOM's decoder knows a limit of its own before
     if is_flat(pixels):
         raise Refused(words.FLAT)
     return pixels
@@ -109,6 +114,13 @@ def too_large(limits: Limits) -> Words:
     return words.TOO_LARGE.filled(megabytes=limits.file_bytes // 10**6)
 
 
+def _check_sides(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise Refused(_too_many_pixels(limits))
+    if min(width, height) < limits.least_side:
+        raise Refused(words.TOO_SMALL.filled(width=width, height=height))
+
+
 def _too_many_pixels(limits: Limits) -> Words:
     return words.TOO_MANY_PIXELS.filled(most=f"{limits.pixels / 10**6:g}")
 
@@ -117,13 +129,13 @@ def _size(data: bytes, limits: Limits) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             # A JPEG of several (MPO) holds previews. Counting frames would read all of them.
-            frames = image.format != "JPEG" and _has_another(image)
+            several = image.format != "JPEG" and _has_another(image)
             width, height = image.size
     except Image.DecompressionBombError as error:
         raise Refused(_too_many_pixels(limits)) from error
     except Exception as error:  # Pillow's parsers raise many kinds
         raise Refused(words.NO_IMAGE) from error
-    if frames:
+    if several:
         raise Refused(words.SEVERAL_FRAMES)
     return width, height
 

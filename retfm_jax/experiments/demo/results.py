@@ -79,7 +79,8 @@ def whole(answer: Answer, cases: Cases | None) -> str:
       answer: of a `Reader`.
       cases: of that reader.
     """
-    parts = [_heading(words.PROBABILITIES), _table(answer), f"<p>{_outcome(answer)}</p>"]
+    parts = [f'<p class="notice">{note.html()}</p>' for note in answer.notes]
+    parts += [_heading(words.PROBABILITIES), _table(answer), f"<p>{_outcome(answer)}</p>"]
     parts += [_decided(said) for said in answer.said]
     parts += [_heading(words.HEAT_MAP.filled(target=answer.target)), _maps(answer.seen)]
     if cases is not None:

@@ -115,6 +115,21 @@ CASES = Words("Nearest cases of {dataset}, {split}", "{dataset}（{split}）中�
 CASE = Words("cosine {cosine:.3f}", "余弦相似度 {cosine:.3f}")
 NO_LABEL = Words("no label", "无标签")
 REPORTS = Words("Nearest reports", "最相近的报告")
+NO_FUNDUS = Words(
+    "{eye}: this does not look like a color fundus photograph, so that the answer means nothing "
+    "(by a rule that is not validated).",
+    "{eye}：该图像不像彩色眼底照片，因此结果没有意义（所用规则未经验证）。",
+)
+LOW_QUALITY = Words(
+    "{eye}: the photograph is of low quality (sharpness {sharpness:.2f}, illumination "
+    "{illumination:.2f}, field {field:.2f}; thresholds are not validated).",
+    "{eye}：照片质量较低（清晰度 {sharpness:.2f}，照明 {illumination:.2f}，视野 {field:.2f}；"
+    "阈值未经验证）。",
+)
+OTHER_EYE = Words(
+    "{eye}: by the place of the optic disc this may be the other eye. A guess.",
+    "{eye}：根据视盘位置，可能是另一只眼。仅为猜测。",
+)
 PROBLEM = Words("This did not work", "未能完成")
 
 NO_PHOTOGRAPH = Words("Choose a photograph of one eye or of both.", "请选择一只眼或双眼的照片。")
@@ -127,9 +142,9 @@ TOO_LARGE = Words(
     "文件超过 {megabytes} MB，请选择较小的文件。",
 )
 NO_IMAGE = Words(
-    "The file is no photograph that can be read: JPEG, PNG, TIFF, BMP, WebP, PNM, GIF or JPEG 2000 "
-    "wanted, whatever its name says.",
-    "无法将该文件作为照片读取：需要 JPEG、PNG、TIFF、BMP、WebP、PNM、GIF 或 JPEG 2000 "
+    "The file is no photograph that can be read: JPEG, PNG, TIFF, BMP, WebP, PNM, GIF, JPEG 2000 "
+    "or DICOM wanted, whatever its name says.",
+    "无法将该文件作为照片读取：需要 JPEG、PNG、TIFF、BMP、WebP、PNM、GIF、JPEG 2000 或 DICOM "
     "格式（以内容为准，不看文件名）。",
 )
 DAMAGED = Words(
