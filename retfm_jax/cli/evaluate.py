@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from retfm_jax.cli import options
 from retfm_jax.cli.options import COUNT, FACTOR, POSITIVE, RATE, SEED, SHARE, add_verb, number
 from retfm_jax.cli.tables import Table
-from retfm_jax.evaluation.protocols import get_protocols, protocol_names
+from retfm_jax.evaluation.protocols import default_protocol, get_protocols, protocol_names
 
 if TYPE_CHECKING:
     from retfm_jax.evaluation.results import Results
@@ -26,9 +26,8 @@ def add(verbs) -> None:
     parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
     parser.add_argument(
         "--task",
-        default="zero_shot",
         help=f"protocols with commas between: {', '.join(protocol_names())}; module:Class is one "
-        "of your own",
+        "of your own (classify for a network with classes, else zero_shot, if not given)",
     )
     parser.add_argument(
         "--dataset",
@@ -41,6 +40,13 @@ def add(verbs) -> None:
     parser.add_argument("--out", required=True, help="JSON file; pictures and a page beside it")
     parser.add_argument("--prompts", help="report, name or knowledge (by method if not given)")
     number(parser, "--draws", POSITIVE, help="of the bootstrap (the config's if not given)")
+    number(
+        parser,
+        "--mistakes",
+        COUNT,
+        default=0,
+        help="of the most confident ones that get heat maps on the page",
+    )
     number(parser, "--seed", SEED, default=0, help="of everything that is random")
     files = parser.add_argument_group("folders and releases of photographs")
     options.on_error(files)
@@ -82,17 +88,18 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.evaluation.requirements import check_out
     from retfm_jax.model import load
 
-    protocols = args.task.split(",")
-    get_protocols(protocols)
+    if args.task is not None:
+        get_protocols(args.task.split(","))
     shots = parse_shots(args.shots)
     check_out(args.out)
     model = load(args.workdir)
+    task = args.task or default_protocol(model.classes)
     config = model.data_config
     if model.method.text is not None:
         check_tokenizer(config.text, model.method.text)  # said before hours of images
     results = measure(
         model,
-        protocols=protocols,
+        protocols=task.split(","),
         dataset=args.dataset or config.dataset,
         data_dir=args.data_dir or config.data_dir,
         split=args.split,
@@ -115,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
                 drop_path=args.drop_path,
                 lora=None if args.lora_rank is None else LoraConfig(rank=args.lora_rank),
             ),
+            mistakes=args.mistakes,
             reading=Reading(args.patient_regex, args.follow_links),
             on_error=args.on_error,
         ),

@@ -21,6 +21,7 @@ from retfm_jax.evaluation import report_labels, requirements
 from retfm_jax.evaluation.embeddings import embed_split, refuse_unusable
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.evaluation.metrics.retrieval import retrieve
+from retfm_jax.evaluation.mistake_maps import with_mistake_maps
 from retfm_jax.evaluation.options import DEFAULTS, Options, ResolvedOptions
 from retfm_jax.evaluation.protocols import get_protocols
 from retfm_jax.evaluation.protocols.zero_shot import zero_shot
@@ -28,6 +29,7 @@ from retfm_jax.evaluation.report.write import write
 from retfm_jax.evaluation.results import Results
 from retfm_jax.evaluation.study import Study
 from retfm_jax.files import PathLike
+from retfm_jax.heatmaps import choose_way
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
 from retfm_jax.zero_shot import ImageTextModel, model_prompts, own_style
@@ -79,10 +81,10 @@ def measure(
     asked = get_protocols(list(protocols))
     for protocol in asked:
         if protocol.compares_texts and model.method.text is None:
+            others = "linear_probe, linear_probe_unprojected or fine_tune"
             raise UserError(
                 f"task {protocol.name} compares images with texts, and a {model.method.name} "
-                "network takes images alone: ask for linear_probe, linear_probe_unprojected or "
-                "fine_tune"
+                f"network takes images alone: ask for {'classify, ' * bool(model.classes)}{others}"
             )
     resolved = _decided(options, model)
     source = open_task(dataset, split, data_dir, options.reading)
@@ -112,7 +114,10 @@ def measure(
     # What is missing is said before anything is embedded.
     for protocol in asked:
         protocol.check(study)
+    if resolved.mistakes:
+        choose_way(model.method.config.image, None, targeted=True)
     numbers = {protocol.name: protocol.run(study) for protocol in asked}
+    with_mistake_maps(model, study.results, resolved.mistakes)
     settings = _settings(resolved, _words(model, resolved.prompts), by)
     for protocol in asked:
         settings |= protocol.settings(resolved)

@@ -52,6 +52,8 @@ class Options:
       test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
         they are. Fine-tuning augments its support by itself and scores images as they are.
       fine_tune: its recipe.
+      mistakes: how many of the most confident mistakes of each section have heat maps on the page;
+        0: none, and the page shows photographs alone.
       reading: how the files of a folder or release are read.
       on_error: "skip" leaves out images that cannot be decoded and names them, "refuse" ends the
         evaluation at them.
@@ -67,6 +69,7 @@ class Options:
     fit_augmentations: int = 0
     test_augmentations: int = 0
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    mistakes: int = 0
     reading: Reading = AS_RELEASED
     on_error: str = "skip"
 

@@ -12,6 +12,8 @@ from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 #: More would take hours or more memory than there is, and says no more.
 _MOST_DRAWS, _MOST_FOLDS, _MOST_COPIES = 1_000_000, 1000, 1000
+#: A page of more photographs is opened by nobody.
+_MOST_MISTAKES = 200
 #: Seeds of folds are counted on from the first; generators take 32 bits.
 _MOST_SEED = 2**32 - 1 - _MOST_FOLDS
 
@@ -63,6 +65,7 @@ def check_numbers(options: Any) -> None:
         ("folds", options.folds, 1, _MOST_FOLDS),
         ("fit_augmentations", options.fit_augmentations, 0, _MOST_COPIES),
         ("test_augmentations", options.test_augmentations, 0, _MOST_COPIES),
+        ("mistakes", options.mistakes, 0, _MOST_MISTAKES),
         ("epochs", tuning.epochs, 1, 1_000_000),
         ("batch_size", tuning.batch_size, 1, 1_000_000),
     ):

@@ -2,16 +2,36 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import Retrieval
+from retfm_jax.heatmaps import Targets
+
+if TYPE_CHECKING:
+    from retfm_jax.evaluation.report.summary import Mistake
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
+
+
+class Shown(NamedTuple):
+    """A table of a section.
+
+    Attributes:
+      heading: above it.
+      header: titles of the columns.
+      rows: texts, numbers and estimates.
+      note: below it; empty for none.
+    """
+
+    heading: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +43,19 @@ class Section:
       measured: predictions and metrics (of the first fold, where there are several).
       records: where the samples of the predictions are.
       folds: mean, spread and values of every overall metric over the folds; None without folds.
+      shown: tables beside those that every section has.
+      targets: from names of classes to what heat maps of mistakes explain; None: these predictions
+        have none.
+      mistakes: the most confident ones with their maps, see `mistake_maps`; None: without maps.
     """
 
     title: str
     measured: Measured
     records: Sequence[Any] | RecordSource
     folds: Mapping[str, Mapping[str, Any]] | None = None
+    shown: tuple[Shown, ...] = ()
+    targets: Callable[[Sequence[str]], Targets] | None = None
+    mistakes: "tuple[Mistake, ...] | None" = None
 
     def overall(self, name: str, interval: bool = True) -> str:
         """Formats one metric of the whole task: with its interval, or mean ± spread over folds.

@@ -38,6 +38,9 @@ figure { margin: 0; font-size: .82rem; }
 figure .eyes { display: flex; gap: 4px; background: #000; border-radius: 4px; overflow: hidden; }
 figure .eyes img { width: 100%; min-width: 0; object-fit: contain; }
 figure .eyes span { width: 100%; color: #aaa; align-self: center; text-align: center; }
+figure .maps { display: flex; gap: 4px; margin-top: 4px; }
+figure .maps figure { flex: 1; min-width: 0; }
+figure .maps img { width: 100%; border-radius: 4px; background: #000; }
 figcaption small { color: #5a6470; display: block; }
 .report { white-space: pre-line; overflow-wrap: anywhere; }
 .query { display: grid; grid-template-columns: minmax(220px, 340px) 1fr; gap: 1.2rem;

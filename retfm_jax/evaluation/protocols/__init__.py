@@ -1,6 +1,7 @@
 """The ways to ask what a network knows; a protocol is found by its name, or by "module:Class"."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retfm_jax.errors import UserError, did_you_mean
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 #: Where each stands, so that a list of them imports none.
 _BUNDLED = {
     "zero_shot": "zero_shot:ZeroShotProtocol",
+    "classify": "classify:Classify",
     "retrieval": "retrieval:RetrievalProtocol",
     "linear_probe": "linear_probe:LinearProbe",
     "linear_probe_unprojected": "linear_probe:UnprojectedLinearProbe",
@@ -25,6 +27,15 @@ _BUNDLED = {
 def protocol_names() -> list[str]:
     """Names of the protocols that come with this package, those that learn nothing first."""
     return list(_BUNDLED)
+
+
+def default_protocol(classes: Sequence[str]) -> str:
+    """Name of the protocol of a network for which none was asked.
+
+    Args:
+      classes: of the network's own; () of one that tells none apart.
+    """
+    return "classify" if classes else "zero_shot"
 
 
 def get_protocol(name: str) -> "Protocol":

@@ -1,6 +1,7 @@
 """Zero-shot classification: images against the mean embedding of each class's prompts."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from retfm_jax.evaluation.metrics.predictions import Predictions, is_exclusive
 from retfm_jax.evaluation.protocols.base import Protocol
 from retfm_jax.evaluation.results import LANGUAGE_NAMES, Section
 from retfm_jax.evaluation.study import Study
+from retfm_jax.heatmaps import Targets, read_targets
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.prompts import Prompts, WeightedPrompt
 from retfm_jax.zero_shot import (
@@ -145,6 +147,11 @@ def _level(
     )
 
 
+def _targets(model: Any, language: str, names: Sequence[str]) -> Targets:
+    """What heat maps of classes explain: conditions, a normal eye among them, by their prompts."""
+    return read_targets(model, list(dict.fromkeys(names)), language)
+
+
 class ZeroShotProtocol(Protocol):
     """Classes asked for in words, in every language."""
 
@@ -175,7 +182,9 @@ class ZeroShotProtocol(Protocol):
             for level, predictions in found.levels.items():
                 measured = predictions.measured(options.draws, options.seed, results.order)
                 title = f"zero-shot, {LANGUAGE_NAMES[language]}, {level}"
-                results.sections.append(Section(title, measured, split.records))
+                targets = functools.partial(_targets, study.model, language)
+                section = Section(title, measured, split.records, targets=targets)
+                results.sections.append(section)
                 levels[level] = measured.to_json()
             numbers[language] = {
                 "classes_left_out": list(found.left_out),

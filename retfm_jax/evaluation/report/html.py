@@ -15,6 +15,11 @@ from retfm_jax.evaluation.report.summary import Mistake, measured_columns, mista
 from retfm_jax.evaluation.results import LANGUAGE_NAMES, Results, Section
 from retfm_jax.rendering import figures, markup
 
+_CAVEAT = (
+    '<p class="note">Maps show what raised the odds of a class, by a method with limits of its '
+    "own; they are no evidence of disease. The line is half of a map's range.</p>"
+)
+
 
 def page(results: Results, document: dict[str, Any]) -> str:
     """Makes the page of an evaluation as HTML.
@@ -128,10 +133,21 @@ def _section(section: Section) -> str:
             f"{_figure(calibration, 'calibration')}</div>"
         )
     parts.append("<h3>Classes</h3>" + _classes(section))
-    worst = mistakes(measured.predictions)
+    for table in section.shown:
+        heading = f"<h3>{markup.text(table.heading)}</h3>"
+        note = f'<p class="note">{markup.own(table.note)}</p>' if table.note else ""
+        found = [cell for row in table.rows for cell in row]
+        ways = _ways((table.heading, cell) for cell in found)
+        parts.append(heading + _rows(table.header, table.rows) + note + ways)
+    worst = mistakes(measured.predictions) if section.mistakes is None else section.mistakes
     if worst:
         figures = "".join(_mistake(section, mistake) for mistake in worst)
-        parts.append(f'<h3>Most confident mistakes</h3><div class="gallery">{figures}</div>')
+        mapped = any(mistake.maps for mistake in worst)
+        broad = " broad" if mapped else ""
+        parts.append(
+            f'<h3>Most confident mistakes</h3>{_CAVEAT if mapped else ""}<div class="gallery'
+            f'{broad}">{figures}</div>'
+        )
     return "\n".join(parts)
 
 
@@ -191,9 +207,21 @@ def _mistake(section: Section, mistake: Mistake) -> str:
         # The eye of a patient, or a file in its folder.
         where = "/".join(where.replace("\\", "/").split("/")[-2:])
     return (
-        f"<figure>{_eyes(record, mistake.eye)}<figcaption>{markup.own(mistake.text)}"
-        f"<small>{markup.own(where)}</small></figcaption></figure>"
+        f"<figure>{_eyes(record, mistake.eye)}{_maps(mistake)}<figcaption>"
+        f"{markup.own(mistake.text)}<small>{markup.own(where)}</small></figcaption></figure>"
     )
+
+
+def _maps(mistake: Mistake) -> str:
+    """The maps of a mistake beside each other, below the photograph."""
+    if not mistake.maps:
+        return ""
+    shown = "".join(
+        f"<figure>{markup.photograph(each.picture)}<figcaption>for "
+        f"{markup.own(pictures.class_name(each.name))}</figcaption></figure>"
+        for each in mistake.maps
+    )
+    return f'<div class="maps">{shown}</div>'
 
 
 def _figure(figure: Figure, alt: str) -> str:

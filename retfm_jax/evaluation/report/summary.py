@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.report.figures import class_name
@@ -35,17 +36,33 @@ def measured_columns(sections: Sequence[Section]) -> list[tuple[str, str]]:
     ]
 
 
+class MistakeMap(NamedTuple):
+    """A heat map of a mistake.
+
+    Attributes:
+      name: the class that it explains.
+      picture: the map over the photograph, RGB (h, w, 3) uint8.
+    """
+
+    name: str
+    picture: UInt8[np.ndarray, "h w 3"]
+
+
 class Mistake(NamedTuple):
     """A sample that was scored wrongly with confidence.
 
     Attributes:
       row, eye: position of the record in its split, and its eye (None: the record as a whole).
       text: what was predicted and what is true.
+      classes: what the mistake is about: the predicted and the true one, or the finding.
+      maps: of these classes; () where nobody asked for them.
     """
 
     row: int
     eye: str | None
     text: str
+    classes: tuple[str, ...]
+    maps: tuple[MistakeMap, ...] = ()
 
 
 def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
@@ -67,6 +84,7 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
                 *predictions.samples[index],
                 f"{class_name(predictions.names[predicted[index]])} {confidence[index]:.2f}, "
                 f"is {class_name(predictions.names[truth[index]])}",
+                (predictions.names[predicted[index]], predictions.names[truth[index]]),
             )
             for index in map(int, wrong[np.argsort(-confidence[wrong], kind="stable")][:count])
         ]
@@ -87,6 +105,7 @@ def mistakes(predictions: Predictions, count: int = 12) -> list[Mistake]:
             if 2 * depth <= len(order):
                 score = f"score {rank[index]} of {len(order)} from the top"
                 text = f"{verb}: {class_name(name)}, {score}"
-                found.append((depth / len(order), Mistake(*predictions.samples[index], text)))
+                sample = predictions.samples[index]
+                found.append((depth / len(order), Mistake(*sample, text, (name,))))
     found.sort(key=lambda pair: pair[0])
     return [mistake for _, mistake in found[:count]]
