@@ -155,6 +155,8 @@ def test_a_file_is_named_where_there_is_a_choice():
         choose(ADDRESS, ["README.md", "model.onnx"])
     with pytest.raises(UserError, match=r"has no file c\.pth; did you mean 'b\.pth'"):
         choose(ADDRESS._replace(file="c.pth"), ["x/a.pth", "b.pth"])
+    ours = ["README.md", "classes.json", "config.json", "model.safetensors"]
+    assert choose(ADDRESS, ours) == ["model.safetensors", "classes.json", "config.json"]
     chosen = choose(ADDRESS._replace(file="x/a.pth"), ["x/a.pth", "config.json", "x/config.json"])
     assert chosen == ["x/a.pth", "x/config.json"]
 

@@ -359,4 +359,5 @@ def _card(model: RetinalModel, form: Form, use: list[str]) -> str:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(model.params)),
         began_with=began_with(model.config.init),
         export=Export(form.library, use),
+        decisions=model.decisions and public_decisions(model.decisions),
     )

@@ -1,8 +1,9 @@
 """A network as a folder for the Hugging Face Hub, which `retfm_jax.load` reads to the same bits.
 
 It holds `model.safetensors` under published names, `config.json` with the experiment, what is known
-of the weights and of the reports' wording, `preprocessor_config.json` where transformers has terms
-for the preprocessing, the tokenizer of a text tower, and a model card. Nothing in it is a path of
+of the weights and of the reports' wording, `classes.json` with the decisions of a network with
+classes, `preprocessor_config.json` where transformers has terms for the preprocessing, the
+tokenizer of a text tower, and a model card. Nothing in it is a path of
 the machine that wrote it; nothing that is read from it leads out of it or names code to import.
 """
 
@@ -16,6 +17,7 @@ from retfm_jax.data.text import BUNDLED, save_tokenizer
 from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, is_remote, read_json, whole_folder, write_json
+from retfm_jax.interop.formats.base import CLASSES
 from retfm_jax.interop.huggingface import PREPROCESSOR, image_processor
 from retfm_jax.interop.model_card import model_card
 from retfm_jax.interop.pickles import printable
@@ -87,8 +89,7 @@ def write_hub_folder(
         content["origin"] = to_dict(origin)
     if network.wording is not None:
         content["wording"] = network.wording.to_json()
-    if network.decisions is not None:
-        content["decisions"] = public_decisions(network.decisions).to_json()
+    decisions = network.decisions and public_decisions(network.decisions)
     card = model_card(
         config,
         origin,
@@ -96,6 +97,7 @@ def write_hub_folder(
         parameters=sum(leaf.size for leaf in _leaves(network.params)),
         began_with=began_with(network.config.init),
         evaluation=evaluation,
+        decisions=decisions,
     )
     tensors = to_state_dict(network.method, network.params, network.state)
     with whole_folder(folder, last=_CONFIG) as made:
@@ -105,6 +107,8 @@ def write_hub_folder(
         processor = image_processor(config.data.image)
         if processor is not None:
             write_json(made / PREPROCESSOR, processor)
+        if decisions is not None:
+            write_json(made / CLASSES, decisions.to_json())
         (made / "README.md").write_text(card, encoding="utf-8")
         write_json(made / _CONFIG, {"library_name": _KEY, _KEY: content})
 
@@ -140,9 +144,7 @@ def read_hub_folder(path: PathLike, method: str | None = None) -> Stored | None:
     built = make_method(config.method, config.model)
     tensors = read_tensors(_inside(folder, _WEIGHTS))
     params, state = from_state_dict(built, tensors, where=str(folder / _WEIGHTS))
-    wording, origin, notes, decisions = (
-        content.get(key) for key in ("wording", "origin", "notes", "decisions")
-    )
+    wording, origin, notes = (content.get(key) for key in ("wording", "origin", "notes"))
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise UserError(f"{where}: notes is no list of sentences")
     return Stored(
@@ -153,8 +155,14 @@ def read_hub_folder(path: PathLike, method: str | None = None) -> Stored | None:
         None if wording is None else ReportWording.from_json(wording, where),
         tuple(notes),
         None if origin is None else Origin.from_json(origin, where),
-        None if decisions is None else Decisions.from_json(decisions, where),
+        _decisions(folder),
     )
+
+
+def _decisions(folder: Path) -> Decisions | None:
+    if not (folder / CLASSES).is_file():
+        return None
+    return Decisions.from_json(read_json(_inside(folder, CLASSES)), str(folder / CLASSES))
 
 
 def _config(values: Any, method: str | None, folder: Path) -> ExperimentConfig:

@@ -12,6 +12,7 @@ from retfm_jax import hub
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.console import printable
 from retfm_jax.data.images import describe
+from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.interop.huggingface import image_processor
 from retfm_jax.interop.zoo import UNKNOWN, Origin, entry_of, zoo
@@ -49,6 +50,7 @@ def model_card(
     began_with: Sequence[str] = (),
     evaluation: Mapping[str, Any] | None = None,
     export: Export | None = None,
+    decisions: Decisions | None = None,
 ) -> str:
     """Writes the card of a network, with its YAML header.
 
@@ -60,6 +62,7 @@ def model_card(
       began_with: what the training began with: addresses, names of the zoo, or names of files.
       evaluation: document of an evaluation; None for none.
       export: what the folder is without this package; None: one that `retfm_jax.load` reads.
+      decisions: of the network's own classes; None where it has none.
 
     Returns:
       Markdown, in which texts of users are text.
@@ -78,7 +81,7 @@ def model_card(
         }
     header |= {
         "library_name": "retfm_jax" if export is None else export.library,
-        "pipeline_tag": "zero-shot-image-classification" if texts else "image-feature-extraction",
+        "pipeline_tag": _task(texts, decisions is not None),
         "tags": ["retina", "ophthalmology", "medical", "jax", "flax", config.method],
     }
     parts = [
@@ -93,7 +96,7 @@ def model_card(
         "",
         "## Use",
         "",
-        *(_use(texts) if export is None else export.use),
+        *(_use(texts, decisions is not None) if export is None else export.use),
         "",
         "## Images",
         "",
@@ -102,6 +105,7 @@ def model_card(
         *(_loading(config) if export is None else [_ABOUT_PREPROCESSING]),
         "",
         *_tokenizer(config, texts),
+        *_classes(decisions),
         "## Origin",
         "",
         *_origin(config, origin, began_with, license_, terms),
@@ -113,7 +117,14 @@ def model_card(
     return "\n".join(parts)
 
 
-def _use(texts: bool) -> list[str]:
+def _task(texts: bool, classes: bool) -> str:
+    """The Hub's name for what the network does."""
+    if classes:
+        return "image-classification"
+    return "zero-shot-image-classification" if texts else "image-feature-extraction"
+
+
+def _use(texts: bool, classes: bool) -> list[str]:
     lines = [
         "```python",
         "import retfm_jax",
@@ -126,7 +137,48 @@ def _use(texts: bool) -> list[str]:
             'texts = model.encode_texts(["drusen at the macula"])',
             'print(model.zero_shot(["photograph.jpg"], ["normal", "drusen"]))',
         ]
+    if classes:
+        lines.append('print(model.classes, model.predict(["photograph.jpg"]))')
     return [*lines, "```"]
+
+
+#: What classes are to each other, in words.
+_OUTCOMES = {
+    "exclusive": "exactly one of them holds",
+    "grades": "one of them holds, from the lowest grade to the highest",
+    "findings": "each is there or not",
+}
+#: Of more classes a card shows the first; the file has all.
+_MOST_CLASSES = 60
+
+
+def _classes(decisions: Decisions | None) -> list[str]:
+    """The classes, and what was fitted to their probabilities."""
+    if decisions is None:
+        return []
+    named, left = decisions.classes[:_MOST_CLASSES], len(decisions.classes) - _MOST_CLASSES
+    listed = ", ".join(map(_text, named)) + (f", and {left} more" if left > 0 else "")
+    lines = [f"{len(decisions.classes)}, of which {_OUTCOMES[decisions.outcome]}: {listed}.", ""]
+    if not decisions.fitted_on:
+        nothing = "Nothing was fitted to their probabilities, which are as trained."
+        return ["## Classes", "", *lines, nothing, ""]
+    said = decisions.fitted_on
+    who = "patients" if said.get("patients_known", True) else "images, whose patients are not known"
+    lines += [
+        f"Logits are divided by {decisions.temperature:.4g}, as fitted on "
+        f"{_text(str(said.get('dataset', 'unknown')))}, {_text(str(said.get('split', 'unknown')))}:"
+        f" {_text(str(said.get('images', '?')))} images of {_text(str(said.get('patients', '?')))} "
+        f"{who}.",
+    ]
+    if decisions.conformal is not None:
+        lines.append(
+            f"Prediction sets hold the true class of {decisions.conformal.coverage:.0%} of new "
+            "patients' images, where these come from where those came from."
+        )
+    if decisions.thresholds:
+        lines.append("A finding is said to be present from its threshold on.")
+    lines.append("All of it is in `classes.json`. Not one of these numbers is a promise elsewhere.")
+    return ["## Classes", "", *lines, ""]
 
 
 def _loading(config: ExperimentConfig) -> list[str]:

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 #: What is read beside weights, where it is there.
 _BESIDE = (
-    *("preprocessor_config.json", "open_clip_config.json"),
+    *("preprocessor_config.json", "open_clip_config.json", "classes.json"),
     *hub.TOKENIZER_FILES,
 )
 _INDEX = ".index.json"

@@ -172,10 +172,18 @@ def test_a_folder_for_the_hub_keeps_them_without_paths(model, tmp_path):
     stored = read_hub_folder(tmp_path / "hub")
     assert stored.decisions == dataclasses.replace(FITTED, fitted_on={"dataset": "colors"})
     assert retfm_jax.load(tmp_path / "hub").decisions == stored.decisions
-    damaged = json.loads((tmp_path / "hub" / "config.json").read_text())
-    damaged["retfm_jax"]["decisions"]["temperature"] = -1
-    (tmp_path / "hub" / "config.json").write_text(json.dumps(damaged))
-    with pytest.raises(UserError, match=r"config\.json: decisions: temperature must be"):
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert "4, of which exactly one of them holds: normal, drusen, glaucoma, cataract." in card
+    assert "Logits are divided by 1.7, as fitted on colors" in card
+    assert "the true class of 90% of new patients' images" in card
+    damaged = json.loads((tmp_path / "hub" / "classes.json").read_text())
+    (tmp_path / "hub" / "classes.json").write_text(json.dumps(damaged | {"temperature": -1}))
+    with pytest.raises(UserError, match=r"classes\.json: decisions: temperature must be"):
+        retfm_jax.load(tmp_path / "hub")
+    (tmp_path / "hub" / "classes.json").unlink()
+    (tmp_path / "hub" / "classes.json").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match="leads out of its folder"):
         retfm_jax.load(tmp_path / "hub")
 
 
