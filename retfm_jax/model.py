@@ -245,12 +245,38 @@ class RetinalModel:
         Raises:
           UserError: as for `predict`.
         """
+        self.require_classes()
+        return self._of_images("class logits", "predicting", images, progress, unusable, np.nan)
+
+    def require_classes(self) -> None:
+        """Refuses a network that tells no classes apart.
+
+        Raises:
+          UserError: the network has none; the message says how to get them.
+        """
         if not self.classes:
             raise UserError(
                 f"a {self.method.name} network has no classes of its own: fine-tune one on "
                 "photographs with classes, or compare with texts by zero_shot where it has texts"
             )
-        return self._of_images("class logits", "predicting", images, progress, unusable, np.nan)
+
+    def pixel_logits(
+        self, pixels: UInt8[np.ndarray, "n size size 3"]
+    ) -> Float[jax.Array, "n classes"]:
+        """Begins to compute logits of the network's own classes, for callers that prepare ahead.
+
+        Args:
+          pixels: photographs as `data.images.fit` makes them; n is a multiple of the local devices,
+            over which they are sharded, and the same in every call, so that it compiles once.
+
+        Returns:
+          (n, classes) as `class_logits` has them; JAX may still be computing them.
+
+        Raises:
+          UserError: the network has no classes.
+        """
+        self.require_classes()
+        return self._spread("class logits", {"image": pixels}, jax.local_devices())["image"]
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """Features of photographs from the image tower, before any projection, not of unit norm.

@@ -1,0 +1,421 @@
+"""Predicts the classes of photographs into a file: any number of them, resumed where it stopped."""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from retfm_jax.config import to_dict
+from retfm_jax.data import dicom, image_files
+from retfm_jax.data.image_limits import ImageError
+from retfm_jax.data.images import decode, fit
+from retfm_jax.data.laterality_guess import guess_side
+from retfm_jax.data.quality import quality, small_disc
+from retfm_jax.decisions import Decisions
+from retfm_jax.errors import Stopped, Unusable, UserError
+from retfm_jax.experiments.photograph_list import STREAM, Listed, PhotographList, photograph_list
+from retfm_jax.experiments.prediction_files import Columns, Parts, Row, check_suffix, join
+from retfm_jax.files import Path, PathLike, as_path, check_writable
+from retfm_jax.model import RetinalModel, load
+from retfm_jax.progress import progress_bar
+from retfm_jax.runtime import distributed, lock
+from retfm_jax.runtime.signals import StopSignal
+from retfm_jax.runtime.threads import cores, in_threads
+from retfm_jax.trees import flatten
+
+#: Photographs of a part: what a killed process has to do again, at most.
+PART_SIZE = 256
+#: Photographs of a device in a call of the network.
+_ON_DEVICE = 32
+#: Significant digits of probabilities, and of measures of quality.
+_DIGITS, _FEW_DIGITS = 7, 4
+#: Stands before a class's name in the name of its column.
+_PROBABILITY = "p_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """Summary of a file of predictions.
+
+    Attributes:
+      count: rows, of photographs that could be used and of others.
+      resumed: of these, rows that an earlier command had made.
+      unreadable, not_fundus, low_quality: rows with these flags.
+      first_problems: sentences on the first photographs that could not be used.
+    """
+
+    count: int
+    resumed: int
+    unreadable: int
+    not_fundus: int
+    low_quality: int
+    first_problems: tuple[str, ...]
+
+
+def predict(
+    workdir: PathLike,
+    images: PathLike,
+    out: PathLike,
+    *,
+    on_error: str = "skip",
+    batch_size: int | None = None,
+) -> Predicted | None:
+    """Writes a row for every photograph, in the order of the list; see `columns_of`.
+
+    Memory does not grow with the number of photographs. All local devices share a batch; of several
+    hosts each makes every so-manieth part, and process 0 joins them.
+
+    Args:
+      workdir: of the network, or its checkpoint folder, or weights, as `load` reads them.
+      images: a folder, a CSV with a column `image`, one photograph, or "-", a list of paths on
+        standard input.
+      out: `.csv`, `.jsonl` or `.parquet`.
+      on_error: "skip" gives photographs that cannot be used a row that says so, "refuse" ends at
+        the first one.
+      batch_size: photographs in a call of the network over all devices of this host; None: 32 on
+        each device. It is rounded up to a multiple of the devices.
+
+    Returns:
+      the summary; None on other hosts than that of process 0.
+
+    Raises:
+      Stopped: a signal ended it; the same command resumes.
+      UserError: the network has no classes, there is no photograph, another process writes the same
+        file, or what an earlier command left there was made of something else.
+    """
+    out = as_path(out)
+    check_suffix(out)
+    check_writable(out)
+    if str(images) == STREAM and jax.process_count() > 1:
+        raise UserError("several hosts cannot share standard input: give a table of photographs")
+    model = load(workdir)
+    model.require_classes()
+    with photograph_list(images, PART_SIZE) as listed:
+        parts, run = Parts(out), run_of(model, listed)
+        with contextlib.ExitStack() as stack:
+            leads = jax.process_index() == 0
+            if leads:
+                stack.callback(parts.remove_folder)
+                stack.enter_context(lock.hold(parts.folder))
+                stack.callback(parts.forget_if_empty)
+                parts.begin(run)
+            distributed.barrier("predict")
+            if not leads:
+                parts.check(run)
+            stack.enter_context(distributed.watch(lambda: "the same command resumes"))
+            stop = stack.enter_context(StopSignal())
+            resumed = _fill(model, listed, parts, on_error, batch_size, stop)
+            if not leads:
+                return None
+            counts = stop.cut_short(lambda: _joined(model, listed, parts, out))
+            if counts is None:
+                raise _stopped(stop, listed.count, listed.count)
+            return counts.summary(listed.count, resumed)
+
+
+def _joined(model: RetinalModel, listed: PhotographList, parts: Parts, out: Path) -> "_Counts":
+    """Makes the file of all parts, removes them, and returns what was counted on the way."""
+    counts = _Counts()
+    made = (parts.read(part, listed.length(part)) for part in range(listed.parts))
+    join(out, columns_of(model), map(counts.counted, made))
+    parts.remove()
+    return counts
+
+
+def _stopped(stop: StopSignal, done: int, count: int) -> Stopped:
+    return Stopped(
+        f"stopped ({stop.received or 'on another host'}) after {done} of {count} photographs; the "
+        f"same command resumes from there (exit status {Stopped.exit_status}, where 0 would mean "
+        "finished)"
+    )
+
+
+def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
+    """Describes what decides about the rows, as JSON values.
+
+    Args:
+      model: that predicts.
+      listed: the photographs.
+    """
+    assert model.decisions is not None, "the model has classes"
+    digest = hashlib.sha256()
+    for tree in (model.params, model.state.batch_stats):
+        for path, leaf in flatten(tree).items():
+            array = np.asarray(leaf)
+            digest.update(f"{path} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return {
+        "network": digest.hexdigest(),
+        "images": to_dict(model.data_config.image),
+        "decisions": json.loads(json.dumps(model.decisions.to_json())),
+        "list": listed.digest,
+        "count": listed.count,
+        "part_size": listed.part_size,
+    }
+
+
+def _fill(
+    model: RetinalModel,
+    listed: PhotographList,
+    parts: Parts,
+    on_error: str,
+    batch_size: int | None,
+    stop: StopSignal,
+) -> int:
+    """Makes the parts that are missing; returns how many rows were there before."""
+    finished = parts.finished()
+    mine = range(jax.process_index(), listed.parts, jax.process_count())
+    missing = [part for part in mine if part not in finished]
+    before = sum(listed.length(part) for part in finished if part < listed.parts)
+    items = itertools.chain.from_iterable(map(listed.part, missing))
+    batch = batch_of(listed.count, batch_size)
+    ours = sum(listed.length(part) for part in mine)
+    bar = progress_bar(
+        total=ours, desc="predicting", unit="image",
+        initial=ours - sum(listed.length(part) for part in missing),
+    )  # fmt: skip
+    with bar, rows_of(model, items, batch, on_error, stop) as rows:
+        for part in missing:
+            some = list(itertools.islice(rows, listed.length(part)))
+            if stop.received is not None:
+                break
+            parts.write(part, some)
+            bar.update(len(some))
+    if distributed.any_process(stop.received is not None):
+        done = sum(listed.length(part) for part in parts.finished())
+        raise _stopped(stop, done, listed.count)
+    return before
+
+
+def batch_of(count: int, batch_size: int | None) -> int:
+    """Photographs in a call of the network: the same for a list, wherever it is resumed.
+
+    Args:
+      count: of all photographs.
+      batch_size: that was asked for.
+
+    Returns:
+      a multiple of the local devices, and no more than few photographs need.
+    """
+    devices = jax.local_device_count()
+    wanted = min(batch_size or _ON_DEVICE * devices, count)
+    return -(-wanted // devices) * devices
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Looked:
+    """A photograph that was looked at: its input, None where it cannot be used, and its row."""
+
+    pixels: UInt8[np.ndarray, "size size 3"] | None
+    row: Row
+
+
+@contextlib.contextmanager
+def rows_of(
+    model: RetinalModel,
+    photographs: Iterable[Listed],
+    batch: int,
+    on_error: str,
+    stop: StopSignal,
+) -> Iterator[Iterator[Row]]:
+    """Makes rows of photographs: threads decode while the devices compute.
+
+    Args:
+      model: with classes.
+      photographs: any number, taken as they are needed.
+      batch: photographs in a call of the network, a multiple of the local devices.
+      on_error: "refuse" raises at the first photograph that cannot be used.
+      stop: a signal that it got ends the rows.
+
+    Yields:
+      an iterator of rows, in order.
+    """
+
+    def look(photograph: Listed) -> _Looked:
+        return _look(model, photograph)
+
+    def rows(looked: Iterator[_Looked]) -> Iterator[Row]:
+        # Of one batch more than the devices compute on: they never wait.
+        waiting: collections.deque[tuple[list[_Looked], jax.Array | None]] = collections.deque()
+        while stop.received is None and (some := list(itertools.islice(looked, batch))):
+            if on_error == "refuse":
+                _refuse(some)
+            waiting.append((some, _logits(model, some, batch)))
+            if len(waiting) > 1:
+                yield from _finished(model, *waiting.popleft())
+        while waiting and stop.received is None:
+            yield from _finished(model, *waiting.popleft())
+
+    with in_threads(look, photographs, threads=cores(), ahead=2 * batch) as looked:
+        yield rows(looked)
+
+
+def _look(model: RetinalModel, photograph: Listed) -> _Looked:
+    """Reads, decodes and measures a photograph, in a thread."""
+    row: Row = {"image": photograph.name}
+    try:
+        if photograph.problem:
+            raise Unusable("missing_image", photograph.problem)
+        data = image_files.read(as_path(photograph.path))
+        image = decode(data, photograph.path)
+    except (ImageError, Unusable) as error:
+        return _Looked(None, {**row, "unreadable": True, "problem": str(error)})
+    small = small_disc(image)
+    measured = quality(small)
+    side = dicom.laterality(data) if dicom.is_dicom(data) else None
+    guess = guess_side(small).side if side is None and measured.is_fundus else None
+    row |= {
+        "unreadable": False,
+        "not_fundus": not measured.is_fundus,
+        "low_quality": measured.is_low,
+        "quality": _rounded(measured.score, _FEW_DIGITS),
+        "sharpness": _rounded(measured.sharpness, _FEW_DIGITS),
+        "illumination": _rounded(measured.illumination, _FEW_DIGITS),
+        "field": _rounded(measured.field, _FEW_DIGITS),
+        "eye": side or guess,
+        "eye_from": "header" if side else "guess" if guess else None,
+    }
+    return _Looked(fit(image, model.data_config.image), row)
+
+
+def _refuse(looked: Sequence[_Looked]) -> None:
+    for each in looked:
+        if each.pixels is None:
+            raise UserError(
+                f"{each.row['problem']}; no file was written, as on_error refuse asks (finished "
+                "parts stay, and the same command resumes)"
+            )
+
+
+def _logits(model: RetinalModel, looked: Sequence[_Looked], batch: int) -> jax.Array | None:
+    """Begins to compute the logits of a batch, filled up to its size with black."""
+    if all(each.pixels is None for each in looked):
+        return None
+    size = model.data_config.image.size
+    pixels = np.zeros((batch, size, size, 3), np.uint8)
+    for index, each in enumerate(looked):
+        if each.pixels is not None:
+            pixels[index] = each.pixels
+    return model.pixel_logits(pixels)
+
+
+def _finished(
+    model: RetinalModel, looked: Sequence[_Looked], logits: jax.Array | None
+) -> Iterator[Row]:
+    """Rows of a batch, when its logits are there."""
+    decisions = model.decisions
+    assert decisions is not None, "the model has classes"
+    columns = columns_of(model)
+    said: list[Row] = [{} for _ in looked]
+    if logits is not None:
+        values = np.asarray(logits)[: len(looked)]
+        for index, each in enumerate(looked):
+            if each.pixels is not None and not np.isfinite(values[index]).all():
+                raise UserError(
+                    f"the network gives no finite numbers for {each.row['image']}: its weights or "
+                    "its precision are at fault"
+                )
+        said = statements(decisions, values)
+    nothing: Row = dict.fromkeys(columns)
+    for each, statement in zip(looked, said, strict=True):
+        yield nothing | each.row | (statement if each.pixels is not None else {})
+
+
+def statements(decisions: Decisions, logits: Float[np.ndarray, "n c"]) -> list[Row]:
+    """Says what logits mean, as the columns of a row that depend on them.
+
+    Args:
+      decisions: of the network.
+      logits: finite.
+    """
+    probabilities = decisions.probabilities(logits)
+    predicted, sets = decisions.predicted(probabilities), decisions.sets(probabilities)
+    names, rows = decisions.classes, []
+    for index, values in enumerate(probabilities):
+        row: Row = {
+            f"{_PROBABILITY}{name}": _rounded(value, _DIGITS)
+            for name, value in zip(names, values, strict=True)
+        }
+        if decisions.outcome == "findings":
+            present = predicted[index]
+            row["predicted"] = [name for name, there in zip(names, present, strict=True) if there]
+            confidence = np.where(present, values, 1 - values).min()
+        else:
+            row["predicted"], confidence = names[predicted[index]], values[predicted[index]]
+        row["confidence"] = _rounded(confidence, _DIGITS)
+        if decisions.outcome == "grades":
+            grade = decisions.expected_grade(values[None])[0]
+            row["expected_grade"] = _rounded(grade, _DIGITS)
+        if sets is not None:
+            row["set"] = [name for name, there in zip(names, sets[index], strict=True) if there]
+        rows.append(row)
+    return rows
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def columns_of(model: RetinalModel) -> Columns:
+    """Columns of a file of predictions, and what each holds.
+
+    - `image`: as the list has it.
+    - `predicted`: the class; of findings the names of those that are said to be present.
+    - `confidence`: its calibrated probability; of findings that of the least certain of the
+      statements, present or absent.
+    - `expected_grade`: of grades, the mean one, 0 for the lowest.
+    - `set`: where a conformal quantile was fitted, the classes that cannot be ruled out.
+    - `p_NAME`: calibrated probability of each class.
+    - `unreadable`, `not_fundus`, `low_quality`: flags, the last two by rules that are not validated
+      (see `data.quality`).
+    - `eye`, `eye_from`: "left" or "right", from a DICOM "header" or as a "guess".
+    - `quality`, `sharpness`, `illumination`, `field`: see `data.quality.Quality`.
+    - `problem`: why a photograph is unreadable.
+
+    Args:
+      model: with classes.
+    """
+    decisions = model.decisions
+    assert decisions is not None, "the model has classes"
+    columns: dict[str, type] = {"image": str}
+    columns["predicted"] = list if decisions.outcome == "findings" else str
+    columns["confidence"] = float
+    if decisions.outcome == "grades":
+        columns["expected_grade"] = float
+    if decisions.conformal is not None:
+        columns["set"] = list
+    columns |= {f"{_PROBABILITY}{name}": float for name in decisions.classes}
+    columns |= dict.fromkeys(("unreadable", "not_fundus", "low_quality"), bool)
+    columns |= dict.fromkeys(("eye", "eye_from"), str)
+    columns |= dict.fromkeys(("quality", "sharpness", "illumination", "field"), float)
+    return {**columns, "problem": str}
+
+
+class _Counts:
+    """Counts flags of rows that pass."""
+
+    _FLAGS = ("unreadable", "not_fundus", "low_quality")
+
+    def __init__(self) -> None:
+        self._counts = collections.Counter[str]()
+        self._problems: list[str] = []
+
+    def counted(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        for row in rows:
+            self._counts.update(flag for flag in self._FLAGS if row[flag])
+            if row["unreadable"] and len(self._problems) < 50:
+                self._problems.append(row["problem"])
+        return rows
+
+    def summary(self, count: int, resumed: int) -> Predicted:
+        return Predicted(
+            count, resumed, *(self._counts[flag] for flag in self._FLAGS), tuple(self._problems)
+        )
