@@ -52,8 +52,9 @@ from retfm_jax.zero_shot import Embedding
 #: gray, RGB or RGBA).
 Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 
-#: Samples of one call of the network; the last ones are padded, so that it compiles once.
-_CHUNK = 32
+#: Samples of one call of the network, where there are few and where there are more; the last ones
+#: are padded, so that it compiles for two sizes, and one photograph does not pay for many.
+_FEW, _CHUNK = 4, 32
 
 
 class RetinalModel:
@@ -586,7 +587,7 @@ class RetinalModel:
         """Runs the network over what `row` makes of the items, in chunks of one size."""
         devices = jax.local_devices()
         devices = devices if count >= _CHUNK * len(devices) else devices[:1]
-        size = _CHUNK * len(devices)
+        size = _FEW if count <= _FEW else _CHUNK * len(devices)
         parts: dict[str, list[np.ndarray]] = {}
         # Threads make rows while the network works on those before.
         with in_threads(row, items, threads=cores(), ahead=2 * size) as rows:
