@@ -200,6 +200,8 @@ class OptimizerConfig(Section):
     Attributes:
       learning_rate: the largest one, after the warm-up.
       warmup_steps: steps of linear warm-up, `learning_rate * (step + 1) / warmup_steps`.
+      warmup_epochs: its length in passes over the training split, which a run turns into
+        `warmup_steps`; None: as many steps as that says.
       weight_decay: of AdamW, times the learning rate.
       b1, b2: decay of AdamW's first and second moment.
       eps: added to the root of the second moment.
@@ -207,18 +209,21 @@ class OptimizerConfig(Section):
         "matrices" spares those of one axis, as for MAE: biases, norms; "all" decays everything.
       layer_decay: factor on the learning rate from each layer of a tower to the one before it, of
         fine-tuning; None: all learn at one rate.
+      tower_rate: factor on the learning rate of towers, so that a new head learns faster.
       clip_norm: largest global gradient norm, None for no clipping.
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
 
     learning_rate: PositiveFloat = 3e-5
     warmup_steps: Count = 50
+    warmup_epochs: NonNegative | None = None
     weight_decay: NonNegative = 1e-3
     b1: Rate = 0.9
     b2: Rate = 0.98
     eps: PositiveFloat = 1e-6
     decay: Literal["published", "matrices", "all"] = "published"
     layer_decay: PositiveShare | None = None
+    tower_rate: PositiveShare = 1.0
     clip_norm: PositiveFloat | None = None
     frozen: tuple[Name, ...] = ()
 
@@ -285,7 +290,12 @@ class TrainConfig(Section):
       text_multiple: padding after the longest text of a batch, in tokens up to a multiple of this,
         is not computed where it takes no part in any embedding; None keeps the context length.
       log_every, evaluate_every, checkpoint_every: in steps; evaluate_every 0 never evaluates.
+      evaluate_epochs: in passes over the training split, which a run turns into `evaluate_every`;
+        None: as often as that says.
+      checkpoint_epochs: checkpoints are at least as frequent as that; None: `checkpoint_every`.
       keep: how many checkpoints stay.
+      best: metric of the evaluations by which the best network is kept in `best/`, larger is better
+        ("auroc"), or smaller with "-" before it ("-nll"); None keeps checkpoints alone.
       profile: the window of steps to trace.
     """
 
@@ -299,7 +309,10 @@ class TrainConfig(Section):
     log_every: Positive = 10
     evaluate_every: Count = 1000
     checkpoint_every: Positive = 1000
+    evaluate_epochs: PositiveFloat | None = None
+    checkpoint_epochs: PositiveFloat | None = None
     keep: Positive = 3
+    best: Name | None = None
     profile: ProfileConfig = ProfileConfig()
 
 

@@ -29,6 +29,7 @@ from retfm_jax.data.sources import (
     scan,
 )
 from retfm_jax.data.tasks import holds_records, open_splits, said_of
+from retfm_jax.decisions import Outcome
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.knowledge.laterality import SIDES
 
@@ -57,7 +58,7 @@ class LabeledSource(Subset[ImageRecord]):
         labels: Int8[np.ndarray, "n classes"],
         patients: Sequence[str],
         classes: Sequence[str],
-        outcome: str,
+        outcome: Outcome,
         *,
         split: str,
         patients_known: bool,
@@ -128,12 +129,14 @@ class LabeledData:
       classes: in the order of the labels.
       outcome: what they are to each other, "exclusive", "findings" or "grades".
       said: sentences for the user: how patients are known, what was divided and left out.
+      ordered: whether the data themselves state that the classes are grades, in this order.
     """
 
     sources: Mapping[str, LabeledSource]
     classes: tuple[str, ...]
-    outcome: str
+    outcome: Outcome
     said: tuple[str, ...] = ()
+    ordered: bool = False
 
     def reordered(self, classes: Sequence[str]) -> "LabeledData":
         """Puts the classes into another order.
@@ -212,7 +215,7 @@ def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> Labe
         if missing and split != "train":
             said.append(f"{split} shows none of {', '.join(missing)}: its numbers leave them out")
     said = list(dict.fromkeys(filter(None, said)))
-    return LabeledData(sources, classes, outcome, tuple(said))
+    return LabeledData(sources, classes, outcome, tuple(said), ordered)
 
 
 def _parts(config: DataConfig, wanted: Sequence[str]) -> tuple[list[_Part], list[str]]:
@@ -348,7 +351,7 @@ def _columns(
     return columns
 
 
-def _outcome(labels: Int8[np.ndarray, "n all"], chosen: int, ordered: bool) -> str:
+def _outcome(labels: Int8[np.ndarray, "n all"], chosen: int, ordered: bool) -> Outcome:
     """What classes are to each other, as the labels of training have it.
 
     Some of several that exclude each other do so as well; one of them is there or not.
@@ -363,7 +366,7 @@ def _chosen(
     rows: Sequence[Int64[np.ndarray, " n"]],
     columns: Sequence[int],
     classes: tuple[str, ...],
-    outcome: str,
+    outcome: Outcome,
     split: str,
     known: bool,
 ) -> tuple[LabeledSource, str]:

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from retfm_jax.config import ExperimentConfig
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import Stopped
-from retfm_jax.files import (
-    PathLike,
-)
+from retfm_jax.experiments import finetuning
+from retfm_jax.files import PathLike
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.wording import ReportWording
@@ -55,26 +55,59 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
       UserError: the data or the initial weights cannot be used, or see `training.loop.run`.
     """
     enable_compilation_cache()
-    method = make_method(config.method, config.model)
+    method, prepared = make_method(config.method, config.model), None
     # First: what is wrong with data or tokenizer is said before a large network is initialized.
-    requirements.check_splits(config)
     mesh = loop.make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
-    data = loop.TrainingData.of(config, method)
+    if get_kind(method.sample_kind).labeled:
+        prepared = finetuning.prepare(config, workdir)
+        finetuning.tell(prepared.said)
+        config = prepared.config
+        method = make_method(config.method, config.model)
+        data = loop.TrainingData.of(config, method, prepared.data.sources["train"])
+    else:
+        requirements.check_splits(config)
+        data = loop.TrainingData.of(config, method)
 
     def weights() -> tuple[Params, dict[str, Any]]:
         params, state = initial_network(config, method)
         return params, state.batch_stats
 
-    state = loop.run(
-        config,
-        workdir,
-        method,
-        data,
-        weights=weights,
-        evaluate=interval_evaluation(config, method, data.wording),
-    )
-    return int(state.step) >= loop.total_steps(config, data)
+    validation = None if prepared is None else prepared.data.sources.get("validation")
+    if prepared is None:
+        evaluate = interval_evaluation(config, method, data.wording)
+    else:
+        evaluate = None if validation is None else class_evaluation(config, method, validation)
+    state = loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
+    finished = int(state.step) >= loop.total_steps(config, data)
+    if finished and validation is not None:
+        finetuning.fit(workdir, validation)
+    return finished
+
+
+def class_evaluation(
+    config: ExperimentConfig, method: Method, validation: RecordSource
+) -> loop.Evaluate:
+    """Metrics of the network's own classes on the validation split, compiled once for a whole run.
+
+    Args:
+      config: the experiment.
+      method: whose network is evaluated.
+      validation: the split.
+
+    Returns:
+      a function from parameters and state to metrics by name, see `class_metrics.class_metrics`.
+    """
+    from retfm_jax.evaluation.class_metrics import class_metrics
+
+    model = RetinalModel(method, {}, MethodState({}, {}), config)
+
+    def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
+        params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
+        model.params, model.state = params, MethodState(stats, {})
+        return class_metrics(model, validation)
+
+    return evaluate
 
 
 def interval_evaluation(

@@ -176,19 +176,22 @@ def _image_source(source: str, method: Method) -> _ImageTower | dict[str, Any]:
     cls = get_method_class(tower_method())
     try:
         found = recognize({name: tensor.shape for name, tensor in tensors.items()})
-        if found is None or (found.config.pre_norm and method.text is not None):
+        # Dual encoders have these names of their own.
+        if method.text is not None and (found is None or found.config.pre_norm):
             return read
-        selected = cls.select(tensors, **_choices(found.config, method.config.image, path))
+        form = None if found is None else found.config
+        selected = cls.select(tensors, **_choices(form, method.config.image, path))
     except (ValueError, ArithmeticError) as error:
         raise UserError(f"{source} holds no image tower that can be read: {error}") from error
     params, state = from_state_dict(cls(selected.config), selected.tensors, where=source)
     leaves = _visual(params, state.batch_stats)
-    return _ImageTower(selected.config.image, leaves, LAYOUTS[found.layout].aligned)
+    aligned = found is None or LAYOUTS[found.layout].aligned
+    return _ImageTower(selected.config.image, leaves, aligned)
 
 
-def _choices(found: ViTConfig, wanted: Any, path: Path) -> dict[str, Any]:
+def _choices(found: ViTConfig | None, wanted: Any, path: Path) -> dict[str, Any]:
     """What no tensor tells of a tower, and the config or a configuration beside the file does."""
-    if not isinstance(wanted, ViTConfig):
+    if found is None or not isinstance(wanted, ViTConfig):
         return {}
     heads = {"heads": wanted.num_heads} if found.width == wanted.width else {}
     pooling = None if "attention" in (wanted.pooling, found.pooling) else wanted.pooling
@@ -239,7 +242,7 @@ def _with_tower(
 
 
 #: What may differ: positions are resized, the pooling is how a tower is used, the rest is training.
-_FREE = ("image_size", "pooling", "drop_path", "patch_dropout", "remat", "norm_batch")
+FREE = ("image_size", "pooling", "drop_path", "patch_dropout", "remat", "norm_batch")
 
 
 def _form(image: Any) -> dict[str, Any]:
@@ -247,7 +250,7 @@ def _form(image: Any) -> dict[str, Any]:
     entries = dataclasses.asdict(image) | {"kind": image.kind}
     if isinstance(image, ViTConfig):
         entries |= {"heads": image.num_heads, "mlp_width": image.hidden_width}
-    return {name: value for name, value in entries.items() if name not in _FREE}
+    return {name: value for name, value in entries.items() if name not in FREE}
 
 
 def _modern(name: str) -> str:

@@ -33,11 +33,13 @@ from jaxtyping import Array, Bool, UInt32
 
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
-from retfm_jax.files import Path, PathLike, absolute, errors, is_remote, remove, rename
+from retfm_jax.files import Path, PathLike, absolute, as_path, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
 from retfm_jax.trees import flatten, leaf_name, refuse_nonfinite, unflatten_like
 
 FOLDER = "checkpoints"
+#: Where the network lies that was best on validation; see `runtime.best`.
+BEST = "best"
 #: Orbax's last object of a checkpoint in a store.
 _COMMITTED = "commit_success.txt"
 
@@ -644,10 +646,10 @@ def nameable(path: PathLike) -> Path:
 
 
 def find_checkpoint(path: PathLike) -> Path:
-    """Newest checkpoint folder of a workdir, or the given checkpoint itself.
+    """Best checkpoint of a workdir where it keeps one, else its newest; or the given one itself.
 
     Args:
-      path: a workdir, its `checkpoints` folder, or one checkpoint.
+      path: a workdir, its folder `best` or `checkpoints`, or one checkpoint.
 
     Raises:
       UserError: there is no checkpoint, see also `nameable`.
@@ -655,22 +657,49 @@ def find_checkpoint(path: PathLike) -> Path:
     path = nameable(path)
     if (path / "network").is_dir():
         return path
-    for folder in (path / FOLDER, path):
-        whole = [step for step, found in _steps(folder).items() if _is_whole(found)]
+    for folder in (path / BEST, path / FOLDER, path):
+        whole = whole_steps(folder)
         if whole:
-            return folder / str(max(whole))
+            return folder / str(whole[-1])
     raise UserError(f"no checkpoint under {path}: give a workdir or a checkpoint folder")
+
+
+def whole_steps(folder: PathLike) -> list[int]:
+    """Steps whose checkpoint in a folder is completely written, in rising order.
+
+    Args:
+      folder: of checkpoints; a missing one holds none.
+    """
+    found = _steps(nameable(folder))
+    return sorted(step for step, path in found.items() if _is_whole(path))
+
+
+def stored_meta(checkpoint: PathLike) -> dict[str, Any]:
+    """Reads a checkpoint's item `meta`, and no array.
+
+    Args:
+      checkpoint: its folder.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    _quiet()
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return reader.restore(as_path(checkpoint) / "meta", args=ocp.args.JsonRestore())
+    except Exception as error:  # tensorstore raises bare ones, too
+        raise UserError(f"checkpoint {checkpoint} cannot be read: {_reason(error)}") from error
 
 
 def workdir_of(path: PathLike) -> Path:
     """Workdir that a folder of checkpoints or one checkpoint belongs to.
 
     Args:
-      path: a workdir, its `checkpoints` folder, or one checkpoint in it.
+      path: a workdir, its folder `best` or `checkpoints`, or one checkpoint in it.
     """
     path = absolute(path)
     for folder in (path, path.parent):
-        if folder.name == FOLDER:
+        if folder.name in (FOLDER, BEST):
             return folder.parent
     return path
 

@@ -23,6 +23,7 @@ from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.ranges import LARGEST
 from retfm_jax.runtime import distributed
+from retfm_jax.runtime.best import Best
 from retfm_jax.runtime.checkpoints import Checkpoints
 from retfm_jax.runtime.lock import Lock, hold
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, place_batch
@@ -42,7 +43,8 @@ from retfm_jax.trees import differences
 if TYPE_CHECKING:
     from retfm_jax.data.sources import RecordSource
 
-#: Called with parameters and method state; the numbers that it returns go to the metrics.
+#: Called with parameters and method state; the numbers that it returns go to the metrics, and one
+#: of them may decide which network is the best.
 Evaluate = Callable[[Params, MethodState], Mapping[str, float]]
 
 #: Called where there is no checkpoint: parameters and batch statistics to begin with.
@@ -73,12 +75,15 @@ class TrainingData:
     wording: Callable[[], ReportWording | None] = lambda: None
 
     @classmethod
-    def of(cls, config: ExperimentConfig, method: Method) -> "TrainingData":
+    def of(
+        cls, config: ExperimentConfig, method: Method, source: "RecordSource | None" = None
+    ) -> "TrainingData":
         """Opens the training split of an experiment.
 
         Args:
           config: the experiment, whose `data` names the split.
           method: tells what one sample is (`Method.sample_kind`).
+          source: the training split, where somebody has opened it, of a method with one stream.
 
         Raises:
           UserError: a dataset is missing, too small, or of a kind that the method cannot use.
@@ -89,7 +94,9 @@ class TrainingData:
 
         check_vocabularies(config)
         check_mixing(config, method)
-        source, expert = open_training(config.data, method.sample_kind)
+        expert = None
+        if source is None:
+            source, expert = open_training(config.data, method.sample_kind)
         iterator = TrainIterator(
             source,
             method.sample_kind,
@@ -185,7 +192,7 @@ def run(
       UserError: the loss is not finite, the disk is full, another run writes the workdir, or its
         checkpoints belong to other data or to another network.
     """
-    workdir = as_path(workdir)
+    workdir, config = as_path(workdir), in_steps(config, data)
     with _only_run(workdir) as lock:
         checkpoints = Checkpoints(workdir, config.train.keep)
         with distributed.watch(lambda: resume_point(checkpoints)), _explained(checkpoints):
@@ -222,7 +229,7 @@ def _run(
     total = total_steps(config, data)
     horizon = total
     if train.horizon_epochs is not None:
-        horizon = _steps(train.horizon_epochs, data, "horizon_epochs")
+        horizon = _steps(train.horizon_epochs, data, "train.horizon_epochs")
 
     setup = Setup.of(config, method, mesh, horizon=horizon)
     stages = setup.stages(data.steps_per_epoch)
@@ -246,6 +253,7 @@ def _run(
     if jax.process_index() == 0:
         write_json(workdir / "config.json", meta["config"])
     profiler = Profiler(workdir, train.profile)
+    best = Best(workdir, train.best) if evaluate and train.best else None
     saved = step
 
     evaluate_every = train.evaluate_every if evaluate else 0
@@ -292,7 +300,7 @@ def _run(
                 evaluated = step
                 # The last one goes to its end: behind it the run is finished, and says so.
                 whole = step == total or jax.process_count() > 1
-                _evaluate(evaluate, step, state, None if whole else signal, log)
+                _evaluate(evaluate, step, state, None if whole else signal, log, best, meta)
                 continue
             if stopping or step >= total:
                 break
@@ -317,9 +325,15 @@ def _run(
 
 
 def _evaluate(
-    evaluate: Evaluate, step: int, state: TrainState, signal: StopSignal | None, log: Log
+    evaluate: Evaluate,
+    step: int,
+    state: TrainState,
+    signal: StopSignal | None,
+    log: Log,
+    best: Best | None,
+    meta: Mapping[str, Any],
 ) -> None:
-    """Evaluates a state; where a signal is given, that cuts it short.
+    """Evaluates a state and keeps the best one; where a signal is given, that cuts it short.
 
     Several processes cannot leave an evaluation one by one.
     """
@@ -330,8 +344,15 @@ def _evaluate(
         return evaluate(state.params, state.method_state)
 
     metrics = measure() if signal is None else signal.cut_short(measure)
-    if metrics is not None:
-        log.evaluation(step, metrics, time.perf_counter() - began)
+    if metrics is None:
+        return
+    # Before the metrics are written, which say that this step needs no further evaluation.
+    kept = best is not None and best.offer(step, metrics, state.network(), meta)
+    log.evaluation(step, metrics, time.perf_counter() - began)
+    if best is not None and best.score is not None:
+        score = best.score
+        which = "the best so far, kept" if kept else f"the best is of step {score.step}"
+        log.say(f"  {which} ({score.metric} {score.value:.4f})")
 
 
 def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: int) -> list[str]:
@@ -390,6 +411,30 @@ def _peak_flops(config: ExperimentConfig, mesh: Mesh) -> float | None:
     return None if peak is None else peak * mesh.size
 
 
+def in_steps(config: ExperimentConfig, data: TrainingData) -> ExperimentConfig:
+    """Turns what is stated in epochs into steps: warm-up, evaluations, checkpoints.
+
+    Args:
+      config: the experiment.
+      data: tells the steps of an epoch.
+
+    Raises:
+      UserError: there are more steps than 32 bits count.
+    """
+    train, optimizer = config.train, config.optimizer
+    if optimizer.warmup_epochs is not None:
+        steps = _steps(optimizer.warmup_epochs, data, "optimizer.warmup_epochs")
+        optimizer = dataclasses.replace(optimizer, warmup_steps=steps)
+    if train.evaluate_epochs is not None:
+        steps = _steps(train.evaluate_epochs, data, "train.evaluate_epochs")
+        train = dataclasses.replace(train, evaluate_every=steps)
+    if train.checkpoint_epochs is not None:
+        steps = _steps(train.checkpoint_epochs, data, "train.checkpoint_epochs")
+        steps = min(train.checkpoint_every, steps)
+        train = dataclasses.replace(train, checkpoint_every=steps)
+    return dataclasses.replace(config, train=train, optimizer=optimizer)
+
+
 def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
     """Number of steps of the whole run.
 
@@ -400,15 +445,13 @@ def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
     Raises:
       UserError: there are more than 32 bits count.
     """
-    return config.train.steps or _steps(config.train.epochs, data, "epochs")
+    return config.train.steps or _steps(config.train.epochs, data, "train.epochs")
 
 
 def _steps(epochs: float, data: TrainingData, entry: str) -> int:
     steps = epochs * data.steps_per_epoch
     if steps > LARGEST:
-        raise UserError(
-            f"config.train.{entry} {epochs:g} makes {steps:.3g} steps: more than {LARGEST}"
-        )
+        raise UserError(f"config.{entry} {epochs:g} makes {steps:.3g} steps: more than {LARGEST}")
     return math.ceil(steps)
 
 

@@ -159,7 +159,9 @@ def _axes(leaf: Any) -> int:
     return leaf.a.ndim - 1 if isinstance(leaf, Adapter) else np.ndim(leaf)
 
 
-def layer_factors(method: Method, params: Params, decay: float) -> dict[str, Any]:
+def layer_factors(
+    method: Method, params: Params, decay: float, rate: float = 1.0
+) -> dict[str, Any]:
     """Factors on the learning rate that grow with the layer (Clark et al., ICLR 2020; BEiT).
 
     In a tower of L layers parameters of layer l learn at decay^(L + 1 - l) of the rate: l is 0 for
@@ -170,6 +172,7 @@ def layer_factors(method: Method, params: Params, decay: float) -> dict[str, Any
       method: whose towers number their layers.
       params: nested dict of the parameters, all of them or some.
       decay: the factor between two layers, in (0, 1].
+      rate: a factor on all parameters of towers.
 
     Returns:
       a nested dict like `params` of numbers, and of arrays (layers,) for stacked layers.
@@ -185,7 +188,8 @@ def layer_factors(method: Method, params: Params, decay: float) -> dict[str, Any
         for prefix, tower in towers.items():
             if _under(path, prefix):
                 relative = _joined(path).removeprefix(f"{prefix}/")
-                return np.asarray(decay ** np.asarray(tower.layers_above(relative), np.float64))
+                layers = np.asarray(tower.layers_above(relative), np.float64)
+                return np.asarray(rate * decay**layers)
         return np.ones(())
 
     flat = traverse_util.flatten_dict(params)
@@ -241,7 +245,7 @@ def make_optimizer(
     """Makes AdamW as PyTorch computes it, for the trainable parameters.
 
     p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so;
-    with `layer_decay`, lr is that of the parameter's layer.
+    with `layer_decay` and `tower_rate`, lr is that of the parameter's layer.
 
     Args:
       config: the optimizer's section.
@@ -255,20 +259,20 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.scale_by_learning_rate(schedule),
     )
-    if config.layer_decay is not None:
-        adamw = _by_layer(adamw, method, config.layer_decay)
+    if config.layer_decay is not None or config.tower_rate != 1:
+        adamw = _by_layer(adamw, method, config.layer_decay or 1.0, config.tower_rate)
     return adamw if config.clip_norm is None else _clipped(adamw, config.clip_norm)
 
 
 def _by_layer(
-    optimizer: optax.GradientTransformation, method: Method, decay: float
+    optimizer: optax.GradientTransformation, method: Method, decay: float, rate: float
 ) -> optax.GradientTransformation:
     """Scales an optimizer's updates by layer; its state stays as it is."""
 
     def update(updates, state, params=None, **_):
         updates, state = optimizer.update(updates, state, params)
         updates = cast(Params, updates)
-        return scale_layers(updates, layer_factors(method, updates, decay)), state
+        return scale_layers(updates, layer_factors(method, updates, decay, rate)), state
 
     return optax.GradientTransformation(optimizer.init, update)
 

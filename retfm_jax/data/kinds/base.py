@@ -54,6 +54,7 @@ class SampleKind(abc.ABC):
         that describe categories; None: there are none.
       rows: of the arrays that have several rows for a sample, how many.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
+      labeled: a sample has labels of the classes that the network itself tells apart.
     """
 
     name: ClassVar[str]
@@ -65,6 +66,7 @@ class SampleKind(abc.ABC):
     texts: ClassVar[Literal["report", "knowledge"] | None] = "report"
     rows: ClassVar[Mapping[str, int]] = {}
     paired_eyes: ClassVar[bool] = False
+    labeled: ClassVar[bool] = False
 
     @abc.abstractmethod
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
