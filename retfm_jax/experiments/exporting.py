@@ -148,7 +148,7 @@ def write_program(
     expected = _outputs(exact, photographs, texts)
     with whole_folder(out, last=PARITY) as folder:
         _write_shared(folder, exact, network)
-        form.write(folder, network)
+        form.write(folder, network, photographs)
         parity = _compared(expected, form.run(folder, photographs, texts), form)
         measured = form.measured(folder, photographs, texts)
         _write_report(folder, form, parity, what, len(texts), measured)

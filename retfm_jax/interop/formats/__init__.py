@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 #: What each form is; its file has its name, and a `FORM`.
 ABOUT = {
     "torch": "one readable PyTorch file and its weights",
+    "onnx": "ONNX networks of images and of texts, in float32 and int8",
 }
 
 

@@ -104,12 +104,13 @@ class Form(abc.ABC):
         """
 
     @abc.abstractmethod
-    def write(self, folder: pathlib.Path, network: Exported) -> None:
+    def write(self, folder: pathlib.Path, network: Exported, photographs: Sequence[bytes]) -> None:
         """Writes the network and its program.
 
         Args:
           folder: exists, with what every export has.
           network: what is exported.
+          photographs: encoded, by which forms can choose how they round.
         """
 
     @abc.abstractmethod

@@ -124,11 +124,12 @@ def _literal(value: Any) -> str:
     return pprint.pformat(value, width=80, sort_dicts=False)
 
 
-def load_program(folder: pathlib.Path) -> Any:
+def load_program(folder: pathlib.Path, **options: Any) -> Any:
     """Imports the program of an export, and loads its network.
 
     Args:
       folder: that this process wrote: its code is run.
+      options: of the program's function `load`.
     """
     name = f"exported_{uuid.uuid4().hex}"
     spec = importlib.util.spec_from_file_location(name, folder / PROGRAM)
@@ -138,7 +139,7 @@ def load_program(folder: pathlib.Path) -> Any:
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-        return module.load()
+        return module.load(**options)
     finally:
         sys.dont_write_bytecode = before
 

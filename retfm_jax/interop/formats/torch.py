@@ -44,7 +44,7 @@ class Torch(Form):
         require_torch()
         network.require_told(self.name)
 
-    def write(self, folder: pathlib.Path, network: Exported) -> None:
+    def write(self, folder: pathlib.Path, network: Exported, photographs: Sequence[bytes]) -> None:
         """See `Form.write`."""
         write_torch(folder, network)
 
