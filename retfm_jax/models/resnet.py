@@ -378,7 +378,7 @@ class ClipResNet(_ResidualTower):
             raise ValueError(
                 f"the network takes images of {size} x {size} x 3, not {images.shape[1:]}"
             )
-        groups = _groups(self.config, len(images), train, views)
+        groups = _groups(self.config, images.shape[0], train, views)
         x = images.astype(self.dtype)
         x = jax.nn.relu(self.bn1(self.conv1(x), groups=groups))
         x = jax.nn.relu(self.bn2(self.conv2(x), groups=groups))
@@ -434,7 +434,7 @@ class ResNet(_ResidualTower):
         Raises:
           ValueError: the samples do not divide into groups of `norm_batch` in training.
         """
-        groups = _groups(self.config, len(images), train, views=1)
+        groups = _groups(self.config, images.shape[0], train, views=1)
         x = self.conv1(images.astype(self.dtype))
         x = jax.nn.relu(self.bn1(x, groups=groups))
         x = jax.lax.reduce_window(

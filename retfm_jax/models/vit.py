@@ -366,7 +366,7 @@ class ViT(Tower):
                 f"the network takes images of {config.image_size} x {config.image_size} x 3, "
                 f"not {images.shape[1:]}"
             )
-        b, patch, grid = len(images), config.patch_size, config.grid
+        b, patch, grid = images.shape[0], config.patch_size, config.grid
         # A convolution whose stride is its kernel is a matrix product over patches:
         # (b, gg, pp3) . (pp3, d) -> (b, gg, d)
         pixels = images.astype(self.dtype).reshape(b, grid, patch, grid, patch, 3)
@@ -395,7 +395,7 @@ class ViT(Tower):
         Returns:
           the last block's tokens (b, m, d), before the last norm: class token, registers, patches.
         """
-        config, b = self.config, len(patches)
+        config, b = self.config, patches.shape[0]
         angles = None
         if config.positions == "rope":
             turned = _angles(config)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 #: What each form is; its file has its name, and a `FORM`.
 ABOUT = {
     "torch": "one readable PyTorch file and its weights",
+    "saved_npz": "arrays by name, and a program in plain NumPy",
+    "stablehlo": "StableHLO for CPU, GPU and TPU by jax.export",
     "onnx": "ONNX networks of images and of texts, in float32 and int8",
 }
 

@@ -74,8 +74,8 @@ class Exported:
         if not self.method.outputs:
             raise UserError(
                 f"the method {self.method.name} does not tell its outputs in steps "
-                f"(Method.outputs), so that there is no {form} export of it: stablehlo and "
-                "saved_npz take every network"
+                f"(Method.outputs), so that there is no {form} export of it: stablehlo takes "
+                "every network"
             )
 
 

@@ -6,22 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.errors import UserError
 from retfm_jax.interop.bundles import Bundle, bundle
 from retfm_jax.interop.formats.base import Exported
-from retfm_jax.methods.outputs import (
-    CLASS_LOGITS,
-    CLASS_PROBABILITIES,
-    ImageTower,
-    LinearMap,
-    Output,
-    Relu,
-    Scale,
-    Step,
-    TextTower,
-    Twice,
-    Unit,
-)
+from retfm_jax.interop.formats.steps import Dialect, entry, output_lines, tower_sizes, towers_of
+from retfm_jax.methods.outputs import ImageTower, LinearMap, TextTower
 from retfm_jax.models import resnet, vit
 from retfm_jax.trees import flatten
 
@@ -36,7 +24,7 @@ def network_code(network: Exported) -> tuple[Bundle, str]:
     Args:
       network: whose outputs are told.
     """
-    wanted = {_class(tower) for tower in _towers(network).values()}
+    wanted = {_class(tower) for tower in towers_of(network).values()}
     towers = bundle([(f"{_PARTS}.torch_layers", "unit"), *sorted(wanted)])
     imports = (*towers.imports, "import torch", "from torch import nn")
     return Bundle(imports, towers.code), _module(network)
@@ -54,8 +42,8 @@ def _module(network: Exported) -> str:
         '        self.register_buffer("mean", mean[:, None, None], persistent=False)',
         '        self.register_buffer("std", std[:, None, None], persistent=False)',
     ]
-    for path, tower in _towers(network).items():
-        made = (f"{name}={value!r}" for name, value in _sizes(tower, network).items())
+    for path, tower in towers_of(network).items():
+        made = (f"{name}={value!r}" for name, value in tower_sizes(tower, network).items())
         lines += _call_text(f"self.{_attribute(path)} = {_class(tower)[1]}", list(made))
     for path in _maps(network):
         weight, bias = _linear(network.params, path)
@@ -71,70 +59,35 @@ def _module(network: Exported) -> str:
         "",
         "    def normalized_images(self, images):",
         f'        """Computes outputs by name from (n, 3, {size}, {size}) float32."""',
-        *_forward(network.told(ImageTower), network, "images"),
+        *output_lines(network, ImageTower, "images", _Torch(), 8),
     ]
-    if texts := network.told(TextTower):
+    if network.texts:
         lines += [
             "",
             "    def texts(self, tokens):",
             '        """Computes outputs by name from token ids (n, length), padded with 0."""',
-            *_forward(texts, network, "tokens"),
+            *output_lines(network, TextTower, "tokens", _Torch(), 8),
         ]
     return "\n".join(lines)
 
 
-def _forward(outputs: tuple[Output, ...], network: Exported, given: str) -> Iterator[str]:
-    """Lines that compute outputs; the tower runs once."""
-    tower = outputs[0].tower
-    left = "embedding, features" if isinstance(tower, ImageTower) else "text"
-    yield f"        {left} = self.{_attribute(tower.path)}({given})"
-    names: list[str] = []
-    for output in outputs:
-        first, *steps = output.steps
-        value = "text"
-        if isinstance(first, ImageTower):
-            value = "embedding" if first.projected else "features"
-        for step in steps:
-            yield f"        {output.name} = {_step(step, value, network)}"
-            value = output.name
-        if not steps:
-            yield f"        {output.name} = {value}"
-        names.append(output.name)
-        if output.name == CLASS_LOGITS:
-            assert network.decisions is not None
-            scaled = f"{output.name} / {network.decisions.temperature!r}"
-            findings = network.decisions.outcome == "findings"
-            said = f"torch.sigmoid({scaled})" if findings else f"torch.softmax({scaled}, dim=-1)"
-            yield f"        {CLASS_PROBABILITIES} = {said}"
-            names.append(CLASS_PROBABILITIES)
-    yield "        return {"
-    yield from (f'            "{name}": {name},' for name in names)
-    yield "        }"
+class _Torch(Dialect):
+    """PyTorch, in methods of the module."""
 
+    def tower(self, tower: ImageTower | TextTower, given: str) -> str:
+        return f"self.{_attribute(tower.path)}({given})"
 
-def _step(step: Step, value: str, network: Exported) -> str:
-    match step:
-        case LinearMap(path):
-            return f"self.{_attribute(path)}({value})"
-        case Relu():
-            return f"torch.relu({value})"
-        case Unit():
-            return f"unit({value})"
-        case Twice():
-            return f"torch.cat([{value}, {value}], dim=-1)"
-        case Scale(factor):
-            return f"{_factor(network.params, factor)!r} * {value}"
-    raise ValueError(f"{step} stands behind a tower")
+    def linear(self, path: str, value: str) -> str:
+        return f"self.{_attribute(path)}({value})"
 
+    def relu(self, value: str) -> str:
+        return f"torch.relu({value})"
 
-def _factor(params: Mapping[str, Any], factor: float | str) -> float:
-    if isinstance(factor, str):
-        return float(np.exp(np.asarray(_at(params, factor), np.float64)))
-    return factor
+    def twice(self, value: str) -> str:
+        return f"torch.cat([{value}, {value}], dim=-1)"
 
-
-def _towers(network: Exported) -> dict[str, ImageTower | TextTower]:
-    return {output.tower.path: output.tower for output in network.method.outputs}
+    def probabilities(self, scaled: str, findings: bool) -> str:
+        return f"torch.sigmoid({scaled})" if findings else f"torch.softmax({scaled}, dim=-1)"
 
 
 def _maps(network: Exported) -> list[str]:
@@ -153,51 +106,6 @@ def _class(tower: ImageTower | TextTower) -> tuple[str, str]:
     return f"{_PARTS}.torch_resnet", "ClipResNet" if clip else "ResNet"
 
 
-def _sizes(tower: ImageTower | TextTower, network: Exported) -> dict[str, Any]:
-    """Arguments of a tower's class."""
-    if isinstance(tower, TextTower):
-        config = tower.config
-        return {
-            "vocab_size": config.vocab_size,
-            "positions": config.positions,
-            "types": config.types,
-            "width": config.width,
-            "layers": config.layers,
-            "heads": config.num_heads,
-            "hidden": config.mlp_width,
-            "states": tower.states,
-            "pooling": tower.tokens,
-        }
-    config, own = tower.config, _at(network.params, tower.path)
-    if isinstance(config, vit.ViTConfig):
-        projection = own.get("projection")
-        return {
-            "image_size": config.image_size,
-            "patch_size": config.patch_size,
-            "width": config.width,
-            "layers": config.layers,
-            "heads": config.num_heads,
-            "hidden": config.hidden_width,
-            "activation": config.activation,
-            "eps": config.norm_eps,
-            "pre_norm": config.pre_norm,
-            "patch_bias": config.patch_bias,
-            "qkv_bias": config.qkv_bias,
-            "layer_scale": config.layer_scale,
-            "class_token": config.class_token,
-            "registers": config.registers,
-            "rope": config.positions == "rope",
-            "class_position": config.class_position,
-            "pooling": config.pooling,
-            "embed_dim": None if projection is None else projection.shape[1],
-        }
-    sizes: dict[str, Any] = {"stages": config.stages, "width": config.width}
-    if isinstance(config, resnet.ClipResNetConfig):
-        embed_dim = own["attnpool"]["out"]["kernel"].shape[1]
-        sizes |= {"image_size": config.image_size, "embed_dim": embed_dim}
-    return sizes
-
-
 def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
     """Arrays under the names of the module `Network`, in PyTorch's layout.
 
@@ -205,11 +113,11 @@ def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
       network: whose outputs are told.
     """
     tensors: dict[str, np.ndarray] = {}
-    for path, tower in _towers(network).items():
-        arrays = flatten(_at(network.params, path))
+    for path, tower in towers_of(network).items():
+        arrays = flatten(entry(network.params, path))
         arrays |= flatten(network.state.batch_stats.get(path, {}))
         if isinstance(tower, ImageTower) and tower.norm is not None:
-            other = flatten(_at(network.params, tower.norm))
+            other = flatten(entry(network.params, tower.norm))
             arrays |= {f"ln_post/{leaf}": value for leaf, value in other.items()}
         for leaf, value in arrays.items():
             for name, each in _tensors(leaf, np.asarray(value)):
@@ -250,22 +158,11 @@ def _tensors(leaf: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 def _linear(params: Mapping[str, Any], path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Weight (outputs, inputs) and bias of a linear map."""
-    found = _at(params, path)
+    found = entry(params, path)
     if not isinstance(found, Mapping):
         return np.asarray(found).T, None
     bias = found.get("bias")
     return np.asarray(found["kernel"]).T, None if bias is None else np.asarray(bias)
-
-
-def _at(params: Mapping[str, Any], path: str) -> Any:
-    found: Any = params
-    for part in path.split("/"):
-        if not isinstance(found, Mapping) or part not in found:
-            raise UserError(
-                f"the method tells of {path} in its outputs, and the network has no such parameter"
-            )
-        found = found[part]
-    return found
 
 
 def _attribute(path: str) -> str:
