@@ -16,6 +16,7 @@ _ROOT = Path(__file__).parents[1]
     [
         ("torch", r"pip install 'torch>=[\d.]+'"),
         ("plan", r"pip install 'jax\[tpu\]'"),
+        ("onnx", r"pip install 'torch>=[\d.]+' 'onnx>=[\d.]+' 'onnxruntime>=[\d.]+' .+"),
         ("beam", r"pip install 'apache-beam>=[\d.]+'"),
     ],
 )

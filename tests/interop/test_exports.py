@@ -13,6 +13,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.experiments import exporting
 from retfm_jax.experiments.exporting import PARITY, export_program, write_program
 from retfm_jax.interop.formats import get_form
+from retfm_jax.interop.formats.programs import load_program
 
 #: Refuses this package, and what a program of a form goes without.
 _ALONE = """
@@ -84,23 +85,76 @@ def run_alone(folder, photographs, refused, tmp_path):
     return np.load(out)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_pytorch_file_computes_the_same_without_this_package(
-    name, models, exports, photographs, tmp_path
+#: What the user of a form need not have.
+_WITHOUT = {
+    "torch": ("retfm_jax", "jax", "flax", "transformers", "onnxruntime"),
+    "onnx": ("retfm_jax", "jax", "flax", "torch", "transformers", "onnx", "onnxscript"),
+    "stablehlo": ("retfm_jax", "flax", "torch", "transformers", "onnxruntime"),
+    "saved_npz": ("retfm_jax", "jax", "flax", "torch", "transformers", "onnxruntime"),
+}
+_CASES = [
+    *(("torch", name) for name in MODELS),
+    *(("onnx", name) for name in ("pairs", "grades")),
+    *(("stablehlo", name) for name in ("patients", "grades")),
+    *(("saved_npz", name) for name in MODELS),
+]
+
+
+@pytest.mark.parametrize(("form", "name"), _CASES)
+def test_a_program_computes_the_same_without_this_package(
+    form, name, models, exports, photographs, tmp_path
 ):
-    refused = ("retfm_jax", "jax", "flax", "transformers", "torchvision")
-    found = run_alone(exports("torch", name), photographs, refused, tmp_path)
-    model = models[name]
-    exact = exporting._exact(model)
-    np.testing.assert_allclose(
-        found["image_embedding"], exact.encode_images(photographs), atol=1e-5
-    )
-    if model.method.text is not None:
-        np.testing.assert_allclose(found["text_embedding"], exact.encode_texts(_TEXTS), atol=1e-5)
-    if model.classes:
-        np.testing.assert_allclose(
-            found["class_probabilities"], exact.predict(photographs), atol=1e-5
-        )
+    found = run_alone(exports(form, name), photographs, _WITHOUT[form], tmp_path)
+    exact = exporting._exact(models[name])
+    expected = {"image_embedding": exact.encode_images(photographs)}
+    if exact.method.text is not None:
+        expected["text_embedding"] = exact.encode_texts(_TEXTS)
+    if exact.classes:
+        expected["class_probabilities"] = exact.predict(photographs)
+    assert {*found} >= {*expected}
+    for output, value in expected.items():
+        np.testing.assert_allclose(found[output], value, atol=1e-5)
+
+
+def test_programs_decide_as_the_model_does(models, exports, photographs):
+    decisions = models["grades"].decisions
+    probabilities = models["grades"].predict(photographs)
+    said = load_program(exports("torch", "grades")).decide(photographs)
+    assert len(said) == len(photographs)
+    sets = decisions.sets(probabilities)
+    for row, each in enumerate(said):
+        best = decisions.classes[decisions.predicted(probabilities)[row]]
+        assert each["classes"] == [best]
+        inside = [n for n, is_in in zip(decisions.classes, sets[row], strict=True) if is_in]
+        assert each["set"] == inside
+        assert sum(each["probabilities"].values()) == pytest.approx(1)
+
+
+def test_batches_of_any_size_and_texts_of_any_length_run_in_onnxruntime(exports):
+    for form in ("onnx", "stablehlo"):
+        name = {"onnx": "pairs", "stablehlo": "patients"}[form]
+        program = load_program(exports(form, name))
+        size = program.preprocessing.size
+        pixels = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), np.uint8)
+        whole = program.run_images(pixels)["image_embedding"]
+        parts = [program.run_images(pixels[n : n + 1])["image_embedding"] for n in range(5)]
+        np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-6)
+    texts = load_program(exports("onnx", "pairs")).run_texts
+    tokens = np.array([[101, 5, 6, 102, 0, 0, 0]], np.int32)
+    cut = texts(tokens[:, :4])["text_embedding"]
+    np.testing.assert_allclose(texts(tokens)["text_embedding"], cut, atol=2e-6)
+
+
+def test_eight_bits_are_measured_and_near(exports):
+    folder = exports("onnx", "grades")
+    report = json.loads((folder / PARITY).read_text())["int8"]["image.onnx"]
+    assert report["least_cosine"] > 0.98
+    full, small = report["bytes"]
+    assert small < full
+    assert min(report["a_second"]) > 0
+    table = (folder / "README.md").read_text()
+    assert f"{report['least_cosine']:.4f}" in table
+    assert load_program(folder, int8=True).predict(np.zeros((9, 9, 3), np.uint8)).shape == (1, 3)
 
 
 def test_a_folder_says_what_it_is(exports, models):
