@@ -188,7 +188,7 @@ def _text(lines: list[str], node: ast.stmt, renamed: Mapping[str, str]) -> str:
             before = before[:-2].rstrip() if arrow else before[:-1]
         own[start : stop + 1] = [before + (new or "").encode() + behind]
     text = "\n".join(line.decode() for line in own)
-    name = getattr(node, "name", None)
+    name = getattr(node, "name", "")
     if name in renamed:
         text = text.replace(f"def {name}(", f"def {renamed[name]}(", 1)
     return text

@@ -217,7 +217,7 @@ def _quantize(path: pathlib.Path, out: pathlib.Path, pixels: np.ndarray) -> None
     class Reader(quantization.CalibrationDataReader):
         rows = iter(pixels)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:
             row = next(self.rows, None)
             return None if row is None else {"pixels": row[None]}
 

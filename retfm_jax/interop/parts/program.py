@@ -38,7 +38,7 @@ class Program:
         scale: float = 1.0,
         batch_size: int = 16,
     ):
-        self.preprocessing = types.SimpleNamespace(**preprocessing)
+        self.preprocessing: Any = types.SimpleNamespace(**preprocessing)
         self.run_images, self.run_texts, self.tokenizer = run_images, run_texts, tokenizer
         self.decisions, self.scale, self.batch_size = decisions, scale, batch_size
 
@@ -150,7 +150,7 @@ class Program:
     def _batched(
         self,
         run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-        rows: Sequence[Any],
+        rows: Any,
         make: Callable[[Any], np.ndarray],
     ) -> dict[str, np.ndarray]:
         if not len(rows):

@@ -34,7 +34,8 @@ class BertBlock(nn.Module):
           seen: which tokens may be seen, (n, tokens) bool.
         """
         maps = (self.query(x), self.key(x), self.value(x))
-        x = self.ln_1(x + self.out(attend(*(heads_first(y, self.heads) for y in maps), seen)))
+        query, key, value = (heads_first(y, self.heads) for y in maps)
+        x = self.ln_1(x + self.out(attend(query, key, value, seen)))
         return self.ln_2(x + self.proj(F.gelu(self.fc(x))))
 
 

@@ -208,6 +208,7 @@ class ViT(nn.Module):
         elif self.pool == "mean_norm":
             features = self.ln_post(x[:, self.prefix :].mean(1))
         else:
+            assert self.pooling is not None
             features = self.pooling(self.ln_post(x))
         return (features if self.projection is None else features @ self.projection), features
 
