@@ -7,7 +7,8 @@ from typing import Any
 
 from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
-from retfm_jax.data.class_files import Said
+from retfm_jax.data.class_files import Reading, Said
+from retfm_jax.data.labeled import reading_of
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.tasks import (
     counts_by,
@@ -28,7 +29,7 @@ from retfm_jax.evaluation.protocols.zero_shot import zero_shot
 from retfm_jax.evaluation.report.write import write
 from retfm_jax.evaluation.results import Results
 from retfm_jax.evaluation.study import Study
-from retfm_jax.files import PathLike
+from retfm_jax.files import PathLike, absolute
 from retfm_jax.heatmaps import choose_way
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
@@ -87,13 +88,14 @@ def measure(
                 f"network takes images alone: ask for {'classify, ' * bool(model.classes)}{others}"
             )
     resolved = _decided(options, model)
-    source = open_task(dataset, split, data_dir, options.reading)
+    reading = _reading(model, dataset, options)
+    source = open_task(dataset, split, data_dir, reading)
     how_read, by = said_of(source), counts_by(source)
     notes = _say_how_read(how_read, resolved)
     requirements.check_records(source)
     train = None
     if any(protocol.learns for protocol in asked):
-        train = open_task(dataset, options.train_split, data_dir, options.reading)
+        train = open_task(dataset, options.train_split, data_dir, reading)
         notes += _say_how_read(said_of(train), options, notes)
     labels_from = None
     if any(protocol.needs_labels for protocol in asked):
@@ -174,6 +176,25 @@ def evaluate(
     )
     write(results, out)
     return results.document
+
+
+def _reading(model: Any, dataset: str, options: Options) -> Reading:
+    """How files are read: what a network was fine-tuned on is divided as it was then.
+
+    Else photographs that it was trained on would be in the test split.
+    """
+    own: DataConfig = model.data_config
+    if not model.classes or options.reading.division is not None:
+        return options.reading
+    then = reading_of(own)
+    if str(dataset) == own.dataset or absolute(dataset) == absolute(own.dataset):
+        given = options.reading
+        return dataclasses.replace(
+            then,
+            patient_regex=given.patient_regex or then.patient_regex,
+            follow_links=given.follow_links or then.follow_links,
+        )
+    return dataclasses.replace(options.reading, division=then.division)
 
 
 def _labeled(
