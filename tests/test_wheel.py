@@ -23,13 +23,13 @@ import pathlib, sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
 import retfm_jax
 from retfm_jax.config import bundled_configs, load_config
-from retfm_jax.data.building.registry import builder_module, builder_names
+from retfm_jax.data.building.registry import builder_class, builder_names
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 for name in bundled_configs():
     print(load_config(name).method)
 for name in builder_names():
-    builder_module(name)
+    builder_class(name)
     print(name)
 assert described_tasks() and load_vocabulary()
 print(pathlib.Path(retfm_jax.__file__).parents[1])

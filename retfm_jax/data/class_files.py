@@ -4,6 +4,7 @@
 files get their classes and splits. Nothing outside the folder or release is read.
 """
 
+import collections
 import dataclasses
 import hashlib
 import itertools
@@ -23,6 +24,8 @@ from retfm_jax.data.cells import is_empty, same_name
 from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.importing import tables
+from retfm_jax.data.public_sets import reading as public_reading
+from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import Unusable, UserError, did_you_mean
@@ -53,18 +56,18 @@ AS_RELEASED = Reading()
 
 @dataclasses.dataclass(frozen=True)
 class LabeledFile:
-    """A photograph on disk with its class and the patient that it shows.
+    """A photograph on disk with its classes and the patient that it shows.
 
     Attributes:
       path: where it is read.
       relative: its path below the folder or release, with forward slashes.
-      label: the name of its class.
+      labels: names of its class, or of the findings that it shows.
       patient: an id that does not depend on where the release lies.
     """
 
     path: Path
     relative: str
-    label: str
+    labels: tuple[str, ...]
     patient: str = ""
 
 
@@ -126,23 +129,25 @@ class FileSource(RecordSource):
         except Unusable:
             image = b""
         labels = np.zeros(len(self.label_names), np.int8)
-        labels[self.label_names.index(file.label)] = 1
+        labels[[self.label_names.index(name) for name in file.labels]] = 1
         return ImageRecord(
             record_id=file.relative,
             patient_id=file.patient,
             image=image,
             caption=dict.fromkeys(LANGUAGES, ""),
-            categories=(file.label,),
+            categories=file.labels,
             attributes=(self.modality,),
             labels=labels,
         )
 
     @property
     def labels(self) -> Int8[np.ndarray, "n classes"]:
-        """Labels of all records, one-hot, without reading a photograph."""
+        """Labels of all records, multi-hot, without reading a photograph."""
         column = {name: index for index, name in enumerate(self.label_names)}
-        columns = np.array([column[file.label] for file in self._files], np.int64)
-        return np.eye(len(self.label_names), dtype=np.int8)[columns]
+        hot = np.zeros((len(self._files), len(column)), np.int8)
+        for row, file in enumerate(self._files):
+            hot[row, [column[name] for name in file.labels]] = 1
+        return hot
 
     @property
     def patients(self) -> list[str]:
@@ -152,7 +157,7 @@ class FileSource(RecordSource):
     @property
     def identity(self) -> dict[str, Any]:
         listing = "\n".join(
-            f"{file.relative}\t{file.label}\t{file.patient}" for file in self._files
+            f"{file.relative}\t{'; '.join(file.labels)}\t{file.patient}" for file in self._files
         )
         digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
         return {"task": self.name, "split": self.split, "files": digest}
@@ -302,7 +307,7 @@ def _listed(
             )
         below = f"{prefix}{child.name}"
         files += [
-            LabeledFile(path, f"{below}/{relative}", label)
+            LabeledFile(path, f"{below}/{relative}", (label,))
             for path, relative in zip(listing.paths(), listing.photographs, strict=True)
         ]
         passed_over.append(_below(below, listing.passed_over))
@@ -319,7 +324,7 @@ class _Copies:
           files: those with a class, by their paths below the release.
           paths: of all files that could be copies of them.
         """
-        self._classes = {relative: file.label for relative, file in files.items()}
+        self._classes = {relative: file.labels for relative, file in files.items()}
         named = {
             relative: path
             for relative, path in paths.items()
@@ -432,11 +437,11 @@ def release_sources(
     data_dir: Path,
     reading: Reading = AS_RELEASED,
 ) -> dict[str, FileSource]:
-    """Opens splits of a release that a task describes by tables or by patterns of file names.
+    """Opens splits of the release of a public set, or of one's own that a task describes.
 
     Args:
       name: of the task.
-      task: its entries as in `tasks.yaml`, checked.
+      task: its entries, see `data.tasks`, checked.
       splits: any names of splits, such as "val" or "validation".
       data_dir: parent of the task's folder.
       reading: how the files are read.
@@ -452,8 +457,13 @@ def release_sources(
         if part is None:
             raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
     folder = _release(name, task, data_dir)
-    read = _from_tables if "tables" in task else _from_patterns
-    found = read(name, task, folder, reading)
+    if "set" in task:
+        found = _from_set(name, task, folder, reading)
+        task = {**task, "images": found.images}
+        folder = found.folder or folder
+    else:
+        read = _from_tables if "tables" in task else _from_patterns
+        found = read(name, task, folder, reading)
     names = [file.relative for files in found.files.values() for file in files]
     told, told_by, missing = _pairs(name, task, folder, reading)
     who = patients.identify(
@@ -464,7 +474,7 @@ def release_sources(
         for part, members in found.files.items()
     }
     division, torn, divided = reading.division, "", ""
-    everyone = len(files.get(UNDIVIDED, []))
+    everyone = sum(len(members) for members in files.values())
     if "shares" in task and (division is None or division.fold is None):
         for file in files.pop(UNDIVIDED, []):
             files.setdefault(hashed_split(file.patient, task["shares"], 0), []).append(file)
@@ -491,7 +501,8 @@ def release_sources(
     sources = {}
     for split, part in wanted.items():
         chosen = files[part or ""]
-        here = everyone if "shares" in task else official.get(part or "", len(chosen))
+        by_split = isinstance(task.get("images"), Mapping)
+        here = official.get(part or "", len(chosen)) if by_split else everyone
         counted, facts = count(name, task, part or "", here)
         # A file may be in several splits: here it is in this one.
         owned = split_of | {file.relative: part or "" for file in chosen}
@@ -532,8 +543,9 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
         published, where = published.get(split), f" in {split}"
     if not isinstance(published, int):
         return "", {"images_here": here}
-    said = ""
-    if published != here:
+    known = task["set"].versions.get(here) if "set" in task and not where else None
+    said = f"task {name}: {here} images are here: {known}" if known else ""
+    if published != here and not known:
         said = (
             f"task {name}: its source publishes {published} images{where}, {here} are here; "
             "numbers do not compare with those on the whole release"
@@ -549,21 +561,111 @@ class _Found:
     given: dict[str, str] = dataclasses.field(default_factory=dict)
     sentences: list[str] = dataclasses.field(default_factory=list)
     passed_over: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+    images: int | Mapping[str, int] | None = None
+
+
+def _from_set(name: str, task: Mapping[str, Any], folder: Path, reading: Reading) -> _Found:
+    """Files and classes of a public set's release, by one of its labels."""
+    described: PublicSet = task["set"]
+    label = described.labels[task["label"]]
+    release = public_reading.read(
+        described,
+        folder,
+        labels=[label.name],
+        layouts=task["layouts"],
+        follow_links=reading.follow_links,
+    )
+    for problem in release.problems.problems:
+        raise UserError(f"task {name}: {problem.file} row {problem.row}: {problem.what}")
+    for file, row, what in release.faults:
+        raise UserError(f"task {name}: {file} row {row}: {what}")
+    found = _Found(
+        passed_over=release.passed_over,
+        sentences=list(release.sentences),
+        folder=release.folder,
+        images=release.images if task["images_of_layout"] else task["images"],
+    )
+    respelled, unlabeled, repeated = [], [], []
+    seen: dict[tuple[str, str], tuple[tuple[str, ...], int]] = {}
+    for each in release.photographs:
+        where = f"task {name}: {each.file} row {each.row}"
+        try:
+            labels = public_reading.labels_of(label, each.cells)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        if labels is None:
+            unlabeled.append(each.relative)
+            continue
+        try:
+            picture = image_files.locate(
+                release.folder, each.relative, follow_links=reading.follow_links
+            )
+        except Unusable as error:
+            raise UserError(f"{where}: {error}") from error
+        if picture.spelled:
+            respelled.append((each.relative, picture.spelled))
+        part = each.split or ""
+        known, row = seen.setdefault((part, each.relative), (labels, each.row))
+        if known != labels:
+            raise UserError(
+                f"{where}: {each.relative!r} is {', '.join(labels)} here and {', '.join(known)} in "
+                f"row {row}"
+            )
+        if row != each.row:
+            repeated.append(each.relative)
+            continue
+        if each.patient:
+            found.given[each.relative] = each.patient
+        found.files.setdefault(part, []).append(LabeledFile(picture.path, each.relative, labels))
+    if task["classes_of"]:
+        found.files = {part: _some(of, task) for part, of in found.files.items()}
+    if unlabeled:
+        found.sentences.append(
+            f"left out for they have no label: {len(unlabeled)} images ({_first(unlabeled, 5)})"
+        )
+    if repeated:
+        found.sentences.append(
+            f"rows that name an image again were left out: {len(repeated)} ({_first(repeated, 5)})"
+        )
+    found.sentences.append(image_files.respelled(respelled))
+    return found
+
+
+def _some(files: Sequence[LabeledFile], task: Mapping[str, Any]) -> list[LabeledFile]:
+    """Files of the classes that a task takes, at most so many of each, by their paths."""
+    taken: collections.Counter[tuple[str, ...]] = collections.Counter()
+    chosen = []
+    for file in sorted(files, key=lambda file: file.relative):
+        taken[file.labels] += 1
+        if file.labels[0] in task["classes"] and taken[file.labels] <= task["per_class"]:
+            chosen.append(file)
+    return chosen
 
 
 def _release(name: str, task: Mapping[str, Any], data_dir: Path) -> Path:
     """The folder of a release."""
     relative = task["folder"]
     _require_below(f"task {name}: folder", relative, "give its parent as data_dir")
-    try:
-        folder = image_files.locate(data_dir, relative, follow_links=True).path
-    except Unusable:
-        folder = data_dir / relative
+    folder = release_folder(relative, data_dir)
     if not folder.is_dir():
         raise UserError(
             f"task {name}: put {task['source']} into {folder} (or choose another data_dir)"
         )
     return folder
+
+
+def release_folder(relative: str, data_dir: Path) -> Path:
+    """Finds the folder of a release, whatever its letter case; it may not be there.
+
+    Args:
+      relative: its path below the data folder.
+      data_dir: the data folder.
+    """
+    try:
+        return image_files.locate(data_dir, relative, follow_links=True).path
+    except Unusable:
+        return data_dir / relative
 
 
 def _require_below(where: str, path: str, remedy: str) -> None:
@@ -646,7 +748,7 @@ def _from_tables(name: str, task: Mapping[str, Any], folder: Path, reading: Read
             if row != line.row:
                 repeated.append(image)
                 continue
-            labeled = LabeledFile(picture.path, relative, label)
+            labeled = LabeledFile(picture.path, relative, (label,))
             found.files.setdefault(part, []).append(labeled)
     if ungraded:
         found.sentences.append(
@@ -691,7 +793,7 @@ def _from_patterns(name: str, task: Mapping[str, Any], folder: Path, reading: Re
     matched: dict[str, list[str]] = {}
     paths = dict(zip(listing.photographs, listing.paths(), strict=True))
     for (split, label), match in matchers.items():
-        files = [LabeledFile(paths[each], each, label) for each in paths if match(each)]
+        files = [LabeledFile(paths[each], each, (label,)) for each in paths if match(each)]
         if not files:
             links = listing.passed_over.get("link")
             raise UserError(

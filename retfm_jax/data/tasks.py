@@ -1,10 +1,33 @@
-"""Sources of a task's images, classes and prompts: a built dataset, a folder, `tasks.yaml`."""
+"""Sources of a task's images, classes and prompts: a built dataset, a folder, a public set.
+
+A task of one's own is a YAML file with these entries:
+
+    classes   our condition id -> how the source names it
+    ordered   true where the classes are grades, from the lowest on: then there is a quadratic kappa
+    source    where the data comes from
+    folder    the release as it was unpacked, below the data folder. Then either
+    tables    for every split a table of images and grades: file, image, label, and, where wanted,
+              images (their folder), suffix, patient (the column that names patients), or
+    files     for every split and class a glob pattern;
+    dataset   or a dataset that `retfm data build` made; images with exactly one of the classes
+              count, at most `per_class` of each in a split; with `alone: true` those that show
+              nothing else
+    shares    divides a release without official splits, by a hash of the patient, or of the file's
+              path below `folder` where nobody knows the patient
+    pairs     a table of the release that pairs the eyes of patients: file, left, right
+    images    how many the source publishes, in all or in each split; "any" where nobody says.
+              An evaluation that finds another number says so
+    modality  cfp (color fundus photographs, where nothing is said), ffa or oct
+
+Published tasks are those of the public sets: see `data.public_sets.description`.
+"""
 
 import dataclasses
 import difflib
 import functools
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +48,8 @@ from retfm_jax.data.class_files import (
     release_sources,
     split_folders,
 )
+from retfm_jax.data.public_sets.bundled import public_sets
+from retfm_jax.data.public_sets.description import PublicSet, images_of
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
 from retfm_jax.dataset_folders import is_built
@@ -33,8 +58,6 @@ from retfm_jax.files import as_path
 from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.parsing import read_yaml
-
-_TASKS_FILE = Path(__file__).with_name("tasks.yaml")
 
 
 class Selection(Subset):
@@ -89,7 +112,7 @@ def open_splits(
 
     Args:
       name: a folder with `train`, `val` or `test` of one folder a class, or a folder of these
-        without splits; a task of `tasks.yaml`, or a YAML file with one task of that form; or a
+        without splits; a task of a public set, or a YAML file with a task of one's own; or a
         built dataset.
       splits: "train", "validation" or "test"; of a built dataset any TFDS splits.
       data_dir: folder of built datasets and of the tasks' own folders.
@@ -189,8 +212,45 @@ def counts_by(source: RecordSource) -> str:
 
 @functools.cache
 def described_tasks() -> dict[str, Any]:
-    """Reads the tasks of `tasks.yaml` by name."""
-    return {name: _task(task, f"task {name}") for name, task in read_yaml(_TASKS_FILE).items()}
+    """Reads the tasks of all public sets by name."""
+    return {
+        name: _task({"source": described.source, **task}, f"task {name}")
+        if "dataset" in task
+        else _of_set(described, task)
+        for described in public_sets().values()
+        for name, task in described.tasks.items()
+    }
+
+
+def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
+    """A task on the release of a public set, by one of its labels."""
+    label = described.labels[said["label"]]
+    layouts = tuple(said.get("layouts", ()))
+    chosen = [each for each in described.layouts if each.name in layouts or not layouts]
+    # Where each of its layouts has splits of its own, there is nothing to divide.
+    divided = any(part.split is None for layout in chosen for part in layout.parts)
+    shares = said.get("shares", described.shares)
+    images = images_of(said.get("images"), "images")
+    own = images is not None or "classes" in said
+    if not own:
+        of_layout = chosen[0].images if len(chosen) == 1 else None
+        images = described.images if of_layout is None else of_layout
+    return {
+        "set": described,
+        "label": label.name,
+        "layouts": layouts,
+        "source": described.source,
+        "folder": said.get("folder", described.folder),
+        "classes": {name: name for name in said.get("classes", label.classes)},
+        "classes_of": bool(said.get("classes")),
+        "per_class": int(said.get("per_class", sys.maxsize)),
+        "images": "any" if images is None else images,
+        "images_of_layout": not own,
+        "ordered": label.ordered,
+        "modality": described.modality,
+        **({"shares": {k: float(v) for k, v in shares.items()}} if divided else {}),
+        **({"pairs": described.pairs} if described.pairs else {}),
+    }
 
 
 #: Entries of a task, and what is wanted of those that are plain texts.
@@ -331,7 +391,7 @@ def _own_task(path: Path) -> dict[str, Any]:
     if not isinstance(task, dict) or not isinstance(task.get("classes"), dict) or len(kinds) != 1:
         raise UserError(
             f"{path} is no task: it needs `classes` (our name: the source's name) and one of "
-            "`dataset`, `tables` and `files`, as in retfm_jax/data/tasks.yaml"
+            "`dataset`, `tables` and `files`, as docs/evaluation.md has it"
         )
     unnamed = [label for label, name in task["classes"].items() if not isinstance(name, str)]
     if unnamed:

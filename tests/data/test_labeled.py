@@ -178,7 +178,8 @@ def test_labels_of_a_million_are_arrays_and_nothing_is_read(monkeypatch):
 
     count = 100_000
     files = [
-        LabeledFile(f"/nowhere/{n}", f"{n}", ("a", "b")[n % 2], f"P{n // 2}") for n in range(count)
+        LabeledFile(f"/nowhere/{n}", f"{n}", (("a", "b")[n % 2],), f"P{n // 2}")
+        for n in range(count)
     ]
     source = FileSource("many", "train", ("a", "b"), files, patients_known=True)
     monkeypatch.setattr(labeled, "open_splits", lambda *_: {"train": source})

@@ -75,7 +75,7 @@ def test_pairs_of_eyes_stay_together(tmp_path):
     by_image = tasks.open_task("MESSIDOR", "train", str(tmp_path))
     assert tasks.counts_by(by_image) == "image"
     assert any("messidor-2.csv" in sentence for sentence in by_image.said.sentences)
-    assert any("no grade: 1 images" in sentence for sentence in by_image.said.sentences)
+    assert any("no label: 1 images" in sentence for sentence in by_image.said.sentences)
     pairs = [f"{first};{second}" for first, second in zip(names[::2], names[1::2], strict=True)]
     (root / "messidor-2.csv").write_text("left;right\n" + "\n".join(pairs) + "\n")
     test = tasks.open_task("MESSIDOR", "test", str(tmp_path))

@@ -38,7 +38,8 @@ class BuildOptions:
     Attributes:
       image_size: pixels; a photograph with a longer short side is shrunk to it; 0 keeps originals.
       on_error: "skip" or "refuse", see `validation`.
-      shares: of train, validation and test, for patients to whom the source gives no split.
+      shares: of train, validation and test, for patients to whom the source gives no split; None:
+        as the builder has it.
       seed: of the division.
       threads: number of threads that decode and shrink.
       patient_regex: finds the patient in the name of an image, or in a patient's id, where the
@@ -49,9 +50,7 @@ class BuildOptions:
 
     image_size: int = 256
     on_error: str = "skip"
-    shares: Mapping[str, float] = dataclasses.field(
-        default_factory=lambda: dict(splits.DEFAULT_SHARES)
-    )
+    shares: Mapping[str, float] | None = None
     seed: int = 0
     threads: int = dataclasses.field(default_factory=cores)
     patient_regex: str | None = None
@@ -136,6 +135,17 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           UserError: the source as a whole cannot be read.
         """
 
+    @property
+    def default_shares(self) -> dict[str, float]:
+        """Shares of the splits where neither source nor options give any."""
+        return dict(splits.DEFAULT_SHARES)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of train, validation and test, for patients to whom the source gives no split."""
+        given = self.options.shares
+        return self.default_shares if given is None else dict(given)
+
     #: "patient" or "image", the kind of record that the builder writes.
     kind = "patient"
 
@@ -149,7 +159,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self.options.follow_links:
             rows = [following_links(row) for row in rows]
         rows = splits.with_patients(rows, self.options.patient_regex, self.problems)
-        divided = splits.assign_splits(rows, self.options.shares, self.options.seed, self.problems)
+        divided = splits.assign_splits(rows, self.shares, self.options.seed, self.problems)
         if self._on_cluster:
             return {
                 name: cluster.prepared(
@@ -209,7 +219,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         write_json(folder / SUMMARY_FILE, self._summary())
 
     def _summary(self) -> dict[str, Any]:
-        options = dataclasses.asdict(self.options)
+        options = {**dataclasses.asdict(self.options), "shares": self.shares}
         del options["threads"]  # changes nothing in the dataset
         return {
             "dataset": self.name,

@@ -1,6 +1,7 @@
 """The bundled builders by name, and what they have built."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -18,6 +19,8 @@ from retfm_jax.data.building.builder import (
     quiet_tfds,
     write_dataset,
 )
+from retfm_jax.data.building.public_sets import PublicSetBuilder
+from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path as AnyPath
 from retfm_jax.files import read_json
@@ -29,10 +32,16 @@ IMPORTER = "manifest"
 
 
 def builder_names() -> list[str]:
-    """Names of the bundled builders, sorted."""
+    """Names of the bundled builders and of the described public sets, sorted."""
     package = importlib.import_module(_BUILDERS)
     names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
-    return sorted(name for name in names if importlib.util.find_spec(_module_name(name)))
+    with_code = {name for name in names if importlib.util.find_spec(_module_name(name))}
+    return sorted(with_code | {name for name in public_sets() if _is_described(name)})
+
+
+def _is_described(name: str) -> bool:
+    """Whether a builder reads a release as its description has it, without code of its own."""
+    return bool(name in public_sets() and public_sets()[name].layouts)
 
 
 def _module_name(name: str) -> str:
@@ -43,11 +52,16 @@ def builder_module(name: str) -> ModuleType:
     """Imports the module of a bundled builder; its class `Builder` is TFDS's builder.
 
     Args:
-      name: of a bundled builder, without a configuration.
+      name: of a bundled builder that has code, without a configuration.
 
     Raises:
       UserError: there is none of that name.
     """
+    _require_builder(name)
+    return importlib.import_module(_module_name(name))
+
+
+def _require_builder(name: str) -> None:
     names = builder_names()
     if name not in names:
         bundled = ", ".join(other for other in names if other != IMPORTER)
@@ -55,11 +69,10 @@ def builder_module(name: str) -> ModuleType:
             f"no builder {name!r}; there are {bundled}. Patients of your own come in with "
             f"`retfm data import`{did_you_mean(name, names)}"
         )
-    return importlib.import_module(_module_name(name))
 
 
 def builder_class(name: str) -> Any:
-    """Finds the TFDS builder class of a bundled builder.
+    """Finds what makes the TFDS builder of a bundled builder: its class, or of a description.
 
     Args:
       name: of a bundled builder, without a configuration.
@@ -67,6 +80,9 @@ def builder_class(name: str) -> Any:
     Raises:
       UserError: there is none of that name.
     """
+    _require_builder(name)
+    if _is_described(name):
+        return functools.partial(PublicSetBuilder, described=public_sets()[name])
     return builder_module(name).Builder
 
 
@@ -79,7 +95,8 @@ def is_synthetic(name: str) -> bool:
     Raises:
       UserError: there is no such builder.
     """
-    return not issubclass(builder_module(name).Builder, RowsBuilder)
+    _require_builder(name)
+    return not (_is_described(name) or issubclass(builder_module(name).Builder, RowsBuilder))
 
 
 def build(
@@ -110,13 +127,21 @@ def build(
     name, _, config = name.partition("/")
     builder_of = builder_class(name)
     if not source:
-        wanted = " ".join(builder_of.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise UserError(f"{name} wants the folder of its release as source. {wanted}")
-    if config not in ("", *builder_of.builder_configs):
-        known = ", ".join(builder_of.builder_configs) or "none"
+        raise UserError(f"{name} wants the folder of its release as source. {_download(name)}")
+    configs = {} if _is_described(name) else builder_of.builder_configs
+    if config not in ("", *configs):
+        known = ", ".join(configs) or "none"
         raise UserError(f"{name} has no configuration {config!r}; it has {known}")
     builder = builder_of(options=options, data_dir=data_dir, config=config or None)
     return write_dataset(builder, source, overwrite, beam)
+
+
+def _download(name: str) -> str:
+    """Where a release is found."""
+    if _is_described(name):
+        described = public_sets()[name]
+        return f"Download {described.source} from {described.url} and give its folder."
+    return " ".join(builder_class(name).MANUAL_DOWNLOAD_INSTRUCTIONS.split())
 
 
 def generate(name: str, data_dir: str, **settings: Any) -> AnyPath:
@@ -188,9 +213,12 @@ def describe(folder: AnyPath) -> Built:
 
 
 def titles() -> dict[str, str]:
-    """Reads the first line of every builder's README, by name."""
+    """Reads the titles of all builders: of descriptions, or the first line of a README."""
     found = {}
     for name in builder_names():
+        if _is_described(name):
+            found[name] = public_sets()[name].title
+            continue
         (folder,) = importlib.import_module(f"{_BUILDERS}.{name}").__path__
         readme = Path(folder) / "README.md"
         found[name] = readme.read_text(encoding="utf-8").partition("\n")[0]

@@ -1,0 +1,145 @@
+"""Builder of any public set that a description describes: see `data.public_sets.description`."""
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from retfm_jax.data import cells, datasets, photographs, records
+from retfm_jax.data.building.builder import RowsBuilder
+from retfm_jax.data.building.patients import identity, read_pairs
+from retfm_jax.data.building.rows import FilePicture, ImageRow, Row
+from retfm_jax.data.public_sets import reading
+from retfm_jax.data.public_sets.counts import differences
+from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.errors import Unusable
+from retfm_jax.files import atomic_write
+
+#: Beside the shards: what the source says of every image, as it writes it.
+SOURCE_LABELS_FILE = "source_labels.csv"
+
+
+class PublicSetBuilder(RowsBuilder, skip_registration=True):
+    """Writes the images of a public set with the conditions that its labels mean."""
+
+    pkg_dir_path = epath.Path(__file__).parent
+    kind = "image"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Its description says where the release is to be had."
+
+    def __init__(self, *, described: PublicSet, **kwargs: Any) -> None:
+        """Prepares the builder.
+
+        Args:
+          described: the set.
+          kwargs: see `RowsBuilder`.
+        """
+        # TFDS names classes; this one writes sets of many names.
+        self.name = described.name  # pyright: ignore[reportAttributeAccessIssue]
+        self.described = described
+        self._codes: list[list[str]] = []
+        super().__init__(**kwargs)
+
+    @property
+    def default_shares(self) -> dict[str, float]:
+        """Shares of the splits where the release has none: as its tasks have it."""
+        return dict(self.described.shares)
+
+    def label_names(self) -> Sequence[str]:
+        return self.described.label_names
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        info = tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.described.title}\n\nLicence: {self.described.licence}",
+            features=records.image_features(self.label_names()),
+            homepage=self.described.url,
+            citation=self.described.source,
+        )
+        return datasets.without_bucket(info)
+
+    def read_rows(self, source: Path) -> list[Row]:
+        described, problems = self.described, self.problems
+        release = reading.read(described, source, follow_links=self.options.follow_links)
+        problems.extend(release.problems.problems)
+        problems.notes += [*release.problems.notes, *release.sentences]
+        for file, row, what in release.faults:
+            problems.unreadable(file, row, what)
+        over = photographs.sentence(release.passed_over)
+        problems.notes += [over] if over else []
+        pairs = _pairs(described, Path(release.folder), problems.notes)
+        rows: list[ImageRow] = []
+        unknown = 0
+        for each in release.photographs:
+            name = reading.record_id(described, each)
+            try:
+                said = [reading.labels_of(label, each.cells) for label in described.labels.values()]
+            except ValueError as error:
+                problems.unreadable(each.file, each.row, str(error), name)
+                continue
+            known = [names for names in said if names is not None]
+            unknown += len(known) < len(said)
+            row = ImageRow(
+                record_id=name,
+                file=each.file,
+                row=each.row,
+                image=FilePicture(str(release.folder), each.relative),
+                attributes=(described.modality,),
+                labels=tuple(name for names in known for name in names)
+                if len(known) == len(said)
+                else None,
+                split=each.split,
+                group=each.patient or pairs.get(identity(each.relative).rpartition("/")[2], ""),
+            )
+            rows.append(row)
+            self._codes.append([name, *reading.codes_of(described, each.cells).values()])
+        if unknown:
+            problems.notes.append(
+                f"{unknown} images lack a label: they are kept without labels, and what the source "
+                f"says of them is in {SOURCE_LABELS_FILE}"
+            )
+        here = collections.Counter(row.split for row in rows)
+        problems.notes += differences(described, release.images, here)
+        return self._without_copies(rows)
+
+    def _without_copies(self, rows: list[ImageRow]) -> list[Row]:
+        """Leaves out images that are images of the official test set, too."""
+        paths = {}
+        for index, row in enumerate(rows):
+            if row.split is not None and isinstance(row.image, FilePicture):
+                try:
+                    paths[str(index)] = row.image.find().path
+                except Unusable:
+                    continue  # another problem's matter
+        dropped = set()
+        for group in photographs.copies(paths):
+            members = [rows[int(name)] for name in group]
+            test = next((row for row in members if row.split == "test"), None)
+            for name, row in zip(group, members, strict=True):
+                if test is not None and row.split != "test":
+                    dropped.add(int(name))
+                    self.problems.add(
+                        "image_in_two_splits", row,
+                        f"{row.image.name} of {row.split} is {test.image.name} of test",
+                        f"left out of {row.split}",
+                    )  # fmt: skip
+        return [row for index, row in enumerate(rows) if index not in dropped]
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        with atomic_write(Path(self.data_dir) / SOURCE_LABELS_FILE) as file:
+            columns = ["record_id", *self.described.columns]
+            cells.write_csv(file, columns, self._codes)
+
+
+def _pairs(described: PublicSet, folder: Path, notes: list[str]) -> dict[str, str]:
+    """Patients by the release's table of pairs, with a note where it is missing."""
+    if not described.pairs:
+        return {}
+    path = folder / described.pairs["file"]
+    if not path.is_file():
+        notes.append(f"{path.name}, which pairs the eyes of patients, is not in the release")
+        return {}
+    return read_pairs(path, described.pairs["left"], described.pairs["right"])
