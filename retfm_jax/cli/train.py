@@ -4,6 +4,7 @@ import argparse
 
 from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
+from retfm_jax.ranges import Range
 
 
 def add(verbs) -> None:
@@ -17,6 +18,13 @@ def add(verbs) -> None:
     )
     options.config(parser)
     parser.add_argument("--workdir", required=True, help="checkpoints, metrics and config go there")
+    options.number(
+        parser,
+        "--folds",
+        Range(low=2, high=100),
+        help="cross-validate a network with classes: as many runs, in WORKDIR/fold-0 and so on, "
+        "each tested on patients of its own, and their summary in WORKDIR/folds.json",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,11 +38,15 @@ def run(args: argparse.Namespace) -> None:
 
     from retfm_jax.config import load_config
     from retfm_jax.console import say
+    from retfm_jax.experiments.cross_validation import cross_validate
     from retfm_jax.experiments.training import train_to_the_end
     from retfm_jax.runtime import distributed
 
     config = load_config(args.config, args.overrides)
     distributed.start()
+    if args.folds is not None:
+        cross_validate(config, args.workdir, args.folds)
+        return
     train_to_the_end(config, args.workdir)
     if jax.process_index() == 0:
         say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")
