@@ -43,7 +43,7 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "exported"
-    write_program(model, get_form("torch"), out)
+    write_program(model, get_form("onnx"), out)
     return out
 
 
