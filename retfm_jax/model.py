@@ -742,18 +742,19 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
 def _stored_decisions(
     meta: Mapping[str, Any], path: PathLike
 ) -> tuple[Decisions | None, tuple[str, ...]]:
-    """Decisions of a checkpoint, its own or its workdir's, and what is to be said of them."""
+    """Decisions of a checkpoint, and what is to be said of them: those beside it, else its own."""
     from retfm_jax.runtime.checkpoints import workdir_of
 
-    if "decisions" in meta:
-        return Decisions.from_json(meta["decisions"], str(path)), ()
-    found = read_decisions(workdir_of(path))
-    if found is None or found.fitted_on.get(WEIGHTS) in (None, meta["checksums"][0]):
+    workdir = workdir_of(path)
+    beside = read_decisions(workdir)
+    if beside is not None and beside.fitted_on.get(WEIGHTS) in (None, meta["checksums"][0]):
+        return beside, ()
+    own = meta.get("decisions")
+    found = None if own is None else Decisions.from_json(own, str(path))
+    if beside is None:
         return found, ()
-    return None, (
-        f"{workdir_of(path) / DECISIONS} was fitted for another checkpoint than this one, and is "
-        "not used",
-    )
+    where = workdir / DECISIONS
+    return found, (f"{where} was fitted for another checkpoint than this one, and is not used",)
 
 
 def load_weights(

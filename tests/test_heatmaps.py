@@ -14,6 +14,7 @@ from retfm_jax.config import DataConfig, ExperimentConfig, ImageConfig, TextConf
 from retfm_jax.errors import UserError
 from retfm_jax.experiments import explaining
 from retfm_jax.experiments.explaining import explain
+from retfm_jax.experiments.faithfulness import faithfulness
 from retfm_jax.experiments.pointing import pointing_game
 from retfm_jax.heatmaps import HeatMap, heat_maps, read_targets
 from retfm_jax.methods import get_method_class
@@ -275,3 +276,40 @@ def test_of_two_classes_one_speaks_against_the_other(pixels):
 def test_a_class_that_the_network_does_not_know_is_refused(classifier, pixels):
     with pytest.raises(UserError, match=r"'glaucma'.*normal, drusen, glaucoma.*'glaucoma'\?"):
         classifier.heatmap(pixels, "glaucma")
+
+
+def test_curves_of_a_class_beat_shuffled_ones_where_the_class_is_a_place(pixels):
+    """A head that reads brightness: the map has to find the bright square of a photograph."""
+    model = build("classifier", VIT, classes=("dark", "bright"), outcome="exclusive")
+    pictures = []
+    for seed in range(6):
+        picture = np.full((SIZE, SIZE, 3), 20, np.uint8)
+        row, column = np.random.default_rng(seed).integers(0, 3, 2) * 8
+        picture[row : row + 8, column : column + 8] = 250
+        pictures.append(picture)
+    found = faithfulness(model, pictures, "bright", steps=8)
+    assert found.photographs == 6
+    for gain, first, second in (
+        (found.deletion_gain, found.shuffled_deletion, found.deletion),
+        (found.insertion_gain, found.insertion, found.shuffled_insertion),
+    ):
+        assert gain.value == pytest.approx(first.value - second.value, abs=1e-9)
+        assert gain.low <= gain.value <= gain.high
+    assert 0 <= found.deletion.value <= 1
+    with pytest.raises(UserError, match="rollout explains no target"):
+        faithfulness(model, pixels, "bright", method="rollout")
+
+
+def test_curves_of_a_vector_are_refused_for_text_alone(model, pixels):
+    found = faithfulness(model, pixels[:2], "drusen", steps=4, patients=["a", "b"])
+    assert found.photographs == 2
+
+
+def test_the_pointing_game_asks_for_classes_that_are_findings():
+    model = build("classifier", VIT, classes=("normal", "drusen", "large_cup"), outcome="findings")
+    found = pointing_game(model, patients=8, size=64)
+    assert set(found) <= {"drusen", "large_cup"}
+    assert found
+    other = build("classifier", VIT, classes=("yes", "no"), outcome="exclusive")
+    with pytest.raises(UserError, match="yes, no apart, of which the generator draws none"):
+        pointing_game(other, patients=1, size=32)

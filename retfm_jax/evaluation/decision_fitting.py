@@ -40,7 +40,7 @@ def fit_decisions(
     said = {
         "dataset": source.name,
         "split": source.split,
-        "patients_known": counts_by(source) == "patient",
+        "patients_known": getattr(source, "patients_known", counts_by(source) == "patient"),
         WEIGHTS: checksum(network),
     }
     return fitted(model.decisions, found, coverage, said)

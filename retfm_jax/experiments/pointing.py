@@ -12,6 +12,7 @@ from retfm_jax.data_builders.synthetic_fundus.population import (
     POPULATIONS,
     draw_patient,
 )
+from retfm_jax.errors import UserError, first_of
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.evaluation.metrics.intervals import proportion
 from retfm_jax.evaluation.metrics.saliency import chance, near, peak
@@ -44,7 +45,7 @@ def pointing_game(
     *,
     method: str | None = None,
     targets: Any = None,
-    findings: Sequence[str] = LABELS[1:],
+    findings: Sequence[str] | None = None,
     patients: int = 300,
     size: int = 224,
     population: str = "clinic",
@@ -57,8 +58,9 @@ def pointing_game(
       model: that is looked into.
       method: of the heat maps; None: the tower's default.
       targets: one for each finding, in their order, as `RetinalModel.heatmap` takes them; None: the
-        findings' conditions.
-      findings: labels of the generator.
+        network's classes of these names, or the findings' conditions.
+      findings: labels of the generator; None: all but "normal", of a network with classes those
+        that are its own.
       patients: their number; those that `synthetic_fundus` puts in its split "test" come first.
       size: height and width of the photographs in pixels.
       population: see `data_builders.synthetic_fundus`.
@@ -70,8 +72,9 @@ def pointing_game(
       and say nothing of real ones.
 
     Raises:
-      UserError: see `RetinalModel.heatmap`.
+      UserError: the network's classes are none of the generator's, or see `RetinalModel.heatmap`.
     """
+    findings = _findings(model) if findings is None else findings
     asked = read_targets(model, list(findings) if targets is None else targets)
     _, way = choose_way(model.method.config.image, method, True)
     cases = []
@@ -103,6 +106,16 @@ def pointing_game(
                     )
                 )
     return {name: _counted(rows) for name, rows in found.items() if rows}
+
+
+def _findings(model: RetinalModel) -> tuple[str, ...]:
+    own = tuple(name for name in LABELS[1:] if name in model.classes or not model.classes)
+    if not own:
+        raise UserError(
+            f"the network tells {first_of(model.classes, 8)} apart, of which the generator draws "
+            f"none; it draws {', '.join(LABELS[1:])}"
+        )
+    return own
 
 
 def _counted(rows: Sequence[tuple[float, ...]]) -> Pointing:

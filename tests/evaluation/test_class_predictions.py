@@ -167,6 +167,16 @@ def test_a_saved_network_keeps_its_decisions(model, tmp_path):
     )
 
 
+def test_decisions_beside_a_saved_network_take_the_place_of_its_own(model, tmp_path):
+    with_decisions(model, FITTED).save(tmp_path / "model")
+    ours = dataclasses.replace(FITTED, temperature=3.0)
+    write_decisions(tmp_path / "model", ours)
+    assert retfm_jax.load(tmp_path / "model").decisions == ours
+    for_others = dataclasses.replace(ours, fitted_on={"weights": 1})
+    write_decisions(tmp_path / "model", for_others)
+    assert retfm_jax.load(tmp_path / "model").decisions == FITTED
+
+
 def test_a_folder_for_the_hub_keeps_them_without_paths(model, tmp_path):
     write_hub_folder(tmp_path / "hub", with_decisions(model, FITTED).stored)
     stored = read_hub_folder(tmp_path / "hub")
