@@ -85,6 +85,15 @@ def disc_square(image: UInt8[np.ndarray, "h w 3"]) -> Square | None:
     return Square((top + bottom - side) // 2, (left + right - side) // 2, side)
 
 
+def brightness_of(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    """Computes the largest channel of every pixel, several times faster than `max` along an axis.
+
+    Args:
+      image: (h, w, 3) uint8.
+    """
+    return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
+
+
 def _disc(image: np.ndarray) -> tuple[int, int, int, int] | None:
     """Left, top, right and bottom of the disc in pixels of the picture, the ends excluded."""
     height, width = image.shape[:2]
@@ -92,8 +101,8 @@ def _disc(image: np.ndarray) -> tuple[int, int, int, int] | None:
     size = max(1, round(width / scale)), max(1, round(height / scale))
     # Averages of every fourth row and column say as much as those of all, and cost a tenth.
     step = max(1, int(scale / 4))
-    small = cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA).max(axis=2)
-    lit = _lit(small)
+    small = cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA)
+    lit = _lit(brightness_of(small))
     if lit is None:
         return None
     # Opening takes away text, single bright pixels and thin reflections at the rim.

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from retfm_jax.data.field_of_view import around_disc
+from retfm_jax.data.field_of_view import around_disc, brightness_of
 from retfm_jax.knowledge.laterality import LEFT, RIGHT, Side
 
 #: Side of the copy that is looked at, and standard deviations of the Gaussians in its pixels: of a
 #: disc and of what surrounds it, of a vessel's surround, and of the neighborhood of vessels.
-_SIDE = 128
-_DISC, _AROUND, _BESIDE_VESSEL, _VESSELS = 3.0, 16.0, 5.0, 6.0
+_SIDE = 64
+_DISC, _AROUND, _BESIDE_VESSEL, _VESSELS = 1.5, 8.0, 2.5, 3.0
 #: Weights of the vessels, and of the squared distance from the horizontal, in sides.
 _VESSEL_WEIGHT, _OFF_HORIZONTAL = 0.5, 16.0
 #: Radius in which a disc is looked for, of the field's; pixels this bright are lit, of 255.
@@ -55,7 +55,7 @@ def guess_side(image: UInt8[np.ndarray, "h w 3"]) -> Guess:
     small = square.astype(np.float32)
     position = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE - 0.5
     radius = 2 * np.hypot(position[:, None], position)
-    lit = (small.max(axis=2) > _LIT) & (radius < 0.97)
+    lit = (brightness_of(square) > _LIT) & (radius < 0.97)
     inside = (radius < _INNER) & lit
     if inside.mean() < 0.25:
         return Guess(None, 0.0, 0.0)

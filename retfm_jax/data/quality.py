@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from retfm_jax.data.field_of_view import around_disc
+from retfm_jax.data.field_of_view import around_disc, brightness_of
 
 #: Below these a photograph is called of low quality. Not validated.
 LEAST_SHARPNESS, LEAST_ILLUMINATION, LEAST_FIELD = 0.28, 0.6, 0.75
@@ -92,7 +92,7 @@ def quality(image: UInt8[np.ndarray, "h w 3"]) -> Quality:
     small = small_disc(image)
     height, width = small.shape[:2]
     side = max(height, width)
-    brightness = small.max(axis=2)
+    brightness = brightness_of(small)
     lit = brightness > _LIT
     radius = _radius(height, width)
     rim = 2 * round(_RIM * side) + 1
@@ -106,12 +106,13 @@ def quality(image: UInt8[np.ndarray, "h w 3"]) -> Quality:
         float((_blurred(green, low) - _blurred(green, high))[inner].std())
         for low, high in (_FINE, _COARSE)
     )
-    smooth = _blurred(brightness.astype(np.float32) / 255, _SMOOTH * side)[radius < _INNER]
+    smooth = _smooth(brightness)
+    seen = smooth[_radius(*smooth.shape) < _INNER]
     r, g, b = (small[..., channel][inner].astype(np.float32) for channel in range(3))
     gradient = np.hypot(*(cv2.Sobel(green, cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
     return Quality(
         sharpness=fine / coarse if coarse else 0.0,
-        illumination=float(((smooth > _DARKEST) & (smooth < _BRIGHTEST)).mean()),
+        illumination=float(((seen > _DARKEST) & (seen < _BRIGHTEST)).mean()),
         field=field,
         red=float(((r > 1.05 * g) & (g >= 0.9 * b) & (r > b + 15)).mean()),
         edges=float((gradient[inner] > _HARD * _SIDE / side).mean()),
@@ -143,6 +144,13 @@ def _radius(height: int, width: int) -> Float32[np.ndarray, "height width"]:
     down = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
     across = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
     return np.hypot(down[:, None], across)
+
+
+def _smooth(brightness: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "_ _"]:
+    """Brightness from 0 to 1 without structures, on a grid of a quarter of the side."""
+    size = [-(-side // 4) for side in brightness.shape[::-1]]
+    coarse = cv2.resize(brightness, size, interpolation=cv2.INTER_AREA)
+    return _blurred(coarse.astype(np.float32) / 255, _SMOOTH * max(size))
 
 
 def _blurred(values: Float32[np.ndarray, "h w"], sigma: float) -> Float32[np.ndarray, "h w"]:
