@@ -22,10 +22,11 @@ STYLE = """
 .retfm .problem { border: 1px solid #b3382c; border-left-width: 6px; border-radius: 4px;
   padding: .7rem 1rem; }
 .retfm .wide { overflow-x: auto; }
-.retfm table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.retfm table { border-collapse: collapse; border: 0; font-variant-numeric: tabular-nums; }
+.retfm tr { border: 0; }
 .retfm th, .retfm td { padding: .25rem .6rem; text-align: left; vertical-align: bottom;
   border: 0; border-bottom: 1px solid var(--border-color-primary); }
-.retfm thead th span { display: block; margin-left: 0; }
+.retfm thead th span[lang] { display: block; margin-left: 0; }
 .retfm tbody th { font-weight: 500; }
 .retfm td.number { min-width: 5rem; }
 .retfm td .bar { display: block; height: 5px; border-radius: 3px; background: #2f6fb0;
