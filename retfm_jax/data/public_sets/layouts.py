@@ -74,7 +74,8 @@ def choose(
       allowed: names of the layouts that count; all where there are none.
 
     Returns:
-      the first layout of the description that fits, in the folder that is the least deep.
+      the first layout of the description that fits, in the folder that holds most of its parts;
+      of several such folders, in the one that is the least deep.
 
     Raises:
       UserError: none fits; the message says what each of them wants.
@@ -82,9 +83,15 @@ def choose(
     trees = list(Tree(folder).below())
     layouts = [each for each in described.layouts if not allowed or each.name in allowed]
     for layout in layouts:
-        for tree in trees:
-            if all(part.optional or holds(tree, part) for part in layout.parts):
-                return layout, tree
+        there = [[holds(tree, part) for part in layout.parts] for tree in trees]
+        needed = [not part.optional for part in layout.parts]
+        fitting = [
+            (sum(held), tree)
+            for tree, held in zip(trees, there, strict=True)
+            if all(found >= wanted for found, wanted in zip(held, needed, strict=True))
+        ]
+        if fitting:
+            return layout, max(fitting, key=lambda each: each[0])[1]
     wanted = "; ".join(f"{each.name}: {_wanted(each, trees)}" for each in layouts)
     raise UserError(
         f"{folder} holds no release of {described.name} in a layout that is known. Get it from "
