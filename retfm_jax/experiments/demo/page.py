@@ -1,6 +1,7 @@
 """The page, as gradio's blocks; photographs come and go by `uploads`, never through gradio."""
 
 import functools
+import json
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -175,8 +176,6 @@ def _ask(
 
 
 def _eye(title: Words) -> "gr.HTML":
-    import json
-
     import gradio as gr
 
     said = {"reading": str(words.READING), "unreached": str(words.UNREACHED)}
@@ -192,9 +191,9 @@ def _choices(names: Sequence[str]) -> list[str | int | float | tuple[str, str | 
     return [(str(class_name(name)), name) for name in names]
 
 
-def _targets(names: Sequence[str]) -> "gr.Dropdown":
+def _targets(names: Sequence[str] | None) -> "gr.Dropdown":
     """Choice of what the heat maps are of."""
     import gradio as gr
 
-    choices = [(str(words.LIKELIEST), LIKELIEST), *_choices(names)]
+    choices = [(str(words.LIKELIEST), LIKELIEST), *_choices(names or ())]
     return gr.Dropdown(choices, value=LIKELIEST, label=str(words.TARGET))
