@@ -256,11 +256,12 @@ def folder_sources(
         part: [dataclasses.replace(file, patient=who.ids[file.relative]) for file in files]
         for part, (files, _) in listed.items()
     }
+    everything = {file.relative: file for files in named.values() for file in files}
+    paths = {relative: folder / relative for names in beside.values() for relative in names}
+    copies = _copies(everything, paths)
     assigned = {part: [part] * len(files) for part, files in named.items()}
     if division is not None:
-        assigned = division.assign(
-            {part: [file.patient for file in files] for part, files in named.items()}
-        )
+        assigned = division.assign(_groups(named, copies))
     split_of: dict[str, str] = {
         relative: part for part, relatives in beside.items() for relative in relatives
     }
@@ -268,8 +269,6 @@ def folder_sources(
         for file, split in zip(files, assigned[part], strict=True):
             found.setdefault(split, []).append(file)
             split_of[file.relative] = split
-    paths = {relative: folder / relative for relative in split_of}
-    copied = _Copies({file.relative: file for files in found.values() for file in files}, paths)
     passed_over = photographs.merged(*(over for _, over in listed.values()))
     divided = "" if division is None else division_said(division, parts)
     sources = {}
@@ -280,12 +279,18 @@ def folder_sources(
             raise UserError(
                 f"{where} holds {len(chosen)} images; nothing can be measured on fewer than two"
             )
+        copied = _copied(copies, everything, name or "", split_of)
         sources[split] = FileSource(
             folder.name or folder.resolve().name,
             name or "",
             classes,
             chosen,
-            said=_said(passed_over, who, torn, [divided, *copied.said(name or "", split_of)]),
+            said=_said(
+                passed_over,
+                who,
+                torn,
+                [divided, *copied],
+            ),
             patients_known=who.known,
         )
     return sources
@@ -314,51 +319,70 @@ def _listed(
     return files, photographs.merged(*passed_over)
 
 
-class _Copies:
-    """Photographs that are there several times, byte for byte, looked for once."""
+def _copies(files: Mapping[str, LabeledFile], others: Mapping[str, Path]) -> list[tuple[str, ...]]:
+    """Groups of photographs that are there several times, byte for byte.
 
-    def __init__(self, files: Mapping[str, LabeledFile], paths: Mapping[str, Path]):
-        """Compares the files.
+    Args:
+      files: those with a class, by their paths below the release.
+      others: all other files that could be copies of them.
+    """
+    named = {
+        relative: path
+        for relative, path in others.items()
+        if path.suffix.lower() in photographs.PHOTOGRAPH_SUFFIXES
+    }
+    return photographs.copies(named | {relative: file.path for relative, file in files.items()})
 
-        Args:
-          files: those with a class, by their paths below the release.
-          paths: of all files that could be copies of them.
-        """
-        self._classes = {relative: file.labels for relative, file in files.items()}
-        named = {
-            relative: path
-            for relative, path in paths.items()
-            if relative in files or path.suffix.lower() in photographs.PHOTOGRAPH_SUFFIXES
-        }
-        named |= {relative: file.path for relative, file in files.items()}
-        self._groups = photographs.copies(named)
 
-    def said(self, split: str, split_of: Mapping[str, str]) -> list[str]:
-        """Describes which photographs of a split are in another one, in two classes or twice.
+def _groups(
+    parts: Mapping[str, Sequence[LabeledFile]], copies: Sequence[Sequence[str]]
+) -> dict[str, list[str]]:
+    """By part, whose photograph each file is: patients who share a photograph are one.
 
-        Args:
-          split: what is evaluated.
-          split_of: the split of every file.
-        """
-        said: dict[str, list[str]] = {}
-        for group in self._groups:
-            here = [name for name in group if split_of[name] == split and name in self._classes]
-            example = " = ".join(sorted(group))
-            for other in sorted({split_of[name] for name in group} - {split}) if here else ():
-                what = f"photographs of {split} are in {other} as well"
-                said.setdefault(what, []).append(example)
-            if len({self._classes[name] for name in here}) > 1:
-                said.setdefault(f"photographs of {split} are in several classes", []).append(
-                    example
-                )
-            elif len(here) > 1:
-                said.setdefault(f"photographs of {split} are there several times", []).append(
-                    example
-                )
-        return [
-            f"{len(examples)} {what}, byte for byte ({_first(examples, 3)})"
-            for what, examples in said.items()
-        ]
+    So no photograph is on both sides of a division, also where nobody knows the patients.
+    """
+    patient_of = {file.relative: file.patient for files in parts.values() for file in files}
+    joined: dict[str, str] = {}
+
+    def first(patient: str) -> str:
+        while joined.get(patient, patient) != patient:
+            patient = joined[patient]
+        return patient
+
+    for group in copies:
+        found = sorted({first(patient_of[name]) for name in group if name in patient_of})
+        joined |= dict.fromkeys(found, found[0]) if found else {}
+    return {part: [first(file.patient) for file in files] for part, files in parts.items()}
+
+
+def _copied(
+    copies: Sequence[Sequence[str]],
+    files: Mapping[str, LabeledFile],
+    split: str,
+    split_of: Mapping[str, str],
+) -> list[str]:
+    """Describes which photographs of a split are in another one, in two classes or twice.
+
+    Args:
+      copies: see `_copies`.
+      files: those with a class, by their paths below the release.
+      split: what is evaluated.
+      split_of: the split of every file.
+    """
+    said: dict[str, list[str]] = {}
+    for group in copies:
+        here = [name for name in group if split_of[name] == split and name in files]
+        example = " = ".join(sorted(group))
+        for other in sorted({split_of[name] for name in group} - {split}) if here else ():
+            said.setdefault(f"photographs of {split} are in {other} as well", []).append(example)
+        if len({files[name].labels for name in here}) > 1:
+            said.setdefault(f"photographs of {split} are in several classes", []).append(example)
+        elif len(here) > 1:
+            said.setdefault(f"photographs of {split} are there several times", []).append(example)
+    return [
+        f"{len(examples)} {what}, byte for byte ({_first(examples, 3)})"
+        for what, examples in said.items()
+    ]
 
 
 def _first(names: Sequence[str], most: int, comma: str = ", ") -> str:
@@ -483,11 +507,10 @@ def release_sources(
             {part: [file.patient for file in members] for part, members in files.items()}
         )
     official = {part: len(members) for part, members in files.items()}
+    copies = _copies({file.relative: file for each in files.values() for file in each}, {})
     if division is not None:
         divided = division_said(division, official)
-        assigned = division.assign(
-            {part: [file.patient for file in members] for part, members in files.items()}
-        )
+        assigned = division.assign(_groups(files, copies))
         members, files = files, {}
         for part, of in assigned.items():
             for file, split in zip(members[part], of, strict=True):
@@ -497,7 +520,6 @@ def release_sources(
             there = task.get("shares") or files
             raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}")
     split_of = {file.relative: part for part, members in files.items() for file in members}
-    paths = {file.relative: file.path for members in files.values() for file in members}
     sources = {}
     for split, part in wanted.items():
         chosen = files[part or ""]
@@ -506,7 +528,7 @@ def release_sources(
         counted, facts = count(name, task, part or "", here)
         # A file may be in several splits: here it is in this one.
         owned = split_of | {file.relative: part or "" for file in chosen}
-        copied = _Copies({file.relative: file for file in chosen}, paths)
+        copied = _copied(copies, {file.relative: file for file in chosen}, part or "", owned)
         sources[split] = FileSource(
             name,
             part or "",
@@ -517,7 +539,7 @@ def release_sources(
                 found.passed_over,
                 who,
                 torn,
-                [counted, *found.sentences, missing, divided, *copied.said(part or "", owned)],
+                [counted, *found.sentences, missing, divided, *copied],
                 **facts,
             ),
             who.known,

@@ -76,7 +76,7 @@ class Division:
                 found[part] = [self._by_fold(fold_of[p], self._whole(parts)) for p in parts[part]]
             return found
         if UNDIVIDED in parts:
-            shares = dict(zip(SPLITS, self.shares, strict=True))
+            shares: dict[str, float] = dict(zip(SPLITS, self.shares, strict=True))
             found[UNDIVIDED] = [hashed_split(p, shares, 0) for p in parts[UNDIVIDED]]
         elif "validation" not in parts and "train" in parts:
             train, validation, _ = self.shares

@@ -76,7 +76,8 @@ class LabeledSource(Subset[ImageRecord]):
         """
         super().__init__(source, rows, "labeled")
         self.labels, self.patients = labels, list(patients)
-        self.label_names, self.outcome, self.split = tuple(classes), outcome, split
+        self.label_names, self.split = tuple(classes), split
+        self.outcome: Outcome = outcome
         self.ordered, self.patients_known = outcome == "grades", patients_known
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
         digest.update(np.ascontiguousarray(labels).tobytes())
@@ -324,7 +325,7 @@ def _columns(
     source: RecordSource,
 ) -> list[int]:
     """Positions of the classes among the source's; where none are named, all that are shown."""
-    there = (shown > 0).any(0)
+    there = np.any(shown > 0, axis=0).reshape(-1)
     if not (shown >= 0).any():
         raise UserError(
             f"no photograph of {source.name}, split {source.split}, has labels of its own: a head "
@@ -372,7 +373,7 @@ def _chosen(
 ) -> tuple[LabeledSource, str]:
     """The records of a split that have labels as the outcome wants them, and what was left out."""
     labels = _stacked(parts, rows, columns)
-    usable: Bool[np.ndarray, " n"] = (labels >= 0).any(1)
+    usable: Bool[np.ndarray, " n"] = np.asarray((labels >= 0).any(1))
     said = [f"{int((~usable).sum())} have no labels"] if not usable.all() else []
     if outcome != "findings":
         one = (labels > 0).sum(1) == 1

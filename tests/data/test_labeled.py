@@ -58,6 +58,19 @@ def test_where_nothing_tells_the_patient_it_is_said(tmp_path):
     assert any("nobody says which photographs are of one patient" in each for each in data.said)
 
 
+def test_a_photograph_is_never_on_both_sides(tmp_path):
+    """Also where it is there twice, under names of two patients."""
+    for number in range(40):
+        write(tmp_path / ("a", "b")[number % 2] / f"{number}_left.png", number)
+        write(tmp_path / ("a", "b")[number % 2] / f"{number + 40}_left.png", number)
+    sources = open_labeled(DataConfig(dataset=str(tmp_path)), ALL).sources
+    number_of = {
+        split: {int(source[index].record_id[2:].split("_")[0]) % 40 for index in range(len(source))}
+        for split, source in sources.items()
+    }
+    assert sum(map(len, number_of.values())) == len(set.union(*number_of.values())) == 40
+
+
 def test_classes_can_be_chosen_and_others_are_left_out_and_counted(flat):
     config = DataConfig(dataset=str(flat), classes=("normal", "dr"))
     data = open_labeled(config, ALL)

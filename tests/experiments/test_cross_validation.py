@@ -20,7 +20,7 @@ TINY = [
 
 
 def test_every_patient_is_tested_once_and_a_second_call_trains_nothing(tmp_path):
-    eyes = write_class_folders(tmp_path / "eyes", 18, 32)
+    eyes = write_class_folders(tmp_path / "eyes", 36, 32)
     config = load_config("finetune_synthetic", [*TINY, f"data.dataset={eyes}"])
     said = cross_validate(config, tmp_path / "W", 3)
     tested = []
@@ -30,8 +30,8 @@ def test_every_patient_is_tested_once_and_a_second_call_trains_nothing(tmp_path)
         tested += sorted(set(sources["test"].patients))
         others = set(sources["train"].patients) | set(sources["validation"].patients)
         assert not others & set(sources["test"].patients)
-    assert len(tested) == len(set(tested)) == 18
-    assert sum(each["photographs"] for each in said["folds"]) == 36
+    assert len(tested) == len(set(tested)) == 36
+    assert sum(each["photographs"] for each in said["folds"]) == 72
     values = [each["metrics"]["nll"] for each in said["folds"]]
     np.testing.assert_allclose(said["summary"]["nll"]["mean"], np.mean(values))
     np.testing.assert_allclose(said["summary"]["nll"]["deviation"], np.std(values, ddof=1))
