@@ -25,6 +25,7 @@ from retfm_jax.config import (
     summary,
 )
 from retfm_jax.config.reference import Entry, entries, kind
+from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols import get_protocol, protocol_names
@@ -57,6 +58,7 @@ def pages() -> dict[str, str]:
         "methods.md": methods_table(),
         "protocols.md": protocols_table(),
         "tasks.md": tasks_table(),
+        "sets.md": sets_list(),
         "rooms.md": rooms_table(),
     }
 
@@ -306,6 +308,21 @@ def tasks_table() -> str:
     for name, task in described_tasks().items():
         where = next(f"{what} `{task[what]}`" for what in ("dataset", "folder") if what in task)
         lines.append(f"| `{name}` | {len(task['classes'])} | {where} | {task.get('source', '')} |")
+    return "\n".join([*lines, ""])
+
+
+def sets_list() -> str:
+    """The public sets: terms, layouts, labels, and what nobody could verify."""
+    lines = []
+    for name, described in public_sets().items():
+        layouts = ", ".join(f"`{layout.name}`" for layout in described.layouts)
+        tasks = ", ".join(f"`{task}`" for task in described.tasks)
+        lines += [f"### `{name}`", "", f"{described.title}. {described.source}.", ""]
+        lines += [f"Licence: {described.licence}. From <{described.url.split()[0]}>.", ""]
+        lines += [f"Layouts: {layouts}.", ""] * bool(layouts)
+        lines += [f"Tasks: {tasks}.", "", described.about.strip(), ""]
+        lines += [f"- Not verified: {each}." for each in described.unverified]
+        lines += [""]
     return "\n".join([*lines, ""])
 
 

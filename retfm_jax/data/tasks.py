@@ -45,11 +45,13 @@ from retfm_jax.data.class_files import (
     count,
     folder_sources,
     has_class_folders,
+    release_folder,
     release_sources,
     split_folders,
 )
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.public_sets.description import PublicSet, images_of
+from retfm_jax.data.public_sets.layouts import choose
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
 from retfm_jax.dataset_folders import is_built
@@ -251,6 +253,27 @@ def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
         **({"shares": {k: float(v) for k, v in shares.items()}} if divided else {}),
         **({"pairs": described.pairs} if described.pairs else {}),
     }
+
+
+def whereabouts(task: Mapping[str, Any], data_dir: str) -> str:
+    """Says what of a task's data is there: its folder, a built dataset, or "" where nothing is.
+
+    Args:
+      task: one of `described_tasks`.
+      data_dir: folder of built datasets and of the tasks' own folders.
+    """
+    if "dataset" in task:
+        return "built" if is_built(task["dataset"], data_dir) else ""
+    described: PublicSet = task["set"]
+    built = "built" if is_built(described.name, data_dir) else ""
+    folder = release_folder(task["folder"], Path(data_dir))
+    if not folder.is_dir():
+        return built
+    try:
+        layout, _ = choose(described, folder, task["layouts"])
+    except UserError:
+        return ", ".join(filter(None, [f"{task['folder']} in no known layout", built]))
+    return ", ".join(filter(None, [f"{task['folder']} ({layout.name})", built]))
 
 
 #: Entries of a task, and what is wanted of those that are plain texts.

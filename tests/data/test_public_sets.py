@@ -8,6 +8,7 @@ import yaml
 from public_releases import CASES, Case
 from test_importers import everything
 
+from retfm_jax import cli
 from retfm_jax.data import tasks
 from retfm_jax.data.building import registry
 from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
@@ -192,3 +193,26 @@ def test_a_description_of_another_shape_is_one_message(change, said):
     with pytest.raises(UserError, match=said) as error:
         parse({**whole, **change}, "mine", "mine.yaml")
     assert str(error.value).startswith("mine.yaml: ")
+
+
+def test_what_is_there_is_listed_and_a_set_says_all_that_is_known(tmp_path, capsys):
+    by_name = {str(case): case for case in CASES}
+    by_name["idrid-grading"].write(tmp_path / "IDRID")
+    (tmp_path / "g1020").mkdir()
+    whereabouts = {
+        name: tasks.whereabouts(task, str(tmp_path))
+        for name, task in tasks.described_tasks().items()
+    }
+    assert {name: said for name, said in whereabouts.items() if said} == {
+        "IDRiD": "idrid (grading)",
+        "IDRiD_DME": "idrid (grading)",
+        "G1020": "g1020 in no known layout",
+    }
+    assert cli.main(["tasks", "--data_dir", str(tmp_path)]) == 0
+    assert "idrid (grading)" in capsys.readouterr().out
+    assert cli.main(["tasks", "mbrset_dr"]) == 0
+    listed = capsys.readouterr().out
+    assert "licence: PhysioNet Credentialed" in listed
+    assert "not verified: the number of images without the missing one" in listed
+    assert cli.main(["tasks", "aptos2018"]) == 1
+    assert "did you mean 'aptos2019'" in capsys.readouterr().err
