@@ -35,7 +35,9 @@ def add(verbs) -> None:
     parser.add_argument(
         "--prompts", help="some of report, name, knowledge, with commas between (by method)"
     )
-    options.reading(parser.add_argument_group("folders and releases of photographs"))
+    files = parser.add_argument_group("folders and releases of photographs")
+    options.reading(files)
+    options.exclude(files)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
             dataset=args.dataset,
             split=args.split,
             prompts=args.prompts.split(",") if args.prompts else (),
-            reading=Reading(args.patient_regex, args.follow_links),
+            reading=Reading(args.patient_regex, args.follow_links, exclude=args.exclude),
         )
     seeds = len(found.seeds)
     title = f"{found.dataset}, {found.split}: mean ± standard deviation of {seeds} seeds"

@@ -11,6 +11,7 @@ from retfm_jax.cli import (
     ablate,
     bench,
     configs,
+    data_audit,
     data_build,
     data_check,
     data_import,
@@ -53,7 +54,7 @@ _VERBS = (
     bench,
 )
 _Status = TypeVar("_Status", bound=int | str)
-_DATA_VERBS = data_build, data_import, data_list, data_check
+_DATA_VERBS = data_build, data_import, data_list, data_check, data_audit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in _VERBS:
         verb.add(verbs)
-    data = verbs.add_parser("data", help="build, import, list and check datasets")
+    data = verbs.add_parser("data", help="build, import, list, check and audit datasets")
     verbs = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
     for verb in _DATA_VERBS:
         verb.add(verbs)

@@ -51,6 +51,7 @@ def add(verbs) -> None:
     files = parser.add_argument_group("folders and releases of photographs")
     options.on_error(files)
     options.reading(files)
+    options.exclude(files)
     learning = parser.add_argument_group("protocols that learn")
     learning.add_argument("--train_split", default="train", help="what they learn from")
     learning.add_argument(
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
                 lora=None if args.lora_rank is None else LoraConfig(rank=args.lora_rank),
             ),
             mistakes=args.mistakes,
-            reading=Reading(args.patient_regex, args.follow_links),
+            reading=Reading(args.patient_regex, args.follow_links, exclude=args.exclude),
             on_error=args.on_error,
         ),
     )

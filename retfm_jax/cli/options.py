@@ -109,6 +109,15 @@ def reading(parser: Any) -> None:
     )
 
 
+def exclude(parser: Any) -> None:
+    """Adds `--exclude`, the list of records that are left out."""
+    parser.add_argument(
+        "--exclude",
+        metavar="FILE",
+        help="exclusion list, as `retfm data audit` writes it: its records are left out",
+    )
+
+
 def storing(parser: argparse.ArgumentParser) -> None:
     """Adds how a dataset is written, for `retfm data build` and `retfm data import`."""
     number(parser, "--image_size", COUNT, help="store at this size; 0 keeps originals")

@@ -155,6 +155,7 @@ class DataConfig(Section):
         `data.division.Division`.
       patient_regex: finds the patient in a file's name, of folders and releases.
       follow_links: whether links that leave a folder or release are followed.
+      exclude: an exclusion list, as `retfm data audit` writes it, whose records take no part.
       workers: processes that decode beside the main one; 0 uses threads only.
       threads: reading threads of a process; None for one on each core that it may use, up to 16; 0
         reads in the thread that takes batches. More pay only where records come from a slow
@@ -181,6 +182,7 @@ class DataConfig(Section):
     fold: tuple[Count, Positive] | None = None
     patient_regex: Name | None = None
     follow_links: bool = False
+    exclude: Name | None = None
     workers: FewOrNone = 0
     threads: FewOrNone | None = None
     prefetch: Few = 4

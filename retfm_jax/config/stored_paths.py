@@ -25,6 +25,7 @@ _MODEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PATHS = (
     ("data", "vocabulary"),
     ("data", "extend"),
+    ("data", "exclude"),
     ("init", "weights"),
     ("init", "image"),
     ("init", "text"),

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int8, Int64
 
 from retfm_jax.data import image_files, photographs
 from retfm_jax.data.building import patients
@@ -29,7 +29,7 @@ from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import Unusable, UserError, did_you_mean
-from retfm_jax.files import Path
+from retfm_jax.files import Path, PathLike
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 
@@ -43,11 +43,13 @@ class Reading:
       follow_links: whether targets of symbolic links outside the release are read.
       division: how splits are made that are not there; None: of a folder of class folders without
         splits as `Division` makes them, of all else as it is.
+      exclude: an exclusion list, whose records are left out (see `data.exclusions`); None: nothing.
     """
 
     patient_regex: str | None = None
     follow_links: bool = False
     division: Division | None = None
+    exclude: PathLike | None = None
 
 
 #: Patients as the release tells them, nothing outside of it.
@@ -153,6 +155,25 @@ class FileSource(RecordSource):
     def patients(self) -> list[str]:
         """Patients of all records, without reading a photograph."""
         return [file.patient for file in self._files]
+
+    @property
+    def record_ids(self) -> list[str]:
+        """Ids of all records: paths below the release."""
+        return [file.relative for file in self._files]
+
+    def at(self, indices: Int64[np.ndarray, " n"], why: str) -> "FileSource":
+        """Takes some of the photographs; see `RecordSource.at`."""
+        found = FileSource(
+            self.name,
+            self.split,
+            self.label_names,
+            [self._files[index] for index in indices],
+            self.modality,
+            self.said,
+            self.patients_known,
+        )
+        found.ordered = self.ordered
+        return found
 
     @property
     def identity(self) -> dict[str, Any]:

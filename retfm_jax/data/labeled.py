@@ -164,10 +164,10 @@ def reading_of(config: DataConfig) -> Reading:
     """How the files of an experiment's dataset are read and divided.
 
     Args:
-      config: its `patient_regex`, `follow_links`, `shares` and `fold`.
+      config: its `patient_regex`, `follow_links`, `shares`, `fold` and `exclude`.
     """
     division = Division(config.shares, config.fold)
-    return Reading(config.patient_regex, config.follow_links, division)
+    return Reading(config.patient_regex, config.follow_links, division, config.exclude)
 
 
 def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> LabeledData:
@@ -242,7 +242,9 @@ def _built(config: DataConfig, wanted: Sequence[str]) -> tuple[list[_Part], list
         if split == "test" and "test" not in wanted and config.fold is None:
             continue
         try:
-            source = open_splits(config.dataset, (name,), config.data_dir)[name]
+            source = open_splits(
+                config.dataset, (name,), config.data_dir, Reading(exclude=config.exclude)
+            )[name]
         except UserError:
             if split == "train" or name != split:  # what is named is wanted
                 raise

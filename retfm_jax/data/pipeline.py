@@ -43,7 +43,7 @@ _ENDLESS = 1 << 40
 _NOT_CONTENT = (
     *("dataset", "data_dir", "train_split", "eval_split", "expert", "vocabulary", "extend"),
     *("workers", "threads", "prefetch"),
-    *("classes", "outcome", "shares", "fold", "patient_regex", "follow_links"),
+    *("classes", "outcome", "shares", "fold", "patient_regex", "follow_links", "exclude"),
 )
 
 _RECORD_ID = "record_id"

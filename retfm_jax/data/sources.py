@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
+from retfm_jax.console import say
+from retfm_jax.data import exclusions
 from retfm_jax.data.datasets import open_builder, stored_digests
 from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
 from retfm_jax.dataset_folders import find
@@ -70,6 +72,20 @@ class RecordSource(abc.ABC, Generic[OneKind]):
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
         """JSON values that change whenever another set of records, or another order, is read."""
+
+    @property
+    def record_ids(self) -> list[str] | None:
+        """Ids of all records where they are known without reading any, else None."""
+        return None
+
+    def at(self, indices: Int64[np.ndarray, " n"], why: str) -> "RecordSource[OneKind]":
+        """Takes some of the records, with all that is known of the source.
+
+        Args:
+          indices: (n,) int64, of the records, in the order to take them in.
+          why: what they have in common; with the source's identity it identifies them.
+        """
+        return Subset(self, indices, why)
 
 
 def of_images(source: RecordSource[Record]) -> TypeGuard[RecordSource[ImageRecord]]:
@@ -174,7 +190,7 @@ class Subset(RecordSource[OneKind]):
         """
         self._source, self._indices, self._why = source, indices, why
         self.name, self.split, self.kind = source.name, source.split, source.kind
-        self.label_names = source.label_names
+        self.label_names, self.ordered = source.label_names, source.ordered
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -217,7 +233,9 @@ class Eyes(RecordSource[ImageRecord]):
         return {**self._source.identity, "eyes": self._require, "kept": len(self)}
 
 
-def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordSource[Record]:
+def open_dataset(
+    name_or_folder: str, split: str, data_dir: PathLike, exclude: PathLike | None = None
+) -> RecordSource[Record]:
     """Opens a split of a built dataset.
 
     Args:
@@ -225,10 +243,11 @@ def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordS
         holds a built dataset's `dataset_info.json`. Without a version the newest is taken.
       split: a TFDS split; slices such as "train[:80%]" are allowed.
       data_dir: where named datasets are.
+      exclude: an exclusion list, whose records are left out, which is said; None: nothing is.
 
     Raises:
       UserError: the dataset is not built, several configurations are, or it was not written by
-        this project's builders; or it has no such split.
+        this project's builders; it has no such split; or the list says nothing of it, or of all.
     """
     if not isinstance(split, str):
         raise UserError(f"a split is named, such as 'train', not {split!r:.60}")
@@ -239,7 +258,53 @@ def open_dataset(name_or_folder: str, split: str, data_dir: PathLike) -> RecordS
             f"the dataset in {folder} holds neither patients nor single images as this project "
             "stores them; build it with `retfm data build` or `retfm data import`"
         )
-    return _TfdsSource(folder, builder, split)
+    source = _TfdsSource(folder, builder, split)
+    return source if exclude is None else without_excluded(source, exclude, split)
+
+
+def without_excluded(
+    source: RecordSource[OneKind], exclude: PathLike, split: str | None
+) -> RecordSource[OneKind]:
+    """Leaves out the records that an exclusion list names, and says how many.
+
+    Args:
+      source: a split of a set, as it is.
+      exclude: the list.
+      split: see `Exclusions.of`.
+
+    Raises:
+      UserError: the list cannot be used, says nothing of this set, or leaves nothing.
+    """
+    listed = exclusions.read_exclusions(exclude).of(source.name, split)
+    rows, reasons = exclusions.kept(listed, _positions(source, listed))
+    if len(rows) == len(source):
+        raise UserError(
+            f"{exclude} leaves out all {len(source)} records of {source.name}, split {source.split}"
+        )
+    say(exclusions.sentence(source.name, source.split, len(source), reasons, exclude))
+    if not len(rows):
+        return source
+    left = np.setdiff1d(np.arange(len(source)), rows)
+    return source.at(left, f"without {exclusions.digest(rows)}")
+
+
+def _positions(
+    source: RecordSource[Record], listed: Mapping[str, exclusions.Excluded]
+) -> dict[int, str]:
+    """Positions of listed records: where the list says, else all records are read."""
+    known = source.record_ids
+    if known is not None:
+        return dict(enumerate(known))
+    found = {}
+    for each in listed.values():
+        if each.row is None or each.row >= len(source):
+            break
+        if source[each.row].record_id != each.record:
+            break
+        found[each.row] = each.record
+    else:
+        return found
+    return dict(enumerate(scan(len(source), lambda index: source[index].record_id)))
 
 
 def eye_record(patient: PatientRecord, side: Literal["left", "right"]) -> ImageRecord:

@@ -22,6 +22,7 @@ A task of one's own is a YAML file with these entries:
 Published tasks are those of the public sets: see `data.public_sets.description`.
 """
 
+import copy
 import dataclasses
 import difflib
 import functools
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from retfm_jax.data.building.splits import SPLITS, split_name
 from retfm_jax.data.class_files import (
@@ -53,7 +55,13 @@ from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.public_sets.description import PublicSet, images_of
 from retfm_jax.data.public_sets.layouts import choose
 from retfm_jax.data.records import ImageRecord
-from retfm_jax.data.sources import RecordSource, Subset, as_images, open_dataset
+from retfm_jax.data.sources import (
+    RecordSource,
+    Subset,
+    as_images,
+    open_dataset,
+    without_excluded,
+)
 from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import as_path
@@ -93,6 +101,12 @@ class Selection(Subset):
     def identity(self) -> dict[str, Any]:
         return super().identity | {"classes": self.label_names}
 
+    def at(self, indices: Int64[np.ndarray, " n"], why: str) -> "Selection":
+        """Takes some of the records; see `RecordSource.at`."""
+        found = copy.copy(self)
+        found._indices, found._why = self._indices[indices], f"{self._why}, {why}"
+        return found
+
 
 def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEASED) -> RecordSource:
     """Opens one split of a task's data; see `open_splits`.
@@ -118,7 +132,7 @@ def open_splits(
         built dataset.
       splits: "train", "validation" or "test"; of a built dataset any TFDS splits.
       data_dir: folder of built datasets and of the tasks' own folders.
-      reading: how files are read, where the task is one of files.
+      reading: how files are read, where the task is one of files, and what is left out of any.
 
     Returns:
       by the names of the splits, the splits.
@@ -127,6 +141,20 @@ def open_splits(
       UserError: there is no such task, folder or dataset, or it cannot be used; the message names
         what is wrong and where.
     """
+    sources = _opened(name, splits, data_dir, reading)
+    if reading.exclude is None:
+        return sources
+    return {
+        split: without_excluded(
+            source, reading.exclude, None if isinstance(source, FileSource) else split
+        )
+        for split, source in sources.items()
+    }
+
+
+def _opened(
+    name: str, splits: Sequence[str], data_dir: str, reading: Reading = AS_RELEASED
+) -> dict[str, RecordSource]:
     if isinstance(name, str) and not name.strip():
         raise UserError("a task has a name: a folder, a published task or a built dataset")
     as_path(name)  # refuses what is no path

@@ -157,7 +157,7 @@ def _source(
     if dataset:
         source = open_task(dataset, split, data.data_dir, reading)
     else:
-        source = open_dataset(data.dataset, split, data.data_dir)
+        source = open_dataset(data.dataset, split, data.data_dir, data.exclude)
     return with_labels(source, shared_labeler(data.vocabulary, data.extend))
 
 

@@ -135,7 +135,7 @@ def interval_evaluation(
 
     @functools.cache
     def source() -> RecordSource:
-        opened = open_dataset(data.dataset, data.eval_split, data.data_dir)
+        opened = open_dataset(data.dataset, data.eval_split, data.data_dir, data.exclude)
         return with_labels(opened, shared_labeler(data.vocabulary, data.extend))
 
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:

@@ -53,13 +53,15 @@ class CategoryKind(SampleKind):
         """See `SampleKind.open`; without experts where `config.expert` names none."""
         from retfm_jax.data.sources import as_images, balanced, open_dataset, with_category
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir)
+        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
         images = with_category(as_images(source, "category"), banned=config.banned_categories)
         if config.balance_sets:
             images = balanced(images)
         if config.expert is None:
             return images, None
-        expert = open_dataset(config.expert.dataset, config.expert.split, config.data_dir)
+        expert = open_dataset(
+            config.expert.dataset, config.expert.split, config.data_dir, config.exclude
+        )
         return images, as_images(expert, "caption")
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:

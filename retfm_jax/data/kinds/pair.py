@@ -29,7 +29,7 @@ class PairKind(SampleKind):
         """See `SampleKind.open`: the images, or eyes of patients, that have a text of their own."""
         from retfm_jax.data.sources import as_images, open_dataset
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir)
+        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
         return as_images(source, "caption"), None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:

@@ -59,7 +59,7 @@ class PatientKind(SampleKind):
         """See `SampleKind.open`."""
         from retfm_jax.data.sources import open_dataset
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir)
+        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
         if source.kind != "patient":
             raise UserError(
                 f"dataset {source.name} holds single images, but the method learns from patients "

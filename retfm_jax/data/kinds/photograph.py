@@ -31,7 +31,7 @@ class PhotographKind(SampleKind):
         """See `SampleKind.open`: all images, or all eyes of patients that have one."""
         from retfm_jax.data.sources import as_images, open_dataset
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir)
+        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
         return as_images(source), None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:

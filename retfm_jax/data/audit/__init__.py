@@ -1,0 +1,1 @@
+"""Photographs that several sets hold: found, compared, shown, and listed to be left out."""

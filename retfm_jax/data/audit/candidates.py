@@ -1,0 +1,201 @@
+"""Pairs of photographs that may be copies, by their fingerprints alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int16, Int32, Int64, UInt64
+
+from retfm_jax.data.audit import fingerprints
+from retfm_jax.data.audit.fingerprints import WINDOWS, WORDS
+from retfm_jax.data.audit.index import Index
+from retfm_jax.data.audit.parts import BROKEN, HASHED, MISSING, PLAIN, Parts, whole
+from retfm_jax.progress import progress_bar
+
+#: Bits that may differ, of 192; see docs/audit.md for how it was chosen.
+NEAR = 46
+#: Pairs that are compared in all, at most, and of one photograph: of more the nearest.
+_COMPARED, _LEAST, _MOST = 4_000_000, 4, 64
+#: Photographs looked up at a time.
+_AT_ONCE = 512
+
+
+class Photographs(NamedTuple):
+    """All photographs of all splits, some numbers of each.
+
+    Attributes:
+      split: position of its split (n).
+      start: number of the first photograph of every split, and of all photographs (splits + 1).
+      state: see `parts.Part` (n).
+      digests, patients: as there.
+      hashes: of the whole square, (n, words).
+    """
+
+    split: Int16[np.ndarray, " n"]
+    start: Int64[np.ndarray, " splits+1"]
+    state: np.ndarray
+    digests: UInt64[np.ndarray, "n 2"]
+    patients: UInt64[np.ndarray, " n"]
+    hashes: UInt64[np.ndarray, "n words"]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all of it."""
+        return sum(array.nbytes for array in self)
+
+
+class Candidates(NamedTuple):
+    """Pairs that may be copies.
+
+    Attributes:
+      first, second: numbers of the photographs; the second shows a window of the first.
+      window: position in `fingerprints.WINDOWS`.
+      mirror: whether the second is a mirror image.
+      distance: bits that differ.
+      cut_off: see `Index`.
+    """
+
+    first: Int64[np.ndarray, " n"]
+    second: Int64[np.ndarray, " n"]
+    window: Int32[np.ndarray, " n"]
+    mirror: Bool[np.ndarray, " n"]
+    distance: Int32[np.ndarray, " n"]
+    cut_off: int = 0
+
+
+def gather(every: Sequence[Parts]) -> Photographs:
+    """Reads what is kept in memory of all parts.
+
+    Args:
+      every: parts of all splits, all made.
+    """
+    sizes = [len(parts) for parts in every]
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    total = int(start[-1])
+    found = Photographs(
+        np.repeat(np.arange(len(every), dtype=np.int16), sizes),
+        start,
+        np.zeros(total, np.uint8),
+        np.zeros((total, 2), np.uint64),
+        np.zeros(total, np.uint64),
+        np.zeros((total, WORDS), np.uint64),
+    )
+    for begin, parts in zip(start, every, strict=False):
+        row = int(begin)
+        for part in parts:
+            rows = slice(row, row + len(part.state))
+            found.state[rows], found.digests[rows] = part.state, part.digests
+            found.patients[rows], found.hashes[rows] = part.patients, whole(part)
+            row = rows.stop
+    return found
+
+
+def same_bytes(photographs: Photographs) -> list[np.ndarray]:
+    """Groups photographs that are equal byte for byte.
+
+    Args:
+      photographs: of all splits.
+
+    Returns:
+      numbers of the photographs of every group, sorted; groups by their first one.
+    """
+    rows = np.flatnonzero(photographs.state != MISSING)
+    rows = rows[photographs.digests[rows].any(axis=1)]
+    order = np.lexsort((rows, photographs.digests[rows, 1], photographs.digests[rows, 0]))
+    rows = rows[order]
+    if not len(rows):
+        return []
+    changes = (photographs.digests[rows[1:]] != photographs.digests[rows[:-1]]).any(axis=1)
+    groups = np.split(rows, np.flatnonzero(changes) + 1)
+    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+
+
+def find_candidates(every: Sequence[Parts], photographs: Photographs) -> Candidates:
+    """Finds pairs whose hashes are near; of photographs with equal bytes the first stands for all.
+
+    Args:
+      every: parts of all splits.
+      photographs: what was gathered of them.
+    """
+    stands = photographs.state == HASHED
+    for group in same_bytes(photographs):
+        stands[group[1:]] = False
+    rows = np.flatnonzero(stands)
+    index = Index(photographs.hashes[rows])
+    each = int(np.clip(_COMPARED // max(1, len(rows)), _LEAST, _MOST))
+    found: list[Candidates] = []
+    with progress_bar(desc="looking up", total=len(rows), unit="photographs") as bar:
+        for begin, parts in zip(photographs.start, every, strict=False):
+            number = int(begin)
+            for part in parts:
+                members = np.flatnonzero(stands[number : number + len(part.state)])
+                for start in range(0, len(members), _AT_ONCE):
+                    chosen = members[start : start + _AT_ONCE]
+                    found.append(_look_up(index, rows, part.hashes[chosen], number + chosen, each))
+                    bar.update(len(chosen))
+                number += len(part.state)
+    joined = Candidates(
+        *(np.concatenate([getattr(part, name) for part in found] or [np.zeros(0, np.int64)])
+          for name in Candidates._fields[:5]),
+        index.cut_off,
+    )  # fmt: skip
+    return _unordered(joined)
+
+
+def _look_up(
+    index: Index,
+    rows: Int64[np.ndarray, " items"],
+    hashes: UInt64[np.ndarray, "n windows words"],
+    numbers: Int64[np.ndarray, " n"],
+    each: int,
+) -> Candidates:
+    """The items that are near a window of some photographs, at most `each` of every photograph."""
+    straight = hashes.reshape(-1, WORDS)
+    queries = np.concatenate([straight, fingerprints.mirrored(straight)])
+    query, item, distance = index.near(queries, NEAR)
+    mirror, of = np.divmod(query, len(straight))
+    photo, window = np.divmod(of, len(WINDOWS))
+    other = rows[item] != numbers[photo]
+    photo, item, distance = photo[other], item[other], distance[other]
+    window, mirror = window[other], mirror[other]
+    # Of every pair the nearest window, of every photograph the nearest pairs.
+    order = np.lexsort((distance, item, photo))
+    photo, item, distance = photo[order], item[order], distance[order]
+    window, mirror = window[order], mirror[order]
+    first = np.ones(len(photo), bool)
+    first[1:] = (photo[1:] != photo[:-1]) | (item[1:] != item[:-1])
+    photo, item, distance = photo[first], item[first], distance[first]
+    window, mirror = window[first], mirror[first]
+    order = np.lexsort((distance, photo))
+    rank = np.arange(len(photo)) - np.searchsorted(photo[order], photo[order], "left")
+    order = order[rank < each]
+    return Candidates(
+        numbers[photo[order]],
+        rows[item[order]],
+        window[order].astype(np.int32),
+        mirror[order] > 0,
+        distance[order],
+    )
+
+
+def _unordered(found: Candidates) -> Candidates:
+    """Every pair once, whichever of the two shows a part of the other, by the nearer one."""
+    low, high = np.minimum(found.first, found.second), np.maximum(found.first, found.second)
+    order = np.lexsort((found.distance, high, low))
+    low, high = low[order], high[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    chosen = order[first]
+    return Candidates(*(values[chosen] for values in found[:5]), found.cut_off)
+
+
+def states(photographs: Photographs, split: int) -> dict[str, int]:
+    """Counts what became of the photographs of a split.
+
+    Args:
+      photographs: of all splits.
+      split: its position.
+    """
+    of = photographs.state[photographs.start[split] : photographs.start[split + 1]]
+    names = {"hashed": HASHED, "plain": PLAIN, "broken": BROKEN, "missing": MISSING}
+    return {name: int((of == state).sum()) for name, state in names.items()}
