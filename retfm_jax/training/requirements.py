@@ -75,8 +75,10 @@ def check_splits(config: ExperimentConfig) -> None:
       config: the experiment.
 
     Raises:
-      UserError: a dataset is not built or has no such split.
+      UserError: a dataset is not built or has no such split, or `config.data.exclude` says nothing
+        of the evaluation split.
     """
+    from retfm_jax.data.exclusions import read_exclusions
     from retfm_jax.data.sources import open_dataset
 
     data = config.data
@@ -88,6 +90,8 @@ def check_splits(config: ExperimentConfig) -> None:
     try:
         source = open_dataset(data.dataset, data.eval_split, data.data_dir)
         empty = not len(source)
+        if data.exclude is not None:
+            read_exclusions(data.exclude).of(source.name, data.eval_split)
     except UserError as error:
         raise UserError(
             f"config.data.eval_split {data.eval_split}, which is evaluated every "

@@ -7,6 +7,7 @@ of its patient. Names and labels lie beside them and are read only where a photo
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -143,7 +144,7 @@ class Parts:
         path = self._path(start)
         try:
             return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path} cannot be read ({files.reason(error)}): remove it, and the same command "
                 "makes it anew"

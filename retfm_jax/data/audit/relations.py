@@ -47,7 +47,7 @@ def _names() -> dict[str, str]:
     document = read_yaml(_FILE)
     found = {}
     for relation in document["relations"]:
-        found |= {_folded(relation[end]): relation[end] for end in ("set", "of")}
+        found |= {_folded(name): name for name in (relation["set"], *relation["of"])}
     for name, others in document["also"].items():
         found |= {_folded(each): name for each in (name, *others)}
     return found
@@ -66,10 +66,9 @@ def set_name(name: str) -> str:
 def all_relations() -> tuple[Relation, ...]:
     """Reads all relations that are known."""
     return tuple(
-        Relation(
-            each["set"], each["relation"], each["of"], str(each.get("holds", "")), each["source"]
-        )
+        Relation(each["set"], each["relation"], of, str(each.get("holds", "")), each["source"])
         for each in read_yaml(_FILE)["relations"]
+        for of in each["of"]
     )
 
 
