@@ -171,7 +171,7 @@ def _transfer_syntax(data: bytes) -> str:
 
 def _require_decoder(dataset: Any, name: str) -> str:
     """The transfer syntax of a file whose picture can be decoded here."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     if "PixelData" not in dataset or not dataset.get("Rows"):
         raise ImageError(f"{name}: this DICOM file holds no picture")
@@ -193,7 +193,8 @@ def _require_decoder(dataset: Any, name: str) -> str:
 
 
 def _picture(dataset: Any, syntax: str, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    from pydicom.pixels import apply_color_lut, pixel_array
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
 
     height, width = int(dataset.Rows), int(dataset.Columns)
     check_size(name, width, height)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -151,7 +151,7 @@ def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
         for path, leaf in flatten(tree).items():
             array = np.asarray(leaf)
             digest.update(f"{path} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8))
+            digest.update(array.tobytes())
     return {
         "network": digest.hexdigest(),
         "images": to_dict(model.data_config.image),
@@ -408,7 +408,7 @@ class _Counts:
         self._counts = collections.Counter[str]()
         self._problems: list[str] = []
 
-    def counted(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    def counted(self, rows: Sequence[Row]) -> Sequence[Row]:
         for row in rows:
             self._counts.update(flag for flag in self._FLAGS if row[flag])
             if row["unreadable"] and len(self._problems) < 50:
@@ -416,6 +416,5 @@ class _Counts:
         return rows
 
     def summary(self, count: int, resumed: int) -> Predicted:
-        return Predicted(
-            count, resumed, *(self._counts[flag] for flag in self._FLAGS), tuple(self._problems)
-        )
+        unreadable, not_fundus, low_quality = (self._counts[flag] for flag in self._FLAGS)
+        return Predicted(count, resumed, unreadable, not_fundus, low_quality, tuple(self._problems))

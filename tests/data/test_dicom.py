@@ -218,12 +218,12 @@ def test_without_pydicom_the_message_says_what_to_install(monkeypatch):
 
 
 def test_without_its_decoder_the_message_names_the_package(monkeypatch):
-    import pydicom.pixels
+    from pydicom.pixels.decoders import base
 
     class Missing:
         is_available = False
 
-    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: Missing())
+    monkeypatch.setattr(base, "get_decoder", lambda syntax: Missing())
     data = (SAMPLES / "SC_rgb_jpeg_gdcm.dcm").read_bytes()
     with pytest.raises(ImageError, match=r"JPEG Lossless.*`pip install pylibjpeg-libjpeg`"):
         decode(data, "a.dcm")
