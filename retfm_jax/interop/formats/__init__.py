@@ -13,6 +13,8 @@ ABOUT = {
     "torch": "one readable PyTorch file and its weights",
     "saved_npz": "arrays by name, and a program in plain NumPy",
     "stablehlo": "StableHLO for CPU, GPU and TPU by jax.export",
+    "timm": "a folder that timm.create_model opens, of the image tower",
+    "transformers": "a folder that transformers' AutoModel opens, of the image tower",
     "onnx": "ONNX networks of images and of texts, in float32 and int8",
 }
 
