@@ -1,14 +1,16 @@
 """An export computes what this package computes, and goes without it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from exported_models import MODELS
+from exported_models import CLASSES, MODELS, VIT, make
 from PIL import Image
 
+from retfm_jax.decisions import default_decisions
 from retfm_jax.errors import UserError
 from retfm_jax.experiments import exporting
 from retfm_jax.experiments.exporting import PARITY, export_program, write_program
@@ -197,3 +199,67 @@ def test_mistakes_are_told_before_anything_is_computed(models, tmp_path, monkeyp
     with pytest.raises(UserError, match="GB free, and this export needs"):
         write_program(models["tower"], get_form("torch"), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A vision transformer of DINOv2's form with classes, whose preprocessing others have."""
+    form = {"activation": "gelu", "pre_norm": False, "patch_bias": True, "layer_scale": True}
+    image = dataclasses.replace(VIT, norm_eps=1e-6, registers=2, **form)
+    decisions = default_decisions(CLASSES, "exclusive")
+    decisions = dataclasses.replace(decisions, temperature=1.7)
+    model = make("finetune", image, decisions, classes=CLASSES, outcome="exclusive")
+    picture = dataclasses.replace(model.data_config.image, field_of_view="whole", contrast="none")
+    data = dataclasses.replace(model.data_config, image=picture)
+    model.config = dataclasses.replace(model.config, data=data)
+    return model
+
+
+def test_transformers_computes_the_calibrated_probabilities(plain, tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    made = write_program(plain, get_form("transformers"), tmp_path / "out")
+    assert made.parity["class_probabilities"].largest <= 1e-5
+    assert made.parity["image_features"].largest <= 1e-4
+    assert made.measured["processor"] == {"photographs": 16, "same_pixels": 16}
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
+    assert tuple(model.config.id2label.values()) == CLASSES
+
+
+def test_timm_has_the_network_or_what_it_would_read_is_read_back(plain, models, tmp_path):
+    made = write_program(plain, get_form("timm"), tmp_path / "out")
+    assert made.parity["class_probabilities"].largest <= 1e-5
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert said["label_names"] == list(CLASSES)
+    assert said["model_args"]["reg_tokens"] == 2
+    assert made.measured["read_by"] in (tmp_path / "out" / "README.md").read_text()
+    timm = pytest.importorskip("timm")
+    timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "reason"),
+    [
+        ("transformers", "grades", "ViTModel, which is nearest to this image tower, has no pool"),
+        ("transformers", "pairs", "no model of CLIP's residual networks"),
+        ("transformers", "categories", "no terms for this network's preprocessing .resize pad"),
+        ("transformers", "tower", "has no activation swiglu"),
+        ("timm", "pairs", "CLIP's residual networks otherwise"),
+        ("timm", "categories", "begin with 64 channels, this one with 8"),
+        ("timm", "tower", "have no rotations for positions"),
+        ("timm", "grades", "no terms for this network's preprocessing"),
+    ],
+)
+def test_a_form_that_does_not_fit_says_so_in_one_sentence(form, name, reason, models):
+    network = exporting._exported(exporting._exact(models[name]))
+    with pytest.raises(UserError, match=reason) as raised:
+        get_form(form).check(network)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_method_that_tells_no_outputs_leaves_as_stablehlo(models, monkeypatch):
+    network = exporting._exported(models["tower"])
+    monkeypatch.setattr(type(network.method), "outputs", ())
+    with pytest.raises(UserError, match="stablehlo takes every network"):
+        get_form("torch").check(network)
+    get_form("stablehlo").check(network)

@@ -25,6 +25,7 @@ from retfm_jax.interop.weights import write_tensors
 from retfm_jax.methods.outputs import CLASS_PROBABILITIES, IMAGE_FEATURES
 from retfm_jax.models.resnet import ClipResNetConfig, ResNetConfig
 from retfm_jax.models.vit import ViTConfig
+from retfm_jax.models.vit_names import LAYOUTS
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _ACTIVATIONS = {
@@ -203,6 +204,10 @@ def _vit(network: Exported, config: ViTConfig) -> tuple[dict[str, np.ndarray], d
     """Tensors and configuration of a vision transformer."""
     kind = _kind(config)
     tensors = tower_tensors(network, kind.layout)
+    if not config.patch_bias and not config.pre_norm:
+        rows = LAYOUTS[kind.layout].rows
+        name = next(theirs for theirs, path, _ in rows if path == "patch/bias")
+        tensors[name] = np.zeros(config.width, np.float32)
     for name, shape in kind.beside.items():
         tensors[name] = np.zeros(shape, np.float32)
     model = _ALONE[kind.model_type]
@@ -253,7 +258,7 @@ def _kind(config: ViTConfig) -> _Kind:
     """
     width, hidden = config.width, config.hidden_width
     wanted: dict[str, Any] = {"class_token": True, "class_position": True, "registers": 0}
-    wanted |= {"positions": "learned", "patch_bias": True, "pre_norm": False}
+    wanted |= {"positions": "learned", "pre_norm": False}
     wanted |= {"layer_scale": False, "pooling": ("class", "mean")}
     plain = {"intermediate_size": hidden}
     if config.pre_norm:
