@@ -95,7 +95,8 @@ class Timm(Form):
             tensors[f"{head}.bias"] = np.zeros(classes, np.float32)
         said |= {"num_classes": classes, "pretrained_cfg": _preprocessing(network, classes, head)}
         outcome = network.decisions and network.decisions.outcome
-        said[_OWN] = {"outcome": outcome, "projects": _projects(network), **_form(config)}
+        said[_OWN] = {"outcome": outcome, "projects": _projects(network), "head": head}
+        said[_OWN] |= _form(config)
         write_tensors(
             folder / _WEIGHTS, {name: np.array(x, order="C") for name, x in tensors.items()}
         )
@@ -242,18 +243,18 @@ def _vit(network: Exported, config: ViTConfig) -> tuple[dict[str, np.ndarray], d
 def _preprocessing(network: Exported, classes: int, head: str) -> dict[str, Any]:
     image = network.data.image
     crops = image.resize == "crop"
-    return {
-        "input_size": [3, image.size, image.size],
-        "fixed_input_size": head == "head",
-        "interpolation": "bilinear" if image.resize == "squash_bilinear" else "bicubic",
-        "crop_pct": _CROP if crops else 1.0,
-        "crop_mode": "center" if crops else "squash",
-        "mean": list(image.mean),
-        "std": list(image.std),
-        "num_classes": classes,
-        "first_conv": "patch_embed.proj" if head == "head" else "conv1",
-        "classifier": head,
-    }
+    return dict(
+        input_size=[3, image.size, image.size],
+        fixed_input_size=head == "head",
+        interpolation="bilinear" if image.resize == "squash_bilinear" else "bicubic",
+        crop_pct=_CROP if crops else 1.0,
+        crop_mode="center" if crops else "squash",
+        mean=list(image.mean),
+        std=list(image.std),
+        num_classes=classes,
+        first_conv="patch_embed.proj" if head == "head" else "conv1",
+        classifier=head,
+    )
 
 
 def _by_timm(
@@ -276,9 +277,9 @@ def _read_back(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and logits by this package, of what the files alone tell it."""
     tensors = dict(read_tensors(folder / _WEIGHTS))
-    name = said["pretrained_cfg"]["classifier"]
-    head = [tensors.pop(f"{name}.{part}", None) for part in ("weight", "bias")]
     own = said[_OWN]
+    name = own["head"]
+    head = [tensors.pop(f"{name}.{part}", None) for part in ("weight", "bias")]
     options: dict[str, Any] = {}
     if "form" in own:
         pooling = None if own["pooling"] == "attention" else own["pooling"]
