@@ -35,7 +35,11 @@ def add(verbs) -> None:
         "train/CLASS/*.jpg and test/CLASS/*.jpg (the dataset of training if not given)",
     )
     parser.add_argument("--data_dir", help="where datasets are (that of training if not given)")
-    parser.add_argument("--split", default="test", help="split to evaluate on")
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="split to evaluate on; all: of data that the network never saw",
+    )
     parser.add_argument("--language", action="append", help="en or zh; may be given twice")
     parser.add_argument("--out", required=True, help="JSON file; pictures and a page beside it")
     parser.add_argument("--prompts", help="report, name or knowledge (by method if not given)")

@@ -52,6 +52,9 @@ class Reading:
     exclude: PathLike | None = None
 
 
+#: The split of all that is there, for networks that learned nothing of it.
+ALL = "all"
+
 #: Patients as the release tells them, nothing outside of it.
 AS_RELEASED = Reading()
 
@@ -203,6 +206,10 @@ def split_folders(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _split(name: str) -> str | None:
+    return ALL if name == ALL else split_name(name)
+
+
 def has_class_folders(folder: Path) -> bool:
     """Tells whether a folder without splits holds photographs in at least two folders.
 
@@ -221,7 +228,7 @@ def folder_sources(
     Args:
       folder: holds a folder for every split, and these a folder for every class; or the folders of
         the classes, and is divided.
-      splits: any names of splits, such as "val" or "validation".
+      splits: any names of splits, such as "val" or "validation", or `ALL`.
       reading: how the files are read.
 
     Returns:
@@ -233,10 +240,12 @@ def folder_sources(
     parts = split_folders(folder) or {UNDIVIDED: folder}
     division = reading.division or (Division() if UNDIVIDED in parts else None)
     there = list(parts) if division is None else division.splits(parts)
-    wanted = {split: split_name(split) for split in splits}
+    wanted = {split: _split(split) for split in splits}
     for split, name in wanted.items():
-        if name not in there:
-            raise UserError(f"{folder} has no split {split!r}; it has {', '.join(there)}")
+        if name not in (*there, ALL):
+            raise UserError(
+                f"{folder} has no split {split!r}; it has {', '.join(there)}, and {ALL!r} of them"
+            )
     first = next((wanted[split] for split in splits if wanted[split] in parts), None)
     reference = parts.get(UNDIVIDED) or parts.get("train") or parts[first or next(iter(parts))]
     classes = [child.name for child in photographs.folders(reference)]
@@ -249,7 +258,7 @@ def folder_sources(
     listed = {
         part: _listed(child, "" if part == UNDIVIDED else f"{child.name}/", classes, reference)
         for part, child in parts.items()
-        if division is not None or part in wanted.values()
+        if division is not None or {part, ALL} & {*wanted.values()}
     }
     # What is evaluated may not be in another split, whatever else lies there.
     beside = {
@@ -292,6 +301,7 @@ def folder_sources(
             split_of[file.relative] = split
     passed_over = photographs.merged(*(over for _, over in listed.values()))
     divided = "" if division is None else division_said(division, parts)
+    found[ALL] = [*everything.values()]
     sources = {}
     for split, name in wanted.items():
         chosen = found.get(name or "", [])
@@ -300,7 +310,8 @@ def folder_sources(
             raise UserError(
                 f"{where} holds {len(chosen)} images; nothing can be measured on fewer than two"
             )
-        copied = _copied(copies, everything, name or "", split_of)
+        here = dict.fromkeys(split_of, ALL) if name == ALL else split_of
+        copied = _copied(copies, everything, name or "", here)
         sources[split] = FileSource(
             folder.name or folder.resolve().name,
             name or "",
@@ -310,7 +321,7 @@ def folder_sources(
                 passed_over,
                 who,
                 torn,
-                [divided, *copied],
+                [divided * (name != ALL), *copied],
             ),
             patients_known=who.known,
         )
@@ -487,7 +498,7 @@ def release_sources(
     Args:
       name: of the task.
       task: its entries, see `data.tasks`, checked.
-      splits: any names of splits, such as "val" or "validation".
+      splits: any names of splits, such as "val" or "validation", or `ALL`.
       data_dir: parent of the task's folder.
       reading: how the files are read.
 
@@ -497,10 +508,11 @@ def release_sources(
     Raises:
       UserError: the release is missing, is not as the task describes it, or leaves its folder.
     """
-    wanted = {split: split_name(split) for split in splits}
+    wanted = {split: _split(split) for split in splits}
     for split, part in wanted.items():
         if part is None:
-            raise UserError(f"task {name} has the splits {', '.join(SPLITS)}, not {split!r}")
+            known = ", ".join((*SPLITS, ALL))
+            raise UserError(f"task {name} has the splits {known}, not {split!r}")
     folder = _release(name, task, data_dir)
     if "set" in task:
         found = _from_set(name, task, folder, reading)
@@ -537,14 +549,15 @@ def release_sources(
             for file, split in zip(members[part], of, strict=True):
                 files.setdefault(split, []).append(file)
     for split, part in wanted.items():
-        if not files.get(part or ""):
+        if part != ALL and not files.get(part or ""):
             there = task.get("shares") or files
             raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}")
     split_of = {file.relative: part for part, members in files.items() for file in members}
+    files[ALL] = [*{file.relative: file for each in files.values() for file in each}.values()]
     sources = {}
     for split, part in wanted.items():
         chosen = files[part or ""]
-        by_split = isinstance(task.get("images"), Mapping)
+        by_split = part != ALL and isinstance(task.get("images"), Mapping)
         here = official.get(part or "", len(chosen)) if by_split else everyone
         counted, facts = count(name, task, part or "", here)
         # A file may be in several splits: here it is in this one.
@@ -574,7 +587,7 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
     Args:
       name: of the task, for the sentence.
       task: its entries; `images` is the published number, of all or by split.
-      split: "train", "validation" or "test".
+      split: "train", "validation", "test" or `ALL`.
       here: how many images are here.
 
     Returns:
@@ -582,7 +595,9 @@ def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[st
     """
     published = task.get("images")
     where = ""
-    if isinstance(published, Mapping):
+    if isinstance(published, Mapping) and split == ALL:
+        published = sum(published.values())
+    elif isinstance(published, Mapping):
         published, where = published.get(split), f" in {split}"
     if not isinstance(published, int):
         return "", {"images_here": here}

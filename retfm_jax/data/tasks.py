@@ -113,7 +113,7 @@ def open_task(name: str, split: str, data_dir: str, reading: Reading = AS_RELEAS
 
     Args:
       name, data_dir, reading: as there.
-      split: "train", "validation" or "test"; of a built dataset any TFDS split.
+      split: "train", "validation", "test" or "all"; of a built dataset any TFDS split.
 
     Raises:
       UserError: as there.
@@ -130,7 +130,7 @@ def open_splits(
       name: a folder with `train`, `val` or `test` of one folder a class, or a folder of these
         without splits; a task of a public set, or a YAML file with a task of one's own; or a
         built dataset.
-      splits: "train", "validation" or "test"; of a built dataset any TFDS splits.
+      splits: "train", "validation", "test" or "all"; of a built dataset any TFDS splits.
       data_dir: folder of built datasets and of the tasks' own folders.
       reading: how files are read, where the task is one of files, and what is left out of any.
 

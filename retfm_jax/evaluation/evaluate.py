@@ -7,7 +7,7 @@ from typing import Any
 
 from retfm_jax.config import DataConfig, EvaluationConfig
 from retfm_jax.console import say
-from retfm_jax.data.class_files import Reading, Said
+from retfm_jax.data.class_files import ALL, Reading, Said
 from retfm_jax.data.labeled import reading_of
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.tasks import (
@@ -88,7 +88,7 @@ def measure(
                 f"network takes images alone: ask for {'classify, ' * bool(model.classes)}{others}"
             )
     resolved = _decided(options, model)
-    reading = _reading(model, dataset, options)
+    reading = _reading(model, dataset, split, options)
     source = open_task(dataset, split, data_dir, reading)
     how_read, by = said_of(source), counts_by(source)
     notes = _say_how_read(how_read, resolved)
@@ -178,16 +178,23 @@ def evaluate(
     return results.document
 
 
-def _reading(model: Any, dataset: str, options: Options) -> Reading:
+def _reading(model: Any, dataset: str, split: str, options: Options) -> Reading:
     """How files are read: what a network was fine-tuned on is divided as it was then.
 
     Else photographs that it was trained on would be in the test split.
+
+    Raises:
+      UserError: all of that is asked for.
     """
     own: DataConfig = model.data_config
     if not model.classes or options.reading.division is not None:
         return options.reading
     then = reading_of(own)
     if str(dataset) == own.dataset or absolute(dataset) == absolute(own.dataset):
+        if split == ALL:
+            raise UserError(
+                f"split {ALL} of {dataset} holds what the network was trained on: ask for test"
+            )
         given = options.reading
         return dataclasses.replace(
             then,

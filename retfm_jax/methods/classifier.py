@@ -125,8 +125,8 @@ class Classifier(TowerMethod[ClassifierNetwork], PerSampleMethod[ClassifierNetwo
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the classes are to each other; "exclusive" until a run has decided."""
-        return self.config.outcome or "exclusive"
+        """What the classes are to each other; of several "exclusive" until a run has decided."""
+        return self.config.outcome or _outcome(len(self.classes))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -250,16 +250,23 @@ class Classifier(TowerMethod[ClassifierNetwork], PerSampleMethod[ClassifierNetwo
         if weight is None or weight.ndim != 2 or bias is None:
             raise ValueError(f"no head for classes is found, {name}.weight and {name}.bias")
         classes = tuple(f"class {number}" for number in range(len(weight)))
-        config = dataclasses.replace(found.config, classes=classes, outcome="exclusive")
+        outcome = _outcome(len(classes))
+        config = dataclasses.replace(found.config, classes=classes, outcome=outcome)
+        taken = "be a finding" if len(classes) == 1 else "exclude each other"
         notes = (
-            f"classes are called by their number, 0 to {len(weight) - 1}, and taken to exclude "
-            "each other: the file tells neither",
+            f"classes are called by their number, from 0 to {len(weight) - 1}, and taken to "
+            f"{taken}: the file tells neither",
         )
         kept = {each: tensor for each, tensor in found.tensors.items() if each != f"{name}.weight"}
         kept.pop(f"{name}.bias", None)
         ours = _SECOND_HEAD if name == _SECOND_HEAD else "head"
         kept |= {f"{ours}.weight": weight, f"{ours}.bias": bias}
         return Selected(config, kept, found.image, (*found.notes, *notes))
+
+
+def _outcome(classes: int) -> Outcome:
+    """What so many classes are to each other, where nothing tells."""
+    return "findings" if classes == 1 else "exclusive"
 
 
 METHOD = Classifier

@@ -143,6 +143,8 @@ class ViTConfig(Section):
             )
         if self.pooling == "class" and not self.class_token:
             raise ValueError("pooling class needs class_token")
+        if self.pooling == "attention" and self.activation == "swiglu":
+            raise ValueError("pooling attention has an MLP of its own, which knows no swiglu")
 
     @property
     def num_heads(self) -> int:

@@ -79,7 +79,7 @@ def test_help_says_no_default_where_there_is_none():
         said = parser.format_help()
         assert "default: None" not in said
         assert "default: False" not in said
-    assert "(default: 5)" in next(p for p in _parsers(cli.make_parser()) if "--folds" in
+    assert "(default: 5)" in next(p for p in _parsers(cli.make_parser()) if "--rounds" in
                                   p.format_help()).format_help()  # fmt: skip
 
 

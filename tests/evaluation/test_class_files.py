@@ -276,6 +276,20 @@ def test_photographs_in_two_splits_or_two_classes_are_said(class_folder):
     assert "1 photographs of test are in several classes" in said
 
 
+def test_all_is_every_photograph_once_divided_or_not(class_folder):
+    def names(folder, split):
+        source = tasks.open_task(str(folder), split, "")
+        return sorted((source[i].record_id, tuple(source[i].labels)) for i in range(len(source)))
+
+    found = names(class_folder, "all")
+    assert found == sorted([*names(class_folder, "train"), *names(class_folder, "test")])
+    flat = class_folder.parent / "flat"
+    shutil.copytree(class_folder / "train", flat)
+    there = sorted(str(path.relative_to(flat)) for path in flat.rglob("*.png"))
+    assert [name for name, _ in names(flat, "all")] == there
+    assert not any("%" in said for said in tasks.open_task(str(flat), "all", "").said.sentences)
+
+
 def test_links_among_class_folders_bring_no_class_into_another(class_folder):
     (class_folder / "test/normal/up").symlink_to(class_folder)
     (class_folder / "test/normal/shared").symlink_to(class_folder / "train/drusen")

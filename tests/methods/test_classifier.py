@@ -154,6 +154,8 @@ def test_a_fine_tuned_file_of_others_loads_with_its_head():
     assert tower.method.classes == ()
     assert tower.method.outcome is None
     assert any("head" in note for note in tower.notes)
+    one = tensors | {name: tensors[name][:1] for name in ("head.weight", "head.bias")}
+    assert retfm_jax.from_torch(one, "classifier", 2).decisions.outcome == "findings"
     del tensors["head.weight"], tensors["head.bias"]
     with pytest.raises(UserError, match="no head for classes is found"):
         retfm_jax.from_torch(tensors, "classifier", 2)
