@@ -113,6 +113,26 @@ def relevance(row: Float[Array, "b n"], attentions: Float[Array, "l b n n"]) -> 
     return _through(row, attentions, 1.0)
 
 
+def shared_relevance(
+    row: Float[Array, "b n"], attentions: Float[Array, "l b n n"]
+) -> Float[Array, "b n"]:
+    """Computes `relevance` with rows of A scaled to the sum 1, for features that many tokens make.
+
+    Of a mean over n tokens a gradient reaches each by the n-th part, and attention as it is would
+    vanish beside what passes by. Scaled, both count alike in every block, as in rollout; a row in
+    which nothing raises y stays 0. Chefer et al. scale rows so (2021, equations 8 and 9) before
+    they join two modalities.
+
+    Args:
+      row, attentions: as for `relevance`.
+
+    Returns:
+      relevance of each input token, (b, n), of the same ratios whatever y is multiplied by.
+    """
+    sums = attentions.sum(-1, keepdims=True)
+    return _through(row, attentions / jnp.where(sums > 0, sums, 1), 1.0)
+
+
 def _through(
     row: Float[Array, "b n"], attentions: Float[Array, "l b n n"], passing: float
 ) -> Float[Array, "b n"]:
@@ -186,7 +206,8 @@ def _rolled_out(found: Found, config: vit.ViTConfig) -> Float[Array, "b g g"]:
 
 
 def _relevant(found: Found, config: vit.ViTConfig) -> Float[Array, "b g g"]:
-    return _over_patches(relevance, found, config)
+    through = relevance if config.pooling == "class" else shared_relevance
+    return _over_patches(through, found, config)
 
 
 def _stage(number: int, title: str, see: See) -> Way:

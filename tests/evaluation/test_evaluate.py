@@ -21,6 +21,7 @@ class Patients(list):
     """A source of patients, as a built dataset gives it."""
 
     name, kind, label_names = "clinic", "patient", CLASSES
+    ordered = False
 
     def __init__(self, count, split="test", seed=0):
         generator = np.random.default_rng(seed)

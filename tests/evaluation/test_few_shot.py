@@ -80,3 +80,4 @@ def test_augmented_copies_differ_repeat_and_keep_their_class():
 
 class _Records(list):
     name, kind, split, label_names = "colors", "image", "train", CLASSES
+    ordered = False

@@ -28,6 +28,7 @@ from retfm_jax.trees import flatten
 
 class _Records(list):
     name, kind, split, label_names = "colors", "image", "train", CLASSES
+    ordered = False
 
 
 def test_colors_are_learned_and_the_text_tower_stays():

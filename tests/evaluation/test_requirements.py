@@ -20,7 +20,7 @@ from retfm_jax.knowledge.labels import shared_labeler
 class Records(list):
     """A source as a built dataset gives it."""
 
-    name, split, label_names = "clinic", "test", CLASSES
+    name, split, label_names, ordered = "clinic", "test", CLASSES, False
 
     def __init__(self, records, kind="patient", label_names=CLASSES):
         super().__init__(records)

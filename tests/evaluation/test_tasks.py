@@ -176,6 +176,7 @@ def test_images_with_exactly_one_class_are_taken_from_a_built_dataset(monkeypatc
 
     class Built(list):
         name, split, kind, label_names = "odir5k", "test", "image", CLASSES
+        ordered = False
 
     task = {"dataset": "odir5k", "per_class": 2, "classes": {"normal": "normal", "cat": "cataract"}}
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built([both, *records]))
@@ -193,6 +194,7 @@ def test_other_findings_count_where_classes_are_wanted_alone(monkeypatch):
 
     class Built(list):
         name, split, kind, label_names = "grades", "test", "image", CLASSES
+        ordered = False
 
     monkeypatch.setattr(tasks, "open_dataset", lambda *_: Built(records))
     task = {"dataset": "grades", "classes": {"normal": "normal", "cataract": "cataract"}}

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from retfm_jax.methods import get_method_class
 from retfm_jax.models import resnet, vit
-from retfm_jax.models.relevance import relevance, roll_out, ways
+from retfm_jax.models.relevance import relevance, roll_out, shared_relevance, ways
 
 SIZES: dict[str, Any] = {
     "image_size": 16, "patch_size": 4, "width": 16, "layers": 3, "heads": 2, "mlp_width": 24,
@@ -144,7 +144,10 @@ def torch_maps(config, batch):
     rollout, chefer = eye, eye.expand(len(x), -1, -1)
     for weights in seen[: config.layers]:
         rollout = (weights.mean(1) + eye) / 2 @ rollout
-        chefer = chefer + (weights * weights.grad).clamp(min=0).mean(1) @ chefer
+        raising = (weights * weights.grad).clamp(min=0).mean(1)
+        if config.pooling != "class":
+            raising = raising / raising.sum(-1, keepdim=True).clamp(min=1e-30)
+        chefer = chefer + raising @ chefer
     if config.pooling == "class":
         rows = torch.zeros(len(x), 1, x.shape[1])
         rows[:, :, 0] = 1
@@ -182,10 +185,19 @@ def test_rows_of_rollout_sum_to_one(form):
         np.testing.assert_allclose(roll_out(row, slots["blocks"]).sum(-1), 1, atol=1e-5)
 
 
-def test_a_block_that_attends_to_nothing_relevant_changes_nothing():
+@pytest.mark.parametrize("through", [relevance, shared_relevance])
+def test_a_block_that_attends_to_nothing_relevant_changes_nothing(through):
     row = jnp.array([[0.2, 0.3, 0.5]])
     nothing = jnp.zeros((4, 1, 3, 3))
-    np.testing.assert_array_equal(relevance(row, nothing), row)
+    np.testing.assert_array_equal(through(row, nothing), row)
+
+
+def test_shared_relevance_has_the_same_ratios_whatever_the_score_is_multiplied_by():
+    row = jnp.array([[0.2, 0.3, 0.5]])
+    attentions = jax.random.uniform(jax.random.key(0), (4, 1, 3, 3))
+    found = shared_relevance(row, attentions)
+    np.testing.assert_allclose(shared_relevance(row, 1e-4 * attentions), found, rtol=1e-5)
+    np.testing.assert_allclose(shared_relevance(10 * row, attentions), 10 * found, rtol=1e-5)
 
 
 CASES = [

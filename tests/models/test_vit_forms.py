@@ -240,6 +240,7 @@ def test_sizes_by_name_are_the_published_ones(name, parameters):
         ({"heads": 3}, "does not divide into 3 heads"),
         ({"positions": "rope", "heads": 16}, "multiple of 4"),
         ({"class_token": False}, "pooling class needs class_token"),
+        ({"pooling": "attention", "activation": "swiglu"}, "knows no swiglu"),
     ],
 )
 def test_forms_that_contradict_themselves_are_refused(changes, message):
