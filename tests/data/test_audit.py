@@ -249,8 +249,8 @@ def test_copies_of_copies_are_one_group():
 
 
 def test_known_relations_are_found_under_every_name():
-    assert [str(each) for each in relations.related("MESSIDOR-2", "messidor")] == [
-        "messidor2 contains messidor (its pairs of eyes, 1,058 of 1,200)"
+    assert [str(each) for each in relations.related("RETFound_MESSIDOR2", "Messidor-1")] == [
+        "messidor2 contains messidor1 (its pairs of eyes, 1,058 of 1,200)"
     ]
     assert relations.set_name("ODIR-5K") == relations.set_name("odir5k") == "odir5k"
     assert relations.related("idrid", "aptos2019") == ()

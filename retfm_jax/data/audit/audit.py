@@ -36,7 +36,7 @@ from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.runtime.lock import hold
 
 #: Correlation from which two photographs are copies, and from which a person should look.
-SAME, DOUBTFUL = 0.78, 0.6
+SAME, DOUBTFUL = 0.73, 0.6
 #: How many ids of one fault the document names.
 _NAMED = 20
 

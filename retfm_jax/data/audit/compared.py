@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from retfm_jax import files
 from retfm_jax.data import images
 from retfm_jax.data.audit.candidates import Candidates, Photographs
-from retfm_jax.data.audit.comparison import NOTHING, Comparison, compare
+from retfm_jax.data.audit.comparison import NOTHING, Comparison, Plane, compare, planes
 from retfm_jax.data.audit.fingerprints import WINDOWS
 from retfm_jax.data.audit.parts import Parts
 from retfm_jax.errors import UserError
@@ -19,7 +19,7 @@ from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
 
 #: Pairs of a part; parts of another version are made anew.
-PAIRS, VERSION = 128, 1
+PAIRS, VERSION = 128, 2
 #: Long side of the decoded photographs, pixels, and how many are kept for the next pair.
 _DECODED, _KEPT = 256, 512
 
@@ -89,11 +89,11 @@ def _reader(every: Sequence[Parts], photographs: Photographs):
     """Reads a photograph by its number, None where that is no longer possible."""
 
     @functools.lru_cache(maxsize=_KEPT)
-    def read(number: int) -> UInt8[np.ndarray, "h w 3"] | None:
+    def read(number: int) -> Plane | None:
         split = int(photographs.split[number])
         try:
             photo = every[split].split.photograph(number - int(photographs.start[split]))
-            return images.thumbnail(photo.image, photo.name, _DECODED)
+            return planes(images.thumbnail(photo.image, photo.name, _DECODED))
         except UserError:
             return None
 

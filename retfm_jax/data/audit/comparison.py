@@ -4,16 +4,38 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from retfm_jax.data.audit.fingerprints import Window, plane
 
 #: Side of the planes that are registered and compared, pixels.
 SIDE = 192
 #: Iterations of the registration, and the gain at which it ends.
-_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
+_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
+#: Correlation before the registration below which two photographs have nothing in common.
+_HARDLY = 0.25
 #: Share of the plane that both have to show.
 _OVERLAP = 0.2
+
+
+class Plane(NamedTuple):
+    """Photograph as it is compared.
+
+    Attributes:
+      detail, lit: see `fingerprints.plane`.
+    """
+
+    detail: Float32[np.ndarray, "side side"]
+    lit: Bool[np.ndarray, "side side"]
+
+
+def planes(image: UInt8[np.ndarray, "h w 3"]) -> Plane:
+    """Makes of a photograph what is compared.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+    """
+    return Plane(*plane(image, SIDE))
 
 
 class Comparison(NamedTuple):
@@ -35,35 +57,38 @@ class Comparison(NamedTuple):
 NOTHING = Comparison(0.0, 1.0, 0.0, 0.0)
 
 
-def compare(
-    first: UInt8[np.ndarray, "h w 3"],
-    second: UInt8[np.ndarray, "_h _w 3"],
-    window: Window,
-    mirror: bool,
-) -> Comparison:
+def compare(first: Plane, second: Plane, window: Window, mirror: bool) -> Comparison:
     """Registers a photograph with a window of another one and correlates them.
 
     The registration maximizes the enhanced correlation coefficient (Evangelidis and Psarakis, IEEE
-    TPAMI 30, 2008) over affine maps.
+    TPAMI 30, 2008) over affine maps. Where the window alone gives hardly any correlation, nothing
+    is registered.
 
     Args:
-      first: (h, w, 3) uint8, RGB.
-      second: as `first`; what shows a part of it, or all.
+      first: see `planes`.
+      second: of what shows a part of the first, or all.
       window: the part, from which the registration begins.
       mirror: whether `second` is a mirror image.
     """
     if mirror:
-        second = second[:, ::-1]
-    (one, lit), (other, other_lit) = plane(first, SIDE), plane(second, SIDE)
+        second = Plane(*(np.ascontiguousarray(array[:, ::-1]) for array in second))
     warp = _map(window)
+    begun = _correlated(first, second, warp)
+    if begun.score < _HARDLY:
+        return begun
     try:
         _, found = cv2.findTransformECC(
-            other, one, warp.copy(), cv2.MOTION_AFFINE, _CRITERIA, other_lit.astype(np.uint8), 5
+            second.detail,
+            first.detail,
+            warp.copy(),
+            cv2.MOTION_AFFINE,
+            _CRITERIA,
+            second.lit.astype(np.uint8),
+            5,
         )
-        warps = [warp, found.astype(np.float32)]
     except cv2.error:  # it did not converge
-        warps = [warp]
-    return max(_correlated(one, lit, other, other_lit, each) for each in warps)
+        return begun
+    return max(begun, _correlated(first, second, found.astype(np.float32)))
 
 
 def _map(window: Window) -> Float32[np.ndarray, "2 3"]:
@@ -77,17 +102,15 @@ def _map(window: Window) -> Float32[np.ndarray, "2 3"]:
     )
 
 
-def _correlated(
-    one: np.ndarray, lit: np.ndarray, other: np.ndarray, other_lit: np.ndarray, warp: np.ndarray
-) -> Comparison:
+def _correlated(first: Plane, second: Plane, warp: Float32[np.ndarray, "2 3"]) -> Comparison:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(one, warp, (SIDE, SIDE), flags=flags)
-    shown = cv2.warpAffine(lit.astype(np.float32), warp, (SIDE, SIDE), flags=flags) > 0.99
-    both = shown & other_lit
+    moved = cv2.warpAffine(first.detail, warp, (SIDE, SIDE), flags=flags)
+    shown = cv2.warpAffine(first.lit.astype(np.uint8), warp, (SIDE, SIDE), flags=flags)
+    both = (shown > 0) & second.lit
     overlap = float(both.mean())
     if overlap < _OVERLAP:
         return NOTHING
-    score = float(np.corrcoef(moved[both], other[both])[0, 1])
+    score = float(np.corrcoef(moved[both], second.detail[both])[0, 1])
     scale = float(np.sqrt(abs(np.linalg.det(warp[:, :2]))))
     rotation = float(np.degrees(np.arctan2(warp[1, 0] - warp[0, 1], warp[0, 0] + warp[1, 1])))
     return Comparison(score if np.isfinite(score) else 0.0, 1 / scale, rotation, overlap)

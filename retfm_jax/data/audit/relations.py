@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.parsing import read_yaml
 
 _FILE = Path(__file__).with_name("relations.yaml")
@@ -50,6 +51,8 @@ def _names() -> dict[str, str]:
         found |= {_folded(name): name for name in (relation["set"], *relation["of"])}
     for name, others in document["also"].items():
         found |= {_folded(each): name for each in (name, *others)}
+    for name, public in public_sets().items():
+        found |= {_folded(each): name for each in (*public.tasks, name)}
     return found
 
 
