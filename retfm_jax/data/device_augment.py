@@ -309,7 +309,8 @@ def mixed(
         cuts = jax.random.bernoulli(choice_key)
     alpha = jnp.where(cuts, config.cutmix, config.mixup)
     share = jax.random.beta(share_key, alpha, alpha)
-    kept = jnp.where(cuts, _uncovered(share, *images.shape[2:], place_key), share)
+    height, width = images.shape[2:]
+    kept = jnp.where(cuts, _uncovered(share, height, width, place_key), share)
     share = kept.mean()
     blended = share * labels + (1 - share) * _neighbors(labels)
     known = (labels >= 0) & (_neighbors(labels) >= 0)

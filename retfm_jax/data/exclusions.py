@@ -20,7 +20,7 @@ from retfm_jax.data.importing import tables
 from retfm_jax.errors import UserError, first_of
 from retfm_jax.files import PathLike, as_path
 
-COLUMNS = ("set", "split", "row", "record", "reason", "of")
+COLUMNS: tuple[str, ...] = ("set", "split", "row", "record", "reason", "of")
 #: Reason of a row that names no record.
 AUDITED = "audited"
 

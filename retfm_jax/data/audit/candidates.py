@@ -134,12 +134,11 @@ def find_candidates(every: Sequence[Parts], photographs: Photographs) -> Candida
                     found.append(_look_up(index, rows, part.hashes[chosen], number + chosen, each))
                     bar.update(len(chosen))
                 number += len(part.state)
-    joined = Candidates(
-        *(np.concatenate([getattr(part, name) for part in found] or [np.zeros(0, np.int64)])
-          for name in Candidates._fields[:5]),
-        index.cut_off,
-    )  # fmt: skip
-    return _unordered(joined)
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in found] or [np.zeros(0, np.int64)])
+        for name in Candidates._fields[:5]
+    }
+    return _unordered(Candidates(**joined, cut_off=index.cut_off))
 
 
 def _look_up(
@@ -186,7 +185,10 @@ def _unordered(found: Candidates) -> Candidates:
     first = np.ones(len(order), bool)
     first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     chosen = order[first]
-    return Candidates(*(values[chosen] for values in found[:5]), found.cut_off)
+    columns = found._asdict()
+    return Candidates(
+        **{name: columns[name][chosen] for name in found._fields[:5]}, cut_off=found.cut_off
+    )
 
 
 def states(photographs: Photographs, split: int) -> dict[str, int]:

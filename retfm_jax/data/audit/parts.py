@@ -162,7 +162,8 @@ class Parts:
             with self._open(start) as arrays:
                 rows = json.loads(arrays["facts"].tobytes())
             found = [
-                Facts(*row[:3], None if row[3] is None else tuple(row[3]), row[4]) for row in rows
+                Facts(record, name, patient, None if labels is None else tuple(labels), error)
+                for record, name, patient, labels, error in rows
             ]
             self._facts = (start, found)
         return found[number - start * self.split.of_each]

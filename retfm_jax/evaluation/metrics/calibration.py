@@ -108,7 +108,7 @@ def set_coverage(
     _, patient = np.unique(np.asarray(groups), return_inverse=True)
     patients = int(patient.max()) + 1
     truth, size = labels == 1, sets.sum(1)
-    there = np.flatnonzero(truth.any(0))
+    there = np.flatnonzero(truth.any(0)).tolist()
     all_votes = _votes(np.ones(len(labels), bool), patient)
     columns = {names[column]: (sets[:, column], truth[:, column]) for column in there}
     shares = {} if findings else {"coverage": (sets & truth).any(1)}

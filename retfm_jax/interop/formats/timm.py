@@ -261,7 +261,7 @@ def _by_timm(
     folder: pathlib.Path, said: Mapping[str, Any], pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and logits by timm itself."""
-    import timm  # pyright: ignore[reportMissingImports]
+    timm: Any = importlib.import_module("timm")
     import torch
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

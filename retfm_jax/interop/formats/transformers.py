@@ -157,7 +157,7 @@ class Transformers(Form):
         else:
             lines.append('model = AutoModel.from_pretrained("FOLDER")')
         lines += ["```", ""]
-        if classes:
+        if network.decisions is not None:
             function = "sigmoids" if network.decisions.outcome == "findings" else "softmax"
             lines += [
                 f"The {function} of the logits are the calibrated probabilities: the head is "
@@ -313,7 +313,7 @@ def _refusal(model: str, what: str) -> UserError:
 
 def _fits(network: Exported, kind: _Kind) -> bool:
     """Whether the model's own head sees what ours sees."""
-    pooling = image_tower_of(network).config.pooling
+    pooling = getattr(image_tower_of(network).config, "pooling", None)
     classes_head(network)
     return pooling == "class" or kind.model_type.startswith("dinov2")
 
