@@ -84,8 +84,8 @@ class StableHlo(Form):
         return [
             *usage(network),
             "",
-            "`model.py` needs `jax`, `numpy`, `pillow` and `opencv-python-headless`, and nothing "
-            f"else. `{IMAGES}` is read by `jax.export.deserialize` and takes the arrays of "
+            "`model.py` needs `jax`, `flatbuffers`, `numpy`, `pillow` and `opencv-python-headless`, "
+            f"and nothing else. `{IMAGES}` is read by `jax.export.deserialize` and takes the arrays of "
             f"`{WEIGHTS}` by name, and pixels (n, {network.data.image.size}, "
             f"{network.data.image.size}, 3) uint8, any n; it was lowered for {', '.join(PLATFORMS)}"
             ", in full float32 precision. JAX reads such files for six months at least after the "
