@@ -84,10 +84,11 @@ class StableHlo(Form):
         return [
             *usage(network),
             "",
-            "`model.py` needs `jax`, `flatbuffers`, `numpy`, `pillow` and `opencv-python-headless`, "
-            f"and nothing else. `{IMAGES}` is read by `jax.export.deserialize` and takes the arrays of "
-            f"`{WEIGHTS}` by name, and pixels (n, {network.data.image.size}, "
-            f"{network.data.image.size}, 3) uint8, any n; it was lowered for {', '.join(PLATFORMS)}"
+            "`model.py` needs `jax`, `flatbuffers`, `numpy`, `pillow` and "
+            f"`opencv-python-headless`, and nothing else. `{IMAGES}` is read by "
+            f"`jax.export.deserialize` and takes the arrays of `{WEIGHTS}` by name, and pixels "
+            f"(n, {network.data.image.size}, {network.data.image.size}, 3) uint8, any n; it was "
+            f"lowered for {', '.join(PLATFORMS)}"
             ", in full float32 precision. JAX reads such files for six months at least after the "
             "version that wrote them.",
         ]
