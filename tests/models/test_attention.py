@@ -42,7 +42,7 @@ def test_attention_is_that_of_jax(dtype, bound):
         np.testing.assert_allclose(np.float32(found), np.float32(wanted), atol=bound, rtol=bound)
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(6, 6), (7, 7), (6, 5), (3, 6)])
+@pytest.mark.parametrize(("queries", "keys"), [(6, 6), (7, 5)])
 def test_the_fused_kernel_computes_the_same_with_lengths_for_masks(
     used, monkeypatch, queries, keys
 ):
