@@ -317,7 +317,7 @@ def sets_list() -> str:
     for name, described in public_sets().items():
         layouts = ", ".join(f"`{layout.name}`" for layout in described.layouts)
         tasks = ", ".join(f"`{task}`" for task in described.tasks)
-        lines += [f"### `{name}`", "", f"{described.title}. {described.source}.", ""]
+        lines += [f"## `{name}`", "", f"{described.title}. {described.source}.", ""]
         lines += [f"Licence: {described.licence}. From <{described.url.split()[0]}>.", ""]
         lines += [f"Layouts: {layouts}.", ""] * bool(layouts)
         lines += [f"Tasks: {tasks}.", "", described.about.strip(), ""]

@@ -1,6 +1,6 @@
 """Sources of a task's images, classes and prompts: a built dataset, a folder, a public set.
 
-A task of one's own is a YAML file with these entries:
+A task of one's own is a YAML file with these entries::
 
     classes   our condition id -> how the source names it
     ordered   true where the classes are grades, from the lowest on: then there is a quadratic kappa

@@ -1,6 +1,6 @@
 """Descriptions of public data sets: their layouts, labels, splits, counts and terms, as data.
 
-A description is one YAML file, `data_builders/NAME.yaml`. Its entries:
+A description is one YAML file, `data_builders/NAME.yaml`. Its entries::
 
     title          one line: what the set is
     source         who published it, with the article that its users cite
