@@ -21,7 +21,7 @@ version = release = _about["Version"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-_INCLUDED = ("methods", "protocols", "rooms", "tasks")
+_INCLUDED = ("methods", "protocols", "rooms", "sets", "tasks")
 exclude_patterns = ["_build", *(f"generated/{name}.md" for name in _INCLUDED)]
 
 # Docstrings name code in single backticks; where it is documented, that is a link.
