@@ -190,10 +190,12 @@ def _reading(model: Any, dataset: str, split: str, options: Options) -> Reading:
     if not model.classes or options.reading.division is not None:
         return options.reading
     then = reading_of(own)
-    if str(dataset) == own.dataset or absolute(dataset) == absolute(own.dataset):
+    # By its name: a path that was relative to another folder tells no more.
+    if absolute(dataset).name == absolute(own.dataset).name:
         if split == ALL:
             raise UserError(
-                f"split {ALL} of {dataset} holds what the network was trained on: ask for test"
+                f"split {ALL} of {dataset} holds, by its name, what the network was trained on: "
+                "ask for test, or give another name to what is another set"
             )
         given = options.reading
         return dataclasses.replace(

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from colour_world import CLASSES, photograph
 
+from retfm_jax.config import DataConfig
 from retfm_jax.data import tasks
 from retfm_jax.data.class_files import Reading
 from retfm_jax.errors import UserError
+from retfm_jax.evaluation.evaluate import _reading
+from retfm_jax.evaluation.options import DEFAULTS
 
 
 def put(path, seed: int = 0) -> None:
@@ -308,3 +312,13 @@ def test_an_image_has_one_grade_and_counts_once(secret):
     (secret / "data/t.csv").write_text("i,g\n0.png,0\n1.png,1\n0.PNG,1\n")
     with pytest.raises(UserError, match=r"row 4: '0.PNG' is b here and a in row 2"):
         task_file(secret, yaml.safe_dump(TABLE))
+
+
+def test_what_a_network_was_trained_on_is_known_by_its_name():
+    own = DataConfig(dataset="eyes", shares=(0.5, 0.25, 0.25), patient_regex="(.*)_")
+    model = SimpleNamespace(classes=("a", "b"), data_config=own)
+    with pytest.raises(UserError, match="by its name, what the network was trained on"):
+        _reading(model, "/elsewhere/eyes", "all", DEFAULTS)
+    then = _reading(model, "/elsewhere/eyes", "test", DEFAULTS)
+    assert (then.patient_regex, then.division.shares) == (own.patient_regex, own.shares)
+    assert _reading(model, "/elsewhere/clinic", "all", DEFAULTS).patient_regex is None
