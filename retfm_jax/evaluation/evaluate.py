@@ -202,6 +202,7 @@ def _reading(model: Any, dataset: str, split: str, options: Options) -> Reading:
             then,
             patient_regex=given.patient_regex or then.patient_regex,
             follow_links=given.follow_links or then.follow_links,
+            exclude=given.exclude or then.exclude,
         )
     return dataclasses.replace(options.reading, division=then.division)
 

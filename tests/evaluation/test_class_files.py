@@ -1,5 +1,6 @@
 """Photographs with classes on disk: what counts, who the patients are, and what is never read."""
 
+import dataclasses
 import os
 import shutil
 from types import SimpleNamespace
@@ -322,3 +323,6 @@ def test_what_a_network_was_trained_on_is_known_by_its_name():
     then = _reading(model, "/elsewhere/eyes", "test", DEFAULTS)
     assert (then.patient_regex, then.division.shares) == (own.patient_regex, own.shares)
     assert _reading(model, "/elsewhere/clinic", "all", DEFAULTS).patient_regex is None
+    given = dataclasses.replace(DEFAULTS, reading=Reading(exclude="list.csv"))
+    for folder in ("eyes", "clinic"):
+        assert _reading(model, folder, "test", given).exclude == "list.csv"
