@@ -24,16 +24,16 @@ def add(verbs) -> None:
     )
     options.config(parser)
     parser.add_argument("--workdir", required=True, help="a folder for each variant and seed")
-    parser.add_argument("--seeds", default="0,1,2", help="of weights and data, 0,1,2")
-    parser.add_argument("--variants", help="some of the config's, with commas between")
+    options.listed(parser, "--seeds", default="0,1,2", help="of weights and data, 0,1,2")
+    options.listed(parser, "--variants", help="some of the config's, with commas between")
     parser.add_argument(
         "--dataset",
         help="built dataset, task or folder of classes to compare them on (that of training if "
         "not given)",
     )
     parser.add_argument("--split", default="test", help="split to compare them on")
-    parser.add_argument(
-        "--prompts", help="some of report, name, knowledge, with commas between (by method)"
+    options.listed(
+        parser, "--prompts", help="some of report, name, knowledge, with commas between (by method)"
     )
     files = parser.add_argument_group("folders and releases of photographs")
     options.reading(files)

@@ -24,7 +24,8 @@ def add(verbs) -> None:
         "evaluate a trained network by a protocol; writes JSON and pictures",
     )
     parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
-    parser.add_argument(
+    options.listed(
+        parser,
         "--task",
         help=f"protocols with commas between: {', '.join(protocol_names())}; module:Class is one "
         "of your own (classify for a network with classes, else zero_shot, if not given)",
@@ -58,8 +59,8 @@ def add(verbs) -> None:
     options.exclude(files)
     learning = parser.add_argument_group("protocols that learn")
     learning.add_argument("--train_split", default="train", help="what they learn from")
-    learning.add_argument(
-        "--shots", default="all", help="images per class, shares, or all: 1,5,10%%,all"
+    options.listed(
+        learning, "--shots", default="all", help="images per class, shares, or all: 1,5,10%%,all"
     )
     number(learning, "--folds", POSITIVE, default=5, help="samples of the shots")
     number(learning, "--fit_augmentations", COUNT, default=0, help="augmented copies to learn from")

@@ -58,6 +58,28 @@ def number(parser: Any, option: str, rule: Range, kind: type = int, **more: Any)
     parser.add_argument(option, type=convert, **more)
 
 
+class _Given(str):
+    """Text of a list that was given, not its default."""
+
+
+class _Joined(argparse.Action):
+    """Joins what an option is given, once or several times, with commas."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = getattr(namespace, self.dest)
+        joined = f"{before},{values}" if isinstance(before, _Given) else str(values)
+        setattr(namespace, self.dest, _Given(joined))
+
+
+def listed(parser: Any, option: str, **more: Any) -> None:
+    """Adds an option that takes texts with commas between; one given again adds to them.
+
+    Args:
+      more: as `add_argument` takes it.
+    """
+    parser.add_argument(option, action=_Joined, **more)
+
+
 def config(parser: argparse.ArgumentParser) -> None:
     """Adds `--config`."""
     parser.add_argument(

@@ -1,5 +1,6 @@
 """The command line answers at once and speaks plainly."""
 
+import argparse
 import errno
 import io
 import os
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retfm_jax import cli
-from retfm_jax.cli import tasks
+from retfm_jax.cli import options, tasks
 from retfm_jax.cli.tables import Table
 from retfm_jax.config import bundled_configs, load_config
 from retfm_jax.config.reference import entries
@@ -114,6 +115,20 @@ _EVALUATE = ["evaluate", "--workdir", "w", "--out", "o"]
 def test_numbers_that_make_no_sense_are_refused_at_once(arguments, message, capsys):
     assert cli.main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_lists_may_be_given_in_parts():
+    parser = argparse.ArgumentParser()
+    options.listed(parser, "--shots", default="all")
+    assert parser.parse_args([]).shots == "all"
+    assert parser.parse_args(["--shots", "1,5"]).shots == "1,5"
+    assert parser.parse_args(["--shots", "all", "--shots", "5", "--shots=10%"]).shots == "all,5,10%"
+
+
+def test_a_protocol_given_twice_is_not_lost(capsys, tmp_path):
+    arguments = ["evaluate", "--workdir", str(tmp_path), "--out", str(tmp_path / "found.json")]
+    assert cli.main([*arguments, "--task", "zero_shot", "--task", "zero_shot"]) == 1
+    assert "a protocol occurs twice" in capsys.readouterr().err
 
 
 def test_failures_of_the_machine_are_one_line(monkeypatch, capsys):
