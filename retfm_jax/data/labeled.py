@@ -207,6 +207,8 @@ def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> Labe
         if left_out:
             said.append(left_out)
     _check(sources["train"])
+    if not config.classes:
+        said.append(_unlearned(parts, rows, names, set(columns)))
     for split in wanted:
         missing = [
             name
@@ -352,6 +354,27 @@ def _columns(
             )
         columns.append(column)
     return columns
+
+
+def _unlearned(
+    parts: Sequence[_Part],
+    rows: dict[str, list[Int64[np.ndarray, " n"]]],
+    names: Sequence[str],
+    columns: set[int],
+) -> str:
+    """Names the classes that other splits show and training does not; empty where there is none."""
+    others = [column for column in range(len(names)) if column not in columns]
+    counts = [
+        f"{names[column]} ({int(shown)} of {split})"
+        for split in rows
+        for column, shown in zip(
+            others, (_stacked(parts, rows[split], others) > 0).sum(0), strict=True
+        )
+        if shown
+    ]
+    if not counts:
+        return ""
+    return f"not learned, for no training photograph shows them: {', '.join(counts)}"
 
 
 def _outcome(labels: Int8[np.ndarray, "n all"], chosen: int, ordered: bool) -> Outcome:

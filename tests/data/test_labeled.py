@@ -58,6 +58,20 @@ def test_where_nothing_tells_the_patient_it_is_said(tmp_path):
     assert any("nobody says which photographs are of one patient" in each for each in data.said)
 
 
+def test_a_class_that_training_lacks_is_named(tmp_path):
+    """Of four folds, two evaluate the one patient of a class."""
+    for number in range(24):
+        write(tmp_path / ("amd", "dr")[number % 2] / f"{number}_left.png", number)
+    for side in ("left", "right"):
+        write(tmp_path / "rare" / f"99_{side}.png", 100 + (side == "left"))
+    said = []
+    for fold in range(4):
+        data = open_labeled(DataConfig(dataset=str(tmp_path), fold=(fold, 4)), ALL)
+        said += [sentence for sentence in data.said if sentence.startswith("not learned")]
+    sentence = "not learned, for no training photograph shows them: rare (2 of {})"
+    assert sorted(said) == [sentence.format("test"), sentence.format("validation")]
+
+
 def test_a_photograph_is_never_on_both_sides(tmp_path):
     """Also where it is there twice, under names of two patients."""
     for number in range(40):
