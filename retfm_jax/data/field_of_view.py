@@ -1,4 +1,4 @@
-"""The lit disc that a fundus camera shows, and the square around it."""
+"""The lit disc that a fundus camera shows: the square around it, and its pixels."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,15 @@ _SHARE, _LEAST = 0.12, 8
 _OF_PICTURE, _OF_BOX = 0.1, 0.5
 #: Longest side of the disc's box by its shorter one.
 _ASPECT = 2.0
+#: Long side of the copy on which the field of view is found, pixels.
+_FIELD_COPY = 1024
+#: Shares of a picture outside of which a field of view is hardly one.
+FIELD_SHARES = (0.3, 0.995)
 #: A square that leaves out less than this share of the picture's side is the picture.
 _TOLERANCE = 0.02
+
+#: Of the search for a threshold: most steps, and the change at which it ends.
+_STEPS, _CLOSE = 100, 0.01
 
 
 class Square(NamedTuple):
@@ -83,6 +90,62 @@ def disc_square(image: UInt8[np.ndarray, "h w 3"]) -> Square | None:
     if max(abs(side - height), abs(side - width)) <= _TOLERANCE * side:
         return None
     return Square((top + bottom - side) // 2, (left + right - side) // 2, side)
+
+
+def lit_field(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    """Finds the field of view: the largest lit part of the red channel, its holes filled.
+
+    What is lit is above Li's threshold of minimum cross-entropy, as FLAIR crops its photographs. It
+    is found on a copy of at most 1,024 px a side, the same way for every tool.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+
+    Returns:
+      (h, w) uint8, 1 inside; 1 everywhere where the red channel shows one value.
+    """
+    height, width = image.shape[:2]
+    scale = max(1.0, max(height, width) / _FIELD_COPY)
+    size = max(1, round(width / scale)), max(1, round(height / scale))
+    red = cv2.resize(np.ascontiguousarray(image[..., 0]), size, interpolation=cv2.INTER_AREA)
+    lit = (red > minimum_cross_entropy(red)).astype(np.uint8)
+    # A thread of light must not join the surround's marks to the field.
+    opened = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, labels, found, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if len(found) < 2:
+        return np.ones((height, width), np.uint8)
+    largest = (labels == 1 + int(found[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
+    outlines, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    field = cv2.drawContours(np.zeros_like(largest), outlines, -1, 1, cv2.FILLED)
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def minimum_cross_entropy(values: UInt8[np.ndarray, "h w"]) -> float:
+    """Computes Li's threshold: the one with the least cross-entropy between picture and its halves.
+
+    Li and Tam, An iterative algorithm for minimum cross entropy thresholding, Pattern Recognition
+    Letters 19, 1998: from the mean on, t = (b - a) / (ln b - ln a), where a and b are the means of
+    what is at most t and of what is above it.
+
+    Args:
+      values: (h, w) uint8.
+
+    Returns:
+      the threshold; what is above it is lit. The value itself of a picture of one value.
+    """
+    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    grays = np.arange(256) + 1.0  # of a mean of 0 there is no logarithm
+    threshold = float((counts * grays).sum() / counts.sum())
+    for _ in range(_STEPS):
+        below, above = counts[grays <= threshold], counts[grays > threshold]
+        if not (below.sum() and above.sum()):
+            break
+        low = float((below * grays[: len(below)]).sum() / below.sum())
+        high = float((above * grays[len(below) :]).sum() / above.sum())
+        last, threshold = threshold, (high - low) / (np.log(high) - np.log(low))
+        if abs(threshold - last) < _CLOSE:
+            break
+    return float(threshold) - 1
 
 
 def brightness_of(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:

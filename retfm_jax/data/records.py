@@ -1,4 +1,4 @@
-"""The two kinds of record, as TFDS stores them and as the pipeline reads them."""
+"""Records of patients and of photographs, as TFDS stores them and as the pipeline reads them."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int8
 from tensorflow_datasets.proto import tf_example_pb2
 
+from retfm_jax.data.masks import EncodedMask
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 
@@ -69,6 +70,20 @@ class ImageRecord:
         return tuple(label_names[index] for index in np.flatnonzero(self.labels > 0).tolist())
 
 
+@dataclasses.dataclass(frozen=True)
+class SegmentedRecord(ImageRecord):
+    """A photograph with masks of structures: lesions, vessels, the optic disc and its cup.
+
+    Attributes:
+      masks: over the dataset's structures, in their order: a mask as a file holds it, whose `data`
+        are b"" where the structure is known to be absent; None where nobody looked for it.
+      field: the field of view; None where it has to be found (see `field_of_view.lit_field`).
+    """
+
+    masks: tuple[EncodedMask | None, ...]
+    field: EncodedMask | None
+
+
 def _text() -> dict[str, Any]:
     return {language: tfds.features.Text() for language in LANGUAGES}
 
@@ -107,12 +122,21 @@ def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
     )
 
 
-def image_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
+def image_features(
+    label_names: Sequence[str], structures: Sequence[str] = ()
+) -> tfds.features.FeaturesDict:
     """Makes the TFDS features of a dataset of single images.
 
     Args:
       label_names: classes of the label vectors, in their order.
+      structures: of which there are masks, in their order; () of images without masks.
     """
+    masks = {
+        # Masks of all structures, empty of those that are absent or unknown, and the known ones.
+        "masks": tfds.features.Sequence(tfds.features.Text()),
+        "structures": tfds.features.Sequence(tfds.features.ClassLabel(names=list(structures))),
+        "field": tfds.features.Text(),
+    }
     return tfds.features.FeaturesDict(
         {
             "kind": tfds.features.Text(),
@@ -123,6 +147,7 @@ def image_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
             "categories": tfds.features.Sequence(tfds.features.Text()),
             "attributes": tfds.features.Sequence(tfds.features.Text()),
             "labels": _label_list(label_names),
+            **(masks if structures else {}),
         }
     )
 
@@ -203,6 +228,21 @@ def image_example(
     }
 
 
+def mask_fields(masks: Mapping[str, bytes | None], field: bytes) -> dict[str, Any]:
+    """Makes the fields that the example of an image with masks has beside those of any image.
+
+    Args:
+      masks: structure -> its mask as `masks.encode` writes it, b"" where it is absent, None where
+        nobody knows; of all structures of the dataset, in their order.
+      field: the field of view, encoded the same way.
+    """
+    return {
+        "masks": [mask or b"" for mask in masks.values()],
+        "structures": [name for name, mask in masks.items() if mask is not None],
+        "field": field,
+    }
+
+
 def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
     """Parses a record from a serialized `tf.train.Example`, as TFDS stores the features above.
 
@@ -248,12 +288,25 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
             left_labels=multi_hot("left_labels"),
             right_labels=multi_hot("right_labels"),
         )
-    return ImageRecord(
-        record_id=text("record_id"),
-        patient_id=text("patient_id"),
-        image=one("image"),
-        caption=texts("caption"),
-        categories=names("categories"),
-        attributes=names("attributes"),
-        labels=multi_hot("labels"),
+    image = {
+        "record_id": text("record_id"),
+        "patient_id": text("patient_id"),
+        "image": one("image"),
+        "caption": texts("caption"),
+        "categories": names("categories"),
+        "attributes": names("attributes"),
+        "labels": multi_hot("labels"),
+    }
+    if "field" not in features:
+        return ImageRecord(**image)
+    known = {*features["structures"].int64_list.value}
+    return SegmentedRecord(
+        **image,
+        masks=tuple(
+            EncodedMask(data, name=f"mask {index} of {image['record_id']}")
+            if index in known
+            else None
+            for index, data in enumerate(features["masks"].bytes_list.value)
+        ),
+        field=EncodedMask(one("field"), name=f"field of view of {image['record_id']}"),
     )

@@ -41,6 +41,7 @@ class RecordSource(abc.ABC, Generic[OneKind]):
       kind: what its records are.
       label_names: the classes of the records' label vectors.
       ordered: the classes are grades, from the lowest on, as a task states of its own.
+      structures: of which the records have masks, in the order of these; () without masks.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RecordSource(abc.ABC, Generic[OneKind]):
     kind: Literal["patient", "image"]
     label_names: tuple[str, ...]
     ordered: bool = False
+    structures: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -126,6 +128,8 @@ class _TfdsSource(RecordSource[Record]):
         features: Any = info.features  # those of `data.records`
         self.kind = "patient" if "left" in features else "image"
         self.label_names = tuple(features["labels"]["present"].feature.names)
+        if "structures" in features:
+            self.structures = tuple(features["structures"].feature.names)
         shards = {name: list(part.shard_lengths) for name, part in sorted(info.splits.items())}
         self.identity_values = {
             "dataset": info.full_name,
@@ -137,6 +141,7 @@ class _TfdsSource(RecordSource[Record]):
             # Of contents, not of names and sizes: a dataset that was built anew is another one.
             # None where version 0.1 built it.
             "contents": _digests_of(split, stored_digests(folder)),
+            **({"structures": list(self.structures)} if self.structures else {}),
         }
 
     @property
@@ -191,6 +196,7 @@ class Subset(RecordSource[OneKind]):
         self._source, self._indices, self._why = source, indices, why
         self.name, self.split, self.kind = source.name, source.split, source.kind
         self.label_names, self.ordered = source.label_names, source.ordered
+        self.structures = source.structures
 
     def __len__(self) -> int:
         return len(self._indices)
