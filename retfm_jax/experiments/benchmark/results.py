@@ -186,6 +186,7 @@ class ModelFacts:
       parameters: of the whole network.
       image_size: side of its images, in pixels.
       notes: on its weights.
+      checksum: SHA-256 of its weights; "" where it has none.
     """
 
     name: str
@@ -196,6 +197,7 @@ class ModelFacts:
     parameters: int
     image_size: int
     notes: tuple[str, ...] = ()
+    checksum: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +211,7 @@ class Findings:
       contamination: by model and task.
       models, tasks: facts by name, in the suite's order; of a model or task that cannot be opened
         there are none.
+      versions: of this package and of the libraries that numbers depend on, by name.
     """
 
     suite: "Suite"
@@ -216,6 +219,7 @@ class Findings:
     contamination: Mapping[tuple[str, str], Contamination]
     models: Mapping[str, ModelFacts]
     tasks: Mapping[str, TaskFacts]
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def folder_name(name: str) -> str:
