@@ -38,6 +38,20 @@ def test_weighted_ranking_is_undefined_where_a_draw_has_one_value_only():
     assert np.isnan(ap).all()
 
 
+@pytest.mark.parametrize("decimals", [0, 6])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
+def test_the_fast_auroc_is_that_of_weighted_ranking(share, decimals):
+    generator = np.random.default_rng(2)
+    labels = (generator.random(150) < share).astype(int)
+    labels[:2] = [0, 1]
+    scores = np.round(generator.normal(size=150) + labels, decimals)
+    weights = generator.integers(0, 3, size=(150, 40)).astype(np.float32)
+    weights[labels == 1, 0] = weights[labels == 0, 1] = 0
+    found = metrics.weighted_auroc(labels, scores, weights)
+    np.testing.assert_allclose(found, metrics.weighted_ranking(labels, scores, weights)[0])
+    assert np.isnan(found[:2]).all()
+
+
 def test_auroc_by_brute_force():
     generator = np.random.default_rng(1)
     labels = np.array([1, 0] * 15)

@@ -27,7 +27,14 @@ from scipy import stats
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
-from retfm_jax.evaluation.metrics.classification import cohen_kappa, recalls, weighted_ranking
+from retfm_jax.evaluation.metrics.classification import (
+    Labels,
+    Scores,
+    cohen_kappa,
+    recalls,
+    weighted_auroc,
+    weighted_ranking,
+)
 from retfm_jax.evaluation.metrics.predictions import Predictions
 
 #: What an interval of a difference is called.
@@ -221,7 +228,7 @@ def macro_auroc(predictions: Predictions) -> Statistic:
     Args:
       predictions: scores and truth; a class without positives or without negatives is left out.
     """
-    return _ranking(predictions, 0)
+    return _ranking(predictions, weighted_auroc)
 
 
 def macro_average_precision(predictions: Predictions) -> Statistic:
@@ -230,10 +237,13 @@ def macro_average_precision(predictions: Predictions) -> Statistic:
     Args:
       predictions: scores and truth; a class without positives or without negatives is left out.
     """
-    return _ranking(predictions, 1)
+    return _ranking(predictions, lambda *of: weighted_ranking(*of)[1])
 
 
-def _ranking(predictions: Predictions, which: int) -> Statistic:
+def _ranking(
+    predictions: Predictions,
+    of_class: Callable[[Labels, Scores, Weights], Float[np.ndarray, " draws"]],
+) -> Statistic:
     """A ranking metric as its mean over the classes of which a resample has both values."""
     columns = []
     for truth, scores in zip(predictions.labels.T, predictions.scores.T, strict=True):
@@ -244,7 +254,7 @@ def _ranking(predictions: Predictions, which: int) -> Statistic:
     def statistic(weights: Weights) -> Float[np.ndarray, " draws"]:
         if not columns:
             return np.full(weights.shape[1], math.nan)
-        each = [weighted_ranking(t, s, weights[known])[which] for known, t, s in columns]
+        each = [of_class(truth, scores, weights[known]) for known, truth, scores in columns]
         return _defined_mean(np.stack(each, axis=-1))
 
     return statistic
