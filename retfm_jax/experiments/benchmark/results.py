@@ -272,13 +272,13 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
             np.savez(file, **_packed(result.predictions))
     if result.hits is not None:
         hits = result.hits
+        arrays: dict[str, Any] = {
+            "patients": np.array(hits.patients, np.str_),
+            "samples": np.array(hits.samples, np.int64),
+            **hits.found,
+        }
         with atomic_write(folder / HITS, "wb") as file:
-            np.savez(
-                file,
-                patients=np.array(hits.patients, np.str_),
-                samples=np.array(hits.samples, np.int64),
-                **dict(hits.found),
-            )
+            np.savez(file, **arrays)
     cost = None
     if result.cost is not None:
         cost = dataclasses.asdict(result.cost)
@@ -340,7 +340,7 @@ def read_cell(folder: PathLike) -> CellResult | None:
         ) from error
 
 
-def _packed(predictions: Sequence[Predictions]) -> dict[str, np.ndarray]:
+def _packed(predictions: Sequence[Predictions]) -> dict[str, Any]:
     """Arrays of all seeds, which share everything but the scores."""
     first = predictions[0]
     for other in predictions[1:]:
