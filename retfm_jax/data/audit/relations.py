@@ -52,7 +52,8 @@ def _names() -> dict[str, str]:
     for name, others in document["also"].items():
         found |= {_folded(each): name for each in (name, *others)}
     for name, public in public_sets().items():
-        found |= {_folded(each): name for each in (*public.tasks, name)}
+        folders = [task.get("folder", public.folder) for task in public.tasks.values()]
+        found |= {_folded(each): name for each in (*public.tasks, *folders, name)}
     return found
 
 
@@ -86,23 +87,59 @@ def relations_of(names: Iterable[str]) -> tuple[Relation, ...]:
 
 
 def related(first: str, second: str) -> tuple[Relation, ...]:
-    """Relations between two sets; through a third that both hold, two of them.
+    """Relations between two sets; through others that both hold, those that lead there.
 
     Args:
       first, second: names of datasets, tasks or folders.
     """
-    ends = {set_name(first), set_name(second)}
-    direct = tuple(each for each in all_relations() if {each.name, each.of} == ends)
-    if direct or len(ends) < 2:
-        return direct
-    one, other = sorted(ends)
-    beside = {
-        name: [each for each in all_relations() if name in (each.name, each.of)] for name in ends
-    }
-    return tuple(
-        relation
-        for left in beside[one]
-        for right in beside[other]
-        if left.of == right.of
-        for relation in (left, right)
-    )
+    return held(first, second) or shared(first, second)
+
+
+def held(first: str, second: str) -> tuple[Relation, ...]:
+    """Relations by which one of two sets holds photographs of the other, through others or not.
+
+    Args:
+      first, second: names of datasets, tasks or folders.
+    """
+    one, other = set_name(first), set_name(second)
+    if one == other:
+        return ()
+    return _below(one).get(other) or _below(other).get(one) or ()
+
+
+def shared(first: str, second: str) -> tuple[Relation, ...]:
+    """Relations by which two sets hold photographs of the same further sets.
+
+    Args:
+      first, second: names of datasets, tasks or folders.
+    """
+    one, other = sorted((set_name(first), set_name(second)))
+    if one == other:
+        return ()
+    left, right = _below(one), _below(other)
+    common = [name for name in left if name in right]
+    # What lies below a common set is common because of that one.
+    nearest = [
+        name
+        for name in common
+        if not {each.of for each in (*left[name][:-1], *right[name][:-1])} & set(common)
+    ]
+    return tuple(relation for name in nearest for relation in (*left[name], *right[name]))
+
+
+@functools.cache
+def _below(name: str) -> dict[str, tuple[Relation, ...]]:
+    """The sets whose photographs a set holds, each with the shortest way that leads there."""
+    found: dict[str, tuple[Relation, ...]] = {}
+    ways: list[tuple[Relation, ...]] = [()]
+    while ways:
+        longer: list[tuple[Relation, ...]] = []
+        for way in ways:
+            end = way[-1].of if way else name
+            steps = [each for each in all_relations() if each.name == end]
+            for of in dict.fromkeys(each.of for each in steps):
+                if of not in found and of != name:
+                    found[of] = (*way, *(each for each in steps if each.of == of))
+                    longer.append(found[of])
+        ways = longer
+    return found
