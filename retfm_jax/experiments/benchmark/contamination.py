@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from retfm_jax import hub
 from retfm_jax.config import DataConfig, to_dict
@@ -19,18 +19,11 @@ from retfm_jax.data.audit.relations import Relation, all_relations, held, set_na
 from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.errors import UserError
+from retfm_jax.experiments.benchmark.results import Contamination, Verdict
 from retfm_jax.files import Path, PathLike, as_path, read_json
 from retfm_jax.interop.zoo import UNKNOWN, entry_of, zoo
 from retfm_jax.runtime.checkpoints import find_checkpoint, stored_meta, workdir_of
 
-Verdict = Literal[
-    "holds its test",
-    "same set",
-    "shares a source",
-    "trained on its training split",
-    "unknown",
-    "none known",
-]
 #: From the worst on: of several that are true, the first one is said.
 VERDICTS: tuple[Verdict, ...] = (
     "holds its test",
@@ -41,27 +34,6 @@ VERDICTS: tuple[Verdict, ...] = (
     "none known",
 )
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-
-@dataclasses.dataclass(frozen=True)
-class Contamination:
-    """Whether a network may have seen the test photographs of a task.
-
-    Attributes:
-      verdict: the worst thing that is known. "holds its test": its sets hold photographs of the
-        task's test, as copies that an audit found, or as relations between sets say; "same set":
-        it was trained on the task's set, in another division or one that nobody says; "shares a
-        source": both sets hold photographs of a third; "trained on its training split": and on
-        nothing else that is related to the task; "unknown": nothing is known, and some of what it
-        was trained on is not established; "none known": the rest.
-      sentences: why, and what is not known.
-      copies: test photographs of the task that have a copy in a set that the network was trained
-        on; None where no audit looked at both.
-    """
-
-    verdict: Verdict
-    sentences: tuple[str, ...] = ()
-    copies: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +99,11 @@ def contamination_of(
     if not trained_on:
         found.append(("none known", "it was trained on nothing"))
     unrelated = [each.name for each in seen if _by_name(each, task, test)[0] == "none known"]
-    sentences = [sentence for verdict, sentence in found if sentence]
+    sentences = [sentence for _, sentence in found if sentence]
     if unrelated:
         sentences.append(f"no relation to {task} is known of {', '.join(unrelated)}")
-    verdict = min((each for each, _ in found), key=VERDICTS.index, default="none known")
+    said_of_all = {verdict for verdict, _ in found}
+    verdict = next(each for each in VERDICTS if each in said_of_all)
     return Contamination(verdict, tuple(dict.fromkeys(sentences)), copies)
 
 

@@ -133,15 +133,23 @@ class CellResult:
 
 @dataclasses.dataclass(frozen=True)
 class Contamination:
-    """What a model's pretraining has to do with a task.
+    """Whether a network may have seen the test photographs of a task.
 
     Attributes:
-      verdict: the gravest that is known.
-      sentences: what it rests on.
+      verdict: the worst thing that is known. "holds its test": its sets hold photographs of the
+        task's test, as copies that an audit found, or as relations between sets say; "same set":
+        it was trained on the task's set, in another division or one that nobody says; "shares a
+        source": both sets hold photographs of a third; "trained on its training split": and on
+        nothing else that is related to the task; "unknown": nothing is known, and some of what it
+        was trained on is not established; "none known": the rest.
+      sentences: why, and what is not known.
+      copies: test photographs of the task that have a copy in a set that the network was trained
+        on; None where no audit looked at both.
     """
 
     verdict: Verdict
     sentences: tuple[str, ...] = ()
+    copies: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
