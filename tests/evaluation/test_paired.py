@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics import paired
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
+from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Predictions
 
 
@@ -48,7 +49,7 @@ def world(generator, patients, prior, models=2, better=0.0):
 
 
 def compared(models, metric="auroc", draws=200, seed=0):
-    statistics = {str(i): [paired.METRICS[metric](each)] for i, each in enumerate(models)}
+    statistics = {str(i): [paired.statistic(metric, each)] for i, each in enumerate(models)}
     return paired.compare(statistics, models[0].patients, draws, seed)
 
 
@@ -56,9 +57,15 @@ def compared(models, metric="auroc", draws=200, seed=0):
     ("metric", "reference"),
     [
         ("auroc", lambda t, s: sk.roc_auc_score(t, s, multi_class="ovr")),
-        ("aupr", lambda t, s: sk.average_precision_score(np.eye(3)[t], s)),
+        ("average_precision", lambda t, s: sk.average_precision_score(np.eye(3)[t], s)),
         ("aca", lambda t, s: sk.balanced_accuracy_score(t, s.argmax(1))),
+        ("accuracy", lambda t, s: sk.accuracy_score(t, s.argmax(1))),
+        ("f1", lambda t, s: sk.f1_score(t, s.argmax(1), average="macro")),
         ("kappa", lambda t, s: sk.cohen_kappa_score(t, s.argmax(1))),
+        (
+            "quadratic_kappa",
+            lambda t, s: sk.cohen_kappa_score(t, s.argmax(1), weights="quadratic"),
+        ),
     ],
 )
 def test_values_are_scikit_learns(metric, reference):
@@ -66,7 +73,8 @@ def test_values_are_scikit_learns(metric, reference):
     tied = np.round(found.scores, 1) + 0.01
     scores = tied / tied.sum(1, keepdims=True)
     found = predictions(scores, found.labels, found.patients)
-    value = paired.METRICS[metric](found)(np.ones((80, 1), np.float32))[0]
+    order = Order({name: at for at, name in enumerate(found.names)}, "the task", guessed=False)
+    value = paired.statistic(metric, found, order)(np.ones((80, 1), np.float32))[0]
     assert value == pytest.approx(reference(found.labels.argmax(1), scores), abs=1e-6)
 
 
@@ -75,9 +83,10 @@ def test_a_weighted_metric_is_that_of_the_resample_written_out():
     weights = np.random.default_rng(2).integers(0, 3, 40).astype(np.float32)
     rows = np.repeat(np.arange(40), weights.astype(int))
     written_out = predictions(found.scores[rows], found.labels[rows], np.arange(len(rows)))
-    for statistic in paired.METRICS.values():
-        (weighted,) = statistic(found)(weights[:, None])
-        (plain,) = statistic(written_out)(np.ones((len(rows), 1), np.float32))
+    order = Order({name: at for at, name in enumerate(found.names)}, "the task", guessed=False)
+    for metric in paired.METRICS:
+        (weighted,) = paired.statistic(metric, found, order)(weights[:, None])
+        (plain,) = paired.statistic(metric, written_out, order)(np.ones((len(rows), 1), np.float32))
         assert weighted == pytest.approx(plain, abs=1e-6)
 
 
@@ -92,8 +101,10 @@ def test_findings_are_ranked_where_they_are_known_and_have_no_confusion():
     ]
     assert value == pytest.approx(np.mean(areas), abs=1e-6)
     for metric in ("aca", "kappa"):
-        with pytest.raises(UserError, match="take auroc or aupr"):
-            paired.METRICS[metric](found)
+        with pytest.raises(UserError, match="take auroc or average_precision"):
+            paired.statistic(metric, found)
+    with pytest.raises(UserError, match="wants classes that are grades"):
+        paired.statistic("quadratic_kappa", found)
 
 
 def test_a_model_against_itself_is_not_different_and_a_better_one_is():
@@ -236,7 +247,7 @@ def test_models_on_other_samples_are_refused():
     [
         (60, (0.5, 0.5), "auroc"),
         (60, (0.92, 0.08), "auroc"),
-        (60, (0.92, 0.08), "aupr"),
+        (60, (0.92, 0.08), "average_precision"),
         (60, (0.4, 0.25, 0.2, 0.1, 0.05), "aca"),
         (60, (0.4, 0.25, 0.2, 0.1, 0.05), "kappa"),
         (200, (0.6, 0.4), "auroc"),

@@ -28,13 +28,17 @@ from scipy import stats
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
 from retfm_jax.evaluation.metrics.classification import (
+    Confusion,
     Labels,
     Scores,
     cohen_kappa,
+    f1_scores,
+    quadratic_kappa,
     recalls,
     weighted_auroc,
     weighted_ranking,
 )
+from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Predictions
 
 #: What an interval of a difference is called.
@@ -44,6 +48,9 @@ _PARTS = 400
 _TAIL = 0.025
 #: Numbers that differ by less differ by rounding alone, as of two models that say the same.
 _ALIKE = 1e-7
+
+#: Metrics of a task as a whole, by the names that `classification` gives them.
+METRICS = ("auroc", "average_precision", "aca", "accuracy", "f1", "kappa", "quadratic_kappa")
 
 #: From weights of samples (n, draws) to the metric under each weighting (draws), NaN where it is
 #: not defined.
@@ -94,8 +101,9 @@ class Comparison:
         if (first, second) in self.differences:
             return self.differences[first, second]
         found = self.differences[second, first]
-        value, low, high, *rest = found.value
-        return dataclasses.replace(found, value=Estimate(-value, -high, -low, *rest))
+        turned = found.value
+        turned = turned._replace(value=-turned.value, low=-turned.high, high=-turned.low)
+        return dataclasses.replace(found, value=turned)
 
 
 def compare(
@@ -260,38 +268,54 @@ def _ranking(
     return statistic
 
 
-def average_class_accuracy(predictions: Predictions) -> Statistic:
-    """Unweighted mean over classes of the recall (ACA, balanced accuracy).
+_RANKING = {"auroc": macro_auroc, "average_precision": macro_average_precision}
+
+
+def _of_confusion(
+    predictions: Predictions,
+    metric: Callable[[Confusion], Any],
+) -> Statistic:
+    """A metric of confusion matrices, the predicted class being the likeliest."""
+    confusion = _confusion(predictions)
+    return lambda weights: np.asarray(metric(confusion(weights)), np.float64)
+
+
+def statistic(metric: str, predictions: Predictions, order: Order | None = None) -> Statistic:
+    """A metric of a task as a whole, as `classification` defines it.
 
     Args:
-      predictions: of one class a sample.
+      metric: one of `METRICS`.
+      predictions: scores and truth.
+      order: of the classes, for the quadratic kappa.
 
     Raises:
-      UserError: the samples have findings, which nothing says how to decide.
+      UserError: the metric is not defined for these samples.
     """
+    if metric in _RANKING:
+        return _RANKING[metric](predictions)
+    if metric == "quadratic_kappa" and order is None:
+        raise UserError("a quadratic kappa wants classes that are grades; take kappa as the metric")
+    positions = order.of(predictions.names) if order is not None else None
     present = predictions.labels.any(0)
-    confusion = _confusion(predictions)
-    return lambda weights: _defined_mean(recalls(confusion(weights))[:, present])
+    metrics: Mapping[str, Callable[[Confusion], Any]] = {
+        "aca": lambda confusion: _defined_mean(recalls(confusion)[:, present]),
+        "accuracy": lambda confusion: _diagonal(confusion) / confusion.sum((-2, -1)),
+        "f1": lambda confusion: _defined_mean(f1_scores(confusion)[:, present]),
+        "kappa": cohen_kappa,
+        "quadratic_kappa": lambda confusion: quadratic_kappa(confusion, positions),
+    }
+    return _of_confusion(predictions, metrics[metric])
 
 
-def kappa(predictions: Predictions) -> Statistic:
-    """Cohen's kappa, every disagreement as bad as any other.
-
-    Args:
-      predictions: of one class a sample.
-
-    Raises:
-      UserError: the samples have findings, which nothing says how to decide.
-    """
-    confusion = _confusion(predictions)
-    return lambda weights: np.asarray(cohen_kappa(confusion(weights)))
+def _diagonal(confusion: Confusion) -> Float[np.ndarray, " draws"]:
+    return np.trace(confusion, axis1=-2, axis2=-1)
 
 
 def _confusion(predictions: Predictions) -> Callable[[Weights], Float[np.ndarray, "draws c c"]]:
     if not predictions.exclusive:
         raise UserError(
-            "its samples have findings, of which none, one or several hold: they have no average "
-            "class accuracy and no kappa; take auroc or aupr as the metric"
+            "the samples have findings, of which none, one or several hold: nothing says which "
+            "are predicted; take auroc or average_precision as the metric"
         )
     count, classes = predictions.labels.shape
     cell = predictions.labels.argmax(1) * classes + predictions.scores.argmax(1)
@@ -322,15 +346,6 @@ def _defined_mean(values: Float[np.ndarray, "draws classes"]) -> Float[np.ndarra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(values, axis=1)
-
-
-#: Metrics of a comparison of predictions, by the names that suites give them.
-METRICS: Mapping[str, Callable[[Predictions], Statistic]] = {
-    "auroc": macro_auroc,
-    "aupr": macro_average_precision,
-    "aca": average_class_accuracy,
-    "kappa": kappa,
-}
 
 
 def check_same(models: Mapping[str, Mapping[str, Any]]) -> None:
