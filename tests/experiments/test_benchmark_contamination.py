@@ -22,6 +22,7 @@ from retfm_jax.interop.zoo import UNKNOWN, zoo
         (["IDRiD, train"], "IDRiD", "trained on its training split", "on IDRiD (train)"),
         (["IDRiD_DME, train"], "IDRiD", "trained on its training split", "IDRiD_DME (train)"),
         (["/data/eyes, train[:90%]"], "eyes", "trained on its training split", "eyes (train)"),
+        (["IDRiD (train)"], "IDRiD", "trained on its training split", "on IDRiD (train)"),
         (["IDRiD, train+test"], "IDRiD", "holds its test", "holds the test of IDRiD"),
         # Another division of the same set, or one that nobody names.
         (["RETFound_APTOS2019, train"], "APTOS2019", "same set", "may be another"),
@@ -39,6 +40,8 @@ from retfm_jax.interop.zoo import UNKNOWN, zoo
         ([UNKNOWN], "IDRiD", "unknown", "what it was trained on is not established"),
         (["EyePACS", UNKNOWN], "IDRiD", "unknown", "what else it was trained on is not"),
         (["idrid", UNKNOWN], "IDRiD", "same set", "what else it was trained on is not"),
+        (zoo()["flair"].trained_on, "FIVES", "none known", "no relation to FIVES is known of EyeP"),
+        (zoo()["keepfit"].trained_on, "RETFound_Retina", "same set", "the set of RETFound_Retina"),
         ([], "IDRiD", "none known", "it was trained on nothing"),
         (["somewhere"], "elsewhere", "none known", "no relation to elsewhere is known of somew"),
     ],

@@ -1,7 +1,7 @@
 """What a network was trained on, against the set of a task: by names, by relations, by copies.
 
-What a network saw is a list of names of sets. Behind a comma a name may have a split, as audits
-write it: "idrid, train"; without one nobody says which split it was. `zoo.UNKNOWN` stands for sets
+What a network saw is a list of names of sets. A name may have a split, "IDRiD (train)" or "idrid,
+train" as audits write it; without one nobody says which split it was. `zoo.UNKNOWN` stands for sets
 that are not established.
 """
 
@@ -33,6 +33,7 @@ VERDICTS: tuple[Verdict, ...] = (
     "unknown",
     "none known",
 )
+_WITH_SPLIT = re.compile(r"(?P<name>.+?)(?:, (?P<after>[^,]+)| \((?P<within>[^()]+)\))")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -140,9 +141,10 @@ class _Seen:
 
     @classmethod
     def of(cls, text: str) -> "_Seen":
-        name, comma, said = text.rpartition(", ")
-        splits = tuple(split for split in SPLITS if split in re.split(r"\W+", said))
-        return cls(name, splits) if comma and splits else cls(text, ())
+        named = _WITH_SPLIT.fullmatch(text)
+        said = re.split(r"\W+", named["after"] or named["within"]) if named else ()
+        splits = tuple(split for split in SPLITS if split in said)
+        return cls(named["name"], splits) if named and splits else cls(text, ())
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.splits)})" if self.splits else self.name
