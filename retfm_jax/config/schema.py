@@ -127,6 +127,29 @@ class ExpertConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class MasksConfig(Section):
+    """What training sees of a photograph with masks.
+
+    Attributes:
+      geometry: "whole" photographs, scaled as `data.image.resize` says; or random "windows" of
+        `data.image.size` pixels.
+      working_size: long side to which photographs are scaled before windows are taken, pixels; 0:
+        as they are.
+      holding: share of the windows that hold a pixel of a structure, each structure of the
+        photograph equally often; the others lie anywhere.
+      scale: factors between which windows are enlarged, equally often by the logarithm.
+      resizing: of masks that are scaled down: "nearest" takes one pixel of many; "area" what half
+        of the area shows, which keeps the width of vessels that are thicker than a pixel.
+    """
+
+    geometry: Literal["whole", "windows"] = "whole"
+    working_size: Annotated[int, Range(low=0, high=16384)] = 0
+    holding: Share = 0.5
+    scale: Annotated[tuple[PositiveFloat, PositiveFloat], Increasing()] = (0.5, 2.0)
+    resizing: Literal["nearest", "area"] = "nearest"
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
     """Choice of the records, and how they are read.
 
@@ -138,6 +161,7 @@ class DataConfig(Section):
       language: of the reports; "mixed" samples one for every sample.
       image, text: conversion of photographs and reports.
       augment: random changes to training images.
+      masks: what is seen of photographs with masks.
       vocabulary: YAML file of the conditions that reports are searched for (ViLReF); None for the
         bundled ones. Both as for `retfm label`.
       extend: YAML files that add conditions to the vocabulary, or names to its conditions.
@@ -145,7 +169,8 @@ class DataConfig(Section):
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: sample the sets of a collection equally often, however large each is (KeepFIT).
       classes: of labeled photographs, which of the dataset's classes are learned, in this order; ()
-        for all that its training split shows, in its own order.
+        for all that its training split shows, in its own order. Of photographs with masks, which of
+        its structures.
       outcome: "exclusive": a photograph has exactly one of them, others are left out; "findings":
         each is present or absent; "grades": one of them, ordered from the lowest on; None: as the
         labels are.
@@ -171,6 +196,7 @@ class DataConfig(Section):
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     augment: AugmentConfig = AugmentConfig()
+    masks: MasksConfig = MasksConfig()
     vocabulary: Name | None = None
     extend: tuple[Name, ...] = ()
     expert: ExpertConfig | None = None

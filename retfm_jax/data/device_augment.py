@@ -28,6 +28,9 @@ _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASING_TRIES = 10
 
+#: Arrays of pixels that are no images: what is drawn on one.
+_DRAWN = ("masks",)
+
 #: The random stream of mixing, beside those of arrays.
 _MIXING = zlib.crc32(b"mixing")
 
@@ -41,8 +44,8 @@ def prepare(
     """Makes a host batch what `Method.loss` takes; jit-able, the configurations static.
 
     Args:
-      batch: global arrays; those of uint8 with four axes are images, NHWC, all others pass as they
-        are.
+      batch: global arrays; those of uint8 with four axes are images, NHWC, all others and `masks`
+        pass as they are.
       image_config: mean and standard deviation of the channels.
       augment_config: its color, erasing and mixing entries; needed with a key only. What has an
         `image` and `labels` is mixed.
@@ -55,7 +58,7 @@ def prepare(
     """
     prepared: dict[str, Any] = dict(batch)
     for name, images in batch.items():
-        if images.dtype != jnp.uint8 or images.ndim != 4:
+        if images.dtype != jnp.uint8 or images.ndim != 4 or name in _DRAWN:
             continue
         planes = jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255
         if key is None:

@@ -3,7 +3,7 @@
 import io
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -96,6 +96,33 @@ def decode_picture(
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct
         raise ImageError(f"{name}: the image is truncated or damaged ({error})") from error
     return pixels
+
+
+def decode_reduced(
+    data: bytes, name: str, min_side: Callable[[int], int]
+) -> tuple[UInt8[np.ndarray, "height width 3"], tuple[int, int]]:
+    """Decodes as `decode` does with a `min_side`, and tells how large the photograph really is.
+
+    Args:
+      data, name: see `decode`.
+      min_side: from the photograph's long side, pixels, to `min_side` of `decode`.
+
+    Returns:
+      (height, width, 3) uint8, RGB; and the height and width of the photograph, of which those of
+      the array are 1, 1/2, 1/4 or 1/8, rounded up.
+
+    Raises:
+      ImageError: see `decode`.
+    """
+    size = _jpeg_size(data) if data.endswith(_JPEG_END) else None
+    pixels = decode(data, name, min_side=None if size is None else min_side(max(size)))
+    if size is None or {*pixels.shape[:2]} == {*size}:
+        return pixels, (pixels.shape[0], pixels.shape[1])
+    width, height = size
+    factor = round(max(size) / max(pixels.shape[:2]))
+    # EXIF may have exchanged height and width.
+    upright = (-(-height // factor), -(-width // factor)) == pixels.shape[:2]
+    return pixels, (height, width) if upright else (width, height)
 
 
 def pages(data: bytes) -> int:
@@ -525,7 +552,9 @@ def augmented(
     """
     image = _seen(image, config)
     if augment.crop_area != (1.0, 1.0):
-        image = _random_crop(image, augment.crop_area, rng)
+        height, width = image.shape[:2]
+        top, left, high, wide = crop_box(height, width, augment.crop_area, rng)
+        image = image[top : top + high, left : left + wide]
     if config.resize != "pad":  # a random crop takes the place of the central one
         image = _scale(image, config.size, config.size)
     else:
@@ -550,11 +579,21 @@ def augmented(
     return image
 
 
-def _random_crop(
-    image: np.ndarray, area: tuple[float, float], rng: np.random.Generator
-) -> np.ndarray:
-    """As torchvision's RandomResizedCrop: ten tries, else the largest crop around the center."""
-    height, width = image.shape[:2]
+def crop_box(
+    height: int, width: int, area: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Samples a crop as torchvision's RandomResizedCrop does: aspect 3/4 to 4/3.
+
+    After ten tries it is the largest crop of such an aspect around the center.
+
+    Args:
+      height, width: of the photograph, pixels.
+      area: smallest and largest share of its area that the crop keeps.
+      rng: of the choice.
+
+    Returns:
+      top, left, height and width of the crop, pixels.
+    """
     for _ in range(10):
         share, shape, down, across = rng.random(4)
         target = (area[0] + share * (area[1] - area[0])) * height * width
@@ -564,11 +603,11 @@ def _random_crop(
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top = int(down * (height - crop_height + 1))
             left = int(across * (width - crop_width + 1))
-            return image[top : top + crop_height, left : left + crop_width]
+            return top, left, crop_height, crop_width
     crop_width = min(width, round(height * 4 / 3))
     crop_height = min(height, round(width * 4 / 3))
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return image[top : top + crop_height, left : left + crop_width]
+    return top, left, crop_height, crop_width
 
 
 def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from retfm_jax.data.division import Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import (
+    Chain,
     Eyes,
     Record,
     RecordSource,
@@ -441,30 +442,7 @@ def _joined(
     sources = [part.source for part, _ in holding]
     starts = np.cumsum([0, *(len(source) for source in sources[:-1])])
     positions = [of + start for (_, of), start in zip(holding, starts, strict=True)]
-    return _Chain(sources), np.concatenate(positions)
-
-
-class _Chain(RecordSource[ImageRecord]):
-    """Splits one after the other."""
-
-    kind = "image"
-
-    def __init__(self, sources: Sequence[RecordSource[ImageRecord]]):
-        self._sources = list(sources)
-        self._starts = np.cumsum([0, *(len(source) for source in sources)])
-        self.name, self.label_names = sources[0].name, sources[0].label_names
-        self.split = "+".join(source.split for source in sources)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._sources[part][int(index - self._starts[part])]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"parts": [source.identity for source in self._sources]}
+    return Chain(sources), np.concatenate(positions)
 
 
 def _check(train: LabeledSource) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from retfm_jax.data.field_of_view import lit_field
 from retfm_jax.data.image_limits import ImageError, check_size, too_large
 from retfm_jax.errors import UserError
 
@@ -155,7 +156,7 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
             f"{name}: not a readable mask ({len(data)} bytes; PNG, TIFF, GIF, BMP or PNM wanted): "
             f"{error}",
         ) from error
-    mask = _table(values, name, codes)[values]
+    mask = np.take(_table(values, name, codes), values)
     turn = _UPRIGHT.get(orientation)
     return mask if turn is None else np.array(Image.fromarray(mask).transpose(turn))
 
@@ -206,7 +207,7 @@ def _values(image: Image.Image, name: str) -> np.ndarray:
     channels = np.asarray(image.convert("RGB"))
     first = channels[..., 0]
     if (channels[..., 1] == first).all() and (channels[..., 2] == first).all():
-        return first.copy()
+        return np.ascontiguousarray(first)
     lit = channels.any(axis=-1)
     colors = channels[lit]
     if (colors == colors[0]).all():
@@ -229,10 +230,10 @@ def _of_palette(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
     used = np.flatnonzero(_counts(indices))
     colors = palette[used]
     if (colors == colors[:, :1]).all():
-        return palette[indices, 0]
+        return np.take(palette[:, 0], indices)
     lit = colors.any(axis=1)
     if lit.sum() == 1:
-        return (palette.any(axis=1)[indices]).astype(np.uint8) * np.uint8(255)
+        return np.take(palette.any(axis=1).astype(np.uint8) * np.uint8(255), indices)
     return indices
 
 
@@ -355,3 +356,55 @@ def resized(
         share = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         result[share >= 0.5] = value
     return result
+
+
+def pixels(
+    mask: EncodedMask | None, shape: tuple[int, int], image_name: str
+) -> UInt8[np.ndarray, "h w"]:
+    """Decodes a mask of a record, which may be absent or unknown.
+
+    Args:
+      mask: None where nobody looked for the structure.
+      shape: height and width of the photograph, pixels.
+      image_name: of the photograph, for messages.
+
+    Returns:
+      (h, w) uint8, 1 present, 0 absent, `UNKNOWN`.
+
+    Raises:
+      MaskError: it cannot be decoded, or is of another size.
+    """
+    if mask is None:
+        return np.full(shape, UNKNOWN, np.uint8)
+    if not mask.data:
+        return np.zeros(shape, np.uint8)
+    drawn = decode(mask.data, mask.name, mask.codes)
+    require_size(drawn.shape, mask.name, shape, image_name)
+    return drawn
+
+
+def field_pixels(
+    field: EncodedMask | None,
+    image: UInt8[np.ndarray, "_ _ 3"],
+    shape: tuple[int, int],
+    image_name: str,
+) -> UInt8[np.ndarray, "h w"]:
+    """Decodes the field of view of a record, or finds it on the photograph.
+
+    Args:
+      field: None where it has to be found.
+      image: the photograph, RGB, perhaps decoded at a part of its size.
+      shape: height and width of the photograph, pixels.
+      image_name: of the photograph, for messages.
+
+    Returns:
+      (h, w) uint8, 1 inside.
+
+    Raises:
+      MaskError: it cannot be decoded, is of another size, or is empty.
+    """
+    if field is None:
+        return resized(lit_field(image), *shape)
+    drawn = pixels(field, shape, image_name)
+    require_field(drawn, field.name)
+    return drawn

@@ -209,6 +209,35 @@ class Subset(RecordSource[OneKind]):
         return {**self._source.identity, "subset": self._why, "kept": len(self)}
 
 
+class Chain(RecordSource[OneKind]):
+    """Splits of one dataset of images, one after the other."""
+
+    kind = "image"
+
+    def __init__(self, sources: Sequence[RecordSource[OneKind]]):
+        """Joins the splits.
+
+        Args:
+          sources: with the same labels and structures, at least one.
+        """
+        self._sources = list(sources)
+        self._starts = np.cumsum([0, *(len(source) for source in sources)])
+        self.name, self.label_names = sources[0].name, sources[0].label_names
+        self.structures = sources[0].structures
+        self.split = "+".join(source.split for source in sources)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> OneKind:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._sources[part][int(index - self._starts[part])]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"parts": [source.identity for source in self._sources]}
+
+
 class Eyes(RecordSource[ImageRecord]):
     """The eyes of patients as single images, each with the text that speaks of it."""
 

@@ -15,11 +15,15 @@ if TYPE_CHECKING:  # TensorFlow Datasets takes seconds to import, and only readi
 
 #: What an array holds: pixels; token ids, 0 is padding; 1 where a token is text; one truth value a
 #: sample; a multi-hot row of conditions; a number that is equal for equal categories; numbers that
-#: decide what is hidden.
-Role = Literal["image", "tokens", "mask", "flag", "labels", "category", "noise"]
+#: decide what is hidden; of pixels, which structures they show, and 1 inside the field of view.
+Role = Literal[
+    "image", "tokens", "mask", "flag", "labels", "category", "noise", "structures", "field"
+]
 
 #: How often a random batch shows a condition.
 _LABELED = 0.05
+#: Share of a random batch's pixels that show a structure.
+_DRAWN = 0.1
 
 
 class ArraySpec(NamedTuple):
@@ -153,7 +157,9 @@ def _random(spec: ArraySpec, rows: int, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(0, 256, shape, spec.dtype)
     if spec.role == "labels":
         return (rng.random(shape) < _LABELED).astype(spec.dtype)
-    if spec.role in ("flag", "mask"):
+    if spec.role == "structures":
+        return (rng.random(shape) < _DRAWN).astype(spec.dtype)
+    if spec.role in ("flag", "mask", "field"):
         return np.ones(shape, spec.dtype)
     return rng.integers(1, max(spec.below, 2), shape, spec.dtype)
 
