@@ -21,7 +21,6 @@ class SegmentedSource(Subset[SegmentedRecord]):
     """Photographs of a split with masks of some structures.
 
     Attributes:
-      structures: in the order of the records' masks.
       patients: of all records.
       patients_known: whether `patients` are real ones, so that intervals can be by patient.
     """
@@ -48,10 +47,14 @@ class SegmentedSource(Subset[SegmentedRecord]):
         """
         super().__init__(source, rows, "segmented")
         self._columns = tuple(columns)
-        self.structures = tuple(source.structures[column] for column in columns)
         self.patients, self.split = list(patients), split
         self.patients_known = patients_known
         self._digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        names = super().structures
+        return tuple(names[column] for column in self._columns)
 
     def __getitem__(self, index: int) -> SegmentedRecord:
         record = super().__getitem__(index)

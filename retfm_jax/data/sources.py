@@ -41,7 +41,6 @@ class RecordSource(abc.ABC, Generic[OneKind]):
       kind: what its records are.
       label_names: the classes of the records' label vectors.
       ordered: the classes are grades, from the lowest on, as a task states of its own.
-      structures: of which the records have masks, in the order of these; () without masks.
     """
 
     name: str
@@ -49,7 +48,11 @@ class RecordSource(abc.ABC, Generic[OneKind]):
     kind: Literal["patient", "image"]
     label_names: tuple[str, ...]
     ordered: bool = False
-    structures: tuple[str, ...] = ()
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Of which the records have masks, in the order of these; () without masks."""
+        return ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -128,8 +131,9 @@ class _TfdsSource(RecordSource[Record]):
         features: Any = info.features  # those of `data.records`
         self.kind = "patient" if "left" in features else "image"
         self.label_names = tuple(features["labels"]["present"].feature.names)
+        self._structures: tuple[str, ...] = ()
         if "structures" in features:
-            self.structures = tuple(features["structures"].feature.names)
+            self._structures = tuple(features["structures"].feature.names)
         shards = {name: list(part.shard_lengths) for name, part in sorted(info.splits.items())}
         self.identity_values = {
             "dataset": info.full_name,
@@ -141,8 +145,12 @@ class _TfdsSource(RecordSource[Record]):
             # Of contents, not of names and sizes: a dataset that was built anew is another one.
             # None where version 0.1 built it.
             "contents": _digests_of(split, stored_digests(folder)),
-            **({"structures": list(self.structures)} if self.structures else {}),
+            **({"structures": list(self._structures)} if self._structures else {}),
         }
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        return self._structures
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -196,7 +204,10 @@ class Subset(RecordSource[OneKind]):
         self._source, self._indices, self._why = source, indices, why
         self.name, self.split, self.kind = source.name, source.split, source.kind
         self.label_names, self.ordered = source.label_names, source.ordered
-        self.structures = source.structures
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        return self._source.structures
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -223,8 +234,11 @@ class Chain(RecordSource[OneKind]):
         self._sources = list(sources)
         self._starts = np.cumsum([0, *(len(source) for source in sources)])
         self.name, self.label_names = sources[0].name, sources[0].label_names
-        self.structures = sources[0].structures
         self.split = "+".join(source.split for source in sources)
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        return self._sources[0].structures
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -266,10 +266,13 @@ class Few(RecordSource[SegmentedRecord]):
     """Three scenes, as a dataset."""
 
     name, split, kind, label_names = "few", "train", "image", ()
-    structures = ("red", "green", "absent", "unknown")
 
     def __init__(self):
         self._records = [record(seed=seed) for seed in range(3)]
+
+    @property
+    def structures(self):
+        return ("red", "green", "absent", "unknown")
 
     def __len__(self):
         return 3
