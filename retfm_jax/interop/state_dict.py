@@ -6,6 +6,7 @@ layers that our array stacks on its leading axis. Transforms, theirs to ours and
   copy    nothing changes
   linear  (out, in) <-> (in, out)
   conv    (out, in, h, w) <-> (h, w, in, out)
+  deconv  (in, out, h, w) <-> (h, w, in, out)
   token   (1, 1, d) <-> (d,)
   tokens  (1, n, d) <-> (n, d)
   int64   int64 there, int32 here
@@ -35,6 +36,7 @@ from retfm_jax.interop.layouts import (
 )
 from retfm_jax.interop.pickles import printable
 from retfm_jax.methods.base import Method, MethodState, Params
+from retfm_jax.models.positions import resize_grid
 from retfm_jax.trees import flatten, refuse_nonfinite, unflatten_like
 
 Names = tuple[tuple[str, str, str], ...]
@@ -48,6 +50,7 @@ _INWARD = {
     "copy": lambda x: x,
     "linear": lambda x: x.T,
     "conv": lambda x: x.transpose(2, 3, 1, 0),
+    "deconv": lambda x: x.transpose(2, 3, 0, 1),
     "token": lambda x: x[0, 0],
     "tokens": lambda x: x[0],
     "int64": lambda x: x.astype(np.int32),
@@ -56,6 +59,7 @@ _OUTWARD = {
     "copy": lambda x: x,
     "linear": lambda x: x.T,
     "conv": lambda x: x.transpose(3, 2, 0, 1),
+    "deconv": lambda x: x.transpose(2, 3, 0, 1),
     "token": lambda x: x[None, None],
     "tokens": lambda x: x[None],
     "int64": lambda x: x.astype(np.int64),
@@ -264,28 +268,9 @@ def resize_positions(
             f"{where} has {len(positions)} tokens and {tokens} are needed: both must be a square "
             "grid, with a class token or both without"
         )
-    weights = _bicubic(old, new, aligned)  # (G, g)
     grid = positions[first:].astype(np.float64).reshape(old, old, -1)
-    grid = np.einsum("Gg,Hh,ghd->GHd", weights, weights, grid)
+    grid = resize_grid(grid, (new, new), aligned=aligned)
     return np.concatenate([positions[:first], grid.reshape(new * new, -1).astype(positions.dtype)])
-
-
-def _bicubic(old: int, new: int, aligned: bool) -> np.ndarray:
-    """Weights (new, old) of bicubic interpolation; see `resize_positions` for `aligned`."""
-    a = -0.75
-    if aligned:
-        where = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
-    else:
-        where = (np.arange(new) + 0.5) * (old / new) - 0.5
-    base = np.floor(where).astype(int)
-    weights = np.zeros((new, old))
-    for offset in (-1, 0, 1, 2):
-        x = np.abs(where - (base + offset))
-        near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-        far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-        columns = np.clip(base + offset, 0, old - 1)
-        np.add.at(weights, (np.arange(new), columns), np.where(x <= 1, near, far))
-    return weights
 
 
 def _variables(params: Params, state: MethodState) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import abc
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
@@ -375,6 +375,38 @@ class Method(abc.ABC, Generic[Network]):
           NotImplementedError: the method has no such features.
         """
         raise NotImplementedError(f"{self.name} has no features before a projection")
+
+    def image_maps(
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        levels: Sequence[int] | None = None,
+        *,
+        keys: Key[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b _h _w _d"], ...]:
+        """Computes feature maps of single images at levels of the image tower, `visual`.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32, of any size whose sides are multiples of a vision
+            transformer's patches.
+          levels: blocks of a vision transformer, from 0; for a residual network 1, the stem, to 5,
+            the last stage; None: the tower's `map_levels`.
+          keys: randomness of dropped branches in fine-tuning, one for each image; None drops none.
+
+        Returns:
+          the map of each level (b, h, w, d), in the tower's compute type.
+
+        Raises:
+          NotImplementedError: the method has no image tower.
+          ValueError: no such level, or images that are no whole number of patches.
+        """
+        tower = getattr(self.bind(params, state.batch_stats), "visual", None)
+        if tower is None:
+            raise NotImplementedError(f"{self.name} has no image tower with feature maps")
+        return tower.maps(images, levels, keys=keys)
 
     def class_logits(
         self,

@@ -3,6 +3,7 @@
 import abc
 import collections
 import fnmatch
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
@@ -280,6 +281,17 @@ def stack_layers(make: Callable[[nnx.Rngs], Block], layers: int, rngs: nnx.Rngs)
       rngs: streams of random numbers, which are split among the copies.
     """
     return nnx.split_rngs(splits=layers)(nnx.vmap(make))(rngs)
+
+
+def slice_layers(blocks: Block, part: slice) -> Block:
+    """Selects stacked layers as a module of their own.
+
+    Args:
+      blocks: a module as `stack_layers` makes it.
+      part: which layers, by their numbers.
+    """
+    graphdef, stacked = nnx.split(blocks)
+    return nnx.merge(graphdef, jax.tree.map(operator.itemgetter(part), stacked))
 
 
 def unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:

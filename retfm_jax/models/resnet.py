@@ -5,9 +5,10 @@ the bottleneck and its four stages, and differ in the stem, in how a stage halve
 and in how the last feature map becomes a vector.
 """
 
+import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -56,6 +57,16 @@ class ResNetConfig(Section):
         """Width of the last feature map."""
         return 2 ** (len(_STAGES) - 1) * EXPANSION * self.width
 
+    @property
+    def map_levels(self) -> tuple[int, ...]:
+        """Feature maps by default: 1 behind the stem, 2 to 5 behind the stages."""
+        return (1, *(number + 1 for number in _STAGES))
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of the feature maps of `map_levels`."""
+        return (self.width, *(2 ** (number - 1) * EXPANSION * self.width for number in _STAGES))
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipResNetConfig(ResNetConfig):
@@ -85,30 +96,42 @@ class ClipResNetConfig(ResNetConfig):
 
 
 class Conv(nnx.Module):
-    """A square convolution without bias, padded to keep the resolution at stride 1.
+    """A square convolution, padded to keep the resolution at stride 1.
 
     Args:
       inputs, outputs: channels.
       size: height and width of the kernel in pixels.
       stride: in pixels, along both axes.
+      bias: whether there is one.
       rngs: streams of random numbers for the initial parameters.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
         std = math.sqrt(2 / (outputs * size * size))  # He et al. 2015, by the outputs
         shape = (size, size, inputs, outputs)
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
         padding = self.kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
+        y = jax.lax.conv_general_dilated(
             x,
             self.kernel.astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+        return y if self.bias is None else y + self.bias.astype(x.dtype)
 
 
 class Groups(NamedTuple):
@@ -308,6 +331,56 @@ class AttentionPool(nnx.Module):
 class _ResidualTower(Tower):
     """What both networks have in common."""
 
+    config: ResNetConfig
+    dtype: Literal["float32", "bfloat16"]
+    taps: Taps | None
+
+    @abc.abstractmethod
+    def _stem(self, x: Float[Array, "b h w 3"], groups: Groups | None) -> Float[Array, "b _h _w c"]:
+        """The first feature map, of half the images' resolution."""
+
+    @abc.abstractmethod
+    def _halve(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
+        """Pools the first feature map into the first stage's input."""
+
+    def maps(
+        self,
+        images: Float[Array, "b h w 3"],
+        levels: Sequence[int] | None = None,
+        *,
+        keys: Key[Array, " b"] | None = None,
+        train: bool = False,
+        views: int = 1,
+    ) -> tuple[Float[Array, "b _h _w _c"], ...]:
+        """Computes feature maps: 1 behind the stem, 2 to 5 behind the stages.
+
+        Args:
+          images: normalized, NHWC float32, of any size.
+          levels: their numbers; None: all five.
+          keys: taken like other towers' and not used: nothing is random here.
+          train: batch norms use and update the statistics of the batch.
+          views: images that one sample has, side by side.
+
+        Returns:
+          the map of each level in the compute type; that of level k has 1 / 2^k of the images'
+          resolution.
+
+        Raises:
+          ValueError: there is no such level, or the samples do not divide into groups of
+            `norm_batch` in training.
+        """
+        levels = self.config.map_levels if levels is None else levels
+        unknown = sorted(set(levels) - set(self.config.map_levels))
+        if unknown:
+            raise ValueError(f"levels {list(levels)} are none of {list(self.config.map_levels)}")
+        groups = _groups(self.config, images.shape[0], train, views)
+        found = {1: self._stem(images.astype(self.dtype), groups)}
+        x = self._halve(found[1])
+        for number in _STAGES:
+            x = getattr(self, f"layer{number}")(x, groups=groups)
+            found[number + 1] = x = tapped(self.taps, f"stage{number}", x)
+        return tuple(found[level] for level in levels)
+
     def layers_above(self, path: str) -> int:
         """See `Tower.layers_above`; the layers are the four stages, the stem is before them."""
         part = path.partition("/")[0]
@@ -337,7 +410,7 @@ class ClipResNet(_ResidualTower):
         dtype: Literal["float32", "bfloat16"] = "float32",
         rngs: nnx.Rngs,
     ):
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.image_size = config, dtype, config.image_size
         self.taps: Taps | None = nnx.data(None)
         half = config.width // 2
         self.conv1 = Conv(3, half, 3, stride=2, rngs=rngs)
@@ -373,22 +446,22 @@ class ClipResNet(_ResidualTower):
           ValueError: the images have another size than configured, or the samples do not divide
             into groups of `norm_batch` in training.
         """
-        size = self.config.image_size
+        size = self.image_size
         if images.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"the network takes images of {size} x {size} x 3, not {images.shape[1:]}"
             )
-        groups = _groups(self.config, images.shape[0], train, views)
-        x = images.astype(self.dtype)
+        (last,) = self.maps(images, (5,), train=train, views=views)
+        embedding = self.attnpool(last)
+        return embedding, embedding
+
+    def _stem(self, x: Float[Array, "b h w 3"], groups: Groups | None) -> Float[Array, "b _h _w c"]:
         x = jax.nn.relu(self.bn1(self.conv1(x), groups=groups))
         x = jax.nn.relu(self.bn2(self.conv2(x), groups=groups))
-        x = jax.nn.relu(self.bn3(self.conv3(x), groups=groups))
-        x = average_pool(x, 2)
-        for number in _STAGES:
-            x = getattr(self, f"layer{number}")(x, groups=groups)
-            x = tapped(self.taps, f"stage{number}", x)
-        embedding = self.attnpool(x)
-        return embedding, embedding
+        return jax.nn.relu(self.bn3(self.conv3(x), groups=groups))
+
+    def _halve(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
+        return average_pool(x, 2)
 
 
 class ResNet(_ResidualTower):
@@ -434,19 +507,24 @@ class ResNet(_ResidualTower):
         Raises:
           ValueError: the samples do not divide into groups of `norm_batch` in training.
         """
-        groups = _groups(self.config, images.shape[0], train, views=1)
-        x = self.conv1(images.astype(self.dtype))
-        x = jax.nn.relu(self.bn1(x, groups=groups))
-        x = jax.lax.reduce_window(
+        (last,) = self.maps(images, (5,), train=train)
+        return last.astype(jnp.float32).mean((1, 2))
+
+    def _stem(self, x: Float[Array, "b h w 3"], groups: Groups | None) -> Float[Array, "b _h _w c"]:
+        return jax.nn.relu(self.bn1(self.conv1(x), groups=groups))
+
+    def _halve(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
+        return jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         )
-        for number in _STAGES:
-            x = getattr(self, f"layer{number}")(x, groups=groups)
-            x = tapped(self.taps, f"stage{number}", x)
-        return x.astype(jnp.float32).mean((1, 2))
 
 
-def _norm_names(published: str, path: str) -> Names:
+def norm_names(published: str, path: str) -> Names:
+    """Rows of a batch norm's (published name, our path, transform).
+
+    Args:
+      published, path: of the norm.
+    """
     return (
         (f"{published}.weight", f"{path}/scale", "copy"),
         (f"{published}.bias", f"{path}/bias", "copy"),
@@ -463,11 +541,11 @@ def _block_names(config: ResNetConfig) -> Names:
             published, path = f"layer{number}.{index}", f"layer{number}/block{index}"
             for part in (1, 2, 3):
                 conv = (f"{published}.conv{part}.weight", f"{path}/conv{part}/kernel", "conv")
-                rows += [conv, *_norm_names(f"{published}.bn{part}", f"{path}/bn{part}")]
+                rows += [conv, *norm_names(f"{published}.bn{part}", f"{path}/bn{part}")]
             if index == 0:  # the only one whose input differs from its output
                 theirs, ours = f"{published}.downsample.0.weight", f"{path}/shortcut_conv/kernel"
                 rows.append((theirs, ours, "conv"))
-                rows += _norm_names(f"{published}.downsample.1", f"{path}/shortcut_bn")
+                rows += norm_names(f"{published}.downsample.1", f"{path}/shortcut_bn")
     return tuple(rows)
 
 
@@ -475,7 +553,7 @@ def _stem_names(convolutions: int) -> Names:
     rows = []
     for part in range(1, convolutions + 1):
         rows.append((f"conv{part}.weight", f"conv{part}/kernel", "conv"))
-        rows += _norm_names(f"bn{part}", f"bn{part}")
+        rows += norm_names(f"bn{part}", f"bn{part}")
     return tuple(rows)
 
 

@@ -1,7 +1,8 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021) of every form in use for the retina."""
 
 import dataclasses
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -18,9 +19,11 @@ from retfm_jax.models.layers import (
     attention,
     drop_path,
     scan_layers,
+    slice_layers,
     split,
     stack_layers,
 )
+from retfm_jax.models.positions import resize_grid
 from retfm_jax.models.taps import Tap, Taps, tapped
 from retfm_jax.ranges import Count, Positive, PositiveFloat, Rate, Section
 
@@ -174,6 +177,16 @@ class ViTConfig(Section):
         if self.positions == "rope":
             return 0
         return self.num_patches + (self.class_token and self.class_position)
+
+    @property
+    def map_levels(self) -> tuple[int, ...]:
+        """Blocks, from 0, whose outputs are feature maps by default: the ends of four quarters.
+
+        Of 12 blocks they are 3, 5, 7 and 11, as in VisionFM and RET-CLIP+.
+        """
+        if self.layers == 12:
+            return (3, 5, 7, 11)
+        return tuple(-(-self.layers * quarter // 4) - 1 for quarter in (1, 2, 3, 4))
 
 
 class Block(nnx.Module):
@@ -350,6 +363,43 @@ class ViT(Tower):
             return np.arange(layers, 0, -1)
         return layers + 1 if part in _BEFORE else 0
 
+    def maps(
+        self,
+        images: Float[Array, "b h w 3"],
+        levels: Sequence[int] | None = None,
+        *,
+        keys: Key[Array, " b"] | None = None,
+        train: bool = False,
+        views: int = 1,
+    ) -> tuple[Float[Array, "b _h _w d"], ...]:
+        """Computes feature maps: the patches of chosen blocks' outputs, each after the last norm.
+
+        Learned positions are resized bicubically to the images' grid: with corners aligned as in
+        Chinese-CLIP where tokens are normalized before the first block, else as in MAE and timm.
+        No patches are dropped.
+
+        Args:
+          images: normalized, NHWC float32; height and width are multiples of the patch's.
+          levels: numbers of the blocks, from 0; None: `ViTConfig.map_levels`.
+          keys: randomness of dropped branches, one for each image; None drops none.
+          train, views: of no effect here; image towers with batch norms take them.
+
+        Returns:
+          a map (b, h / patch, w / patch, width) of each level, in the compute type.
+
+        Raises:
+          ValueError: the images are no whole number of patches, or there is no such block.
+        """
+        levels = self.config.map_levels if levels is None else levels
+        patch, (h, w) = self.config.patch_size, images.shape[1:3]
+        if h % patch or w % patch:
+            raise ValueError(f"images of {h} x {w} are no multiple of the patches of {patch}")
+        _, layer_keys = split(keys, 2)
+        grid = (h // patch, w // patch)
+        found = self.tokens_of(levels, self._embed(images), grid=grid, keys=layer_keys)
+        first = self.config.prefix_tokens
+        return tuple(self.ln_post(x[:, first:]).reshape(len(x), *grid, -1) for x in found)
+
     def patches(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
         """Embeds patches and adds learned positions.
 
@@ -362,22 +412,31 @@ class ViT(Tower):
         Raises:
           ValueError: the images have another size than configured.
         """
-        config = self.config
-        if images.shape[1:] != (config.image_size, config.image_size, 3):
+        size = self.config.image_size
+        if images.shape[1:] != (size, size, 3):
             raise ValueError(
-                f"the network takes images of {config.image_size} x {config.image_size} x 3, "
-                f"not {images.shape[1:]}"
+                f"the network takes images of {size} x {size} x 3, not {images.shape[1:]}"
             )
-        b, patch, grid = images.shape[0], config.patch_size, config.grid
+        return self._embed(images)
+
+    def _embed(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
+        """Patch tokens of images of any whole number of patches."""
+        config, patch = self.config, self.config.patch_size
+        b, rows, columns = images.shape[0], images.shape[1] // patch, images.shape[2] // patch
         # A convolution whose stride is its kernel is a matrix product over patches:
-        # (b, gg, pp3) . (pp3, d) -> (b, gg, d)
-        pixels = images.astype(self.dtype).reshape(b, grid, patch, grid, patch, 3)
-        pixels = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1)
+        # (b, n, pp3) . (pp3, d) -> (b, n, d)
+        pixels = images.astype(self.dtype).reshape(b, rows, patch, columns, patch, 3)
+        pixels = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * columns, -1)
         x = pixels @ self.patch["kernel"].reshape(-1, config.width).astype(self.dtype)
         if config.patch_bias:
             x = x + self.patch["bias"].astype(self.dtype)
         if self.position_embedding is not None:
-            x = x + self.position_embedding[-config.num_patches :].astype(self.dtype)
+            positions = self.position_embedding[-config.num_patches :]
+            if (rows, columns) != (config.grid, config.grid):
+                positions = positions.reshape(config.grid, config.grid, -1)
+                positions = resize_grid(positions, (rows, columns), aligned=config.pre_norm)
+                positions = positions.reshape(rows * columns, -1)
+            x = x + positions.astype(self.dtype)
         return x
 
     def tokens(
@@ -397,10 +456,41 @@ class ViT(Tower):
         Returns:
           the last block's tokens (b, m, d), before the last norm: class token, registers, patches.
         """
+        return self.tokens_of((self.config.layers - 1,), patches, kept, keys=keys)[0]
+
+    def tokens_of(
+        self,
+        levels: Sequence[int],
+        patches: Float[Array, "b n d"],
+        kept: Int[Array, "b k"] | None = None,
+        *,
+        grid: tuple[int, int] | None = None,
+        keys: Key[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b m d"], ...]:
+        """Runs the blocks up to the last one that is asked for, and returns the tokens of some.
+
+        Args:
+          levels: numbers of the blocks, from 0.
+          patches: tokens of the patches, row by row.
+          kept: indices (b, k) int32 of the patches that take part; None: all.
+          grid: rows and columns of patches; None: those of the configured size.
+          keys: randomness of dropped branches, one for each image; None drops none.
+
+        Returns:
+          tokens (b, m, d) of each level, before the last norm: class token, registers, patches.
+
+        Raises:
+          ValueError: there is no such block.
+        """
         config, b = self.config, patches.shape[0]
+        unknown = [level for level in levels if not 0 <= level < config.layers]
+        if unknown or not levels:
+            raise ValueError(
+                f"levels {list(levels)} are none of the blocks 0 to {config.layers - 1}"
+            )
         angles = None
         if config.positions == "rope":
-            turned = _angles(config)
+            turned = _angles(config, grid or (config.grid, config.grid))
             angles = jnp.broadcast_to(turned, (b, *turned.shape))
         if kept is not None:
             patches = jnp.take_along_axis(patches, kept[..., None], axis=1)
@@ -429,16 +519,21 @@ class ViT(Tower):
             return block(x, angles, keys, rate, tap)
 
         tap = None if self.taps is None else self.taps["blocks"]
-        x, _ = scan_layers(
-            self.blocks,
-            x,
-            run,
-            layers=config.layers,
-            each=(rates, tap),
-            # What is looked into is differentiated for its slots alone: memory is what counts.
-            remat=config.remat if tap is None else "full",
-        )
-        return x
+        # One scan from level to level keeps what is asked for, not the outputs of all blocks.
+        found, start = {}, 0
+        for level in sorted(set(levels)):
+            part = slice(start, level + 1)
+            x, _ = scan_layers(
+                slice_layers(self.blocks, part),
+                x,
+                run,
+                layers=level + 1 - start,
+                each=jax.tree.map(operator.itemgetter(part), (rates, tap)),
+                # What is looked into is differentiated for its slots alone: memory is what counts.
+                remat=config.remat if tap is None else "full",
+            )
+            found[level], start = x, level + 1
+        return tuple(found[level] for level in levels)
 
     def pool(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
         """Pools the last block's tokens into the image's features, as configured.
@@ -482,16 +577,16 @@ def _kept(config: ViTConfig, keys: Key[Array, " b"]) -> Int[Array, "b k"]:
     return jnp.sort(order[:, :kept], axis=1)
 
 
-def _angles(config: ViTConfig) -> Float[np.ndarray, "n a"]:
+def _angles(config: ViTConfig, grid: tuple[int, int]) -> Float[np.ndarray, "n a"]:
     """Rotations of each patch in radians, half a head's width of them: first rows, then columns.
 
     2 pi y / 100^(4 i / d) for y in (-1, 1), the patch's center, and head width d (DINOv3).
     """
     head = config.width // config.num_heads
-    center = (np.arange(config.grid) + 0.5) / config.grid * 2 - 1
     frequencies = 100.0 ** -(4 * np.arange(head // 4) / head)
-    turns = 2 * np.pi * center[:, None] * frequencies  # (grid, d / 4)
-    rows, columns = np.broadcast_arrays(turns[:, None], turns[None])
+    centers = [(np.arange(side) + 0.5) / side * 2 - 1 for side in grid]
+    turns = [2 * np.pi * center[:, None] * frequencies for center in centers]  # (side, d / 4)
+    rows, columns = np.broadcast_arrays(turns[0][:, None], turns[1][None])
     return np.concatenate([rows, columns], -1).reshape(-1, head // 2).astype(np.float32)
 
 

@@ -78,7 +78,7 @@ def torch_attention(query, key, value, seen):
 def turned(x, config):
     """Rotates the patches' queries or keys (b, h, n, d) by their place; see `vit.rotate`."""
     half = x.shape[-1] // 2
-    angles = torch.as_tensor(vit._angles(config))
+    angles = torch.as_tensor(vit._angles(config, (config.grid, config.grid)))
     before, patches = x[:, :, : config.prefix_tokens], x[:, :, config.prefix_tokens :]
     first, second = patches[..., :half], patches[..., half:]
     sine, cosine = angles.sin(), angles.cos()
