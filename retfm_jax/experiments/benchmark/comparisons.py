@@ -40,7 +40,7 @@ class Compared:
       cells: by model, in the suite's order.
       found: values and differences.
       corrected: p-values of the differences by Holm's procedure over all pairs.
-      ranks: of each model, 1 + number of models that are significantly better.
+      ranks: of each model that has a value, 1 + number of models that are significantly better.
       calibration: by model, "expected_calibration_error" and "brier", means over seeds; empty where
         scores are no probabilities.
       samples, patients: of the test split.
@@ -192,11 +192,10 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
     paired.check_same({f"{name} on {task}": each for name, each in facts.items()})
     first = next(iter(cells.values()))
     patients = first.hits.patients if first.hits else first.predictions[0].patients
-    metric, caveats = MEAN_RECALL, []
+    metric, caveats, graded = MEAN_RECALL, [], is_graded(findings, task)
     if first.hits is None:
-        metric, why = _metric_of(suite.metric, first.predictions[0], _is_graded(findings, task))
+        metric, why = _metric_of(suite.metric, first.predictions[0], graded)
         caveats += [why] if why else []
-    graded = _is_graded(findings, task)
     models = {name: statistics_of(cell, metric, graded) for name, cell in cells.items()}
     found = paired.compare(models, patients, suite.draws, suite.seed)
     p = {pair: difference.p for pair, difference in found.differences.items()}
@@ -218,7 +217,7 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
         patients=len(set(patients)),
         caveats=tuple(caveats),
     )
-    values = {name: each.value for name, each in found.values.items()}
+    values = {n: each.value for n, each in found.values.items() if not math.isnan(each.value)}
     return dataclasses.replace(compared, ranks=ranks.ranks(values, compared.apart))
 
 
@@ -228,7 +227,13 @@ def _facts(cell: CellResult) -> dict[str, Any]:
     return {"queries": cell.hits.samples, "patients": cell.hits.patients}
 
 
-def _is_graded(findings: Findings, task: str) -> bool:
+def is_graded(findings: Findings, task: str) -> bool:
+    """Whether a task says that its classes are grades.
+
+    Args:
+      findings: of a benchmark.
+      task: by its name.
+    """
     return task in findings.tasks and findings.tasks[task].outcome == "grades"
 
 

@@ -64,6 +64,9 @@ class Scale:
             )
         return _svg(parts, _HEIGHT)
 
+    def _said(self, tick: float) -> str:
+        return f"{round(tick, self._decimals) + 0.0:.{self._decimals}f}".replace("-", "−")
+
     def _line(self, at: float, color: str) -> str:
         return f'<path d="M{self._x(at)} 0V{_HEIGHT}" stroke="{color}"/>'
 
@@ -72,7 +75,7 @@ class Scale:
         every = 2 if len(self._ticks) > 5 else 1
         labels = [
             f'<text x="{self._x(tick)}" y="12" text-anchor="middle" font-size="11" '
-            f'fill="#5a6470">{tick + 0.0:.{self._decimals}f}</text>'
+            f'fill="#5a6470">{self._said(tick)}</text>'
             for tick in self._ticks[::every]
         ]
         return _svg(labels, 16)
@@ -94,7 +97,7 @@ def _step(span: float) -> float:
 #: Inches of a row, of a panel's head and foot, and of the picture's width.
 _ROW, _HEAD, _FOOT, _BROAD = 0.21, 0.62, 0.16, 5.6
 #: Where names end, where the ranks begin and end, where the bars begin, and between two, in inches.
-_NAMES, _LEFT, _RIGHT, _BARS, _APART = 1.95, 2.55, 4.5, 4.75, 0.11
+_NAMES, _LEFT, _RIGHT, _BARS, _APART = 2.1, 2.7, 4.6, 4.8, 0.11
 
 
 @plain_style()
@@ -142,7 +145,8 @@ def _draw(axes: Axes, panel: Panel, top: float) -> None:
     rows = {name: first - _ROW * (at + 0.5) for at, name in enumerate(panel.order)}
     for name, y in rows.items():
         rank = panel.average_ranks[name]
-        said = figures.words(name, 27)
+        wide = any(ord(character) > 0x2E80 for character in name)
+        said = figures.words(name, 12 if wide else 24)
         axes.text(_NAMES, y, said, ha="right", va="center", fontsize=8.5, color=_INK)
         axes.text(_LEFT - 0.12, y, f"{rank:.2f}", ha="right", va="center", fontsize=8.5, color=_INK)
         axes.plot([_LEFT, x(rank)], [y, y], color=_GRID, linewidth=0.8, zorder=0)

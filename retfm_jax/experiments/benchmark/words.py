@@ -98,10 +98,23 @@ def number(value: float, unit: str = "") -> str:
       value: at least 0.
       unit: written behind the prefix.
     """
-    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M")):
         if value >= 10**power:
             return f"{_three(value / 10**power)} {prefix}{unit}"
-    return f"{value:.0f} {unit}".rstrip()
+    return f"{value:,.0f} {unit}".rstrip()
+
+
+def decimal(value: float, sign: bool = False) -> str:
+    """A number with three decimals and a real minus; a dash without a value.
+
+    Args:
+      value: NaN for none.
+      sign: whether a plus is written, too.
+    """
+    if math.isnan(value):
+        return "–"
+    rounded = round(value, 3) + 0.0
+    return f"{rounded:{'+' if sign else ''}.3f}".replace("-", "−")
 
 
 def size(count: int) -> str:
