@@ -36,7 +36,7 @@ from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.runtime.lock import hold
 
 #: Correlation from which two photographs are copies, and from which a person should look.
-SAME, DOUBTFUL = 0.73, 0.6
+SAME, DOUBTFUL = 0.72, 0.6
 #: How many ids of one fault the document names.
 _NAMED = 20
 
@@ -57,7 +57,7 @@ class Pair:
       first, second: numbers among all photographs.
       how: "bytes" (equal byte for byte) or "registered".
       score: correlation of the registered photographs; 1 for equal bytes.
-      bits: of their hashes that differ, of 192.
+      bits: of their hashes that differ, of 448.
       mirror: whether the second is a mirror image.
       scale, rotation, overlap: see `comparison.Comparison`.
     """
@@ -104,7 +104,7 @@ class Found:
           compared: the comparisons.
         """
         self.every, self.photographs = every, photographs
-        self.compared, self.cut_off = len(candidates.first), candidates.cut_off
+        self.compared, self.cut_off = len(candidates.first), int(candidates.cut_off)
         equal = [
             Pair(int(group[0]), int(other), "bytes", 1.0)
             for group in same_bytes(photographs)
@@ -246,7 +246,7 @@ def audit(
         make_parts(every)
         photographs = gather(every)
         _require_photographs(every, photographs)
-        candidates = find_candidates(every, photographs)
+        candidates = find_candidates(every, photographs, folder / "parts" / "candidates")
         compared = compare_all(every, photographs, candidates, folder / "parts" / "comparisons")
         found = Found(every, photographs, candidates, compared)
         torn = found.torn_patients()

@@ -1,23 +1,26 @@
 """Pairs of photographs that may be copies, by their fingerprints alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int16, Int32, Int64, UInt64
 
+from retfm_jax import files
 from retfm_jax.data.audit import fingerprints
 from retfm_jax.data.audit.fingerprints import WINDOWS, WORDS
 from retfm_jax.data.audit.index import Index
-from retfm_jax.data.audit.parts import BROKEN, HASHED, MISSING, PLAIN, Parts, whole
-from retfm_jax.progress import progress_bar
+from retfm_jax.data.audit.kept import identity, kept
+from retfm_jax.data.audit.parts import BROKEN, HASHED, MISSING, PLAIN, Parts
 
-#: Bits that may differ, of 192; see docs/audit.md for how it was chosen.
-NEAR = 46
+#: Bits that may differ, of 448; see docs/audit.md for how it was chosen.
+NEAR = 112
 #: Pairs that are compared in all, at most, and of one photograph: of more the nearest.
 _COMPARED, _LEAST, _MOST = 4_000_000, 4, 64
 #: Photographs looked up at a time.
-_AT_ONCE = 512
+_AT_ONCE = 256
+#: What was looked up by another version is looked up anew.
+VERSION = 1
 
 
 class Photographs(NamedTuple):
@@ -60,7 +63,7 @@ class Candidates(NamedTuple):
     window: Int32[np.ndarray, " n"]
     mirror: Bool[np.ndarray, " n"]
     distance: Int32[np.ndarray, " n"]
-    cut_off: int = 0
+    cut_off: Int64[np.ndarray, ""] = np.array(0)
 
 
 def gather(every: Sequence[Parts]) -> Photographs:
@@ -85,7 +88,7 @@ def gather(every: Sequence[Parts]) -> Photographs:
         for part in parts:
             rows = slice(row, row + len(part.state))
             found.state[rows], found.digests[rows] = part.state, part.digests
-            found.patients[rows], found.hashes[rows] = part.patients, whole(part)
+            found.patients[rows], found.hashes[rows] = part.patients, part.hashes
             row = rows.stop
     return found
 
@@ -110,12 +113,15 @@ def same_bytes(photographs: Photographs) -> list[np.ndarray]:
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
 
 
-def find_candidates(every: Sequence[Parts], photographs: Photographs) -> Candidates:
+def find_candidates(
+    every: Sequence[Parts], photographs: Photographs, folder: files.Path
+) -> Candidates:
     """Finds pairs whose hashes are near; of photographs with equal bytes the first stands for all.
 
     Args:
       every: parts of all splits.
       photographs: what was gathered of them.
+      folder: of what was looked up, part by part.
     """
     stands = photographs.state == HASHED
     for group in same_bytes(photographs):
@@ -123,22 +129,40 @@ def find_candidates(every: Sequence[Parts], photographs: Photographs) -> Candida
     rows = np.flatnonzero(stands)
     index = Index(photographs.hashes[rows])
     each = int(np.clip(_COMPARED // max(1, len(rows)), _LEAST, _MOST))
-    found: list[Candidates] = []
-    with progress_bar(desc="looking up", total=len(rows), unit="photographs") as bar:
-        for begin, parts in zip(photographs.start, every, strict=False):
-            number = int(begin)
-            for part in parts:
-                members = np.flatnonzero(stands[number : number + len(part.state)])
-                for start in range(0, len(members), _AT_ONCE):
-                    chosen = members[start : start + _AT_ONCE]
-                    found.append(_look_up(index, rows, part.hashes[chosen], number + chosen, each))
-                    bar.update(len(chosen))
-                number += len(part.state)
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in found] or [np.zeros(0, np.int64)])
-        for name in Candidates._fields[:5]
-    }
-    return _unordered(Candidates(**joined, cut_off=index.cut_off))
+    work = [(position, start) for position, parts in enumerate(every) for start in parts.starts]
+
+    def make(item: tuple[int, int]) -> Mapping[str, np.ndarray]:
+        parts = every[item[0]]
+        begin = int(photographs.start[item[0]]) + item[1] * parts.split.of_each
+        planes = parts.planes(item[1])
+        members = np.flatnonzero(stands[begin : begin + len(planes)])
+        found = [
+            _look_up(
+                index,
+                rows,
+                np.stack([fingerprints.hashes(planes[member]) for member in chosen]),
+                begin + chosen,
+                each,
+            )
+            for chosen in np.split(members, range(_AT_ONCE, len(members), _AT_ONCE))
+            if len(chosen)
+        ]
+        return _joined(found)._asdict()
+
+    folder = folder / identity(*(parts.split.key for parts in every), VERSION)
+    parts = kept(make, work, folder, lambda item: f"{item[0]}-{item[1]:09d}", "looking up")
+    return _unordered(_joined([Candidates(**arrays) for arrays in parts]))
+
+
+def _joined(parts: Sequence[Candidates]) -> Candidates:
+    none = np.zeros(0, np.int64)
+    empty = Candidates(none, none, none.astype(np.int32), none.astype(bool), none.astype(np.int32))
+    first, second, window, mirror, distance = (
+        np.concatenate(columns)
+        for columns in zip(*(part[:5] for part in (empty, *parts)), strict=True)
+    )
+    total = np.array(sum(int(part.cut_off) for part in parts))
+    return Candidates(first, second, window, mirror, distance, total)
 
 
 def _look_up(
@@ -151,7 +175,7 @@ def _look_up(
     """The items that are near a window of some photographs, at most `each` of every photograph."""
     straight = hashes.reshape(-1, WORDS)
     queries = np.concatenate([straight, fingerprints.mirrored(straight)])
-    query, item, distance = index.near(queries, NEAR)
+    query, item, distance, cut_off = index.near(queries, NEAR)
     mirror, of = np.divmod(query, len(straight))
     photo, window = np.divmod(of, len(WINDOWS))
     other = rows[item] != numbers[photo]
@@ -174,6 +198,7 @@ def _look_up(
         window[order].astype(np.int32),
         mirror[order] > 0,
         distance[order],
+        np.array(cut_off),
     )
 
 
@@ -185,10 +210,8 @@ def _unordered(found: Candidates) -> Candidates:
     first = np.ones(len(order), bool)
     first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     chosen = order[first]
-    columns = found._asdict()
-    return Candidates(
-        **{name: columns[name][chosen] for name in found._fields[:5]}, cut_off=found.cut_off
-    )
+    first, second, window, mirror, distance = (column[chosen] for column in found[:5])
+    return Candidates(first, second, window, mirror, distance, found.cut_off)
 
 
 def states(photographs: Photographs, split: int) -> dict[str, int]:

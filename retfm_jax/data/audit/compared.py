@@ -1,27 +1,23 @@
-"""Comparisons of all candidates, kept in parts on disk as fingerprints are."""
+"""Comparisons of all candidates, kept on disk as fingerprints are."""
 
 import functools
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int8
 
 from retfm_jax import files
-from retfm_jax.data import images
 from retfm_jax.data.audit.candidates import Candidates, Photographs
-from retfm_jax.data.audit.comparison import NOTHING, Comparison, Plane, compare, planes
+from retfm_jax.data.audit.comparison import compare
 from retfm_jax.data.audit.fingerprints import WINDOWS
+from retfm_jax.data.audit.kept import identity, kept
 from retfm_jax.data.audit.parts import Parts
-from retfm_jax.errors import UserError
-from retfm_jax.progress import progress_bar
-from retfm_jax.runtime.threads import cores, in_threads
 
-#: Pairs of a part; parts of another version are made anew.
-PAIRS, VERSION = 128, 2
-#: Long side of the decoded photographs, pixels, and how many are kept for the next pair.
-_DECODED, _KEPT = 256, 512
+#: Pairs that are compared and kept together; those of another version are compared anew.
+PAIRS, VERSION = 1024, 3
+#: Planes that are kept for the next pairs, of 9 kB.
+_KEPT = 4096
 
 
 class Compared(NamedTuple):
@@ -46,62 +42,25 @@ def compare_all(
       every: parts of all splits.
       photographs: what was gathered of them.
       found: the pairs.
-      folder: of the comparisons' parts.
+      folder: of the comparisons.
     """
-    keys = "\n".join(parts.split.key for parts in every)
-    digest = hashlib.sha256(f"{keys}\nv{VERSION}".encode())
-    for array in found[:4]:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    folder = folder / digest.hexdigest()[:24]
-    read = _reader(every, photographs)
-    starts = range(0, len(found.first), PAIRS)
-
-    def make(start: int) -> Float32[np.ndarray, "n 4"]:
-        path = folder / f"{start:09d}.npy"
-        stop = min(start + PAIRS, len(found.first))
-        if path.is_file():
-            try:
-                values = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise UserError(
-                    f"{path} cannot be read ({files.reason(error)}): remove it, and the same "
-                    "command makes it anew"
-                ) from error
-            if values.shape == (stop - start, len(Comparison._fields)):
-                return values
-        values = np.array([_pair(read, found, row) for row in range(start, stop)], np.float32)
-        with files.atomic_write(path, "wb") as file:
-            np.save(file, values)
-        return values
-
-    values = [np.zeros((0, len(Comparison._fields)), np.float32)]
-    with (
-        progress_bar(desc="comparing", total=len(found.first), unit="pairs") as bar,
-        in_threads(make, starts, threads=cores(), ahead=2 * cores()) as done,
-    ):
-        for part in done:
-            values.append(part)
-            bar.update(len(part))
-    return Compared(*np.concatenate(values).T)
-
-
-def _reader(every: Sequence[Parts], photographs: Photographs):
-    """Reads a photograph by its number, None where that is no longer possible."""
 
     @functools.lru_cache(maxsize=_KEPT)
-    def read(number: int) -> Plane | None:
+    def plane(number: int) -> Int8[np.ndarray, "side side"]:
         split = int(photographs.split[number])
-        try:
-            photo = every[split].split.photograph(number - int(photographs.start[split]))
-            return planes(images.thumbnail(photo.image, photo.name, _DECODED))
-        except UserError:
-            return None
+        return every[split].plane(number - int(photographs.start[split]))
 
-    return read
+    def make(start: int) -> Mapping[str, np.ndarray]:
+        values = [
+            compare(plane(int(first)), plane(int(second)), WINDOWS[window], bool(mirror))
+            for first, second, window, mirror in zip(
+                *(column[start : start + PAIRS] for column in found[:4]), strict=True
+            )
+        ]
+        return Compared(*np.array(values, np.float32).T)._asdict()
 
-
-def _pair(read, found: Candidates, row: int) -> Comparison:
-    first, second = read(int(found.first[row])), read(int(found.second[row]))
-    if first is None or second is None:
-        return NOTHING
-    return compare(first, second, WINDOWS[found.window[row]], bool(found.mirror[row]))
+    folder = folder / identity(*(parts.split.key for parts in every), VERSION, *found[:4])
+    starts = range(0, len(found.first), PAIRS)
+    parts = kept(make, starts, folder, lambda start: f"{start:09d}", "comparing")
+    every_part = [Compared(*np.zeros((4, 0), np.float32)), *(Compared(**each) for each in parts)]
+    return Compared(*map(np.concatenate, zip(*every_part, strict=True)))

@@ -10,17 +10,16 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt32, UInt64
+from jaxtyping import Int32, Int64, UInt64
 
-from retfm_jax.data.audit.fingerprints import BITS
-
-#: Tables, and the bits of a key: 2 more than a set of that size needs to tell its members apart.
-_TABLES = 24
-_FEWEST, _MOST, _MORE = 10, 24, 2
+#: Tables, and the fewest and the most bits of a key: as many as tell the members of a set apart.
+_TABLES, _FEWEST, _MOST = 24, 10, 24
+#: Bits that keys are made of, those of the lowest frequencies: copies agree in them more often.
+_KEYED = 192
 #: Of the hashes that share a key with another one, so many are compared with it.
 _BUCKET = 512
 #: Pairs that are compared at a time, and hashes whose keys are made at a time.
-_AT_ONCE, _KEYED = 1 << 20, 1 << 16
+_AT_ONCE, _KEYS_AT_ONCE = 1 << 18, 1 << 16
 
 
 class Neighbors(NamedTuple):
@@ -29,18 +28,17 @@ class Neighbors(NamedTuple):
     Attributes:
       query, item: positions.
       distance: bits that differ.
+      cut_off: comparisons that were left out, as more hashes share a key than are compared.
     """
 
     query: Int64[np.ndarray, " n"]
     item: Int64[np.ndarray, " n"]
     distance: Int32[np.ndarray, " n"]
+    cut_off: int
 
 
 class Index:
     """Index of hashes.
-
-    Attributes:
-      cut_off: comparisons that were left out, as more hashes share a key than are compared.
 
     Args:
       hashes: (n, words) uint64; kept as they are.
@@ -48,35 +46,22 @@ class Index:
     """
 
     def __init__(self, hashes: UInt64[np.ndarray, "n words"], seed: int = 0):
-        self._hashes, self.cut_off = hashes, 0
-        bits = math.ceil(math.log2(max(2, len(hashes)))) + _MORE
-        self._key_bits = min(max(bits, _FEWEST), _MOST)
+        self._hashes = hashes
+        bits = min(max(math.ceil(math.log2(max(2, len(hashes)))), _FEWEST), _MOST)
         rng = np.random.default_rng(seed)
-        self._chosen = [rng.permutation(BITS)[: self._key_bits] for _ in range(_TABLES)]
+        self._chosen = [rng.permutation(_KEYED)[:bits] for _ in range(_TABLES)]
+        #: Of every table, where the hashes of a key begin, and the hashes by their keys.
         self._tables: list[tuple[np.ndarray, np.ndarray]] = []
         for chosen in self._chosen:
-            keys = self._keys(hashes, chosen)
-            order = np.argsort(keys, kind="stable").astype(np.int32)
-            self._tables.append((keys[order], order))
+            keys = _keys(hashes, chosen)
+            starts = np.zeros((1 << bits) + 1, np.int32)
+            np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[1:])
+            self._tables.append((starts, np.argsort(keys, kind="stable").astype(np.int32)))
 
     @property
     def nbytes(self) -> int:
         """Memory of the tables, the hashes themselves not counted."""
-        return sum(keys.nbytes + order.nbytes for keys, order in self._tables)
-
-    def _keys(
-        self, hashes: UInt64[np.ndarray, "n words"], chosen: Int64[np.ndarray, " b"]
-    ) -> UInt32[np.ndarray, " n"]:
-        found = np.zeros(len(hashes), np.uint32)
-        for start in range(0, len(hashes), _KEYED):
-            part = hashes[start : start + _KEYED]
-            keys = found[start : start + _KEYED]
-            for place, bit in enumerate(chosen):
-                word, shift = divmod(int(bit), 64)
-                keys |= ((part[:, word] >> np.uint64(shift)) & np.uint64(1)).astype(
-                    np.uint32
-                ) << np.uint32(place)
-        return found
+        return sum(starts.nbytes + order.nbytes for starts, order in self._tables)
 
     def near(self, queries: UInt64[np.ndarray, "m words"], most: int) -> Neighbors:
         """Finds items near queries; a pair may come several times.
@@ -85,31 +70,41 @@ class Index:
           queries: (m, words) uint64.
           most: bits that may differ.
         """
-        found: list[Neighbors] = []
-        for chosen, (keys, order) in zip(self._chosen, self._tables, strict=True):
-            wanted = self._keys(queries, chosen)
-            by_key = np.argsort(wanted)  # neighboring look-ups share cache lines
-            low = np.searchsorted(keys, wanted[by_key], "left")
-            count = np.searchsorted(keys, wanted[by_key], "right") - low
-            self.cut_off += int(np.maximum(count - _BUCKET, 0).sum())
+        none = np.zeros(0, np.int64)
+        found, cut_off = [(none, none, np.zeros(0, np.int32))], 0
+        for chosen, (starts, order) in zip(self._chosen, self._tables, strict=True):
+            wanted = _keys(queries, chosen)
+            low = starts[wanted]
+            count = starts[wanted + 1] - low
+            cut_off += int(np.maximum(count - _BUCKET, 0).sum())
             count = np.minimum(count, _BUCKET)
             ends = np.cumsum(count)
             start = 0
-            while start < len(by_key):
+            while start < len(queries):
                 done = ends[start - 1] if start else 0
                 stop = max(start + 1, int(np.searchsorted(ends, done + _AT_ONCE, "right")))
                 many = count[start:stop]
-                query = np.repeat(by_key[start:stop], many)
+                query = np.repeat(np.arange(start, min(stop, len(queries))), many)
                 first = np.repeat(low[start:stop] - (ends[start:stop] - many - done), many)
                 item = order[first + np.arange(len(query))]
-                apart = np.bitwise_count(queries[query] ^ self._hashes[item]).sum(
-                    axis=1, dtype=np.int32
-                )
-                near = apart <= most
-                if near.any():
-                    found.append(Neighbors(query[near], item[near].astype(np.int64), apart[near]))
+                differ = queries[query] ^ self._hashes[item]
+                distance = np.bitwise_count(differ).sum(axis=1, dtype=np.int32)
+                near = distance <= most
+                found.append((query[near], item[near].astype(np.int64), distance[near]))
                 start = stop
-        if not found:
-            empty = np.zeros(0, np.int64)
-            return Neighbors(empty, empty, empty.astype(np.int32))
-        return Neighbors(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        query, item, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return Neighbors(query, item, distance, cut_off)
+
+
+def _keys(
+    hashes: UInt64[np.ndarray, "n words"], chosen: Int64[np.ndarray, " b"]
+) -> Int32[np.ndarray, " n"]:
+    """Numbers that the chosen bits make."""
+    found = np.zeros(len(hashes), np.int32)
+    for start in range(0, len(hashes), _KEYS_AT_ONCE):
+        part = hashes[start : start + _KEYS_AT_ONCE]
+        keys = found[start : start + _KEYS_AT_ONCE]
+        for place, bit in enumerate(chosen.tolist()):
+            word, shift = divmod(bit, 64)
+            keys |= ((part[:, word] >> np.uint64(shift)) & np.uint64(1)).astype(np.int32) << place
+    return found

@@ -1,0 +1,87 @@
+"""Work whose results are kept on disk item by item, so that a killed audit goes on where it was."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from retfm_jax import files
+from retfm_jax.errors import UserError
+from retfm_jax.progress import progress_bar
+from retfm_jax.runtime.threads import cores, in_threads
+
+Item = TypeVar("Item")
+Arrays = Mapping[str, np.ndarray]
+
+
+def identity(*parts: object) -> str:
+    """Names a folder by what its results depend on.
+
+    Args:
+      parts: arrays, and what has a text.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else f"{part}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def kept(
+    make: Callable[[Item], Arrays],
+    items: Sequence[Item],
+    folder: files.Path,
+    name: Callable[[Item], str],
+    what: str,
+) -> Iterator[Arrays]:
+    """Computes `map(make, items)` in threads, in order; what is there already is read.
+
+    Args:
+      make: computes arrays by their names.
+      items: its arguments.
+      folder: of the results; its name says what they depend on, see `identity`.
+      name: names the file of an item.
+      what: is being done, for the progress bar.
+
+    Raises:
+      UserError: a file cannot be read or written.
+    """
+
+    def result(item: Item) -> Arrays:
+        path = folder / f"{name(item)}.npz"
+        if path.is_file():
+            return _read(path)
+        arrays = make(item)
+        with files.atomic_write(path, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        return arrays
+
+    with (
+        progress_bar(desc=what, total=len(items), unit="parts") as bar,
+        in_threads(result, items, threads=cores(), ahead=2 * cores()) as done,
+    ):
+        for arrays in done:
+            bar.update()
+            yield arrays
+
+
+def _read(path: files.Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: files.Path, error: Exception) -> UserError:
+    """Makes the error of a file of an audit that cannot be read.
+
+    Args:
+      path: of the file.
+      error: what reading it raised.
+    """
+    return UserError(
+        f"{path} cannot be read ({files.reason(error)}): remove it, and the same command makes "
+        "it anew"
+    )
