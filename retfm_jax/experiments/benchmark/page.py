@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from retfm_jax.data.cells import write_csv
 from retfm_jax.errors import UserError
-from retfm_jax.experiments.benchmark import pictures, sections, tables, words
+from retfm_jax.experiments.benchmark import background, pictures, sections, tables, words
 from retfm_jax.experiments.benchmark.comparisons import Compared, Panel, compare, panels
 from retfm_jax.experiments.benchmark.results import Findings
 from retfm_jax.files import Path, PathLike, as_path, atomic_write, errors
@@ -34,7 +34,8 @@ nav { margin-top: 1rem; } nav a { display: inline-block; } .wide { margin-bottom
 img.figure { width: min(100%, 728px); }
 dl { grid-template-columns: minmax(5rem, max-content) 1fr; }
 @media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .8rem; }
-  td:first-child, th:first-child { min-width: 6.5rem; max-width: 9rem; }
+  td:first-child, th:first-child { min-width: 6.2rem; max-width: 8rem; }
+  .words td { min-width: 6rem; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
 </style>"""
 
@@ -130,17 +131,17 @@ def page(
         )
         chapters["comparisons"] = ("Each comparison", each)
     if suite.published:
-        said = sections.published(findings, compared)
+        said = background.published(findings, compared)
         chapters["published"] = ("Published numbers beside ours", said)
     chapters |= {
-        "contamination": ("Contamination", sections.contamination(findings)),
-        "cost": ("Cost", sections.cost(findings)),
-        "passed": ("What was passed over", sections.passed_over(findings)),
-        "method": ("How the numbers were made", sections.method(findings)),
-        "tasks": ("Tasks", sections.tasks(findings)),
-        "models": ("Models", sections.models(findings)),
-        "words": ("Words and abbreviations", sections.abbreviations()),
-        "versions": ("Versions", sections.versions(findings)),
+        "contamination": ("Contamination", background.contamination(findings)),
+        "cost": ("Cost", background.cost(findings)),
+        "passed": ("What was passed over", background.passed_over(findings)),
+        "method": ("How the numbers were made", background.method(findings)),
+        "tasks": ("Tasks", background.tasks(findings)),
+        "models": ("Models", background.models(findings)),
+        "words": ("Words and abbreviations", background.abbreviations()),
+        "versions": ("Versions", background.versions(findings)),
     }
     links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in chapters.items())
     parts.append(f"<nav>{links}</nav>")

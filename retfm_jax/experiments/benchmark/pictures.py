@@ -13,7 +13,7 @@ from retfm_jax.rendering import figures
 from retfm_jax.rendering.figures import new_figure, plain_style
 
 #: Size of a picture in a row, in CSS pixels, and its margins left and right.
-_WIDTH, _HEIGHT, _MARGIN = 190, 22, 14
+_WIDTH, _HEIGHT, _MARGIN = 164, 22, 14
 _INK, _SOFT, _ACCENT, _GRID = "#22262b", "#7d8792", "#1f5fa8", "#d9dde2"
 
 
@@ -128,7 +128,8 @@ def _height(panel: Panel) -> float:
 
 def _draw(axes: Axes, panel: Panel, top: float) -> None:
     """One panel, in inches: names, average ranks from the left, the best, on, and bars."""
-    tasks = f"{len(panel.tasks)} tasks" if len(panel.tasks) > 1 else panel.tasks[0]
+    count = len(panel.tasks)
+    tasks = panel.tasks[0] if count == 1 else f"{count} tasks"
     title = f"{words.protocol(panel.protocol, panel.setting)}: average rank, {tasks}"
     axes.text(0.12, top - 0.08, figures.words(title, 60), fontsize=10, va="top", color=_INK)
     first, last = top - _HEAD, top - _HEAD - _ROW * len(panel.order)

@@ -1,18 +1,14 @@
-"""Sections of a benchmark's page, as HTML."""
+"""Sections of a benchmark's page with its numbers, as HTML."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from retfm_jax.config import to_dict
 from retfm_jax.evaluation.metrics import ranks
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.experiments.benchmark import tables, words
 from retfm_jax.experiments.benchmark.comparisons import Compared, Panel
 from retfm_jax.experiments.benchmark.pictures import Scale
-from retfm_jax.experiments.benchmark.results import CellResult, Findings
-from retfm_jax.experiments.benchmark.suite import Published
+from retfm_jax.experiments.benchmark.results import Findings, Verdict
 from retfm_jax.rendering import markup
 
 _MARK = '<sup title="test photographs may have been seen in training">†</sup>'
@@ -79,16 +75,16 @@ def by_comparison(findings: Findings, compared: Sequence[Compared]) -> str:
         value, best = each.values[each.best], each.best
         mark = _MARK * _is_suspect(findings, best, each.task)
         tied = [markup.own(name) for name in each.tied_with_best]
+        its = f"<small>{words.metric(each.metric)} {words.decimal(value.value)}</small>"
         alone = "only one" if len(each.cells) == 1 else "none"
         rows.append(
             [
                 f'<a href="#c{at}">{_where(each)}</a>',
-                _NONE if math.isnan(value.value) else markup.own(best) + mark,
-                f"{words.metric(each.metric)} {words.decimal(value.value)}",
+                _NONE if math.isnan(value.value) else markup.own(best) + mark + its,
                 words.listed(tied) if tied else alone,
             ]
         )
-    header = ("comparison", "best", "its value", "cannot be told apart from the best")
+    header = ("comparison", "best", "not told apart from the best")
     return f'<div class="words">{markup.table(header, rows)}</div>'
 
 
@@ -161,12 +157,17 @@ def _matrix_cell(
         status = without.get(key, "not yet measured")
         return f"<small>{'failed' if status == 'measured' else status}</small>"
     mark = _MARK * _is_suspect(findings, name, compared.task)
-    said = _estimate(compared.values[name], mark)
+    said = estimate(compared.values[name], mark)
     return f"<b>{said}</b>" if compared.ranks.get(name) == 1 and len(compared.cells) > 1 else said
 
 
-def _estimate(value: Estimate, mark: str = "") -> str:
-    """A value with its interval below."""
+def estimate(value: Estimate, mark: str = "") -> str:
+    """A value with its interval below.
+
+    Args:
+      value: with or without an interval.
+      mark: HTML behind the value.
+    """
     low, high = words.decimal(value.low), words.decimal(value.high)
     interval = f"<small>{low} to {high}</small>" if value.has_interval else ""
     return f"{words.decimal(value.value)}{mark}{interval}"
@@ -249,8 +250,8 @@ def _values(findings: Findings, compared: Compared) -> str:
         numbers = [remarks.index(note) + 1 for note in cell.notes]
         row = [
             markup.own(name) + "".join(f"<sup>{number}</sup>" for number in numbers),
+            estimate(value),
             scale.row(value, compared.ranks.get(name) == 1),
-            _estimate(value),
             str(compared.ranks.get(name, _NONE)),
             against,
         ]
@@ -259,12 +260,12 @@ def _values(findings: Findings, compared: Compared) -> str:
             row.append(_NONE if math.isnan(spread) else f"± {spread:.3f}")
         if calibrated:
             row += [_calibration(compared.calibration[name], key) for key in _CALIBRATION]
-        rows.append([*row, _verdict(found.verdict) if found else _NONE])
-    rows.append(["<small>scale</small>", scale.axis(), *[""] * (len(rows[0]) - 2)])
+        rows.append([*row, verdict(found.verdict) if found else _NONE])
+    rows.append(["", "<small>scale</small>", scale.axis(), *[""] * (len(rows[0]) - 3)])
     header = [
         "model",
-        "",
         f"{words.metric(compared.metric)}, 95 % interval",
+        "",
         "rank",
         "p against best",
     ]
@@ -284,9 +285,14 @@ def _p(p: float) -> str:
     return markup.text(words.p_value(p))
 
 
-def _verdict(verdict: str) -> str:
-    kind = "wrong" if verdict in words.SUSPECT else "right" if verdict == "none known" else "open"
-    return f'<a class="{kind}" href="#contamination">{markup.text(verdict)}</a>'
+def verdict(said: Verdict) -> str:
+    """The word of the contamination column, which leads to its meaning.
+
+    Args:
+      said: of a model and a task.
+    """
+    kind = "wrong" if said in words.SUSPECT else "right" if said == "none known" else "open"
+    return f'<a class="{kind}" href="#contamination">{markup.text(said)}</a>'
 
 
 def _pairs(compared: Compared) -> str:
@@ -304,15 +310,15 @@ def _pairs(compared: Compared) -> str:
         rows.append(
             [
                 f"{markup.own(pair[0])} − {markup.own(pair[1])}",
+                estimate(each.value),
                 scale.row(each.value, apart),
-                _estimate(each.value),
                 _p(each.p),
                 _p(corrected),
                 "told apart" if apart else "–",
             ]
         )
-    rows.append(["<small>scale</small>", scale.axis(), "", "", "", ""])
-    header = ("models", "", "difference, 95 % interval", "p", "p, Holm", "at 5 %")
+    rows.append(["", "<small>scale</small>", scale.axis(), "", "", ""])
+    header = ("models", "difference, 95 % interval", "", "p", "p, Holm", "at 5 %")
     apart = len(compared.apart)
     title = f"Differences of all {len(pairs)} pairs, {apart} told apart"
     if len(pairs) == 1:
@@ -344,303 +350,3 @@ def _choices(compared: Compared) -> str:
     )
     header = ("model", "seed", "chosen", f"validation {words.metric(metric)}", "of all points")
     return f"<details><summary>Chosen on validation</summary>{markup.table(header, rows)}</details>"
-
-
-def contamination(findings: Findings) -> str:
-    """What models were trained on against the tasks.
-
-    Args:
-      findings: of a benchmark.
-    """
-    found = findings.contamination
-    if not found:
-        return "<p>Nothing was looked up.</p>"
-    tasks = list(dict.fromkeys(task for _, task in found))
-    models = list(dict.fromkeys(model for model, _ in found))
-    rows = []
-    for model in models:
-        cells = []
-        for task in tasks:
-            each = found.get((model, task))
-            said = _NONE if each is None else _verdict(each.verdict)
-            if each is not None and each.copies is not None:
-                plural = "y" if each.copies == 1 else "ies"
-                said += f"<small>{each.copies:,} cop{plural} found</small>"
-            cells.append(said)
-        rows.append([markup.own(model), *cells])
-    verdicts = {each.verdict for each in found.values()}
-    meanings = _terms({v: said for v, said in words.VERDICTS.items() if v in verdicts})
-    audited = any(each.copies is not None for each in found.values())
-    how = (
-        "Copies are test photographs that an audit found in a training set of the model."
-        if audited
-        else "It rests on names of sets and on known relations between them; no audit of the "
-        "photographs was given."
-    )
-    reasons = [
-        [markup.own(model), markup.own(task), markup.own(" ".join(each.sentences))]
-        for (model, task), each in found.items()
-        if each.sentences
-    ]
-    why = ""
-    if reasons:
-        table = markup.table(("model", "task", "why"), reasons)
-        why = f'<details><summary>Why</summary><div class="words">{table}</div></details>'
-    return f"{markup.table(('model', *tasks), rows)}<p class='note'>{how}</p>{meanings}{why}"
-
-
-def _terms(terms: Mapping[Any, str]) -> str:
-    rows = "".join(f"<dt>{markup.own(k)}</dt><dd>{markup.own(v)}</dd>" for k, v in terms.items())
-    return f"<dl>{rows}</dl>"
-
-
-def published(findings: Findings, compared: Sequence[Compared]) -> str:
-    """Published numbers beside ours, with their sources.
-
-    Args:
-      findings: of a benchmark.
-      compared: their comparisons.
-    """
-    of = {(each.task, each.protocol, each.setting): each for each in compared}
-    every = findings.suite.published
-    sources = list(dict.fromkeys(_source(row) for row in every))
-    rows = []
-    for row in every:
-        way = words.protocol(row.protocol, row.setting)
-        here = tables.ours(findings, of.get((row.task, row.protocol, row.setting)), row)
-        apart = _NONE
-        if here is not None and not math.isnan(here.value):
-            apart = words.decimal(here.value - row.value, sign=True)
-        rows.append(
-            [
-                f"{markup.own(row.task)}, {markup.text(way)}",
-                markup.own(row.model),
-                markup.text(words.metric(row.metric)),
-                words.decimal(row.value),
-                _NONE if here is None else _estimate(here),
-                apart,
-                str(sources.index(_source(row)) + 1),
-            ]
-        )
-    header = ("comparison", "model", "metric", "published", "ours", "ours − published", "source")
-    items = "".join(f"<li>{markup.own(source)}</li>" for source in sources)
-    return (
-        "<p>The published numbers were found with splits, training and choices of their authors; "
-        "where those differ from ours, as the sources say, so do the numbers.</p>"
-        f"{markup.table(header, rows)}<ol>{items}</ol>"
-    )
-
-
-def _source(row: Published) -> str:
-    checked = "" if row.verified else ". Not checked against the article itself"
-    note = f". {row.note.strip().rstrip('.')}" if row.note.strip() else ""
-    return f"{row.source.strip().rstrip('.')}{note}{checked}."
-
-
-def passed_over(findings: Findings) -> str:
-    """Cells without a number, and why.
-
-    Args:
-      findings: of a benchmark.
-    """
-    grouped: dict[tuple[str, str, str, str], list[str]] = {}
-    for result, why in tables.passed_over(findings):
-        cell = result.cell
-        status = "failed" if result.status == "measured" else result.status
-        key = (status, cell.model, words.protocol(cell.protocol, cell.setting), why)
-        grouped.setdefault(key, []).append(cell.task)
-    missing = len(findings.suite.cells()) - len(findings.cells)
-    parts = []
-    if missing > 0:
-        parts.append(f"<p>{missing:,} of {len(findings.suite.cells()):,} cells are not measured "
-                     "yet; the same command measures them.</p>")  # fmt: skip
-    if grouped:
-        rows = [
-            [markup.own(model), markup.text(way), words.listed([*map(markup.own, tasks)], 8),
-             status, markup.own(why)]
-            for (status, model, way, why), tasks in grouped.items()
-        ]  # fmt: skip
-        table = markup.table(("model", "protocol", "tasks", "status", "why"), rows)
-        parts.append(
-            "<p>Not applicable: the model or the task cannot do this; it does not enter ranks. "
-            f'Failed: the next run tries again.</p><div class="words">{table}</div>'
-        )
-    return "".join(parts) or "<p>Nothing: every cell has a number.</p>"
-
-
-def cost(findings: Findings) -> str:
-    """What models and protocols take, as far as it is the same on every machine.
-
-    Args:
-      findings: of a benchmark.
-    """
-    grouped: dict[tuple[str, str], list[CellResult]] = {}
-    for result in findings.cells:
-        if result.cost is not None:
-            grouped.setdefault((result.cell.model, result.cell.protocol), []).append(result)
-    rows = []
-    for (model, protocol), results in grouped.items():
-        costs = [result.cost for result in results if result.cost is not None]
-        training = sum(each.training_flops for each in costs)
-        rows.append(
-            [
-                markup.own(model),
-                words.protocol(protocol),
-                words.number(max(each.parameters for each in costs)),
-                words.number(max(each.trained_parameters for each in costs)),
-                words.number(max(each.image_flops for each in costs), "FLOPs"),
-                words.number(training, "FLOPs") if training else _NONE,
-                words.size(max(each.memory_bytes for each in costs)),
-            ]
-        )
-    if not rows:
-        return "<p>Nothing ran.</p>"
-    header = (
-        "model", "protocol", "parameters", "trained, at most", "one image, forward",
-        "training, all tasks", "device memory, at most",
-    )  # fmt: skip
-    return (
-        f"{markup.table(header, rows)}<p class='note'>Parameters are of the image network. "
-        "Training counts all points of the grid and all seeds; memory is that of the compiled "
-        "program. "
-        'Seconds and host memory depend on the machine and stand in <a href="cost.html">cost.html'
-        "</a> and timing.csv.</p>"
-    )
-
-
-def method(findings: Findings) -> str:
-    """How the numbers were made.
-
-    Args:
-      findings: of a benchmark.
-    """
-    suite = findings.suite
-    seeds = [str(seed) for seed in suite.seed_range()]
-    seeded = f"{'the seed' if len(seeds) == 1 else 'seeds'} {words.listed(seeds, 10)}"
-    metric = words.metric(suite.metric)
-    said = [
-        "Every model has the same splits, prompts, seeds, grids and augmentation. The test split "
-        "of a task was used for its numbers alone: whatever is chosen is chosen on validation, by "
-        f"{metric}. Without a validation split of its own a task gives a share of its training "
-        "split, by patient, the same for all models.",
-        f"What draws samples or trains was repeated with {seeded}. A value is the mean over "
-        "seeds. Intervals and p speak of other patients, not of other seeds: the "
-        "deviation over seeds stands beside.",
-        f"Intervals of values are percentiles of {suite.draws:,} bootstrap resamples of patients, "
-        "the same resamples for all models; all eyes of a patient are drawn together.",
-        "A difference is divided by the larger of its standard errors by bootstrap and by "
-        "jackknife, and has Student's t distribution with Satterthwaite's degrees of freedom, "
-        "which are few where few patients carry it. Percentiles of the bootstrap call equal "
-        "models different too often where a class is rare, and cannot reach the small p that many "
-        "pairs want.",
-        "p of all pairs of a comparison are corrected by Holm's procedure. Told apart is a pair "
-        "whose corrected p is at most 0.05.",
-    ]
-    parts = [f"<ul>{''.join(f'<li>{markup.text(line)}</li>' for line in said)}</ul>"]
-    parts.append("<h3>Protocols</h3>")
-    parts.append(
-        _terms({words.protocol(n): _settings(each) for n, each in suite.protocols.items()})
-    )
-    return "".join(parts)
-
-
-def _settings(section: Any) -> str:
-    entries = to_dict(section) if dataclasses.is_dataclass(section) else {}
-    said = [
-        f"{name.replace('_', ' ')} {_plain(value)}"
-        for name, value in entries.items()
-        if value not in (None, (), [], "", False)
-    ]
-    return "; ".join(said) or "defaults"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def tasks(findings: Findings) -> str:
-    """What the tasks are.
-
-    Args:
-      findings: of a benchmark.
-    """
-    rows = []
-    for name, facts in findings.tasks.items():
-        images, patients = facts.images, facts.patients
-        known = ", ".join(f"{many:,} {split}" for split, many in images.items())
-        known += (
-            f"<small>patients: {_counts(patients) if facts.patients_known else 'unknown'}</small>"
-        )
-        kind = "<b>synthetic</b>" if facts.synthetic else markup.text(facts.modality.upper())
-        rows.append(
-            [
-                markup.own(name),
-                kind,
-                f"{len(facts.classes)}<small>{markup.own(facts.outcome)}</small>",
-                known,
-                markup.own(", ".join(facts.classes)),
-                markup.own(facts.citation or _NONE),
-                markup.own(facts.licence or _NONE),
-                markup.own(" ".join(facts.notes) or _NONE),
-            ]
-        )
-    unopened = [name for name in findings.suite.tasks if name not in findings.tasks]
-    note = ""
-    if unopened:
-        names = words.listed([markup.own(name) for name in unopened], 20)
-        note = f"<p class='note'>Not opened: {names}.</p>"
-    header = ("task", "images", "classes", "number", "names", "from", "licence", "notes")
-    return f'<div class="words">{markup.table(header, rows)}</div>{note}'
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{many:,} {split}" for split, many in counts.items())
-
-
-def models(findings: Findings) -> str:
-    """What the models are, with checksums of their weights.
-
-    Args:
-      findings: of a benchmark.
-    """
-    rows = []
-    for name, facts in findings.models.items():
-        rows.append(
-            [
-                markup.own(name),
-                markup.own(facts.method),
-                markup.own(facts.origin),
-                markup.own(", ".join(facts.trained_on) or "unknown"),
-                "yes" if facts.texts else "no",
-                words.number(facts.parameters),
-                f"{facts.image_size} px",
-                markup.own(" ".join(facts.notes) or _NONE),
-                f"<code>{markup.text(facts.checksum) or _NONE}</code>",
-            ]
-        )
-    unopened = [name for name in findings.suite.models if name not in findings.models]
-    note = ""
-    if unopened:
-        names = words.listed([markup.own(name) for name in unopened], 20)
-        note = f"<p class='note'>Not opened: {names}.</p>"
-    header = (
-        "model", "method", "weights", "trained on", "compares with texts", "parameters", "image",
-        "notes", "SHA-256 of the weights",
-    )  # fmt: skip
-    return f'<div class="words">{markup.table(header, rows)}</div>{note}'
-
-
-def versions(findings: Findings) -> str:
-    """Libraries that the numbers depend on.
-
-    Args:
-      findings: of a benchmark.
-    """
-    return _terms(findings.versions) if findings.versions else "<p>Not recorded.</p>"
-
-
-def abbreviations() -> str:
-    """Words of the page that are not explained where they stand."""
-    return _terms(words.ABBREVIATIONS)
