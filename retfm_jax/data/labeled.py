@@ -40,6 +40,10 @@ _BY_RECORD = (
 )
 
 
+class Unlabeled(UserError):
+    """No photograph of a dataset has labels of its own."""
+
+
 class LabeledSource(Subset[ImageRecord]):
     """Photographs of a split with labels for some classes, known without reading them.
 
@@ -332,7 +336,7 @@ def _columns(
     """Positions of the classes among the source's; where none are named, all that are shown."""
     there = np.any(shown > 0, axis=0).reshape(-1)
     if not (shown >= 0).any():
-        raise UserError(
+        raise Unlabeled(
             f"no photograph of {source.name}, split {source.split}, has labels of its own: a head "
             "learns from classes of each photograph (or of each eye)"
         )

@@ -93,6 +93,10 @@ def _started(pid: int) -> str:
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
 
 
+class Held(UserError):
+    """A folder is held by another process, which the message names."""
+
+
 class Lock:
     """Lock that is held and whose file is rewritten every few seconds; see `hold`.
 
@@ -151,7 +155,8 @@ def hold(folder: PathLike) -> Iterator[Lock]:
       folder: the folder to write, local or in a store; made where it is missing.
 
     Raises:
-      UserError: another process holds it, named with its host; or the folder cannot be written.
+      Held: another process holds it, named with its host.
+      UserError: the folder cannot be written.
     """
     folder = absolute(folder)
     if str(folder) in _held:
@@ -218,8 +223,8 @@ def _changes(path: Path, content: bytes) -> bool:
     return False
 
 
-def _refusal(folder: Path, holder: Holder | None) -> UserError:
-    return UserError(
+def _refusal(folder: Path, holder: Holder | None) -> Held:
+    return Held(
         f"{folder} is in use: {holder or 'another process'} writes there. Wait until it has ended, "
         "or take another folder"
     )

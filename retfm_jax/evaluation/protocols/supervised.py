@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,6 +27,44 @@ from retfm_jax.progress import progress_bar
 from retfm_jax.zero_shot import check_finite, class_embeddings, finding_directions, normal_class
 
 
+class Looked(NamedTuple):
+    """What is known of an image that was read once.
+
+    Attributes:
+      labels: multi-hot (classes,), -1 where unknown.
+      patient: whose it is.
+      digest: SHA-256 of its bytes.
+      unusable: its name where it cannot be decoded, else "".
+    """
+
+    labels: np.ndarray
+    patient: str
+    digest: bytes
+    unusable: str
+
+
+def look(source: RecordSource, rows: Sequence[int]) -> list[Looked]:
+    """Reads images, several at a time, and keeps nothing of them but what identifies them.
+
+    Args:
+      source: of single images.
+      rows: positions of those that are read.
+    """
+
+    def each(row: int) -> Looked:
+        record = source[row]
+        digest = hashlib.sha256(record.image).digest()
+        unusable = ""
+        try:
+            decode(record.image, record.record_id, min_side=1)  # a JPEG at an eighth: fast
+        except ImageError:
+            unusable = record.record_id
+        return Looked(record.labels, record.patient_id, digest, unusable)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(each, rows))
+
+
 class Images:
     """The labeled single images of a split.
 
@@ -37,32 +75,21 @@ class Images:
       unusable: names of the labeled images that cannot be decoded; they are left out.
     """
 
-    def __init__(self, source: RecordSource):
+    def __init__(self, source: RecordSource, looked: "Sequence[Looked] | None" = None):
         """Reads every record once.
 
         Args:
           source: of single images or of patients, whose eyes are taken.
+          looked: what `look` has found of every image; None: they are read now.
 
         Raises:
           UserError: no image is labeled, or none of these can be decoded.
         """
         self.source = as_images(source)
-
-        def look(row: int) -> tuple[np.ndarray, str, bytes, str]:
-            record = self.source[row]
-            digest = hashlib.sha256(record.image).digest()
-            unusable = ""
-            try:
-                decode(record.image, record.record_id, min_side=1)  # a JPEG at an eighth: fast
-            except ImageError:
-                unusable = record.record_id
-            return record.labels, record.patient_id, digest, unusable
-
-        with ThreadPoolExecutor() as pool:
-            found = list(pool.map(look, range(len(self.source))))
-        labeled = [row for row, (labels, *_) in enumerate(found) if (labels >= 0).any()]
-        self.unusable = [found[row][3] for row in labeled if found[row][3]]
-        self.rows = [row for row in labeled if not found[row][3]]
+        found = look(self.source, range(len(self.source))) if looked is None else looked
+        labeled = [row for row, each in enumerate(found) if (each.labels >= 0).any()]
+        self.unusable = [found[row].unusable for row in labeled if found[row].unusable]
+        self.rows = [row for row in labeled if not found[row].unusable]
         if not labeled:
             raise UserError(
                 f"no image of {source.name}, split {source.split}, has labels of its own; "
@@ -73,9 +100,9 @@ class Images:
                 f"none of {len(labeled)} labeled images of {source.name}, split {source.split}, "
                 f"can be decoded: {', '.join(self.unusable[:8])}, ..."
             )
-        self.labels = np.stack([found[row][0] for row in self.rows]).astype(np.int64)
-        self.patients = tuple(found[row][1] for row in self.rows)
-        self._digests = [found[row][2] for row in self.rows]
+        self.labels = np.stack([found[row].labels for row in self.rows]).astype(np.int64)
+        self.patients = tuple(found[row].patient for row in self.rows)
+        self._digests = [found[row].digest for row in self.rows]
 
     @property
     def chosen(self) -> RecordSource:
