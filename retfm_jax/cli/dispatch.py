@@ -10,6 +10,7 @@ from typing import TypeVar
 from retfm_jax.cli import (
     ablate,
     bench,
+    benchmark,
     configs,
     data_audit,
     data_build,
@@ -42,6 +43,7 @@ _VERBS = (
     plan,
     configs,
     evaluate,
+    benchmark,
     tasks,
     predict,
     embed,

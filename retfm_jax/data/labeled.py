@@ -175,7 +175,9 @@ def reading_of(config: DataConfig) -> Reading:
     return Reading(config.patient_regex, config.follow_links, division, config.exclude)
 
 
-def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> LabeledData:
+def open_labeled(
+    config: DataConfig, splits: Sequence[str] = ("train",), *, test: str = "test"
+) -> LabeledData:
     """Opens splits of labeled photographs, divided by patient where they are not divided yet.
 
     Args:
@@ -183,13 +185,14 @@ def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> Labe
         for as "train" and "validation".
       splits: of "train", "validation" and "test", with or without the training split, which
         decides about classes and outcome in any case.
+      test: the TFDS split that is asked for as "test", of a built dataset.
 
     Raises:
       UserError: see `tasks.open_splits`; or no photograph has labels, a class is unknown or not
         shown by the training split, or a split is empty.
     """
     wanted = tuple(dict.fromkeys(("train", *splits)))
-    parts, said = _parts(config, wanted)
+    parts, said = _parts(config, wanted, test)
     train = parts[0]
     names = tuple(train.source.label_names)
     rows = {
@@ -226,16 +229,20 @@ def open_labeled(config: DataConfig, splits: Sequence[str] = ("train",)) -> Labe
     return LabeledData(sources, classes, outcome, tuple(said), ordered)
 
 
-def _parts(config: DataConfig, wanted: Sequence[str]) -> tuple[list[_Part], list[str]]:
+def _parts(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_Part], list[str]]:
     """The splits of the source that records are taken from, and sentences on how they were read."""
     if holds_records(config.dataset, config.data_dir):
-        return _built(config, wanted)
+        return _built(config, wanted, test)
+    if test != "test":
+        raise UserError(
+            f"{config.dataset} is one of files, whose test split is called test, not {test!r}"
+        )
     opened = open_splits(config.dataset, wanted, config.data_dir, reading_of(config))
     said = [sentence for source in opened.values() for sentence in said_of(source).sentences]
     return [_part(source, split) for split, source in opened.items()], said
 
 
-def _built(config: DataConfig, wanted: Sequence[str]) -> tuple[list[_Part], list[str]]:
+def _built(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_Part], list[str]]:
     """Splits of a built dataset, or of a task on one; validation is made where there is none."""
     if config.patient_regex is not None:
         raise UserError(
@@ -243,7 +250,7 @@ def _built(config: DataConfig, wanted: Sequence[str]) -> tuple[list[_Part], list
             "give it to `retfm data build`, which stores patients"
         )
     division = Division(config.shares, config.fold)
-    names = {"train": config.train_split, "validation": config.eval_split, "test": "test"}
+    names = {"train": config.train_split, "validation": config.eval_split, "test": test}
     sources: dict[str, RecordSource[Record]] = {}
     for split, name in names.items():
         if split == "test" and "test" not in wanted and config.fold is None:

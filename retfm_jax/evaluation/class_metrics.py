@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.decisions import default_decisions
@@ -55,14 +56,25 @@ def measured(model: Any, found: ClassPredictions) -> dict[str, float]:
     order = class_order(decisions.classes, stated=decisions.outcome == "grades")
     overall = predictions.measured(draws=1, order=order).overall
     numbers = {name: float(each.value) for name, each in overall.items()}
-    numbers["nll"] = _nll(probabilities, labels, exclusive)
+    numbers["nll"] = nll(probabilities, labels, exclusive)
     if exclusive:
         numbers["accuracy"] = float((probabilities.argmax(1) == labels.argmax(1)).mean())
         numbers["score"] = float(np.mean([numbers[name] for name in ("f1", "auroc", "kappa")]))
     return numbers
 
 
-def _nll(probabilities: np.ndarray, labels: np.ndarray, exclusive: bool) -> float:
+def nll(
+    probabilities: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, "n classes"],
+    exclusive: bool,
+) -> float:
+    """Mean negative log-likelihood of the labels that are known; NaN where none is.
+
+    Args:
+      probabilities: (n, classes); of classes that exclude each other rows sum to 1.
+      labels: multi-hot (n, classes), -1 where unknown.
+      exclusive: whether every sample has exactly one class.
+    """
     tiny = np.finfo(np.float32).tiny
     if exclusive:
         right = probabilities[np.arange(len(labels)), labels.argmax(1)]

@@ -170,6 +170,21 @@ def hold(folder: PathLike) -> Iterator[Lock]:
         lock.release()
 
 
+def is_held(folder: PathLike) -> bool:
+    """Tells whether a folder is held, as far as that can be told at once.
+
+    Args:
+      folder: local or in a store. One whose holder is of another machine counts as held until its
+        lock is old.
+
+    Raises:
+      UserError: its lock cannot be read.
+    """
+    path = absolute(folder) / NAME
+    holder, content = _read(path)
+    return content is not None and not _gone(path, holder)
+
+
 def _acquire(folder: Path) -> Holder:
     path, me = folder / NAME, Holder.here()
     try:

@@ -71,7 +71,8 @@ class Images:
     Attributes:
       source: of single images: the split itself or the eyes of its patients.
       rows: positions of the labeled ones in it (n).
-      labels, patients: of these; labels are multi-hot (n, classes) int64, -1 where unknown.
+      labels, patients, digests: of these; labels are multi-hot (n, classes) int64, -1 where
+        unknown, digests SHA-256 of the photographs' bytes.
       unusable: names of the labeled images that cannot be decoded; they are left out.
     """
 
@@ -102,7 +103,7 @@ class Images:
             )
         self.labels = np.stack([found[row].labels for row in self.rows]).astype(np.int64)
         self.patients = tuple(found[row].patient for row in self.rows)
-        self._digests = [found[row].digest for row in self.rows]
+        self.digests = [found[row].digest for row in self.rows]
 
     @property
     def chosen(self) -> RecordSource:
@@ -118,7 +119,7 @@ class Images:
         self.rows = [self.rows[position] for position in wanted]
         self.labels = self.labels[list(wanted)]
         self.patients = tuple(self.patients[position] for position in wanted)
-        self._digests = [self._digests[position] for position in wanted]
+        self.digests = [self.digests[position] for position in wanted]
 
     def without(self, other: "Images") -> dict[str, list[str]]:
         """Drops images that another split holds too.
@@ -131,11 +132,11 @@ class Images:
         Returns:
           the record ids that were dropped, by reason.
         """
-        digests, patients = set(other._digests), set(other.patients)
+        digests, patients = set(other.digests), set(other.patients)
         dropped: dict[str, list[str]] = {"same_photograph": [], "same_patient": []}
         kept = []
         for position, (digest, patient) in enumerate(
-            zip(self._digests, self.patients, strict=True)
+            zip(self.digests, self.patients, strict=True)
         ):
             if digest in digests or patient in patients:
                 reason = "same_photograph" if digest in digests else "same_patient"

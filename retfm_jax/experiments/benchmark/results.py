@@ -305,6 +305,25 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
     write_json(folder / CELL, document)
 
 
+def status_of(folder: PathLike) -> Status | None:
+    """Status of a cell, without its numbers; None where it has not been written.
+
+    Args:
+      folder: of the cell.
+
+    Raises:
+      UserError: it is damaged; the message names the folder to remove.
+    """
+    path = as_path(folder) / CELL
+    if not path.is_file():
+        return None
+    said = read_json(path)
+    status = said.get("status") if isinstance(said, Mapping) else None
+    if status not in STATUSES:
+        raise UserError(f"{path} is no cell of a benchmark: remove {folder}")
+    return status
+
+
 def read_cell(folder: PathLike) -> CellResult | None:
     """Reads a cell; None where it has not been written.
 

@@ -280,6 +280,21 @@ class Suite:
         """The seeds of protocols that draw samples or train."""
         return range(self.seed, self.seed + self.seeds)
 
+    def with_models(self, models: Mapping[str, str]) -> "Suite":
+        """Adds models.
+
+        Args:
+          models: by name, what `retfm_jax.load` takes.
+
+        Raises:
+          UserError: the suite has a model of that name.
+        """
+        for name in models:
+            if name in self.models:
+                raise UserError(f"model {name}: the suite {self.title!r} has one of that name")
+        added = {name: ModelEntry(load) for name, load in models.items()}
+        return dataclasses.replace(self, models={**self.models, **added})
+
     def only(
         self,
         models: Sequence[str] = (),

@@ -1,0 +1,321 @@
+"""Photographs of a task, the same for every model: splits, labels, and what takes no part."""
+
+import csv
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from retfm_jax.config import DataConfig
+from retfm_jax.data.class_files import Reading
+from retfm_jax.data.exclusions import AUDITED, COLUMNS, read_exclusions
+from retfm_jax.data.labeled import LabeledSource, Unlabeled, open_labeled
+from retfm_jax.data.public_sets.bundled import public_sets
+from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.tasks import modality_of, open_task
+from retfm_jax.errors import UserError
+from retfm_jax.evaluation.metrics.grades import class_order
+from retfm_jax.evaluation.protocols.supervised import Images, Looked, look
+from retfm_jax.evaluation.study import undecodable
+from retfm_jax.experiments.benchmark.blocks import in_blocks
+from retfm_jax.experiments.benchmark.heads import Judge
+from retfm_jax.experiments.benchmark.results import TaskFacts, folder_name
+from retfm_jax.experiments.benchmark.suite import TaskEntry
+from retfm_jax.files import Path, PathLike, as_path, atomic_write, read_json, write_json
+from retfm_jax.runtime.lock import hold
+
+SPLITS = ("train", "validation", "test")
+#: In the folder of a task: its facts, and the records that training leaves out.
+FACTS, EXCLUSIONS = "task.json", "exclusions.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """Labeled photographs of a task, opened; every model sees these.
+
+    Attributes:
+      facts: what a reader must know of them.
+      splits: of "train", "validation" and "test" the photographs that can be decoded, those of
+        training and validation without what later splits hold too; None of a task without labels.
+      data: configuration that fine-tuning opens the same splits with.
+      judge: of validation predictions.
+    """
+
+    facts: TaskFacts
+    splits: Mapping[str, Images] | None
+    data: DataConfig
+    judge: Judge
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether every photograph has exactly one class."""
+        return self.facts.outcome != "findings"
+
+    def labeled(self) -> Mapping[str, Images]:
+        """The splits.
+
+        Raises:
+          Unlabeled: the task has no labels.
+        """
+        if self.splits is None:
+            raise Unlabeled(f"{self.facts.name} has no labels of single photographs")
+        return self.splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Folders and lists that all of a benchmark shares.
+
+    Attributes:
+      out: folder of the benchmark.
+      data_dir: where datasets are.
+      exclude: an exclusion list whose records take no part in any split; None: nothing is left out.
+      metric: the primary one, which decides on validation.
+    """
+
+    out: Path
+    data_dir: str
+    exclude: PathLike | None
+    metric: str
+
+    def task(self, name: str) -> Path:
+        """Folder of what all models share of a task.
+
+        Args:
+          name: of the task, in the suite.
+        """
+        return self.out / "tasks" / folder_name(name)
+
+
+def open_photographs(place: Place, name: str, entry: TaskEntry) -> Photographs:
+    """Opens a task; what it takes to find copies and damage is kept beside the results.
+
+    Args:
+      place: of the benchmark.
+      name, entry: of the task, in the suite.
+
+    Raises:
+      Held: another process looks through the task's photographs.
+      UserError: the task cannot be opened, or is not what it was when other cells were measured.
+    """
+    data = DataConfig(
+        dataset=entry.dataset,
+        data_dir=place.data_dir,
+        train_split=entry.train,
+        eval_split=entry.validation,
+        classes=entry.classes,
+        outcome=entry.outcome,
+        patient_regex=entry.patient_regex,
+        follow_links=entry.follow_links,
+        exclude=None if place.exclude is None else str(place.exclude),
+    )
+    try:
+        opened = open_labeled(data, SPLITS, test=entry.test)
+    except Unlabeled:
+        facts = _facts(place, name, entry, {}, (), "", ())
+        _keep(place.task(name), facts, "")
+        return Photographs(facts, None, data, Judge(place.metric, (), True))
+    order = class_order(opened.classes, stated=opened.outcome == "grades")
+    if order is not None and opened.outcome == "grades" and not entry.classes:
+        opened = opened.reordered(order.classes)
+    splits = {split: _looked_through(place, name, opened.sources[split]) for split in SPLITS}
+    dropped = {
+        "validation": splits["validation"].without(splits["test"]),
+        "train": splits["train"].without(splits["test"]),
+    }
+    for reason, ids in splits["train"].without(splits["validation"]).items():
+        dropped["train"][reason] += ids
+    notes = [*opened.said]
+    for split, reasons in dropped.items():
+        for reason, ids in reasons.items():
+            if ids:
+                what = reason.replace("_", " ")
+                notes.append(
+                    f"{len(ids)} photographs left out of {split}: {what} as in later splits"
+                )
+    for split, images in splits.items():
+        notes += [f"{split}: {each}" for each in undecodable(images.unusable)]
+        if not images.rows:
+            raise UserError(f"{name}: split {split} has no photograph left that can be used")
+    facts = _facts(place, name, entry, splits, opened.classes, opened.outcome, tuple(notes))
+    _keep(place.task(name), facts, _digest(splits))
+    source = opened.sources["train"]
+    left_out = {split: _records(splits[split], dropped[split]) for split in dropped}
+    exclude = _exclusions(place, name, source, entry, left_out)
+    data = dataclasses.replace(
+        data, classes=opened.classes, outcome=opened.outcome, exclude=exclude
+    )
+    judge = Judge(place.metric, opened.classes, opened.outcome != "findings", order)
+    return Photographs(facts, splits, data, judge)
+
+
+def raw_test(place: Place, entry: TaskEntry) -> RecordSource:
+    """Opens the test split with its reports, patients as patients.
+
+    Args:
+      place: of the benchmark.
+      entry: of the task.
+
+    Raises:
+      UserError: see `tasks.open_task`.
+    """
+    reading = Reading(entry.patient_regex, entry.follow_links, exclude=place.exclude)
+    return open_task(entry.dataset, entry.test, place.data_dir, reading)
+
+
+def read_facts(place: Place, name: str) -> TaskFacts | None:
+    """Facts of a task that has been opened before; else None.
+
+    Args:
+      place: of the benchmark.
+      name: of the task, in the suite.
+
+    Raises:
+      UserError: its file is damaged.
+    """
+    path = place.task(name) / FACTS
+    if not path.is_file():
+        return None
+    said = read_json(path)
+    try:
+        lists = {key: tuple(said["facts"][key]) for key in ("classes", "notes")}
+        return TaskFacts(**{**said["facts"], **lists})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is no task of a benchmark: remove it") from error
+
+
+def _looked_through(place: Place, name: str, source: LabeledSource) -> Images:
+    """Reads every photograph of a split once, or what an earlier process has found of them."""
+    folder = place.task(name) / source.split
+
+    def make(rows: range) -> dict[str, np.ndarray]:
+        found = look(source, rows)
+        digests = np.array([np.frombuffer(each.digest, np.uint8) for each in found])
+        return {"digest": digests, "unusable": np.array([each.unusable for each in found], str)}
+
+    with hold(place.task(name)):
+        found = in_blocks(folder, len(source), make, f"looking through {name}, {source.split}")
+    looked = [
+        Looked(labels, patient, digest.tobytes(), str(unusable))
+        for labels, patient, digest, unusable in zip(
+            source.labels, source.patients, found["digest"], found["unusable"], strict=True
+        )
+    ]
+    return Images(source, looked)
+
+
+def _records(images: Images, reasons: Mapping[str, list[str]]) -> dict[str, str]:
+    """Ids of dropped records as exclusion lists have them, with the reasons.
+
+    Of an eye that is its patient's record: a list cannot leave out one eye.
+    """
+    found = {}
+    for reason, ids in reasons.items():
+        for record in ids:
+            found[record] = reason.replace("_", " ")
+            patient, slash, side = record.rpartition("/")
+            if slash and side in ("left", "right"):
+                found[patient] = found[record]
+    return found
+
+
+def _exclusions(
+    place: Place,
+    name: str,
+    source: LabeledSource,
+    entry: TaskEntry,
+    left_out: Mapping[str, Mapping[str, str]],
+) -> str | None:
+    """The list that fine-tuning leaves out: the benchmark's own, and what the splits share."""
+    given = None if place.exclude is None else str(place.exclude)
+    if not any(left_out.values()):
+        return given
+    rows: list[dict[str, object]] = []
+    known: set[tuple[str, str]] = set()
+    if given is not None:
+        for (of, split), members in read_exclusions(given).splits.items():
+            known.add((of, split))
+            rows.append({"set": of, "split": split, "reason": AUDITED})
+            rows += [
+                {"set": of, "split": split, "record": m.record, "reason": m.reason} for m in members
+            ]
+    everyone = {**left_out["validation"], **left_out["train"]}
+    for split in dict.fromkeys((entry.train, entry.validation)):
+        rows.append({"set": source.name, "split": split, "reason": AUDITED})
+        rows += [
+            {"set": source.name, "split": split, "record": record, "reason": reason}
+            for record, reason in sorted(everyone.items())
+        ]
+    path = place.task(name) / EXCLUSIONS
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def _digest(splits: Mapping[str, Images]) -> str:
+    """Identifies photographs, labels and patients of all splits."""
+    found = hashlib.sha256()
+    for split, images in splits.items():
+        labels: Int[np.ndarray, "n classes"] = images.labels
+        found.update(f"{split} {labels.shape}".encode())
+        found.update(np.ascontiguousarray(labels.astype(np.int8)).tobytes())
+        found.update("\0".join(images.patients).encode())
+        found.update(b"".join(images.digests))
+    return found.hexdigest()
+
+
+def _keep(folder: Path, facts: TaskFacts, digest: str) -> None:
+    """Writes what the task is, or makes sure that it is what it was.
+
+    Raises:
+      UserError: it is another one.
+    """
+    path = folder / FACTS
+    if path.is_file():
+        said = read_json(path)
+        if said.get("digest") != digest:
+            raise UserError(
+                f"{facts.name} is not what it was when this benchmark began: photographs, labels "
+                f"or splits have changed since {path} was written; take a new folder for the "
+                "benchmark, or bring the data back"
+            )
+        return
+    write_json(path, {"digest": digest, "facts": dataclasses.asdict(facts)})
+
+
+def _facts(
+    place: Place,
+    name: str,
+    entry: TaskEntry,
+    splits: Mapping[str, Images],
+    classes: tuple[str, ...],
+    outcome: str,
+    notes: tuple[str, ...],
+) -> TaskFacts:
+    described = _described(entry.dataset)
+    known = all(getattr(images.source, "patients_known", False) for images in splits.values())
+    return TaskFacts(
+        name=name,
+        classes=classes,
+        outcome=outcome,
+        images={split: len(images.rows) for split, images in splits.items()},
+        patients={split: len(set(images.patients)) for split, images in splits.items()},
+        patients_known=bool(splits) and known,
+        modality=modality_of(raw_test(place, entry)),
+        citation="" if described is None else described.source,
+        licence="" if described is None else described.licence,
+        synthetic=described is not None and described.name.startswith("synthetic"),
+        notes=notes,
+    )
+
+
+def _described(dataset: str) -> PublicSet | None:
+    """The public set of a task or a built dataset."""
+    sets = public_sets()
+    found = next((each for each in sets.values() if dataset in each.tasks), None)
+    return found or next((sets[part] for part in as_path(dataset).parts if part in sets), None)
