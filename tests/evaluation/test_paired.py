@@ -11,6 +11,7 @@ from retfm_jax.evaluation.metrics import paired
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Predictions
+from retfm_jax.evaluation.metrics.ranks import significant
 
 
 def predictions(scores, labels, patients, exclusive=True):
@@ -264,3 +265,15 @@ def test_of_200_equal_pairs_5_percent_at_most_are_called_different(patients, pri
         for trial in range(200)
     ]
     assert sum(called) <= 16
+
+
+def test_of_100_families_of_equal_models_5_percent_at_most_have_a_significant_pair():
+    """Holm's correction holds for all six pairs of four models together, up to chance."""
+    generator = np.random.default_rng(15)
+    wrong = 0
+    for trial in range(100):
+        models = world(generator, 60, (0.6, 0.4), models=4)
+        found = compared(models, "accuracy", draws=100, seed=trial)
+        pairs = {pair: each.p for pair, each in found.differences.items()}
+        wrong += bool(significant(pairs))
+    assert wrong <= 10

@@ -113,12 +113,12 @@ def passed_over(findings: Findings) -> str:
     Args:
       findings: of a benchmark.
     """
-    grouped: dict[tuple[str, str, str, str], list[str]] = {}
+    grouped: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for result, why in tables.passed_over(findings):
         cell = result.cell
         status = "failed" if result.status == "measured" else result.status
-        key = (status, cell.model, words.protocol(cell.protocol, cell.setting), why)
-        grouped.setdefault(key, []).append(cell.task)
+        ways = grouped.setdefault((status, cell.model, why), {})
+        ways.setdefault(words.protocol(cell.protocol, cell.setting), []).append(cell.task)
     missing = len(findings.suite.cells()) - len(findings.cells)
     parts = []
     if missing > 0:
@@ -126,16 +126,20 @@ def passed_over(findings: Findings) -> str:
                      "yet; the same command measures them.</p>")  # fmt: skip
     if grouped:
         rows = [
-            [markup.own(model), markup.text(way), words.listed([*map(markup.own, tasks)], 8),
-             status, markup.own(why)]
-            for (status, model, way, why), tasks in grouped.items()
-        ]  # fmt: skip
+            [markup.own(model), markup.text("; ".join(ways)), _tasks(ways), status, markup.own(why)]
+            for (status, model, why), ways in grouped.items()
+        ]
         table = markup.table(("model", "protocol", "tasks", "status", "why"), rows)
         parts.append(
             "<p>Not applicable: the model or the task cannot do this; it does not enter ranks. "
             f'Failed: the next run tries again.</p><div class="words">{table}</div>'
         )
     return "".join(parts) or "<p>Nothing: every cell has a number.</p>"
+
+
+def _tasks(ways: Mapping[str, Sequence[str]]) -> str:
+    every = dict.fromkeys(task for tasks in ways.values() for task in tasks)
+    return words.listed([markup.own(task) for task in every], 8)
 
 
 def cost(findings: Findings) -> str:

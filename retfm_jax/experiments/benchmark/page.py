@@ -103,10 +103,14 @@ def page(
       HTML, with all pictures inside.
     """
     suite = findings.suite
-    counts = (
-        f"{len(suite.models)} models · {len(suite.tasks)} tasks · {len(suite.protocols)} protocols "
-        f"· {len(compared)} comparisons · 95 % intervals and tests by patient"
-    )
+    numbers = {
+        "model": len(suite.models),
+        "task": len(suite.tasks),
+        "protocol": len(suite.protocols),
+        "comparison": len(compared),
+    }
+    counts = " · ".join(words.counted(many, what) for what, many in numbers.items())
+    counts += " · 95 % intervals and tests by patient"
     parts = [_STYLE, f'<p class="sub">{counts}</p>']
     if suite.about.strip():
         parts.append(f"<p>{markup.own(suite.about.strip())}</p>")

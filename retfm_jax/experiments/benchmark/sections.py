@@ -13,6 +13,8 @@ from retfm_jax.rendering import markup
 
 _MARK = '<sup title="test photographs may have been seen in training">†</sup>'
 _NONE = "–"
+#: Pairs whose differences are drawn, too: more make the page heavy and are read as numbers.
+_DRAWN = 45
 
 
 def answer(findings: Findings, compared: Sequence[Compared], panels: Sequence[Panel]) -> str:
@@ -303,6 +305,7 @@ def _pairs(compared: Compared) -> str:
         return ""
     found = {pair: compared.found.difference(*pair) for pair in pairs}
     scale = Scale([each.value for each in found.values()], zero=True)
+    drawn = len(pairs) <= _DRAWN
     rows = []
     for pair, each in found.items():
         corrected = compared.corrected_p(*pair)
@@ -311,13 +314,14 @@ def _pairs(compared: Compared) -> str:
             [
                 f"{markup.own(pair[0])} − {markup.own(pair[1])}",
                 estimate(each.value),
-                scale.row(each.value, apart),
+                scale.row(each.value, apart) if drawn else "",
                 _p(each.p),
                 _p(corrected),
                 "told apart" if apart else "–",
             ]
         )
-    rows.append(["", "<small>scale</small>", scale.axis(), "", "", ""])
+    if drawn:
+        rows.append(["", "<small>scale</small>", scale.axis(), "", "", ""])
     header = ("models", "difference, 95 % interval", "", "p", "p, Holm", "at 5 %")
     apart = len(compared.apart)
     title = f"Differences of all {len(pairs)} pairs, {apart} told apart"

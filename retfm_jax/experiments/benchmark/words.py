@@ -156,6 +156,16 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def counted(many: int, what: str) -> str:
+    """A number of things, such as "1 model" or "3 models".
+
+    Args:
+      many: how many.
+      what: the word for one.
+    """
+    return f"{many:,} {what}{'s' * (many != 1)}"
+
+
 def listed(names: list[str], most: int = 6) -> str:
     """Names as "a, b and c", of more than `most` the first and how many others.
 
