@@ -3,7 +3,8 @@
 A list is a CSV with the columns `set, split, record, reason, of` and, optionally, `row`: the
 position of the record in its split, which saves looking for it. `retfm data audit` writes one; rows
 can be added and removed by hand. A row without a record says that a split was looked through: what
-the list does not know is not taken for clean.
+the list does not know is not taken for clean. It may say in `of` which records the split has; then
+it holds for every task of the same public set with a split of these records.
 """
 
 import dataclasses
@@ -11,12 +12,13 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import tables
+from retfm_jax.data.public_sets.bundled import set_of_task
 from retfm_jax.errors import UserError, first_of
 from retfm_jax.files import PathLike, as_path
 
@@ -47,26 +49,35 @@ class Exclusions:
     Attributes:
       path: its file.
       splits: by set and split, the records that are left out; empty for one that is clean.
+      audited: by set and split, which records were looked through, see `records`; "" where the list
+        does not say.
     """
 
     path: str
     splits: Mapping[tuple[str, str], tuple[Excluded, ...]]
+    audited: Mapping[tuple[str, str], str]
 
     @property
     def sets(self) -> tuple[str, ...]:
         """Names of the sets that the list knows."""
         return tuple(dict.fromkeys(name for name, _ in self.splits))
 
-    def of(self, name: str, split: str | None = None) -> dict[str, Excluded]:
+    def of(
+        self, name: str, split: str | None = None, ids: Sequence[str] | None = None
+    ) -> dict[str, Excluded]:
         """Records of a set that are left out, by their ids.
 
         Args:
           name: of the set.
           split: a split of a built dataset, slices included; None: whatever split they are in.
+          ids: of all records of the split that is opened; None where they are unknown. Where the
+            list knows another task of the same public set with these records, it holds for them.
 
         Raises:
           UserError: the list does not know the set, or none of these splits.
         """
+        if name not in self.sets and ids is not None and (same := self._alike(name, records(ids))):
+            return {each.record: each for each in self.splits[same]}
         if name not in self.sets:
             raise UserError(
                 f"{self.path} says nothing of {name} (it knows {first_of(self.sets, 8) or 'no set'}"
@@ -82,6 +93,20 @@ class Exclusions:
             )
         parts = known if "all" in there else there
         return {each.record: each for part in parts for each in self.splits[name, part]}
+
+    def _alike(self, name: str, looked_through: str) -> tuple[str, str] | None:
+        """The set and split that has the same records of the same public set."""
+        public = set_of_task(name)
+        if public is None:
+            return None
+        return next(
+            (
+                (other, split)
+                for (other, split), audited in self.audited.items()
+                if audited == looked_through and set_of_task(other) == public
+            ),
+            None,
+        )
 
 
 def read_exclusions(path: PathLike) -> Exclusions:
@@ -109,6 +134,7 @@ def _read(path: str, changed: int | None) -> Exclusions:
         raise UserError(f"{path} row {problem.row}: {problem.what}")
     tables.require_columns(table, ("set", "split", "record", "reason"))
     found: dict[tuple[str, str], list[Excluded]] = {}
+    audited: dict[tuple[str, str], str] = {}
     for line in table.rows:
         cells = {name: str(value).strip() for name, value in line.cells.items()}
         where = f"{path} row {line.row}"
@@ -121,12 +147,23 @@ def _read(path: str, changed: int | None) -> Exclusions:
                     f"{where} names no record: fill it, or write {AUDITED!r} as the reason of a "
                     "row that says that the split was looked through"
                 )
+            audited[cells["set"], cells["split"]] = cells.get("of", "")
             continue
         row = cells.get("row", "")
         if row and not (row.isascii() and row.isdecimal()):
             raise UserError(f"{where}: row {row!r} is no position; leave the cell empty")
         members.append(Excluded(cells["record"], cells["reason"], int(row) if row else None))
-    return Exclusions(path, {key: tuple(members) for key, members in found.items()})
+    return Exclusions(path, {key: tuple(members) for key, members in found.items()}, audited)
+
+
+def records(ids: Sequence[str]) -> str:
+    """Says which records a split has, in whatever order.
+
+    Args:
+      ids: of all of them.
+    """
+    listing = "\n".join(sorted(ids)).encode("utf-8", "surrogateescape")
+    return f"{len(ids)} records, {hashlib.sha256(listing).hexdigest()[:16]}"
 
 
 def kept(

@@ -324,7 +324,7 @@ def without_excluded(
     Raises:
       UserError: the list cannot be used, says nothing of this set, or leaves nothing.
     """
-    listed = exclusions.read_exclusions(exclude).of(source.name, split)
+    listed = exclusions.read_exclusions(exclude).of(source.name, split, source.record_ids)
     rows, reasons = exclusions.kept(listed, _positions(source, listed))
     if len(rows) == len(source):
         raise UserError(

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from retfm_jax.config import DataConfig
+from retfm_jax.data.audit.audit import audit
 from retfm_jax.data.class_files import Reading
-from retfm_jax.data.exclusions import read_exclusions
+from retfm_jax.data.exclusions import read_exclusions, records
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.data.tasks import open_splits
@@ -83,6 +84,52 @@ def test_a_list_that_cannot_be_used_is_refused(data_dir, tmp_path, rows, what):
     listed = write(tmp_path / "list.csv", *rows)
     with pytest.raises(UserError, match=what):
         open_dataset("pairs", "train", data_dir, listed)
+
+
+@pytest.fixture
+def graded(tmp_path):
+    """A small release of IDRiD: 4 photographs to train on, 2 to test; two tasks read it."""
+    for letter, split, many in (("a", "Training", 4), ("b", "Testing", 2)):
+        images = f"idrid/B. Disease Grading/1. Original Images/{letter}. {split} Set"
+        rows = ["Image name,Retinopathy grade,Risk of macular edema ,,"]
+        for number in range(many):
+            path = tmp_path / images / f"IDRiD_00{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number + 9 * many).integers(
+                0, 256, (16, 16, 3), np.uint8
+            )
+            Image.fromarray(pixels).save(path)
+            rows.append(f"IDRiD_00{number},{number % 2},{number % 2},,")
+        tables = tmp_path / "idrid/B. Disease Grading/2. Groundtruths"
+        tables.mkdir(exist_ok=True)
+        name = f"{letter}. IDRiD_Disease Grading_{split} Labels.csv"
+        (tables / name).write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_a_list_holds_for_every_task_of_the_same_records(graded, tmp_path):
+    names = ("train", "test")
+    opened = open_splits("IDRiD", names, str(graded))
+    ids = opened["train"].record_ids
+    listed = write(
+        tmp_path / "list.csv",
+        f'IDRiD,train,,,audited,"{records(ids)}"',
+        f'IDRiD,test,,,audited,"{records(opened["test"].record_ids)}"',
+        f"IDRiD,train,,{ids[1]},repeated,x",
+        f"IDRiD,test,,{ids[2]},repeated,x",
+    )
+    left = open_splits("IDRiD_DME", names, str(graded), Reading(exclude=listed))
+    assert left["train"].record_ids == [ids[0], *ids[2:]]
+    assert left["test"].record_ids == opened["test"].record_ids
+    for other in (records(ids[:3]), ""):
+        write(tmp_path / "list.csv", f'IDRiD,train,,,audited,"{other}"')
+        with pytest.raises(UserError, match=r"says nothing of IDRiD_DME \(it knows IDRiD\)"):
+            open_splits("IDRiD_DME", ("train",), str(graded), Reading(exclude=listed))
+
+
+def test_two_tasks_on_the_same_photographs_are_audited_once(graded, tmp_path):
+    with pytest.raises(UserError, match="IDRiD and IDRiD_DME are two tasks on the same photograph"):
+        audit(["IDRiD", "IDRiD_DME"], str(graded), tmp_path / "out")
 
 
 def test_what_is_no_list_is_refused(data_dir, tmp_path):

@@ -30,7 +30,7 @@ from retfm_jax.data.audit.relations import relations_of
 from retfm_jax.data.audit.sets import open_sets
 from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.class_files import AS_RELEASED, Reading
-from retfm_jax.data.exclusions import AUDITED, COLUMNS
+from retfm_jax.data.exclusions import AUDITED, COLUMNS, records
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.runtime.lock import hold
@@ -363,7 +363,9 @@ def write_exclusions(path: files.Path, found: Found, left_out: Sequence[Exclusio
         writer.writeheader()
         for parts in found.every:
             split = parts.split
-            writer.writerow({"set": split.name, "split": split.split, "reason": AUDITED})
+            ids = split.source.record_ids
+            said = {"of": records(ids)} if ids is not None else {}
+            writer.writerow({"set": split.name, "split": split.split, "reason": AUDITED, **said})
         for each in left_out:
             writer.writerow(dataclasses.asdict(each))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.class_files import Reading
+from retfm_jax.data.public_sets.bundled import set_of_task
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import Record, RecordSource, of_images, of_patients
 from retfm_jax.data.tasks import open_splits
@@ -127,6 +128,16 @@ def _present(labels: np.ndarray, names: Sequence[str]) -> tuple[str, ...] | None
     return tuple(names[index] for index in np.flatnonzero(labels > 0).tolist())
 
 
+def _same_files(first: Split, second: Split) -> bool:
+    public = set_of_task(first.name)
+    return (
+        public is not None
+        and set_of_task(second.name) == public
+        and first.source.record_ids is not None
+        and first.source.record_ids == second.source.record_ids
+    )
+
+
 def open_sets(names: Sequence[str], data_dir: str, reading: Reading) -> list[Split]:
     """Opens every split of every set.
 
@@ -155,6 +166,11 @@ def open_sets(names: Sequence[str], data_dir: str, reading: Reading) -> list[Spl
                 raise UserError(
                     f"two sets are called {earlier.name!r} (one of them is {name}): name each set "
                     "once, and give folders names of their own"
+                )
+            if any(_same_files(earlier, split) for split in opened):
+                raise UserError(
+                    f"{earlier.name} and {name} are two tasks on the same photographs: name one of "
+                    "them, and its exclusion list holds for both"
                 )
         found += opened
     return found

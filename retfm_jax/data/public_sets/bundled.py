@@ -31,6 +31,15 @@ def public_sets() -> Mapping[str, PublicSet]:
     return dict(sorted(found.items()))
 
 
+def set_of_task(name: str) -> str | None:
+    """Finds the public set of a task; None where no public set has a task of that name.
+
+    Args:
+      name: of the task.
+    """
+    return next((of for of, described in public_sets().items() if name in described.tasks), None)
+
+
 def _descriptions() -> list[Path]:
     """`NAME.yaml`, and `NAME/NAME.yaml` beside the code of a builder."""
     folders = [as_path(folder) for folder in importlib.import_module(_FOLDER).__path__]
