@@ -225,13 +225,23 @@ def test_an_average_over_sets_is_the_test_of_their_patients_together():
         values = {name: generator.normal(loc, size=60) for name, loc in (("a", 0.2), ("b", 0.0))}
         models = {name: [paired.mean(of)] for name, of in values.items()}
         sets.append(paired.compare(models, range(60), draws=300).difference("a", "b"))
-    found = paired.average(sets)
+    found = paired.average(sets, range(4))
     assert found.value.value == pytest.approx(np.mean([each.value.value for each in sets]))
     assert found.error == pytest.approx(math.sqrt(sum(each.error**2 for each in sets)) / 4)
     assert min(each.freedom for each in sets) < found.freedom
-    assert paired.average(sets[:1]) is sets[0]
+    assert paired.average(sets[:1], [0]) is sets[0]
     unknown = paired.Difference(Estimate(0.1, math.nan, math.nan), math.nan, math.nan, math.nan)
-    assert math.isnan(paired.average([*sets, unknown]).p)
+    assert math.isnan(paired.average([*sets, unknown], range(5)).p)
+
+
+def test_a_set_that_is_taken_twice_is_no_further_evidence():
+    generator = np.random.default_rng(16)
+    models = {n: [paired.mean(generator.normal(v, size=60))] for n, v in (("a", 0.4), ("b", 0.0))}
+    once = paired.compare(models, range(60), draws=200).difference("a", "b")
+    twice = paired.average([once, once], [0, 0])
+    assert twice.p == pytest.approx(once.p)
+    assert twice.value[:3] == pytest.approx(once.value[:3])
+    assert paired.average([once, once], [0, 1]).p < once.p
 
 
 def test_models_on_other_samples_are_refused():

@@ -49,16 +49,17 @@ def predictions(task: int, quality: float, seed: int, patients: int, findings: b
         names=CLASSES,
         labels=labels,
         scores=scores,
-        patients=tuple(f"P{number}" for number in patient),
+        patients=tuple(f"T{task} P{number}" for number in patient),
         samples=tuple((row, None) for row in range(len(patient))),
         exclusive=not findings,
     )
 
 
-def hits(quality: float, seed: int, patients: int) -> Hits:
+def hits(task: int, quality: float, seed: int, patients: int) -> Hits:
     """Of one query a patient.
 
     Args:
+      task: number of the task.
       quality: the better, the more hits.
       seed: of the draws.
       patients: their number.
@@ -67,7 +68,7 @@ def hits(quality: float, seed: int, patients: int) -> Hits:
     ranks = {d: generator.geometric(min(0.9, 0.1 + 0.2 * quality), patients) for d in DIRECTIONS}
     return Hits(
         {d: rank[:, None] <= np.array([1, 5, 10]) for d, rank in ranks.items()},
-        tuple(f"P{number}" for number in range(patients)),
+        tuple(f"T{task} P{number}" for number in range(patients)),
         tuple(range(patients)),
     )
 
@@ -82,7 +83,7 @@ def suite(models: Sequence[str], tasks: Sequence[str], protocols: Sequence[str],
     values = {
         "title": "A benchmark",
         "models": {name: "weights.pth" for name in models},
-        "tasks": {name: "dataset" for name in tasks},
+        "tasks": {name: f"dataset {number}" for number, name in enumerate(tasks)},
         "protocols": {name: {} for name in protocols},
         "draws": 100,
         "seeds": 2,
@@ -180,7 +181,7 @@ def _cell(
         | {"seconds": {"embedding": 1.5 + number, "fitting": 0.2}, "peak_rss": 1 << 31}
     )
     if cell.protocol == "retrieval":
-        return CellResult(cell, "measured", hits=hits(quality, seed, patients), cost=cost)
+        return CellResult(cell, "measured", hits=hits(task, quality, seed, patients), cost=cost)
     seeds = 1 if wants_texts or cell.protocol == "linear_probe" else asked.seeds
     several = tuple(
         predictions(task, quality, seed + each, patients, task % 3 == 2) for each in range(seeds)

@@ -263,12 +263,12 @@ def test_a_panel_has_no_gaps_and_says_what_it_leaves_out():
     tasks = ["A", "B", "C", "D"]
     failed = [("poor", task) for task in tasks[1:]]
     findings = world.findings(MODELS, tasks=tasks, protocols=["linear_probe"], failed=failed)
-    (panel,) = comparisons.panels(comparisons.compare(findings))
+    (panel,) = comparisons.panels(findings, comparisons.compare(findings))
     assert (set(panel.order), panel.tasks) == ({"good", "also good"}, tuple(tasks))
     assert panel.left_out == ("poor: not measured on all of these tasks",)
     assert sum(panel.average_ranks.values()) == pytest.approx(3)
     whole = world.findings(MODELS, tasks=tasks, protocols=["linear_probe"])
-    (panel,) = comparisons.panels(comparisons.compare(whole))
+    (panel,) = comparisons.panels(whole, comparisons.compare(whole))
     assert panel.order[-1] == "poor"
     assert panel.groups == (panel.order[:2],)
     assert panel.friedman.p < 0.05
@@ -299,3 +299,19 @@ def test_the_console_has_a_line_for_each_comparison():
     assert len(rows) == 2 * 9
     assert {len(row) for row in rows} == {len(columns)}
     assert rows[0][:3] == ("APTOS2019", "zero-shot, English", "macro AUROC")
+
+
+def test_tasks_of_the_same_photographs_are_not_counted_twice():
+    tasks = {"A": "one", "B": "one", "C": "other"}
+    findings = world.findings(MODELS, list(tasks), ["linear_probe"], failed=[("poor", "C")])
+    entries = {
+        name: dataclasses.replace(findings.suite.tasks[name], dataset=of)
+        for name, of in tasks.items()
+    }
+    findings = dataclasses.replace(
+        findings, suite=dataclasses.replace(findings.suite, tasks=entries)
+    )
+    compared = comparisons.compare(findings)
+    assert comparisons.populations(findings, compared) == [0, 0, 2]
+    same = [dataclasses.replace(each, patients=frozenset("ab")) for each in compared]
+    assert comparisons.populations(findings, same) == [0, 0, 0]

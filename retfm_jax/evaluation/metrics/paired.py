@@ -205,27 +205,33 @@ def _tested(value: float, error: float, freedom: float) -> Difference:
     return Difference(Estimate(value, value - half, value + half, STUDENT), p, error, freedom)
 
 
-def average(differences: Sequence[Difference]) -> Difference:
-    """The mean of differences on test sets that have no patients in common.
+def average(differences: Sequence[Difference], populations: Sequence[int]) -> Difference:
+    """The mean of differences on several test sets.
 
-    With standard errors s_t of T sets, that of the mean has the square sum s_t^2 / T^2, and
-    Satterthwaite's degrees of freedom (sum s_t^2)^2 / sum (s_t^4 / f_t). It speaks of other
-    patients of these sets, not of other sets.
+    Of sets without common patients variances add: with standard errors s_k of K populations the
+    mean of T differences has the error sqrt(sum s_k^2) / T, and Satterthwaite's degrees of freedom
+    (sum s_k^2)^2 / sum (s_k^4 / f_k). Errors of sets of the same patients add up to s_k as if they
+    moved together, the most that they can. It speaks of other patients of these sets, not of other
+    sets.
 
     Args:
       differences: of the same two models, at least one.
+      populations: of each set a number; sets of the same patients have the same one.
     """
     if len(differences) == 1:
         return differences[0]
     value = float(np.mean([each.value.value for each in differences]))
-    errors, freedoms = np.array([(each.error, each.freedom) for each in differences]).T
+    of: dict[int, tuple[float, float]] = {}
+    for each, population in zip(differences, populations, strict=True):
+        error, freedom = of.get(population, (0.0, math.inf))
+        of[population] = error + each.error, min(freedom, each.freedom)
+    errors, freedoms = np.array(list(of.values())).T
     if math.isnan(value) or np.isnan(errors).any():
         return Difference(Estimate(value, math.nan, math.nan), math.nan, math.nan, math.nan)
     total = float((errors**2).sum())
     if not total:
         p = 1.0 if abs(value) < _ALIKE else min(each.p for each in differences)
-        freedom = float(freedoms.sum())
-        return Difference(Estimate(value, math.nan, math.nan), p, 0.0, freedom)
+        return Difference(Estimate(value, math.nan, math.nan), p, 0.0, float(freedoms.sum()))
     freedom = total**2 / float((errors**4 / freedoms).sum())
     return _tested(value, math.sqrt(total) / len(differences), freedom)
 

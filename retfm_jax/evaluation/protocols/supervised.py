@@ -135,9 +135,7 @@ class Images:
         digests, patients = set(other.digests), set(other.patients)
         dropped: dict[str, list[str]] = {"same_photograph": [], "same_patient": []}
         kept = []
-        for position, (digest, patient) in enumerate(
-            zip(self.digests, self.patients, strict=True)
-        ):
+        for position, (digest, patient) in enumerate(zip(self.digests, self.patients, strict=True)):
             if digest in digests or patient in patients:
                 reason = "same_photograph" if digest in digests else "same_patient"
                 dropped[reason].append(self.source[self.rows[position]].record_id)

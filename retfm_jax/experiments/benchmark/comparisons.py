@@ -43,7 +43,8 @@ class Compared:
       ranks: of each model that has a value, 1 + number of models that are significantly better.
       calibration: by model, "expected_calibration_error" and "brier", means over seeds; empty where
         scores are no probabilities.
-      samples, patients: of the test split.
+      samples: of the test split.
+      patients: by whom they are.
       caveats: sentences on this comparison as a whole.
     """
 
@@ -57,7 +58,7 @@ class Compared:
     ranks: Mapping[str, int]
     calibration: Mapping[str, Mapping[str, float]]
     samples: int
-    patients: int
+    patients: frozenset[str]
     caveats: tuple[str, ...] = ()
 
     @property
@@ -214,7 +215,7 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
         ranks={},
         calibration={name: _calibration(cell) for name, cell in cells.items()},
         samples=len(patients),
-        patients=len(set(patients)),
+        patients=frozenset(patients),
         caveats=tuple(caveats),
     )
     values = {n: each.value for n, each in found.values.items() if not math.isnan(each.value)}
@@ -294,13 +295,14 @@ def _calibration(cell: CellResult) -> dict[str, float]:
     return {name: float(np.mean([e[name].value for e in every])) for name in names if every}
 
 
-def panels(compared: Sequence[Compared]) -> tuple[Panel, ...]:
+def panels(findings: Findings, compared: Sequence[Compared]) -> tuple[Panel, ...]:
     """Summarizes comparisons over the tasks of every protocol and setting.
 
     Two models are told apart where the mean of their differences over the tasks is significant, by
     Holm's procedure over all pairs; see `paired.average`.
 
     Args:
+      findings: of a benchmark.
       compared: as `compare` returns them.
 
     Returns:
@@ -309,11 +311,13 @@ def panels(compared: Sequence[Compared]) -> tuple[Panel, ...]:
     by_way: dict[tuple[str, str], list[Compared]] = {}
     for each in compared:
         by_way.setdefault((each.protocol, each.setting), []).append(each)
-    found = [_panel(protocol, setting, each) for (protocol, setting), each in by_way.items()]
+    found = [_panel(findings, *way, each) for way, each in by_way.items()]
     return tuple(panel for panel in found if panel is not None)
 
 
-def _panel(protocol: str, setting: str, compared: Sequence[Compared]) -> Panel | None:
+def _panel(
+    findings: Findings, protocol: str, setting: str, compared: Sequence[Compared]
+) -> Panel | None:
     defined = {
         each.task: [name for name, of in each.values.items() if not math.isnan(of.value)]
         for each in compared
@@ -325,8 +329,9 @@ def _panel(protocol: str, setting: str, compared: Sequence[Compared]) -> Panel |
     table = np.array([[each.values[name].value for name in models] for each in used])
     average = dict(zip(models, ranks.average_ranks(table).tolist(), strict=True))
     order = sorted(models, key=average.__getitem__)
+    shared = populations(findings, used)
     p = {
-        (a, b): paired.average([each.found.difference(a, b) for each in used]).p
+        (a, b): paired.average([each.found.difference(a, b) for each in used], shared).p
         for a, b in itertools.combinations(order, 2)
     }
     every = dict.fromkeys(name for names in defined.values() for name in names)
@@ -348,6 +353,25 @@ def _panel(protocol: str, setting: str, compared: Sequence[Compared]) -> Panel |
         groups=tuple(ranks.cliques(order, ranks.significant(p))),
         left_out=tuple(left_out),
     )
+
+
+def populations(findings: Findings, compared: Sequence[Compared]) -> list[int]:
+    """A number for each comparison; those of one dataset or of the same patients share one.
+
+    Args:
+      findings: of a benchmark.
+      compared: some of their comparisons.
+    """
+    found: list[int] = []
+    sources = [findings.suite.tasks[each.task].dataset for each in compared]
+    for at, each in enumerate(compared):
+        same = (
+            found[before]
+            for before in range(at)
+            if sources[before] == sources[at] or compared[before].patients == each.patients
+        )
+        found.append(next(same, at))
+    return found
 
 
 def _complete(measured: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:

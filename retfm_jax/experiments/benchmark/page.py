@@ -40,7 +40,9 @@ dl { grid-template-columns: minmax(5rem, max-content) 1fr; }
 </style>"""
 
 
-def write_report(findings: Findings, out: PathLike) -> list[Path]:
+def write_report(
+    findings: Findings, out: PathLike, compared: Sequence[Compared] | None = None
+) -> list[Path]:
     """Writes the page, its tables and its picture.
 
     Page, picture and `benchmark.csv` depend on nothing but the findings without what was measured
@@ -49,6 +51,7 @@ def write_report(findings: Findings, out: PathLike) -> list[Path]:
     Args:
       findings: of a benchmark.
       out: an existing folder.
+      compared: their comparisons, where a caller has them; None: they are computed.
 
     Returns:
       the files, the page first.
@@ -57,8 +60,8 @@ def write_report(findings: Findings, out: PathLike) -> list[Path]:
       UserError: two models were measured on different samples, or a file cannot be written.
     """
     out = as_path(out)
-    compared = compare(findings)
-    summaries = panels(compared)
+    compared = compare(findings) if compared is None else compared
+    summaries = panels(findings, compared)
     written = [out / PAGE, out / TABLE, out / TIMING, out / COST]
     picture = b""
     if summaries:

@@ -186,7 +186,7 @@ def differences_over_tasks(panels: Sequence[Panel], picture: str) -> str:
         "<p>Models by their average rank over the tasks of a protocol, 1 the best. A bar joins "
         "neighbors of whom no two are told apart: no mean of their differences over these tasks "
         "is significant at 5 %, tested by patient and corrected by Holm's procedure for all "
-        "pairs.</p>",
+        "pairs. Tasks of the same patients count as one.</p>",
         picture,
     ]
     tested = [panel for panel in panels if not math.isnan(panel.friedman.p)]
@@ -230,7 +230,7 @@ def comparison(findings: Findings, compared: Compared) -> str:
     unit = "queries" if compared.metric == "mean_recall" else "images"
     said = [f"{words.metric(compared.metric)}", f"{compared.samples:,} {unit} of the test split"]
     if facts is None or facts.patients_known:
-        said.append(f"{compared.patients:,} patients")
+        said.append(f"{len(compared.patients):,} patients")
     if facts is not None and facts.synthetic:
         said.append("<b>synthetic images</b>")
     parts = [f'<p class="sub">{" · ".join(said)}</p>']

@@ -73,7 +73,7 @@ def _measured(findings: Findings, compared: Compared, name: str) -> Row:
         "chosen": "; ".join(words.chosen(each["values"]) for each in result.chosen),
         "validation_score": "; ".join(str(_number(s)) for s in map(chosen_score, result.chosen)),
         "test_samples": compared.samples,
-        "test_patients": compared.patients,
+        "test_patients": len(compared.patients),
         "published": "; ".join(
             f"{row.metric} {row.value:g} ({row.source})"
             for row in published_of(findings, compared)
