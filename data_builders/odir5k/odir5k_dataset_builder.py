@@ -1,6 +1,7 @@
 """TFDS builder of ODIR-5K as it is found: Kaggle's release or the original annotation table."""
 
 import collections
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,12 @@ _COLUMNS = (
 _OF_THE_PICTURE = re.compile(r"\b(image|photograph\w*|dust)\b")
 _TABLES = ("full_df.csv", "data.csv", "*nnotation*.csv", "data.xlsx", "*nnotation*.xlsx")
 _FOLDERS = ("preprocessed_images", "Training Images", "*Training*", "*Images*", "*images*")
+#: Folders of the official division (OIA-ODIR), their splits here, and their patients as published.
+_OFFICIAL = {
+    "training set": ("train", 3500),
+    "off-site test set": ("validation", 500),
+    "on-site test set": ("test", 1000),
+}
 
 
 class Builder(RowsBuilder):
@@ -46,20 +53,40 @@ class Builder(RowsBuilder):
     pkg_dir_path = epath.Path(__file__).parent
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Download ODIR-5K from https://www.kaggle.com/datasets/andrewmvd/ocular-disease-recognition-odir5k
-    (or the original release) and give the folder that holds full_df.csv and preprocessed_images.
+    (or the original release) and give the folder that holds full_df.csv and preprocessed_images; or
+    OIA-ODIR from https://github.com/nkicsl/OIA-ODIR, and give the folder that holds its three sets.
     """
 
     def label_names(self) -> Sequence[str]:
         return tuple(_LABEL_COLUMNS)
 
     def read_rows(self, source: Path) -> list[Row]:
-        path = _find(source, _TABLES, "annotation table (full_df.csv)")
+        official = _official(source)
+        if not official:
+            path = _find(source, _TABLES, "annotation table (full_df.csv)")
+            root = _find(source, _FOLDERS, "folder of images (preprocessed_images)")
+            return self._rows(path, root)
+        rows: list[Row] = []
+        for name, (split, published) in _OFFICIAL.items():
+            if name not in official:
+                said = f"OIA-ODIR's folder {name!r} is not there: no patient is in {split}"
+                self.problems.notes.append(said)
+                continue
+            folder = official[name]
+            found = self._rows(_annotation(folder), _child(folder, "images") or folder)
+            rows += [dataclasses.replace(row, split=split) for row in found]
+            if len(found) != published:
+                said = f"OIA-ODIR publishes {published} patients in {name!r}, {len(found)} are here"
+                self.problems.notes.append(said)
+        return rows
+
+    def _rows(self, path: Path, root: Path) -> list[Row]:
+        """Patients of a table whose photographs lie in a folder."""
         if path.suffix == ".xlsx":
             table = tables.read_xlsx(path, self.problems)
         else:
             table = tables.read_csv(path, self.problems)
         tables.require_columns(table, _COLUMNS)
-        root = _find(source, _FOLDERS, "folder of images (preprocessed_images)")
         # A row per image: then as many rows as the patient has eyes. A row per patient: two eyes.
         rows_of = collections.Counter(line.cells["ID"] for line in table.rows)
         per_image = max(rows_of.values(), default=1) > 1
@@ -92,6 +119,43 @@ def _find(source: Path, patterns: Sequence[str], what: str) -> Path:
                     return path
     raise UserError(
         f"{source} holds no {what}; give the folder of the unpacked ODIR-5K release as source"
+    )
+
+
+def _child(folder: Path, name: str) -> Path | None:
+    """The folder in a folder that is called so, whatever its letter case and blanks."""
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and child.name.casefold().replace("_", " ") == name:
+            return child
+    return None
+
+
+def _official(source: Path) -> dict[str, Path]:
+    """The sets of the official division that hold annotations, as little deep as there are any."""
+    for depth in ("", "*/", "*/*/"):
+        for folder in [source] if not depth else sorted(source.glob(depth)):
+            sets = {name: _child(folder, name) for name in _OFFICIAL} if folder.is_dir() else {}
+            found = {
+                name: child
+                for name, child in sets.items()
+                if child is not None and _child(child, "annotation") is not None
+            }
+            if found:
+                return found
+    return {}
+
+
+def _annotation(folder: Path) -> Path:
+    """The table of a set of the official division: the English one of two."""
+    below = _child(folder, "annotation")
+    assert below is not None  # `_official` takes no other folder
+    every = [path for path in sorted(below.iterdir()) if path.suffix in (".xlsx", ".csv")]
+    english = [path for path in every if "english" in path.name.casefold()]
+    for path in english or every:
+        if not path.name.startswith(("~$", ".")):
+            return path
+    raise UserError(
+        f"{below} holds no table (the English annotation, .xlsx or .csv): unpack it there"
     )
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,7 +26,9 @@ from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.importing import tables
 from retfm_jax.data.public_sets import reading as public_reading
-from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.data.public_sets.counts import counted
+from retfm_jax.data.public_sets.description import Layout, PublicSet
+from retfm_jax.data.public_sets.layouts import choose
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import Unusable, UserError, did_you_mean
@@ -645,13 +648,17 @@ def _from_set(name: str, task: Mapping[str, Any], folder: Path, reading: Reading
         images=release.images if task["images_of_layout"] else task["images"],
     )
     respelled, unlabeled, repeated = [], [], []
-    seen: dict[tuple[str, str], tuple[tuple[str, ...], int]] = {}
+    only = None if task["only"] is None else re.compile(task["only"], re.IGNORECASE)
+    seen: dict[tuple[str, str], tuple[tuple[str, ...], public_reading.Photograph]] = {}
     for each in release.photographs:
         where = f"task {name}: {each.file} row {each.row}"
         try:
             labels = public_reading.labels_of(label, each.cells)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from error
+        record = public_reading.record_id(described, each)
+        if only is not None and only.search(record) is None:
+            continue
         if labels is None:
             unlabeled.append(each.relative)
             continue
@@ -664,18 +671,18 @@ def _from_set(name: str, task: Mapping[str, Any], folder: Path, reading: Reading
         if picture.spelled:
             respelled.append((each.relative, picture.spelled))
         part = each.split or ""
-        known, row = seen.setdefault((part, each.relative), (labels, each.row))
+        known, first = seen.setdefault((part, record), (labels, each))
         if known != labels:
             raise UserError(
                 f"{where}: {each.relative!r} is {', '.join(labels)} here and {', '.join(known)} in "
-                f"row {row}"
+                f"{f'row {first.row}' if first.row else first.relative}"
             )
-        if row != each.row:
+        if first is not each:
             repeated.append(each.relative)
             continue
         if each.patient:
-            found.given[each.relative] = each.patient
-        found.files.setdefault(part, []).append(LabeledFile(picture.path, each.relative, labels))
+            found.given[record] = each.patient
+        found.files.setdefault(part, []).append(LabeledFile(picture.path, record, labels))
     if task["classes_of"]:
         found.files = {part: _some(of, task) for part, of in found.files.items()}
     if unlabeled:
@@ -687,6 +694,9 @@ def _from_set(name: str, task: Mapping[str, Any], folder: Path, reading: Reading
             f"rows that name an image again were left out: {len(repeated)} ({_first(repeated, 5)})"
         )
     found.sentences.append(image_files.respelled(respelled))
+    if task["images_of_layout"]:
+        shown = [each.labels for files in found.files.values() for each in files]
+        found.sentences += counted(label, found.images, shown)
     return found
 
 
@@ -701,9 +711,64 @@ def _some(files: Sequence[LabeledFile], task: Mapping[str, Any]) -> list[Labeled
     return chosen
 
 
+@dataclasses.dataclass(frozen=True)
+class Whereabouts:
+    """The release of a public set's task as it lies in a data folder.
+
+    Attributes:
+      place: of those where it may lie.
+      folder: the same below the data folder.
+      layout: that is there; None where none is known.
+      fits: whether the task takes it.
+    """
+
+    place: str
+    folder: Path
+    layout: Layout | None
+    fits: bool
+
+    def __str__(self) -> str:
+        """Says it in a table's cell."""
+        if self.layout is None:
+            return f"{self.place} in no known layout"
+        return f"{self.place} ({self.layout.name}{', another layout' * (not self.fits)})"
+
+
+def whereabouts(task: Mapping[str, Any], data_dir: Path) -> Whereabouts | None:
+    """Finds the release of a public set's task, in the places where it may lie.
+
+    Args:
+      task: its entries; `folders` are those places.
+      data_dir: the data folder.
+
+    Returns:
+      the first place that holds one of the task's layouts, else the first that is there; None
+      where none is there.
+    """
+    there = None
+    for place in task["folders"]:
+        folder = release_folder(place, data_dir)
+        if not folder.is_dir():
+            continue
+        layout = _layout(task["set"], folder, task["layouts"])
+        if layout is not None:
+            return Whereabouts(place, folder, layout, True)
+        there = there or Whereabouts(place, folder, _layout(task["set"], folder, ()), False)
+    return there
+
+
+def _layout(described: PublicSet, folder: Path, allowed: Sequence[str]) -> Layout | None:
+    try:
+        return choose(described, folder, allowed)[0]
+    except UserError:
+        return None
+
+
 def _release(name: str, task: Mapping[str, Any], data_dir: Path) -> Path:
     """The folder of a release."""
-    relative = task["folder"]
+    if "set" in task and (there := whereabouts(task, data_dir)) is not None:
+        return there.folder
+    relative = task["folders"][0] if "set" in task else task["folder"]
     _require_below(f"task {name}: folder", relative, "give its parent as data_dir")
     folder = release_folder(relative, data_dir)
     if not folder.is_dir():

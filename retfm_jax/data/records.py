@@ -48,7 +48,7 @@ class ImageRecord:
       image: the encoded photograph.
       caption: text by language, "" where there is none.
       categories, attributes: as the source names them.
-      labels: multi-hot (classes,) int8 over the dataset's label names; -1 everywhere: unknown.
+      labels: multi-hot (classes,) int8 over the dataset's label names; -1: unknown.
     """
 
     record_id: str
@@ -88,12 +88,10 @@ def _text() -> dict[str, Any]:
     return {language: tfds.features.Text() for language in LANGUAGES}
 
 
-def _label_list(label_names: Sequence[str]) -> dict[str, Any]:
+def _label_list(label_names: Sequence[str], partly: bool = False) -> dict[str, Any]:
     # "known" tells "nothing found" from "nobody looked": both have an empty list.
-    return {
-        "known": np.bool_,
-        "present": tfds.features.Sequence(tfds.features.ClassLabel(names=list(label_names))),
-    }
+    names = tfds.features.Sequence(tfds.features.ClassLabel(names=list(label_names)))
+    return {"known": np.bool_, "present": names, **({"unknown": names} if partly else {})}
 
 
 def _image() -> tfds.features.Image:
@@ -123,13 +121,14 @@ def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
 
 
 def image_features(
-    label_names: Sequence[str], structures: Sequence[str] = ()
+    label_names: Sequence[str], structures: Sequence[str] = (), partly: bool = False
 ) -> tfds.features.FeaturesDict:
     """Makes the TFDS features of a dataset of single images.
 
     Args:
       label_names: classes of the label vectors, in their order.
       structures: of which there are masks, in their order; () of images without masks.
+      partly: whether some labels of an image may be known and others not.
     """
     masks = {
         # Masks of all structures, empty of those that are absent or unknown, and the known ones.
@@ -146,7 +145,7 @@ def image_features(
             "caption": _text(),
             "categories": tfds.features.Sequence(tfds.features.Text()),
             "attributes": tfds.features.Sequence(tfds.features.Text()),
-            "labels": _label_list(label_names),
+            "labels": _label_list(label_names, partly),
             **(masks if structures else {}),
         }
     )
@@ -205,6 +204,7 @@ def image_example(
     categories: Iterable[str] = (),
     attributes: Iterable[str] = (),
     labels: Iterable[str] | None = None,
+    unknown: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Makes the example of a single image that a TFDS builder yields.
 
@@ -215,6 +215,8 @@ def image_example(
       caption: text by language; None: no text.
       categories, attributes: names as the source gives them.
       labels: names of the conditions that it shows; None: unknown, empty: nothing found.
+      unknown: names of those of which nobody knows, where `labels` are known; None of a dataset
+        whose features have no such list.
     """
     return {
         "kind": "image",
@@ -224,7 +226,7 @@ def image_example(
         "caption": _texts(caption),
         "categories": list(categories),
         "attributes": list(attributes),
-        "labels": _labels(labels),
+        "labels": _labels(labels) | ({} if unknown is None else {"unknown": sorted(set(unknown))}),
     }
 
 
@@ -273,6 +275,8 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
         if not features[f"{key}/known"].int64_list.value[0]:
             return np.full(classes, -1, np.int8)
         hot = np.zeros(classes, np.int8)
+        if (unknown := f"{key}/unknown") in features:
+            hot[list(features[unknown].int64_list.value)] = -1
         hot[list(features[f"{key}/present"].int64_list.value)] = 1
         return hot
 

@@ -28,6 +28,7 @@ import difflib
 import functools
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,13 +48,12 @@ from retfm_jax.data.class_files import (
     count,
     folder_sources,
     has_class_folders,
-    release_folder,
     release_sources,
     split_folders,
 )
+from retfm_jax.data.class_files import whereabouts as release_whereabouts
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.public_sets.description import PublicSet, images_of
-from retfm_jax.data.public_sets.layouts import choose
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import (
     RecordSource,
@@ -62,9 +62,10 @@ from retfm_jax.data.sources import (
     open_dataset,
     without_excluded,
 )
+from retfm_jax.dataset_folders import find as find_built
 from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.files import as_path
+from retfm_jax.files import as_path, read_json
 from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.parsing import read_yaml
@@ -188,11 +189,15 @@ def _opened(
         hint = f"; or did you mean the task {near[0]!r}?" if near else ""
         raise UserError(f"{error}{hint}") from error
     if reading.patient_regex is not None:
-        raise UserError(
-            f"patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
-            "data import` or `retfm data build`, which store patients"
-        )
+        raise UserError(_no_regex(name))
     return sources
+
+
+def _no_regex(name: str) -> str:
+    return (
+        f"patient_regex reads file names, and {name} is a built dataset: give it to `retfm "
+        "data import` or `retfm data build`, which store patients"
+    )
 
 
 def holds_records(name: str, data_dir: str) -> bool:
@@ -209,7 +214,10 @@ def holds_records(name: str, data_dir: str) -> bool:
         return False
     if path.suffix in (".yaml", ".yml"):
         return "dataset" in _own_task(path)
-    return "dataset" in described_tasks().get(name, {}) or is_built(name, data_dir)
+    task = described_tasks().get(name, {})
+    if "set" in task and _is_from_built(task, Path(data_dir)):
+        return True
+    return "dataset" in task or is_built(name, data_dir)
 
 
 def said_of(source: RecordSource) -> Said:
@@ -260,8 +268,10 @@ def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
     # Where each of its layouts has splits of its own, there is nothing to divide.
     divided = any(part.split is None for layout in chosen for part in layout.parts)
     shares = said.get("shares", described.shares)
+    folders = said.get("folder", described.folders)
+    folders = (folders,) if isinstance(folders, str) else tuple(folders)
     images = images_of(said.get("images"), "images")
-    own = images is not None or "classes" in said
+    own = images is not None or "classes" in said or "only" in said
     if not own:
         of_layout = chosen[0].images if len(chosen) == 1 else None
         images = described.images if of_layout is None else of_layout
@@ -270,7 +280,8 @@ def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
         "label": label.name,
         "layouts": layouts,
         "source": described.source,
-        "folder": said.get("folder", described.folder),
+        "folders": folders,
+        "only": said.get("only"),
         "classes": {name: name for name in said.get("classes", label.classes)},
         "classes_of": bool(said.get("classes")),
         "per_class": int(said.get("per_class", sys.maxsize)),
@@ -294,14 +305,10 @@ def whereabouts(task: Mapping[str, Any], data_dir: str) -> str:
         return "built" if is_built(task["dataset"], data_dir) else ""
     described: PublicSet = task["set"]
     built = "built" if is_built(described.name, data_dir) else ""
-    folder = release_folder(task["folder"], Path(data_dir))
-    if not folder.is_dir():
+    there = release_whereabouts(task, Path(data_dir))
+    if there is None:
         return built
-    try:
-        layout, _ = choose(described, folder, task["layouts"])
-    except UserError:
-        return ", ".join(filter(None, [f"{task['folder']} in no known layout", built]))
-    return ", ".join(filter(None, [f"{task['folder']} ({layout.name})", built]))
+    return ", ".join(filter(None, [str(there), built]))
 
 
 #: Entries of a task, and what is wanted of those that are plain texts.
@@ -470,6 +477,12 @@ def _described_sources(
             split: _from_dataset(name, task, split_name(split) or split, data_dir)
             for split in splits
         }
+    elif "set" in task and _is_from_built(task, data_dir):
+        if reading.patient_regex is not None:
+            raise UserError(_no_regex(task["set"].name))
+        sources = {
+            split: _from_built(name, task, split_name(split) or split, data_dir) for split in splits
+        }
     else:
         sources = {**release_sources(name, task, splits, data_dir, reading)}
     for source in sources.values():
@@ -504,6 +517,58 @@ def _from_dataset(name: str, task: Mapping[str, Any], split: str, data_dir: Path
         raise UserError(f"task {name}: no image of {source.name}, split {split}, has one class")
     said, facts = count(name, task, split, len(rows))
     return Selection(name, source, rows, classes, Said((said,) if said else (), facts))
+
+
+def _is_from_built(task: Mapping[str, Any], data_dir: Path) -> bool:
+    """Whether a task's release is not there, and the set that was built of it is."""
+    there = release_whereabouts(task, data_dir)
+    missing = there is None or not there.fits
+    return missing and is_built(task["set"].name, data_dir)
+
+
+def _from_built(name: str, task: Mapping[str, Any], split: str, data_dir: Path) -> RecordSource:
+    """Records of the set that was built of a task's release, by the task's label.
+
+    Raises:
+      UserError: it was built of another layout than the task takes, or of none that is known.
+    """
+    from retfm_jax.data.building.builder import SUMMARY_FILE  # and with it TFDS
+
+    described: PublicSet = task["set"]
+    label = described.labels[task["label"]]
+    folder = find_built(described.name, data_dir)
+    summary = read_json(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
+    layout = summary.get("layout", "")
+    if task["layouts"] and layout not in task["layouts"]:
+        of = f"the layout {layout!r}" if layout else "a layout that it does not name"
+        raise UserError(
+            f"task {name} takes the layouts {', '.join(task['layouts'])}, and {folder} was built "
+            f"of {of}: put the release into {data_dir / task['folders'][0]}, or build it anew"
+        )
+    source = as_images(open_dataset(described.name, split, str(data_dir)))
+    columns = {each: source.label_names.index(each) for each in label.classes}
+    only = re.compile(task["only"] or "", re.IGNORECASE)
+    chosen = []
+    for row, record in enumerate(source):
+        values = {each: int(record.labels[column]) for each, column in columns.items()}
+        present = [each for each, value in values.items() if value > 0]
+        known = min(values.values()) >= 0 if label.findings else len(present) == 1
+        wanted = label.findings or (known and present[0] in task["classes"])
+        if known and wanted and only.search(record.record_id):
+            chosen.append((record.record_id, present, row))
+    taken: Counter[str] = Counter()
+    rows = []
+    for _, present, row in sorted(chosen):
+        taken.update(present)
+        if label.findings or taken[present[0]] <= task["per_class"]:
+            rows.append(row)
+    if not rows:
+        raise UserError(f"task {name}: no image of {source.name}, split {split}, has its label")
+    by_split = isinstance(task.get("images"), Mapping)
+    counted, facts = count(name, task if by_split else {}, split, len(rows))
+    said = f"task {name} is read from the built dataset {source.name}, with its splits"
+    sentences = tuple(filter(None, (said, counted)))
+    return Selection(name, source, sorted(rows), task["classes"], Said(sentences, facts))
 
 
 def same_conditions(names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -307,6 +307,49 @@ CASES = [
     folders("jsiec", {"0.0.Normal": "normal", "8.MH": "macular_hole"}, "RETFound_JSIEC",
             label="disease"),
     Case(
+        "refuge", "official", "glaucoma",
+        {
+            "Training400/Glaucoma/g0001.jpg": ("train", "glaucoma"),
+            "Training400/Non-Glaucoma/n0001.jpg": ("train", "no_glaucoma"),
+            "REFUGE-Validation400/V0001.jpg": ("validation", "no_glaucoma"),
+            "Test400/T0001.jpg": ("test", "glaucoma"),
+        },
+        {
+            "REFUGE-Validation400-GT/Fovea_locations.xlsx": [
+                ["ID", "ImgName", "Fovea_X", "Fovea_Y", "Glaucoma Label"],
+                [1, "V0001.jpg", 1057.3, 1101.4, 0]],
+            "REFUGE-Test-GT/Glaucoma_label_and_Fovea_location.xlsx": [
+                ["ID", "ImgName", "Label(Glaucoma=1)", "Fovea_X", "Fovea_Y"],
+                [1, "T0001.jpg", 1, 1057.3, 1101.4]],
+        },
+        beside=["REFUGE-Test-GT/Disc_Cup_Masks/G/T0001.bmp",
+                "Annotation-Training400/Disc_Cup_Masks/Glaucoma/g0001.bmp"],
+        task="REFUGE_official", said="400 images of test are published, 1 are here",
+    ),
+    Case(
+        "refuge2", "zip", "glaucoma",
+        {
+            "Train/REFUGE1-train/Training400/Glaucoma/g0001.jpg": ("train", "glaucoma"),
+            "Train/REFUGE1-train/Training400/Non-Glaucoma/n0001.jpg": ("train", "no_glaucoma"),
+            "Train/REFUGE1-val/REFUGE-Validation400/V0001.jpg": ("train", "no_glaucoma"),
+            "Train/REFUGE1-test/Test400/T0001.jpg": ("train", "glaucoma"),
+            "Validation/Images/V0001.jpg": ("validation", "glaucoma"),
+            "Test/refuge2-test/T0001.jpg": ("test", "no_glaucoma"),
+        },
+        {
+            "Train/REFUGE1-val/Fovea_locations.xlsx": [
+                ["ID", "ImgName", "Fovea_X", "Fovea_Y", "Glaucoma Label"],
+                [1, "V0001.jpg", 1057.3, 1101.4, 0]],
+            "Train/REFUGE1-test/Glaucoma_label_and_Fovea_location.xlsx": [
+                ["ID", "ImgName", "Label(Glaucoma=1)", "Fovea_X", "Fovea_Y"],
+                [1, "T0001.jpg", 1, 1057.3, 1101.4]],
+            "Validation/glaucoma.csv": "FileName,Glaucoma Risk\nV0001.jpg,1\n",
+            "Test/task1.csv": "T0001.jpg,0\n",
+        },
+        beside=["Train/REFUGE1-train/Disc_Cup_Masks/Glaucoma/g0001.bmp"],
+        task="REFUGE2", said="1200 images of train are published, 4 are here",
+    ),
+    Case(
         "refuge", "folders", "glaucoma",
         {"Training400/Glaucoma/g0001.jpg": ("", "glaucoma"),
          "Training400/Non-Glaucoma/n0001.jpg": ("", "no_glaucoma"),

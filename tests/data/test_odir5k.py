@@ -1,14 +1,17 @@
 """ODIR-5K in both of its layouts, with the faults that the releases have."""
 
 import csv
+import shutil
 from pathlib import Path
 
+import openpyxl
 import pytest
 from test_importers import everything, photograph, problems_of
 
 from retfm_jax.data.building import registry as build
-from retfm_jax.data.building.builder import BuildOptions, write_dataset
+from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
 from retfm_jax.errors import UserError
+from retfm_jax.files import read_json
 
 LONG = (
     "Normal ", "Diabetes", "Glaucoma", "Cataract", "Age related Macular Degeneration ",
@@ -89,6 +92,59 @@ def test_rows_that_contradict_each_other_are_said(tmp_path):
     (source / "full_df.csv").write_text("\n".join(lines), encoding="utf-8")
     folder = prepare(source, tmp_path / "data")
     assert [(p["kind"], p["row"]) for p in problems_of(folder)] == [("duplicate_id", "3")]
+
+
+def official(folder: Path) -> Path:
+    """OIA-ODIR: three sets with a patient each, English and Chinese tables, an Excel lock file."""
+    head = ["ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus",
+            "Left-Diagnostic Keywords", "Right-Diagnostic Keywords", *"NDGCAHMO"]  # fmt: skip
+    sets = {"Training Set": "training", "Off-site Test Set": "off-site test",
+            "On-site Test Set": "on-site test"}  # fmt: skip
+    for number, (name, called) in enumerate(sets.items()):
+        images, tables = folder / name / "Images", folder / name / "Annotation"
+        images.mkdir(parents=True)
+        tables.mkdir()
+        names = [f"{number}_{eye}.jpg" for eye in ("left", "right")]
+        for seed, image in enumerate(names):
+            (images / image).write_bytes(photograph(10 * number + seed))
+        for language, words in (("English", "cataract"), ("Chinese", "白内障")):
+            book = openpyxl.Workbook()
+            book.active.append(head)
+            book.active.append([number, 60, "Female", *names, words, words, 0, 0, 0, 1, 0, 0, 0, 0])
+            book.save(tables / f"{called} annotation ({language}).xlsx")
+        (tables / f"~${called} annotation (English).xlsx").write_bytes(b"lock")
+    return folder
+
+
+@pytest.mark.parametrize("above", ["", "archive/OIA-ODIR"])
+def test_the_official_division_is_taken_as_it_is(tmp_path, above):
+    official(tmp_path / "odir" / above)
+    folder = prepare(tmp_path / "odir", tmp_path / "data")
+    found = everything(folder)
+    assert {name: split for name, (split, _) in found.items()} == {
+        "0": "train", "1": "validation", "2": "test"
+    }  # fmt: skip
+    for _, record in found.values():
+        assert record.left
+        assert record.right
+        assert record.left_labels.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+        assert record.report["en"] == "Left eye: cataract. Right eye: cataract."
+    assert problems_of(folder) == []
+    notes = "; ".join(read_json(folder / SUMMARY_FILE)["notes"])
+    assert "publishes 3500 patients in 'training set', 1 are here" in notes
+
+
+def test_a_set_of_the_official_division_that_is_missing_is_said(tmp_path):
+    source = official(tmp_path / "odir")
+    shutil.rmtree(source / "Off-site Test Set")
+    folder = prepare(source, tmp_path / "data")
+    assert {split for split, _ in everything(folder).values()} == {"train", "test"}
+    notes = "; ".join(read_json(folder / SUMMARY_FILE)["notes"])
+    assert "'off-site test set' is not there: no patient is in validation" in notes
+    for table in (source / "On-site Test Set" / "Annotation").iterdir():
+        table.unlink()
+    with pytest.raises(UserError, match="holds no table"):
+        prepare(source, tmp_path / "again")
 
 
 def test_a_folder_without_the_release_is_named(tmp_path):

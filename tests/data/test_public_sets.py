@@ -3,6 +3,7 @@
 import csv
 import re
 
+import numpy as np
 import pytest
 import yaml
 from public_releases import CASES, Case
@@ -15,7 +16,7 @@ from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_da
 from retfm_jax.data.building.public_sets import SOURCE_LABELS_FILE
 from retfm_jax.data.public_sets import reading
 from retfm_jax.data.public_sets.bundled import public_sets
-from retfm_jax.data.public_sets.counts import differences
+from retfm_jax.data.public_sets.counts import counted, differences
 from retfm_jax.data.public_sets.description import parse
 from retfm_jax.errors import UserError
 from retfm_jax.files import read_json
@@ -48,9 +49,13 @@ def test_each_layout_is_read_however_deep_its_archive_nests_it(case, above, tmp_
 @pytest.mark.parametrize("case", [case for case in CASES if case.task], ids=str)
 def test_each_task_reads_its_release_in_place(case, tmp_path):
     task = tasks.described_tasks()[case.task]
-    folder = tmp_path / task["folder"]
+    folder = tmp_path / task["folders"][0]
     case.write(folder)
     found = {}
+    release = reading.read(
+        public_sets()[case.name], folder, layouts=task["layouts"], labels=[case.label]
+    )
+    names = {each.relative: reading.record_id(task["set"], each) for each in release.photographs}
     for split in ("train", "validation", "test"):
         try:
             source = tasks.open_task(case.task, split, str(tmp_path))
@@ -63,16 +68,17 @@ def test_each_task_reads_its_release_in_place(case, tmp_path):
             assert (record.labels == labels).all()
             findings = tuple(name for name, hot in zip(task["classes"], labels, strict=True) if hot)
             found[record.record_id] = split, findings
-            assert record.patient_id == case.patients.get(record.record_id, record.patient_id)
-    wanted = {name: said for name, said in case.shows.items() if said[1] is not None}
+            given = {names[name]: patient for name, patient in case.patients.items()}
+            assert record.patient_id == given.get(record.record_id, record.patient_id)
+    wanted = {names[name]: said for name, said in case.shows.items() if said[1] is not None}
     assert set(found) == set(wanted)
     for name, (split, said) in wanted.items():
         assert found[name][1] == (said if isinstance(said, tuple) else (said,))
         assert split in ("", found[name][0])
     splits_of = {}
     for name, patient in case.patients.items():
-        if name in found:
-            splits_of.setdefault(patient, set()).add(found[name][0])
+        if names[name] in found:
+            splits_of.setdefault(patient, set()).add(found[names[name]][0])
     assert all(len(splits) == 1 for splits in splits_of.values())
 
 
@@ -99,11 +105,19 @@ def test_each_set_is_built_with_its_codes_and_counts(case, tmp_path):
         assert photograph.split in (None, split)
         _, said = shown(case, photograph)
         names = {described.label_names[column] for column in (record.labels > 0).nonzero()[0]}
-        if (record.labels >= 0).any():
+        if said is not None:
             assert {*((said,) if isinstance(said, str) else said)} <= names
-        else:  # where one of the set's labels is unknown, all are
-            labels = described.labels.values()
-            assert None in [reading.labels_of(each, photograph.cells) for each in labels]
+        for label in described.labels.values():  # each is known by itself
+            columns = [described.label_names.index(each) for each in label.classes]
+            known = reading.labels_of(label, photograph.cells) is not None
+            others = {
+                name
+                for each in described.labels.values()
+                for name in each.classes
+                if each is not label and reading.labels_of(each, photograph.cells) is not None
+            }
+            own = [c for c in columns if described.label_names[c] not in others]
+            assert all((record.labels[column] >= 0) == known for column in own)
 
 
 def test_eyes_that_pairs_join_are_built_into_one_split(tmp_path):
@@ -167,6 +181,130 @@ def test_every_set_says_its_terms_and_every_layout_has_a_small_release():
         assert abs(sum(described.shares.values()) - 1) < 1e-6
 
 
+def test_each_retfound_task_finds_its_copy_beside_the_release(tmp_path):
+    """By one rule for all eight, also where both would have the same folder."""
+    by_name = {str(case): case for case in CASES}
+    tasks_of = [case for case in CASES if case.task.startswith("RETFound_")]
+    assert len(tasks_of) == 8
+    for case in tasks_of:
+        task = tasks.described_tasks()[case.task]
+        first, second, third = task["folders"][:3]
+        assert (first, second) == (f"RETFound/{third}", f"{third}_RETFound")
+        for number, place in enumerate((third, second, first)):
+            case.write(tmp_path / case.name / place)
+            found = tasks.whereabouts(task, str(tmp_path / case.name))
+            assert found == f"{(third, second, first)[number]} (retfound)"
+    # In one folder with the release, which the set's other tasks read.
+    folder = tmp_path / "both" / "IDRiD"
+    by_name["idrid-grading"].write(folder)
+    by_name["idrid-retfound"].write(folder)
+    data_dir = str(tmp_path / "both")
+    assert len(tasks.open_task("IDRiD", "test", data_dir)) == 1
+    source = tasks.open_task("RETFound_IDRiD", "test", data_dir)
+    assert len(source) == 5
+    assert any("'grading' as well, which is not read" in said for said in source.said.sentences)
+
+
+def test_a_part_of_a_release_is_not_taken_for_the_whole(tmp_path):
+    """RETFound's `train` has the class folders of the release, and half of its images."""
+    (case,) = (case for case in CASES if case.task == "RETFound_JSIEC")
+    case.write(tmp_path / "jsiec")
+    with pytest.raises(UserError, match="in the layout retfound, and what is wanted here"):
+        tasks.open_task("JSIEC", "train", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["acrima-names", "adam-letters", "palm-challenge", "refuge-letters", "refuge-folders",
+     "refuge-official", "rimone_dl-randomly"],
+)  # fmt: skip
+def test_a_record_has_one_name_wherever_its_archive_puts_it(name, tmp_path):
+    (case,) = (case for case in CASES if str(case) == name)
+    described = public_sets()[case.name]
+    names = []
+    for above in ("", "a/", "a/b/"):
+        case.write(tmp_path / str(len(above)) / above)
+        release = reading.read(described, tmp_path / str(len(above)))
+        assert release.layout == case.layout
+        names.append({reading.record_id(described, each) for each in release.photographs})
+    assert names[0] == names[1] == names[2]
+    assert len(names[0]) == len(case.shows)
+
+
+def test_images_of_a_task_are_named_by_its_list(tmp_path):
+    """FLAIR's list of 3 x 20 names files, the first ones of their folders or not."""
+    listed = [f"0.0.Normal/1ffa96{part}" for part in ("2e", "2f", "39", "4b")]
+    listed += ["15.0.Retinitis pigmentosa/1ffa955a", "8.MH/1ffa92cc", "8.MH/1ffa92df"]
+    others = ["0.0.Normal/1ffa9637", "8.MH/1ffa92cb", "8.MH/1ffa92e0", "3.RAO/1ffa962d"]
+    shows = {f"{each}-8d87-11e8-9daf-6045cb817f5b..JPG": ("", None) for each in listed + others}
+    Case("jsiec", "folders", "disease", shows).write(tmp_path / "jsiec")
+    source = tasks.open_task("JSIEC_20x3", "test", str(tmp_path))
+    wanted = [name for name in shows if name.split("-8d87")[0] in listed]
+    assert sorted(source.record_ids) == sorted(wanted)
+    assert any("publishes 60 images, 7 are here" in said for said in source.said.sentences)
+
+
+def test_images_of_each_class_are_compared_with_what_is_published():
+    label = public_sets()["fives"].labels["disease"]
+    published = {"train": 600, "test": 200}
+    whole = [[name] for name, many in label.images.items() for _ in range(many)]
+    assert counted(label, published, whole) == []
+    (said,) = counted(label, published, [*whole[1:], ["amd"]])
+    assert "13_FIVES.csv: here are normal 199 of 200, amd 201 of 200" in said
+    # Nothing is compared with a layout of other images, or with what nobody counted.
+    assert counted(label, 300, whole[:300]) == counted(label, None, []) == []
+    graded = public_sets()["ddr"].labels["dr"]  # 1,151 of its 13,673 have no grade
+    (said,) = counted(graded, {"train": 6835, "validation": 2733, "test": 4105}, [])
+    assert "no_diabetic_retinopathy 0 of 6266" in said
+    for described in public_sets().values():
+        for each in described.labels.values():
+            assert set(each.images) in (set(), set(each.classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "expected"),
+    [
+        ("idrid-grading", "IDRiD", {"train": 1, "test": 1}),
+        ("idrid-retfound", "RETFound_IDRiD", {"train": 5, "validation": 5, "test": 5}),
+        ("rfmid-kaggle", "RFMiD", {"train": 2, "validation": 2, "test": 2}),
+        ("ddr-grading", "DDR", {"train": 1, "validation": 1, "test": 1}),
+    ],
+)
+def test_a_task_is_answered_from_the_built_set_where_the_release_is_gone(
+    name, task, expected, tmp_path
+):
+    case = next(case for case in CASES if str(case) == name)
+    case.write(tmp_path / "source")
+    builder = registry.builder_class(case.name)(
+        options=BuildOptions(image_size=0, threads=1), data_dir=tmp_path / "data"
+    )
+    write_dataset(builder, tmp_path / "source", overwrite=False)
+    data_dir = str(tmp_path / "data")
+    assert tasks.holds_records(task, data_dir)
+    release = reading.read(public_sets()[case.name], tmp_path / "source")
+    said = {
+        reading.record_id(public_sets()[case.name], each): shown(case, each)[1]
+        for each in release.photographs
+    }
+    for split, many in expected.items():
+        source = tasks.open_task(task, split, data_dir)
+        assert len(source) == many
+        assert source.label_names == tuple(tasks.described_tasks()[task]["classes"])
+        for record in source:
+            names = tuple(np.array(source.label_names)[record.labels > 0])
+            wanted = said[record.record_id]
+            assert names == (wanted if isinstance(wanted, tuple) else (wanted,))
+        assert "is read from the built dataset" in tasks.said_of(source).sentences[0]
+    # Not of a set that was built of other files than the task takes.
+    other = "IDRiD" if task == "RETFound_IDRiD" else "RETFound_IDRiD"
+    if case.name == "idrid":
+        with pytest.raises(UserError, match=f"task {other} takes the layouts .* was built of the"):
+            tasks.open_task(other, "test", data_dir)
+    # The release itself goes first.
+    case.write(tmp_path / "data" / tasks.described_tasks()[task]["folders"][0])
+    assert not tasks.holds_records(task, data_dir)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -182,6 +320,11 @@ def test_every_set_says_its_terms_and_every_layout_has_a_small_release():
         ({"layouts": {"a": [{"table": "t.csv"}]}}, "a table wants `image`"),
         ({"layouts": {"a": [{"table": "t.csv", "files": "x"}]}}, "a part has `table`"),
         ({"layouts": {"a": [{"files": "x", "split": "tset"}]}}, "'tset' is no split"),
+        (
+            {"labels": {"a": {"column": "c", "classes": {"x": "1"}, "images": {"x": "3"}}}},
+            "counted",
+        ),
+        ({"folder": []}, "`folder` is missing"),
         ({"tasks": {"T": {"label": "none"}}}, "task T: its `label` is one of"),
     ],
 )
@@ -207,6 +350,7 @@ def test_what_is_there_is_listed_and_a_set_says_all_that_is_known(tmp_path, caps
         "IDRiD": "idrid (grading)",
         "IDRiD_DME": "idrid (grading)",
         "G1020": "g1020 in no known layout",
+        "RETFound_IDRiD": "IDRiD (grading, another layout)",
     }
     assert cli.main(["tasks", "--data_dir", str(tmp_path)]) == 0
     assert "idrid (grading)" in capsys.readouterr().out

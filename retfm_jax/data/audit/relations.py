@@ -52,8 +52,12 @@ def _names() -> dict[str, str]:
     for name, others in document["also"].items():
         found |= {_folded(each): name for each in (name, *others)}
     for name, public in public_sets().items():
-        folders = [task.get("folder", public.folder) for task in public.tasks.values()]
-        found |= {_folded(each): name for each in (*public.tasks, *folders, name)}
+        folders = [*public.folders]
+        for task in public.tasks.values():
+            own = task.get("folder", [])
+            folders += [own] if isinstance(own, str) else own
+        places = [folder.rpartition("/")[2] for folder in folders]
+        found |= {_folded(each): name for each in (*public.tasks, *places, name)}
     return found
 
 

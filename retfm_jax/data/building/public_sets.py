@@ -1,7 +1,7 @@
 """Builder of any public set that a description describes: see `data.public_sets.description`."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from retfm_jax.data.building.builder import RowsBuilder
 from retfm_jax.data.building.patients import identity, read_pairs
 from retfm_jax.data.building.rows import FilePicture, ImageRow, Row
 from retfm_jax.data.public_sets import reading
-from retfm_jax.data.public_sets.counts import differences
+from retfm_jax.data.public_sets.counts import counted, differences
 from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.errors import Unusable
 from retfm_jax.files import atomic_write
@@ -40,12 +40,18 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         self.name = described.name  # pyright: ignore[reportAttributeAccessIssue]
         self.described = described
         self._codes: list[list[str]] = []
+        self.layout = ""
         super().__init__(**kwargs)
 
     @property
     def default_shares(self) -> dict[str, float]:
         """Shares of the splits where the release has none: as its tasks have it."""
         return dict(self.described.shares)
+
+    @property
+    def _partly(self) -> bool:
+        """Whether there are labels of several kinds, so that one may be known without the other."""
+        return len(self.described.labels) > 1
 
     def label_names(self) -> Sequence[str]:
         return self.described.label_names
@@ -54,7 +60,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         info = tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.described.title}\n\nLicence: {self.described.licence}",
-            features=records.image_features(self.label_names()),
+            features=records.image_features(self.label_names(), partly=self._partly),
             homepage=self.described.url,
             citation=self.described.source,
         )
@@ -71,7 +77,8 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         problems.notes += [over] if over else []
         pairs = _pairs(described, Path(release.folder), problems.notes)
         rows: list[ImageRow] = []
-        unknown = 0
+        unknown, partly = 0, 0
+        self.layout = release.layout
         for each in release.photographs:
             name = reading.record_id(described, each)
             try:
@@ -79,17 +86,21 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
             except ValueError as error:
                 problems.unreadable(each.file, each.row, str(error), name)
                 continue
-            known = [names for names in said if names is not None]
-            unknown += len(known) < len(said)
+            known = {
+                label.name: names
+                for label, names in zip(described.labels.values(), said, strict=True)
+                if names is not None
+            }
+            unknown += not known
+            partly += 0 < len(known) < len(said)
             row = ImageRow(
                 record_id=name,
                 file=each.file,
                 row=each.row,
                 image=FilePicture(str(release.folder), each.relative),
                 attributes=(described.modality,),
-                labels=tuple(name for names in known for name in names)
-                if len(known) == len(said)
-                else None,
+                labels=tuple(name for names in known.values() for name in names) if known else None,
+                unknown=_unknown(described, known) if self._partly else None,
                 split=each.split,
                 group=each.patient or pairs.get(identity(each.relative).rpartition("/")[2], ""),
             )
@@ -100,9 +111,20 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
                 f"{unknown} images lack a label: they are kept without labels, and what the source "
                 f"says of them is in {SOURCE_LABELS_FILE}"
             )
+        if partly:
+            problems.notes.append(
+                f"{partly} images have some of the labels {', '.join(described.labels)} and not "
+                "others: their unknown classes count neither as there nor as absent"
+            )
         here = collections.Counter(row.split for row in rows)
         problems.notes += differences(described, release.images, here)
+        for label in described.labels.values():
+            names = [[name for name in row.labels or () if name in label.classes] for row in rows]
+            problems.notes += counted(label, release.images, names)
         return self._without_copies(rows)
+
+    def _summary(self) -> dict[str, Any]:
+        return super()._summary() | {"layout": self.layout}
 
     def _without_copies(self, rows: list[ImageRow]) -> list[Row]:
         """Leaves out images that are images of the official test set, too."""
@@ -132,6 +154,12 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         with atomic_write(Path(self.data_dir) / SOURCE_LABELS_FILE) as file:
             columns = ["record_id", *self.described.columns]
             cells.write_csv(file, columns, self._codes)
+
+
+def _unknown(described: PublicSet, known: Collection[str]) -> tuple[str, ...]:
+    """Classes of the labels that nobody knows of an image, those of known labels aside."""
+    classes = {name for label in known for name in described.labels[label].classes}
+    return tuple(name for name in described.label_names if known and name not in classes)
 
 
 def _pairs(described: PublicSet, folder: Path, notes: list[str]) -> dict[str, str]:

@@ -155,7 +155,12 @@ class PatientRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageRow:
-    """Single photograph as a source describes it; attributes as in `PatientRow`."""
+    """Single photograph as a source describes it; attributes as in `PatientRow`.
+
+    Attributes:
+      unknown: names of the labels of which nobody knows, beside those that are known; None where
+        all labels are known or none is.
+    """
 
     record_id: str
     file: str
@@ -165,6 +170,7 @@ class ImageRow:
     categories: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
+    unknown: tuple[str, ...] | None = None
     split: str | None = None
     group: str = ""
     wants_report: bool = False

@@ -340,6 +340,7 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
         example = records.image_example(
             row.record_id, image=image, patient_id=row.group or None, caption=row.caption,
             categories=row.categories, attributes=row.attributes, labels=row.labels,
+            unknown=row.unknown,
         )  # fmt: skip
         return example, problems
     left = load(row.left, "left eye", "left eye stored as missing")

@@ -1,8 +1,9 @@
 """Numbers of images as a set publishes them, against those that are here."""
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Iterable, Mapping, Sequence
 
-from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.data.public_sets.description import Label, PublicSet
 
 
 def differences(
@@ -30,3 +31,30 @@ def differences(
         for split, number in published.items()
         if here.get(split, 0) != number
     ]
+
+
+def counted(
+    label: Label,
+    published: int | Mapping[str, int] | None,
+    shown: Iterable[Sequence[str]],
+) -> list[str]:
+    """Describes how the number of images of each class differs from what is published.
+
+    Args:
+      label: with the numbers of the whole release.
+      published: how many images the layout that was read holds. Where these are not the ones that
+        were counted by class, ungraded ones aside, nothing is compared.
+      shown: classes of every image that is here.
+    """
+    whole = published.values() if isinstance(published, Mapping) else (published,)
+    total = sum(number for number in whole if number is not None)
+    by_class = sum(label.images.values())
+    if not label.images or total < by_class or (total > by_class and not label.unknown):
+        return []
+    here = collections.Counter(name for names in shown for name in names)
+    other = [
+        f"{name} {here[name]} of {number}"
+        for name, number in label.images.items()
+        if here[name] != number
+    ]
+    return [f"images by class, {label.counted}: here are {', '.join(other)}"] if other else []

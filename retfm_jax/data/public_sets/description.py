@@ -5,7 +5,7 @@ A description is one YAML file, `data_builders/NAME.yaml`. Its entries::
     title          one line: what the set is
     source         who published it, with the article that its users cite
     licence, url   its terms of use, and where its owners give it
-    folder         where its release lies below a data folder
+    folder         where its release lies below a data folder; or several places, looked at in order
     modality       cfp (where nothing is said), ffa, oct: what prompts call the images
     about          what its users should know, in Markdown
     unverified     sentences on what nobody could check yet
@@ -23,7 +23,8 @@ A description is one YAML file, `data_builders/NAME.yaml`. Its entries::
 
 A label has `column` (or several, of which the first filled one counts) and `classes`, our condition
 -> how the source writes it (one code or a list); `ordered: true` for grades; `unknown`: codes that
-mean that nobody knows. Or it has `findings`, our condition -> its column of 0 and 1 (or several);
+mean that nobody knows; `images`: class -> how many there are in the whole release, with `counted`,
+who says so. Or it has `findings`, our condition -> its column of 0 and 1 (or several);
 "not NAME" is the opposite of a column.
 
 A layout is a list of parts, or has `parts` and its own `images`. A part has either `table` (path of
@@ -31,13 +32,15 @@ a CSV, text or XLSX file, or several) and `image`, the path of a row's image (or
 columns in braces, `**/` where any folder may hold it; `header`, where rows stand above the one that
 holds this name; `columns`, where the table names none; `where`, column -> what its cells must
 match. Or it has `files`, a regular expression of the paths of images below the release, whose named
-groups are columns. Besides: `split`, `set` (columns that are the same everywhere) and
+groups are columns; what its group `above` matches, folders that archives put in between, does not
+belong to an image's name. Besides: `split`, `set` (columns that are the same everywhere) and
 `optional: true`. Columns `split` and `patient` say what they are called. Letter case of columns and
 of files does not count.
 
 A task has `label`, and may have `layouts` (those that it takes), `folder`, `images`, `shares`,
-`classes` (some of the label's), `per_class` (at most so many of each, by the order of their paths);
-or it is one on a built dataset, see `data.tasks`.
+`classes` (some of the label's), `only` (a regular expression of the names of its images),
+`per_class` (at most so many of each, by the order of their names); or it is one on a built dataset,
+see `data.tasks`.
 """
 
 import dataclasses
@@ -68,6 +71,8 @@ class Label:
       findings: whether each condition is there or not, instead of exactly one of them.
       ordered: whether the classes are grades, from the lowest on.
       unknown: codes that mean that nobody knows.
+      images: how many of each class the whole release holds, {} where nobody says.
+      counted: who says so.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Label:
     findings: bool = False
     ordered: bool = False
     unknown: tuple[str, ...] = ()
+    images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    counted: str = ""
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -148,7 +155,8 @@ class PublicSet:
 
     Attributes:
       name: of the set, which is the name of its file.
-      title, source, licence, url, folder, modality, about: texts.
+      title, source, licence, url, modality, about: texts.
+      folders: where its release may lie below a data folder, in the order in which they are tried.
       unverified: sentences.
       images, versions, shares: of its counts and splits; `shares` where the release has none.
       pairs: of a table of pairs, {} where there is none.
@@ -163,7 +171,7 @@ class PublicSet:
     source: str
     licence: str
     url: str
-    folder: str
+    folders: tuple[str, ...]
     modality: str = "cfp"
     about: str = ""
     unverified: tuple[str, ...] = ()
@@ -189,7 +197,7 @@ class PublicSet:
         return tuple(dict.fromkeys(name for each in self.labels.values() for name in each.read))
 
 
-_TEXTS = ("title", "source", "licence", "url", "folder")
+_TEXTS = ("title", "source", "licence", "url")
 
 
 def parse(said: Any, name: str, where: str) -> PublicSet:
@@ -203,8 +211,8 @@ def parse(said: Any, name: str, where: str) -> PublicSet:
     Raises:
       UserError: the description lacks an entry, or has an unknown or impossible one.
     """
-    known = {field.name for field in dataclasses.fields(PublicSet)} - {"name", "derived"}
-    said = _mapping(said, where, {*known, "derive"})
+    known = {field.name for field in dataclasses.fields(PublicSet)}
+    said = _mapping(said, where, {*known - {"name", "derived", "folders"}, "derive", "folder"})
     for entry in _TEXTS:
         if not isinstance(said.get(entry), str):
             raise UserError(f"{where}: `{entry}` is missing; it is a text")
@@ -223,6 +231,7 @@ def parse(said: Any, name: str, where: str) -> PublicSet:
     return PublicSet(
         name=name,
         **{entry: " ".join(said[entry].split()) for entry in _TEXTS},
+        folders=_folders(said.get("folder"), where),
         modality=modality,
         about=said.get("about", ""),
         unverified=_texts(said.get("unverified", []), f"{where}: unverified"),
@@ -268,6 +277,13 @@ def images_of(said: Any, where: str) -> int | dict[str, int] | None:
     return {split: _number(number, where) for split, number in said.items()}
 
 
+def _folders(said: Any, where: str) -> tuple[str, ...]:
+    folders = _texts([] if said is None else said, f"{where}: folder")
+    if not folders:
+        raise UserError(f"{where}: `folder` is missing; it is a path below a data folder")
+    return folders
+
+
 def _number(said: Any, where: str) -> int:
     try:
         return int(said)
@@ -305,7 +321,7 @@ def _is_true(said: Any, where: str) -> bool:
     return said == "true"
 
 
-_OF_LABEL = ("column", "classes", "findings", "ordered", "unknown")
+_OF_LABEL = ("column", "classes", "findings", "ordered", "unknown", "images", "counted")
 
 
 def _label(name: str, said: Any, where: str) -> Label:
@@ -320,6 +336,9 @@ def _label(name: str, said: Any, where: str) -> Label:
     codes = [code.casefold() for each in classes.values() for code in each]
     if key == "classes" and len(set(codes)) < len(codes):
         raise UserError(f"{where}: two classes have the code {max(codes, key=codes.count)!r}")
+    images = _mapping(said.get("images", {}), f"{where}: images", classes)
+    if bool(images) != bool(said.get("counted")):
+        raise UserError(f"{where}: `images` of classes and `counted`, who says so, go together")
     return Label(
         name,
         _texts(said.get("column", []), f"{where}: column"),
@@ -327,6 +346,8 @@ def _label(name: str, said: Any, where: str) -> Label:
         key == "findings",
         _is_true(said.get("ordered", "false"), f"{where}: ordered"),
         _texts(said.get("unknown", []), f"{where}: unknown"),
+        {condition: _number(number, f"{where}: images") for condition, number in images.items()},
+        said.get("counted", ""),
     )
 
 
@@ -368,7 +389,9 @@ def _part(said: Any, where: str) -> Part:
     )
 
 
-_OF_TASK = ("label", "layouts", "folder", "images", "shares", "classes", "per_class", "about")
+_OF_TASK = (
+    "label", "layouts", "folder", "images", "shares", "classes", "only", "per_class", "about",
+)  # fmt: skip
 
 
 def _task(
@@ -385,4 +408,8 @@ def _task(
     for name in _texts(said.get("classes", []), f"{where}: classes"):
         if name not in labels[said["label"]].classes:
             raise UserError(f"{where}: its label has no class {name!r}")
+    if "only" in said:
+        _regex(said["only"], f"{where}: only")
+    if "folder" in said:
+        _folders(said["folder"], where)
     return said

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from retfm_jax.data import photographs
+from retfm_jax.data.building.splits import split_name
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.public_sets.description import Layout, Part, PublicSet
 from retfm_jax.errors import UserError
@@ -51,7 +52,10 @@ class Tree:
         return self._anywhere.get(folded(relative.removeprefix("**/")))
 
     def below(self) -> Iterator["Tree"]:
-        """Yields this folder and those in it down to a depth, the least deep first."""
+        """Yields this folder and those in it down to a depth, the least deep first.
+
+        Inside of a split's folder nothing begins: it would be a part, taken for the whole.
+        """
         yield self
         for depth in range(1, _DEEPEST + 1):
             inside: dict[str, list[str]] = collections.defaultdict(list)
@@ -60,12 +64,13 @@ class Tree:
                 if len(above) == depth:
                     inside["/".join(above)].append(file)
             for name in sorted(inside):
-                yield Tree(self.folder / name, inside[name])
+                if not any(map(split_name, name.split("/"))):
+                    yield Tree(self.folder / name, inside[name])
 
 
 def choose(
     described: PublicSet, folder: Path, allowed: Collection[str] = ()
-) -> tuple[Layout, Tree]:
+) -> tuple[Layout, Tree, tuple[str, ...]]:
     """Finds the layout of the release in a folder, and the folder in which it begins.
 
     Args:
@@ -75,7 +80,8 @@ def choose(
 
     Returns:
       the first layout of the description that fits, in the folder that holds most of its parts;
-      of several such folders, in the one that is the least deep.
+      of several such folders, in the one that is the least deep. Then the names of other layouts
+      that lie there as well, in other files.
 
     Raises:
       UserError: none fits; the message says what each of them wants.
@@ -83,17 +89,60 @@ def choose(
     trees = list(Tree(folder).below())
     layouts = [each for each in described.layouts if not allowed or each.name in allowed]
     for layout in layouts:
-        there = [[holds(tree, part) for part in layout.parts] for tree in trees]
-        needed = [not part.optional for part in layout.parts]
-        fitting = [
-            (sum(held), tree)
-            for tree, held in zip(trees, there, strict=True)
-            if all(found >= wanted for found, wanted in zip(held, needed, strict=True))
-        ]
-        if fitting:
-            return layout, max(fitting, key=lambda each: each[0])[1]
+        tree = _begins(layout, trees)
+        if tree is not None:
+            return layout, tree, _beside(described, layout, tree, trees)
+    raise UserError(_none(described, folder, layouts, trees))
+
+
+def _begins(layout: Layout, trees: Sequence[Tree]) -> Tree | None:
+    """The folder with all that a layout needs, and of several the one with most of its parts."""
+    needed = [not part.optional for part in layout.parts]
+    fitting = []
+    for tree in trees:
+        held = [holds(tree, part) for part in layout.parts]
+        if all(found >= wanted for found, wanted in zip(held, needed, strict=True)):
+            fitting.append((sum(held), tree))
+    return max(fitting, key=lambda each: each[0])[1] if fitting else None
+
+
+def _beside(
+    described: PublicSet, layout: Layout, tree: Tree, trees: Sequence[Tree]
+) -> tuple[str, ...]:
+    """Other layouts that lie there, and share no file with the one that is read."""
+    own = _files(layout, tree)
+    found = []
+    for other in described.layouts:
+        there = None if other is layout else _begins(other, trees)
+        if there is not None and not own & _files(other, there):
+            found.append(other.name)
+    return tuple(found)
+
+
+def _files(layout: Layout, tree: Tree) -> set[Path]:
+    """Tables and images of a layout's parts, images of tables aside."""
+    found = set()
+    for part in layout.parts:
+        if part.files is None:
+            table = table_of(tree, part)
+            found |= {tree.folder / table} if table else set()
+        else:
+            found |= {tree.folder / name for name in tree.names if part.files.fullmatch(name)}
+    return found
+
+
+def _none(
+    described: PublicSet, folder: Path, layouts: Sequence[Layout], trees: Sequence[Tree]
+) -> str:
+    """Says that none of the layouts fits, and what each of them wants."""
     wanted = "; ".join(f"{each.name}: {_wanted(each, trees)}" for each in layouts)
-    raise UserError(
+    others = [each.name for each in described.layouts if _begins(each, trees) is not None]
+    if others:
+        return (
+            f"{folder} holds {described.name} in the layout {others[0]}, and what is wanted here "
+            f"is another one: {wanted}"
+        )
+    return (
         f"{folder} holds no release of {described.name} in a layout that is known. Get it from "
         f"{described.url} and unpack it there; the layouts want {wanted}"
     )

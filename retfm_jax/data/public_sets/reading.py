@@ -26,6 +26,8 @@ class Photograph:
     Attributes:
       relative: its path below the release's folder, as the disk spells it; where it is not there,
         as the table does.
+      name: the same without what differs between copies of a release: folders that an archive put
+        in between, or places in which a table's images may lie.
       found: whether it is there.
       file, row: the table and the line that name it; the file itself and 0 without a table.
       cells: what is said of it, by column in lower case.
@@ -34,6 +36,7 @@ class Photograph:
     """
 
     relative: str
+    name: str
     found: bool
     file: str
     row: int
@@ -87,7 +90,7 @@ def read(
     Raises:
       UserError: no layout fits, or a table cannot be read or lacks a column.
     """
-    layout, tree = choose(described, folder, layouts)
+    layout, tree, others = choose(described, folder, layouts)
     wanted = [each for each in described.labels.values() if labels is None or each.name in labels]
     images = layout.images if layout.images is not None else described.images
     release = Release(tree.folder, layout.name, images, [], [], ProblemLog(), {}, [])
@@ -101,6 +104,11 @@ def read(
             release.sentences.append(f"{part.table[0]} is not there: its images are left out")
     if len(described.layouts) > 1:
         release.sentences.append(f"read in the layout {layout.name!r} of {described.name}")
+        for other in others:
+            release.sentences.append(
+                f"{folder} holds the layout {other!r} as well, which is not read: to read it, give "
+                "a folder with its files alone"
+            )
     return dataclasses.replace(release, passed_over=photographs.merged(*passed_over))
 
 
@@ -176,7 +184,7 @@ def record_id(described: PublicSet, photograph: Photograph) -> str:
       photograph: the image.
     """
     if not described.record:
-        return photograph.relative
+        return photograph.name
     cells = {**photograph.cells, "split": photograph.split or ""}
     return _filled(described.record, cells)
 
@@ -203,7 +211,8 @@ def _read_files(
         match = pattern.fullmatch(relative)
         groups = match.groupdict() if match else {}
         cells = {name: text or "" for name, text in groups.items()}
-        _add(described, part, release, relative, True, relative, 0, cells)
+        name = relative[len(cells.pop("above", "")) :]
+        _add(described, part, release, relative, name, True, relative, 0, cells)
     return listing.passed_over
 
 
@@ -241,9 +250,9 @@ def _read_table(
         if relative is None and folded(written.rpartition("/")[2]) in absent:
             left_out.append(written)
             continue
-        name = written if relative is None else relative
+        spelled = written if relative is None else relative
         found = relative is not None
-        _add(described, part, release, name, found, str(path), line.row, cells)
+        _add(described, part, release, spelled, written, found, str(path), line.row, cells)
     if left_out:
         release.sentences.append(
             f"left out, as the release is known to lack them: {', '.join(left_out)}"
@@ -264,6 +273,7 @@ def _add(
     part: Part,
     release: Release,
     relative: str,
+    name: str,
     found: bool,
     file: str,
     row: int,
@@ -283,7 +293,7 @@ def _add(
             return
     patient = cells.get("patient", "")
     patient = "" if is_empty(patient) else patient
-    release.photographs.append(Photograph(relative, found, file, row, cells, split, patient))
+    release.photographs.append(Photograph(relative, name, found, file, row, cells, split, patient))
 
 
 def _table(part: Part, path: Path, problems: ProblemLog) -> tables.Table:
