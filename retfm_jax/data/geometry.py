@@ -10,10 +10,12 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
-from retfm_jax.config import AugmentConfig
+from retfm_jax.config import AugmentConfig, ImageConfig
 from retfm_jax.data import masks
+from retfm_jax.data.contrast import equalized
+from retfm_jax.data.field_of_view import around_disc, disc_square
 from retfm_jax.data.image_limits import ImageError
 from retfm_jax.data.images import center_frame, crop_box, padded_frame
 
@@ -40,6 +42,32 @@ def scaled(x: float, y: float) -> Map:
       x, y: the factors.
     """
     return np.diag([x, y, 1.0]).astype(np.float64)
+
+
+def seen(
+    image: UInt8[np.ndarray, "h w 3"], config: ImageConfig, shape: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "_h _w 3"], Map, int, int]:
+    """Makes of a photograph what networks see of it before it is scaled.
+
+    Args:
+      image: (h, w, 3) uint8, RGB; a photograph that may have been decoded at a part of its size.
+      config: its `field_of_view` and `contrast`.
+      shape: height and width of the photograph, pixels.
+
+    Returns:
+      the picture, of the photograph's size or the same part of it; the map from its pixels at the
+      photograph's size to those of the photograph; its height and width at that size.
+    """
+    factor = round(max(shape) / max(image.shape[:2]))
+    (height, width), to_source = shape, moved(0, 0)
+    square = disc_square(image) if config.field_of_view == "crop" else None
+    if square is not None:
+        to_source = moved(square.left * factor, square.top * factor)
+        height = width = square.side * factor
+        image = around_disc(image)
+    if config.contrast == "clahe":
+        image = equalized(image)
+    return image, to_source, height, width
 
 
 def whole(height: int, width: int, size: int, resize: Resize) -> Map:
@@ -202,6 +230,40 @@ def warp_mask(
     return _warp(part, matrix, size, cv2.INTER_NEAREST)
 
 
+def spread(
+    values: Float[np.ndarray, "h w c"], matrix: Map, shape: tuple[int, int], outside: float
+) -> Float32[np.ndarray, "_h _w c"]:
+    """Brings what was computed of pixels back to the photograph, bilinearly.
+
+    Args:
+      values: (h, w, c) floats, as logits.
+      matrix: from the pixels of the values to those of the photograph.
+      shape: height and width of the photograph, pixels.
+      outside: value of what the values do not show.
+
+    Returns:
+      (height, width, c) float32; `values` itself where the map changes nothing.
+
+    Raises:
+      ImageError: the photograph is longer than 32,766 px.
+    """
+    if shape == values.shape[:2] and np.array_equal(matrix, np.eye(3)):
+        return values.astype(np.float32, copy=False)
+    if max(shape) > _LONGEST:
+        raise ImageError(f"it is longer than {_LONGEST:,} px; scale the picture down first")
+    back = np.linalg.inv(matrix)
+    result = np.empty((*shape, values.shape[-1]), np.float32)
+    size = (shape[1], shape[0])
+    for channel in range(values.shape[-1]):
+        plane = np.ascontiguousarray(values[..., channel], np.float32)
+        # Values of the border reach as far as their pixels' edges.
+        plane = cv2.copyMakeBorder(plane, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        result[..., channel] = _warp(plane, moved(1, 1) @ back, size, cv2.INTER_LINEAR)
+    frame = _frame((values.shape[0], values.shape[1]))
+    result[_warp(frame, moved(1, 1) @ back, size, cv2.INTER_NEAREST) == 0] = outside
+    return result
+
+
 def _frame(shape: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     """1 inside, and a border of 0."""
     return np.pad(np.ones(shape, np.uint8), 1)
@@ -230,8 +292,8 @@ def _shrunk(shape: tuple[int, ...], matrix: Map) -> tuple[int, int]:
     )
 
 
-def _warp(picture: np.ndarray, matrix: Map, size: int, flags: int) -> np.ndarray:
+def _warp(picture: np.ndarray, matrix: Map, size: int | tuple[int, int], flags: int) -> np.ndarray:
+    """Samples a picture at (width, height) pixels, or a square of them."""
     centers = (moved(-0.5, -0.5) @ matrix @ moved(0.5, 0.5))[:2]
-    return cv2.warpAffine(
-        picture, centers, (size, size), flags=flags | cv2.WARP_INVERSE_MAP, borderValue=0
-    )
+    size = (size, size) if isinstance(size, int) else size
+    return cv2.warpAffine(picture, centers, size, flags=flags | cv2.WARP_INVERSE_MAP, borderValue=0)

@@ -4,9 +4,10 @@ All are computed in float32 whatever the logits are, and give a value for each i
 of a batch add up.
 
 Targets of classes that do not exclude each other (lesions, vessels, a disc with its cup) are (b, h,
-w, c): 1 present, 0 absent, -1 unknown. Of classes that exclude each other they are class numbers
-(b, h, w), -1 where unknown. An unknown pixel counts nowhere, so that a class that nobody marked in
-an image, -1 everywhere, has no loss there. A field of view (b, h, w) from 0 to 1 weighs pixels.
+w, c): 1 present, 0 absent, any value outside of 0..1 unknown, as 255 of masks. Of classes that
+exclude each other they are class numbers (b, h, w), any other number where unknown. An unknown
+pixel counts nowhere, so that a class that nobody marked in an image has no loss there. A field of
+view (b, h, w) from 0 to 1 weighs pixels.
 """
 
 import jax
@@ -39,7 +40,7 @@ def dice(
 
     Args:
       logits: z, (b, h, w, c) floats.
-      targets: t, (b, h, w, c), 1 present, 0 absent, -1 unknown.
+      targets: t, (b, h, w, c), 1 present, 0 absent, else unknown.
       fov: field of view (b, h, w), from 0 to 1; None: 1 everywhere.
       smooth: s, in pixels.
 
@@ -68,7 +69,7 @@ def binary_cross_entropy(
 
     Args:
       logits: z, (b, h, w, c) floats.
-      targets: t, (b, h, w, c), 1 present, 0 absent, -1 unknown.
+      targets: t, (b, h, w, c), 1 present, 0 absent, else unknown.
       fov: field of view (b, h, w), from 0 to 1; None: 1 everywhere.
 
     Returns:
@@ -115,7 +116,7 @@ def cross_entropy(
 
     Args:
       logits: z, (b, h, w, c) floats.
-      labels: y, (b, h, w) integers from 0 to c - 1, -1 where unknown.
+      labels: y, (b, h, w) integers from 0 to c - 1, others where unknown.
       fov: field of view (b, h, w), from 0 to 1; None: 1 everywhere. m is the field of view where
         the class is known, 0 elsewhere.
 
@@ -227,7 +228,7 @@ def soft_cldice(
 
     Args:
       probabilities: p, (b, h, w, c), from 0 to 1.
-      targets: t, (b, h, w, c), 1 present, 0 absent, -1 unknown.
+      targets: t, (b, h, w, c), 1 present, 0 absent, else unknown.
       fov: field of view (b, h, w), from 0 to 1; None: 1 everywhere.
       iterations: see `soft_skeleton`.
       smooth: s, in pixels.
@@ -298,10 +299,11 @@ def _known(
     """Targets with 0 where they are unknown, and weights of the pixels."""
     check_shapes(predictions=(values, "b h w c"), targets=(targets, "b h w c"), fov=(fov, "b h w"))
     targets = jnp.asarray(targets).astype(jnp.float32)
-    weights = (targets >= 0).astype(jnp.float32)
+    known = (targets >= 0) & (targets <= 1)
+    weights = known.astype(jnp.float32)
     if fov is not None:
         weights = weights * jnp.asarray(fov).astype(jnp.float32)[..., None]
-    return jnp.maximum(targets, 0), weights
+    return jnp.where(known, targets, 0), weights
 
 
 def _one_hot(
@@ -313,7 +315,7 @@ def _one_hot(
     check_integers(labels=labels)
     check_shapes(logits=(logits, "b h w c"), labels=(labels, "b h w"), fov=(fov, "b h w"))
     labels = jnp.asarray(labels).astype(jnp.int32)
-    weights = (labels >= 0).astype(jnp.float32)
+    weights = ((labels >= 0) & (labels < logits.shape[-1])).astype(jnp.float32)
     if fov is not None:
         weights = weights * jnp.asarray(fov).astype(jnp.float32)
     return jax.nn.one_hot(labels, logits.shape[-1]), weights

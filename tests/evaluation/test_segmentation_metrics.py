@@ -20,7 +20,7 @@ OUT = GOLDEN["out"]
 def _images(count=4, size=(8, 8), classes=2, seed=0):
     """Probabilities that know something, masks and fields of view."""
     rng = np.random.default_rng(seed)
-    truth = (rng.random((count, *size, classes)) < 0.3).astype(np.int8)
+    truth = (rng.random((count, *size, classes)) < 0.3).astype(np.uint8)
     p = 1 / (1 + np.exp(-(2 * rng.normal(size=truth.shape) + 2 * truth - 1)))
     fov = (rng.random((count, *size)) < 0.8).astype(np.uint8)
     return p.astype(np.float32), truth, fov
@@ -77,13 +77,13 @@ def test_skeletons_are_the_published_ones():
 def test_every_metric_is_that_of_all_pixels_by_brute_force(threshold):
     p, truth, fov = _images()
     p = ((np.round(p * 198) + 1) / 200).astype(np.float32)  # what differs is in different bins
-    truth[1, ..., 1] = -1
-    truth[2, :3, :, 0] = -1
+    truth[1, ..., 1] = 255
+    truth[2, :3, :, 0] = 255
     thresholds = {"class 0": threshold, "class 1": threshold}
     found = _tally(p, truth, fov).measured(thresholds, draws=10)
     for k in range(2):
         row = found.classes[f"class {k}"]
-        counted = (fov > 0) & (truth[..., k] >= 0)
+        counted = (fov > 0) & (truth[..., k] <= 1)
         labels, scores = truth[..., k][counted], p[..., k][counted].astype(np.float64)
         predicted = scores > threshold
         want = {
@@ -173,7 +173,7 @@ def test_an_image_without_the_class_counts_as_one_where_none_is_predicted():
 
 def test_a_class_that_is_nowhere_is_left_out_with_the_reason():
     p, truth, _ = _images(classes=3)
-    truth[..., 1], truth[..., 2] = 0, -1
+    truth[..., 1], truth[..., 2] = 0, 255
     found = _tally(p, truth).measured(draws=10)
     assert set(found.classes) == {"class 0"}
     assert found.left_out == {
@@ -260,8 +260,8 @@ def test_a_skeleton_is_one_pixel_wide_and_keeps_the_pieces():
         (lambda p, t, f: (p, t[..., :1], f), "image 0: its mask has the shape"),
         (lambda p, t, f: (p, t, f[:4]), "image 0: its field of view has the shape"),
         (lambda p, t, f: (p, t, 0 * f), "image 0: its field of view is empty"),
-        (lambda p, t, f: (p, t * 127, f), "other values than 1, 0 and -1"),
-        (lambda p, t, f: (p, t.astype(float), f), "other values than 1, 0 and -1"),
+        (lambda p, t, f: (p, t * 127, f), "other values than 0, 1 and 255"),
+        (lambda p, t, f: (p, t.astype(float), f), "other values than 0, 1 and 255"),
         (lambda p, t, f: (p * np.nan, t, f), "not all numbers from 0 to 1"),
         (lambda p, t, f: (p + 1, t, f), "not all numbers from 0 to 1"),
     ],

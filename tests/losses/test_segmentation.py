@@ -42,7 +42,7 @@ def test_a_loss_and_its_gradient_are_the_published_ones(name):
 def _many(seed=0, shape=(3, 12, 10, 2)):
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=shape).astype(np.float32)
-    targets = (rng.random(shape) < 0.3).astype(np.int8)
+    targets = (rng.random(shape) < 0.3).astype(np.uint8)
     fov = (rng.random(shape[:3]) < 0.8).astype(np.uint8)
     labels = rng.integers(0, shape[-1], shape[:3]).astype(np.int32)
     return logits, targets, fov, labels
@@ -54,13 +54,13 @@ def _sigmoid(z):
 
 def test_dice_and_cross_entropy_are_their_equations():
     logits, targets, fov, labels = _many()
-    targets[1, :, :, 0] = -1
-    targets[0, :3] = -1
+    targets[1, :, :, 0] = 255
+    targets[0, :3] = 255
     dices, entropies = [], []
     for z, t, f in zip(logits, targets, fov, strict=True):
         each, all_terms = [], []
         for k in range(2):
-            counted = (f > 0) & (t[..., k] >= 0)
+            counted = (f > 0) & (t[..., k] <= 1)
             if not counted.any():
                 continue
             p, y = _sigmoid(z[..., k])[counted], t[..., k][counted]
@@ -100,8 +100,8 @@ _MULTI_LABEL = {
 @pytest.mark.parametrize("name", _MULTI_LABEL)
 def test_what_is_outside_of_the_field_of_view_or_unknown_has_no_gradient(name):
     logits, targets, fov, _ = _many()
-    targets[0, ..., 1] = targets[2, :5] = -1
-    counted = (targets >= 0) & (fov[..., None] > 0)
+    targets[0, ..., 1] = targets[2, :5] = 255
+    counted = (targets <= 1) & (fov[..., None] > 0)
     loss = jax.jit(lambda z, t: _MULTI_LABEL[name](z, t, fov).sum())
     gradient = np.asarray(jax.jit(jax.grad(loss))(logits, targets))
     assert (gradient[~counted] == 0).all()
@@ -113,17 +113,25 @@ def test_what_is_outside_of_the_field_of_view_or_unknown_has_no_gradient(name):
 @pytest.mark.parametrize("name", ["cross_entropy", "softmax_dice"])
 def test_an_unknown_pixel_of_exclusive_classes_has_no_gradient(name):
     logits, _, fov, labels = _many()
-    labels[:, :4] = -1
-    counted = (labels >= 0) & (fov > 0)
+    labels[:, :4], labels[:, 4:6] = -1, 255
+    counted = (labels >= 0) & (labels < 2) & (fov > 0)
     gradient = jax.grad(lambda z: getattr(losses, name)(z, labels, fov).sum())(logits)
     assert (np.asarray(gradient)[~counted] == 0).all()
     assert np.abs(gradient[counted]).max() > 0
 
 
+def test_any_number_outside_of_the_range_stands_for_unknown():
+    logits, targets, fov, _ = _many()
+    targets[0, ..., 1] = 255
+    signed = np.where(targets == 255, -1, targets).astype(np.int8)
+    for loss in (losses.dice_ce, losses.binary_cross_entropy):
+        np.testing.assert_array_equal(loss(logits, targets, fov), loss(logits, signed, fov))
+
+
 @pytest.mark.parametrize("name", ["dice_ce", "soft_cldice", "dice_cldice"])
 def test_an_image_of_which_nothing_is_known_is_no_nan(name):
     logits, targets, fov, _ = _many()
-    targets[1] = -1
+    targets[1] = 255
     fov[2] = 0
 
     def loss(z):

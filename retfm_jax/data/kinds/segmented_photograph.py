@@ -7,8 +7,6 @@ import numpy as np
 
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data import geometry, masks
-from retfm_jax.data.contrast import equalized
-from retfm_jax.data.field_of_view import around_disc, disc_square
 from retfm_jax.data.geometry import Map
 from retfm_jax.data.images import ImageError, decode_reduced, least_side
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec
@@ -90,7 +88,7 @@ class SegmentedPhotographMaker(SampleMaker["SegmentedRecord"]):
         factor = _factor(image, shape)
         field = masks.field_pixels(record.field, image, shape, name)
         mirror, _ = draw_flip(config.augment, "", rng)
-        seen, to_seen, high, wide = self._seen(image, shape)
+        seen, to_seen, high, wide = geometry.seen(image, config.image, shape)
         if config.masks.geometry == "whole":
             area, resize = config.augment.crop_area, config.image.resize
             base = geometry.cropped(high, wide, size, resize, area, rng)
@@ -119,20 +117,6 @@ class SegmentedPhotographMaker(SampleMaker["SegmentedRecord"]):
         if config.masks.geometry == "whole":
             return least_side(config.image, config.augment)
         return math.ceil((config.masks.working_size or long_side) * config.masks.scale[1])
-
-    def _seen(self, image: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, Map, int, int]:
-        """What a network sees of a photograph, the map to the photograph, its height and width."""
-        height, width = shape
-        factor = _factor(image, shape)
-        to_source = geometry.moved(0, 0)
-        square = disc_square(image) if self.config.image.field_of_view == "crop" else None
-        if square is not None:
-            to_source = geometry.moved(square.left * factor, square.top * factor)
-            height = width = square.side * factor
-            image = around_disc(image)
-        if self.config.image.contrast == "clahe":
-            image = equalized(image)
-        return image, to_source, height, width
 
     def _window(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
@@ -166,7 +166,7 @@ class Tally:
         self,
         name: str,
         probabilities: Float[np.ndarray, "h w c"],
-        truth: Int[np.ndarray, "h w c"],
+        truth: Integer[np.ndarray, "h w c"],
         fov: Shaped[np.ndarray, "h w"] | None = None,
         group: str | None = None,
     ) -> None:
@@ -175,7 +175,7 @@ class Tally:
         Args:
           name: of the image, for messages.
           probabilities: of every pixel and class, (h, w, c) floats from 0 to 1.
-          truth: 1 present, 0 absent, -1 unknown, (h, w, c) integers.
+          truth: 1 present, 0 absent, 255 or -1 unknown, (h, w, c) integers.
           fov: field of view (h, w), what is greater than 0 counts; None: every pixel.
           group: the patient or eye, the unit of the intervals; None: the image itself.
 
@@ -191,8 +191,8 @@ class Tally:
             part = slice(start, start + rows)
             inside = np.ones(truth[part].shape[:2], bool) if fov is None else fov[part] > 0
             for index in range(len(self.classes)):
-                known = inside & (truth[part, :, index] >= 0)
-                positive = truth[part, :, index][known] > 0
+                known = inside & _is_known(truth[part, :, index])
+                positive = truth[part, :, index][known] == 1
                 p = probabilities[part, :, index][known].astype(np.float64)
                 self._range(name, p)
                 for where, size, into in (
@@ -228,8 +228,9 @@ class Tally:
             )
         if fov is not None and not (fov > 0).any():
             raise UserError(f"{name}: its field of view is empty")
-        if truth.dtype.kind not in "iu" or truth.min() < -1 or truth.max() > 1:
-            raise UserError(f"{name}: its masks hold other values than 1, 0 and -1 (unknown)")
+        whole = truth.dtype.kind in "iu"
+        if not whole or not (_is_known(truth) | (truth == 255) | (truth == -1)).all():
+            raise UserError(f"{name}: its masks hold other values than 0, 1 and 255 (unknown)")
 
     def _range(self, name: str, p: np.ndarray) -> None:
         if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN is neither
@@ -241,12 +242,12 @@ class Tally:
         found = {}
         for name, threshold in self._centerlines.items():
             index = self.classes.index(name)
-            inside = truth[..., index] >= 0
+            inside = _is_known(truth[..., index])
             if fov is not None:
                 inside = inside & (fov > 0)
             if inside.any():
                 predicted = (probabilities[..., index] > threshold) & inside
-                found[name] = centerline_dice(predicted, (truth[..., index] > 0) & inside)
+                found[name] = centerline_dice(predicted, truth[..., index] == 1)
         return found
 
     def best_thresholds(self) -> dict[str, float]:
@@ -521,6 +522,10 @@ class _Row:
             columns += [_weighted_mean(at.each(name), weights) for name in _BY_IMAGE]
         columns.append(_weighted_mean(self.lines, weights))
         return np.stack(columns, axis=1)
+
+
+def _is_known(truth: Integer[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    return (truth == 0) | (truth == 1)
 
 
 def _bins(p: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
