@@ -93,7 +93,10 @@ def _show(described: "PublicSet", data_dir: str) -> None:
         what = "findings" if label.findings else "grades" if label.ordered else "classes"
         say(f"    label {label.name}, {what}:")
         for condition, codes in label.classes.items():
-            say(f"        {condition}: {', '.join(codes)}")
+            many = f" ({label.images[condition]} images)" if label.images else ""
+            say(f"        {condition}: {', '.join(codes)}{many}")
+        if label.counted:
+            say(f"        numbers of images: {label.counted}")
     for name in described.tasks:
         task = described_tasks()[name]
         say(f"    task {name}: {whereabouts(task, data_dir) or 'not here'}")

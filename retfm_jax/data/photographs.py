@@ -492,7 +492,7 @@ def reason_against(path: files.PathLike, relative: str) -> str:
         return "broken"
     if _named_as_copy(relative):
         return "copy"
-    if _named_as_annotation(relative) or _looks_like_a_mask(path, kind, size):
+    if named_as_annotation(relative) or _looks_like_a_mask(path, kind, size):
         return "annotation"
     return ""
 
@@ -597,7 +597,7 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W_]+", apart.casefold())
 
 
-def _named_as_annotation(relative: str) -> bool:
+def named_as_annotation(relative: str) -> bool:
     if _ANNOTATION_IN_CHINESE.search(relative):
         return True
     *parents, name = relative.split("/")

@@ -177,6 +177,9 @@ def test_every_set_says_its_terms_and_every_layout_has_a_small_release():
     for name, described in public_sets().items():
         assert all((described.title, described.source, described.licence, described.url)), name
         assert re.match("https://", described.url), name
+        # No article was opened for its citation: each of them says so.
+        cites = "et al." in described.source
+        assert cites == any(each.startswith("the citation") for each in described.unverified), name
         assert {(name, layout.name) for layout in described.layouts} <= covered
         assert abs(sum(described.shares.values()) - 1) < 1e-6
 
@@ -203,6 +206,61 @@ def test_each_retfound_task_finds_its_copy_beside_the_release(tmp_path):
     source = tasks.open_task("RETFound_IDRiD", "test", data_dir)
     assert len(source) == 5
     assert any("'grading' as well, which is not read" in said for said in source.said.sentences)
+
+
+def built(name, folder, tmp_path):
+    """What is said when a release is built."""
+    builder = registry.builder_class(name)(
+        options=BuildOptions(image_size=0, threads=1), data_dir=tmp_path / "data"
+    )
+    write_dataset(builder, folder, overwrite=False)
+    return read_json(builder.folder / SUMMARY_FILE)
+
+
+def test_what_nothing_speaks_of_is_said_and_only_what_is_there_is_counted(tmp_path):
+    (case,) = (case for case in CASES if str(case) == "aptos2019-kaggle")
+    case.write(tmp_path / "release")
+    (tmp_path / "release" / "train_images" / "000000000004.png").unlink()
+    (tmp_path / "release" / "Thumbs.db").write_bytes(b"")
+    summary = built("aptos2019", tmp_path / "release", tmp_path)
+    said = "; ".join(summary["notes"])
+    assert "nothing in this layout speaks of them: 1 images (test_images/0005cfc8afb6.png)" in said
+    assert "3662 images are published, 4 are here" in said
+    assert "15_APTOS.csv: no_diabetic_retinopathy 1 of 1805" in said
+    assert "pdr 0 of 295" in said
+    assert summary["problems"] == {"missing_image": 1}
+    assert summary["layout"] == "kaggle"
+
+
+def test_names_that_a_spreadsheet_program_rewrote_are_recognized(tmp_path):
+    (case,) = (case for case in CASES if str(case) == "aptos2019-kaggle")
+    case.write(tmp_path)
+    lines = ["id_code,diagnosis", "0,0", "1,1.0", "2.00E+00,2", "000000000003, 3 ", "gone,4"]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    release = reading.read(public_sets()["aptos2019"], tmp_path)
+    assert [each.found for each in release.photographs] == [False, False, False, True, False]
+    said = "; ".join(release.sentences)
+    assert "3 names of images look like numbers" in said
+    assert "(0, 1, 2.00E+00): take the table as it was downloaded" in said
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_that_spreadsheet_programs_saved_are_read(separator, encoding, tmp_path):
+    (case,) = (case for case in CASES if str(case) == "g1020-list")
+    case.write(tmp_path)
+    table = tmp_path / "G1020.csv"
+    text = table.read_text().replace(",", separator).replace("\n", "\r\n")
+    table.write_bytes(text.encode(encoding))
+    release = reading.read(public_sets()["g1020"], tmp_path)
+    assert {each.relative: shown(case, each) for each in release.photographs} == case.shows
+
+
+def test_an_empty_source_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "release").mkdir()
+    with pytest.raises(UserError, match="is an empty folder: unpack the release in it"):
+        built("aptos2019", tmp_path / "release", tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_part_of_a_release_is_not_taken_for_the_whole(tmp_path):
@@ -250,7 +308,7 @@ def test_images_of_each_class_are_compared_with_what_is_published():
     whole = [[name] for name, many in label.images.items() for _ in range(many)]
     assert counted(label, published, whole) == []
     (said,) = counted(label, published, [*whole[1:], ["amd"]])
-    assert "13_FIVES.csv: here are normal 199 of 200, amd 201 of 200" in said
+    assert "13_FIVES.csv: normal 199 of 200, amd 201 of 200" in said
     # Nothing is compared with a layout of other images, or with what nobody counted.
     assert counted(label, 300, whole[:300]) == counted(label, None, []) == []
     graded = public_sets()["ddr"].labels["dr"]  # 1,151 of its 13,673 have no grade

@@ -264,6 +264,8 @@ def write_dataset(
         )
     if source is not None and not Path(source).is_dir():
         raise UserError(f"source {source} is not a folder")
+    if source is not None and not any(Path(source).iterdir()):
+        raise UserError(f"source {source} is an empty folder: unpack the release in it")
     config = tfds.download.DownloadConfig(
         manual_dir=source,
         try_download_gcs=False,

@@ -77,6 +77,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         problems.notes += [over] if over else []
         pairs = _pairs(described, Path(release.folder), problems.notes)
         rows: list[ImageRow] = []
+        here: dict[str, ImageRow] = {}
         unknown, partly = 0, 0
         self.layout = release.layout
         for each in release.photographs:
@@ -105,6 +106,8 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
                 group=each.patient or pairs.get(identity(each.relative).rpartition("/")[2], ""),
             )
             rows.append(row)
+            if each.found:
+                here.setdefault(name, row)
             self._codes.append([name, *reading.codes_of(described, each.cells).values()])
         if unknown:
             problems.notes.append(
@@ -116,10 +119,13 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
                 f"{partly} images have some of the labels {', '.join(described.labels)} and not "
                 "others: their unknown classes count neither as there nor as absent"
             )
-        here = collections.Counter(row.split for row in rows)
-        problems.notes += differences(described, release.images, here)
+        splits = collections.Counter(row.split for row in here.values())
+        problems.notes += differences(described, release.images, splits)
         for label in described.labels.values():
-            names = [[name for name in row.labels or () if name in label.classes] for row in rows]
+            names = [
+                [name for name in row.labels or () if name in label.classes]
+                for row in here.values()
+            ]
             problems.notes += counted(label, release.images, names)
         return self._without_copies(rows)
 

@@ -57,4 +57,6 @@ def counted(
         for name, number in label.images.items()
         if here[name] != number
     ]
-    return [f"images by class, {label.counted}: here are {', '.join(other)}"] if other else []
+    return (
+        [f"images of each class differ from {label.counted}: {', '.join(other)}"] if other else []
+    )

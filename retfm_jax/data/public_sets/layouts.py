@@ -144,7 +144,8 @@ def _none(
         )
     return (
         f"{folder} holds no release of {described.name} in a layout that is known. Get it from "
-        f"{described.url} and unpack it there; the layouts want {wanted}"
+        f"{described.url} and unpack it there, at most {_DEEPEST} folders deeper; the layouts want "
+        f"{wanted}"
     )
 
 

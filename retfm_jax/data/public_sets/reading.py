@@ -1,6 +1,8 @@
 """Images of a public set's release: where each lies, what it shows, who its patient is."""
 
 import dataclasses
+import os
+import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -16,6 +18,8 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Path
 
 _NAMED = re.compile(r"\{([^{}]+)\}")
+#: What spreadsheet programs make of long numbers, and of names such as "12e5".
+_REWRITTEN = re.compile(r"\d+(\.\d+)?E[+-]?\d+", re.IGNORECASE)
 _BETWEEN = re.compile(r"[\s,;]+")
 
 
@@ -109,7 +113,43 @@ def read(
                 f"{folder} holds the layout {other!r} as well, which is not read: to read it, give "
                 "a folder with its files alone"
             )
-    return dataclasses.replace(release, passed_over=photographs.merged(*passed_over))
+    over = photographs.merged(*passed_over)
+    said = {name for names in over.values() for name in names}
+    release.sentences.extend(_unread(tree, release, said))
+    return dataclasses.replace(release, passed_over=over)
+
+
+def _unread(tree: Tree, release: Release, passed_over: Collection[str]) -> list[str]:
+    """Says which photographs no table and no pattern of the layout speaks of."""
+    read = {each.relative for each in release.photographs}
+    others = [
+        name
+        for name in tree.names
+        if name not in read
+        and name not in passed_over
+        and os.path.splitext(name)[1].lower() in photographs.PHOTOGRAPH_SUFFIXES
+        and not photographs.named_as_annotation(name)
+    ]
+    if not others:
+        return []
+    first = ", ".join([*others[:3], *["..."] * (len(others) > 3)])
+    return [f"left out, for nothing in this layout speaks of them: {len(others)} images ({first})"]
+
+
+def _respelled(tree: Tree, missing: Sequence[str]) -> list[str]:
+    """Says which missing names look like numbers that a spreadsheet program has rewritten."""
+    stems = [posixpath.splitext(posixpath.basename(name))[0] for name in missing]
+    numbers = {stem for stem in stems if _REWRITTEN.fullmatch(stem)}
+    if any(stem.isdigit() for stem in stems):
+        there = (posixpath.splitext(posixpath.basename(name))[0] for name in tree.names)
+        without = {stem.lstrip("0") or "0" for stem in there if stem.startswith("0")}
+        numbers |= {stem for stem in stems if stem.isdigit() and stem in without}
+    if not numbers:
+        return []
+    return [
+        f"{len(numbers)} names of images look like numbers that a spreadsheet program rewrote ("
+        f"{', '.join(sorted(numbers)[:3])}): take the table as it was downloaded"
+    ]
 
 
 def labels_of(label: Label, cells: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -228,7 +268,7 @@ def _read_table(
     _require(described, labels, part, table)
     last = part.image[0]
     absent = [folded(name) for name in described.absent]
-    left_out = []
+    left_out, missing = [], []
     for line in table.rows:
         cells = {**line.cells, **part.values}
         for derived in described.derived:
@@ -251,8 +291,11 @@ def _read_table(
             left_out.append(written)
             continue
         spelled = written if relative is None else relative
+        if relative is None:
+            missing.append(written)
         found = relative is not None
         _add(described, part, release, spelled, written, found, str(path), line.row, cells)
+    release.sentences.extend(_respelled(tree, missing))
     if left_out:
         release.sentences.append(
             f"left out, as the release is known to lack them: {', '.join(left_out)}"
