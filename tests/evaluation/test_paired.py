@@ -188,7 +188,7 @@ def test_the_mean_of_differences_by_sample_is_the_paired_t_test():
     generator = np.random.default_rng(10)
     one, two = generator.normal(size=(2, 120)) + np.array([[0.3], [0.0]])
     models = {"a": [paired.mean(one)], "b": [paired.mean(two)]}
-    found = paired.compare(models, np.arange(120), draws=4000).difference("a", "b")
+    found = paired.compare(models, np.arange(120), 4000, widest=math.inf).difference("a", "b")
     assert found.p == pytest.approx(stats.ttest_rel(one, two).pvalue, rel=0.35)
     assert found.freedom == pytest.approx(119, rel=0.35)
 
@@ -287,3 +287,13 @@ def test_of_100_families_of_equal_models_5_percent_at_most_have_a_significant_pa
         pairs = {pair: each.p for pair, each in found.differences.items()}
         wrong += bool(significant(pairs))
     assert wrong <= 10
+
+
+def test_an_interval_ends_at_what_is_possible():
+    hits = [1, 1, 1, 0, 1], [0, 0, 1, 0, 0]
+    models = {name: [paired.mean(np.array(of, float))] for name, of in zip("ab", hits, strict=True)}
+    cut = paired.compare(models, range(5), draws=50).difference("a", "b")
+    whole = paired.compare(models, range(5), draws=50, widest=math.inf).difference("a", "b")
+    assert (cut.value.high, cut.value.low) == (1.0, whole.value.low)
+    assert whole.value.high > 1
+    assert cut.p == whole.p

@@ -78,7 +78,7 @@ def test_the_page_is_whole_and_opens_with_the_answer(tmp_path):
     assert "APTOS2019</bdi> is synthetic" in page
     assert "it has no text tower" in page
     assert "no such folder; build it first" in page
-    assert "patients are unknown" in page
+    assert "Patients are unknown" in page
     for word in ("Holm", "ECE", "Brier", "SHA-256", "ab12", "0.2.0", "303 M", "CC BY 4.0"):
         assert word in page
     assert not re.search(r"\d+(\.\d+)? (s|min|h)<", page), "seconds stand elsewhere"
@@ -247,7 +247,7 @@ def test_a_metric_that_findings_have_not_is_replaced_and_said(tmp_path):
     findings = world.findings(MODELS, tasks=tasks, protocols=["linear_probe"], metric="aca")
     by_task = {each.task: each for each in comparisons.compare(findings)}
     assert [by_task[task].metric for task in tasks] == ["aca", "aca", "auroc"]
-    assert "compared by auroc, not by aca" in written(tmp_path, findings)
+    assert "Compared by auroc, not by aca" in written(tmp_path, findings)
 
 
 def test_calibration_is_of_probabilities_alone():
@@ -315,3 +315,11 @@ def test_tasks_of_the_same_photographs_are_not_counted_twice():
     assert comparisons.populations(findings, compared) == [0, 0, 2]
     same = [dataclasses.replace(each, patients=frozenset("ab")) for each in compared]
     assert comparisons.populations(findings, same) == [0, 0, 0]
+
+
+def test_a_perfect_model_has_an_interval_too():
+    findings = world.findings({"perfect": 60.0, "poor": 0.5}, ["A"], ["linear_probe", "retrieval"])
+    probe, *_ = (c for c in comparisons.compare(findings) if c.protocol == "linear_probe")
+    found = probe.values["perfect"]
+    assert found.value == 1.0
+    assert 0.8 < found.low < found.high == 1.0

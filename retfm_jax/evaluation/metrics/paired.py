@@ -52,6 +52,9 @@ _ALIKE = 1e-7
 #: Metrics of a task as a whole, by the names that `classification` gives them.
 METRICS = ("auroc", "average_precision", "aca", "accuracy", "f1", "kappa", "quadratic_kappa")
 
+#: Greatest difference between two models by those metrics whose values are not from 0 to 1.
+WIDEST = {"kappa": 2.0, "quadratic_kappa": 2.0}
+
 #: From weights of samples (n, draws) to the metric under each weighting (draws), NaN where it is
 #: not defined.
 Statistic = Callable[[Weights], Float[np.ndarray, " draws"]]
@@ -111,6 +114,7 @@ def compare(
     groups: Sequence[Any] | np.ndarray,
     draws: int = 2000,
     seed: int = 0,
+    widest: float = 1.0,
 ) -> Comparison:
     """Measures models and the difference of every two of them, by patient.
 
@@ -119,6 +123,8 @@ def compare(
       groups: each sample's patient (n).
       draws: number of resamples of the bootstrap, at least 2.
       seed: of the resamples.
+      widest: the greatest difference that the metric allows, at which intervals of differences are
+        cut; infinity for none.
     """
     names = list(models)
     _, patient = np.unique(np.asarray(groups), return_inverse=True)
@@ -141,6 +147,7 @@ def compare(
             resampled[:, i] - resampled[:, j],
             left_out[:, i] - left_out[:, j],
             int(patient.max()) + 1,
+            widest,
         )
         for i, j in itertools.combinations(range(len(names)), 2)
     }
@@ -177,6 +184,7 @@ def _difference(
     resampled: Float[np.ndarray, " draws"],
     left_out: Float[np.ndarray, " parts"],
     patients: int,
+    widest: float,
 ) -> Difference:
     """Tests one difference; see the module."""
     undefined = int(np.isnan(resampled).sum())
@@ -196,7 +204,9 @@ def _difference(
         unvaried = Estimate(value, math.nan, math.nan, left_out=undefined)
         return Difference(unvaried, p, 0.0, freedom)
     found = _tested(value, error, freedom)
-    return dataclasses.replace(found, value=found.value._replace(left_out=undefined))
+    low, high = max(found.value.low, -widest), min(found.value.high, widest)
+    within = found.value._replace(low=low, high=high, left_out=undefined)
+    return dataclasses.replace(found, value=within)
 
 
 def _tested(value: float, error: float, freedom: float) -> Difference:

@@ -22,6 +22,8 @@ from retfm_jax.experiments.benchmark.results import CellResult, Findings, Hits
 MEAN_RECALL = "mean_recall"
 #: Taken where the suite's metric is not defined for a task.
 _ALWAYS = "auroc"
+#: Metrics with intervals that need no resampling, see `metrics.intervals`.
+_EXACT = ("auroc", "aca", "accuracy")
 #: Whose scores of findings are no probabilities.
 _UNFITTED = ("zero_shot",)
 
@@ -198,12 +200,15 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
         metric, why = _metric_of(suite.metric, first.predictions[0], graded)
         caveats += [why] if why else []
     models = {name: statistics_of(cell, metric, graded) for name, cell in cells.items()}
-    found = paired.compare(models, patients, suite.draws, suite.seed)
+    widest = paired.WIDEST.get(metric, 1.0)
+    found = paired.compare(models, patients, suite.draws, suite.seed, widest)
+    values = {n: _with_interval(each, cells[n], metric) for n, each in found.values.items()}
+    found = dataclasses.replace(found, values=values)
     p = {pair: difference.p for pair, difference in found.differences.items()}
     corrected = dict(zip(p, ranks.holm(list(p.values())), strict=True))
     known = task not in findings.tasks or findings.tasks[task].patients_known
     if not known:
-        caveats.append("patients are unknown: every image counts as a patient of its own")
+        caveats.append("Patients are unknown: every image counts as a patient of its own")
     compared = Compared(
         task=task,
         protocol=protocol,
@@ -218,8 +223,17 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
         patients=frozenset(patients),
         caveats=tuple(caveats),
     )
-    values = {n: each.value for n, each in found.values.items() if not math.isnan(each.value)}
-    return dataclasses.replace(compared, ranks=ranks.ranks(values, compared.apart))
+    defined = {n: each.value for n, each in values.items() if not math.isnan(each.value)}
+    return dataclasses.replace(compared, ranks=ranks.ranks(defined, compared.apart))
+
+
+def _with_interval(value: Estimate, cell: CellResult, metric: str) -> Estimate:
+    """A value that no resample varies, as of a perfect model, with the interval of evaluation."""
+    if value.has_interval or math.isnan(value.value) or metric not in _EXACT:
+        return value
+    exact = cell.predictions[0].measured(draws=1).overall.get(metric)
+    alike = exact is not None and exact.has_interval and abs(exact.value - value.value) < 1e-6
+    return exact if exact is not None and alike else value
 
 
 def _facts(cell: CellResult) -> dict[str, Any]:
@@ -243,7 +257,7 @@ def _metric_of(metric: str, predictions: Predictions, graded: bool) -> tuple[str
     try:
         paired.statistic(metric, predictions, class_order(predictions.names, graded))
     except UserError as error:
-        return _ALWAYS, f"compared by {_ALWAYS}, not by {metric}: {error}"
+        return _ALWAYS, f"Compared by {_ALWAYS}, not by {metric}: {error}"
     return metric, ""
 
 

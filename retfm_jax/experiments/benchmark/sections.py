@@ -172,6 +172,8 @@ def estimate(value: Estimate, mark: str = "") -> str:
     """
     low, high = words.decimal(value.low), words.decimal(value.high)
     interval = f"<small>{low} to {high}</small>" if value.has_interval else ""
+    if not value.has_interval and not math.isnan(value.value):
+        interval = "<small>no interval</small>"
     return f"{words.decimal(value.value)}{mark}{interval}"
 
 

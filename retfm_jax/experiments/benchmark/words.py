@@ -47,7 +47,8 @@ ABBREVIATIONS: Mapping[str, str] = {
     "is best",
     "F1": "harmonic mean of precision and recall; 1 is best",
     "FLOPs": "floating-point operations; G stands for 10⁹, T for 10¹²",
-    "interval": "95 % interval: how far the value varies with the patients of the test split",
+    "interval": "95 % interval: how far the value varies with the patients of the test split; "
+    "there is none where no resample of them varies it",
     "kappa": "Cohen's kappa: agreement beyond chance; 1 is best, 0 is chance",
     "macro": "unweighted mean over classes",
     "mean recall": "of a retrieval: share of queries whose own report or image is among the first "
