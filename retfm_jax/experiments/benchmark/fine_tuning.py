@@ -208,7 +208,9 @@ def _predicted(model: RetinalModel, images: Images, exclusive: bool) -> Predicti
             f"{len(images.rows) - len(found.rows)} photographs of {images.source.name}, split "
             f"{images.source.split}, could be decoded before and cannot be now"
         )
-    decisions = default_decisions(model.classes, model.method.outcome)
+    outcome = model.method.outcome
+    assert outcome is not None, "a network with classes knows what they are to each other"
+    decisions = default_decisions(model.classes, outcome)
     return Predictions(
         names=decisions.classes,
         labels=images.labels,

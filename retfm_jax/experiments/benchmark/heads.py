@@ -169,8 +169,8 @@ def better(points: Sequence[tuple[Judged, float]]) -> int:
 def statistics(features: Features) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
     """Mean and standard deviation of each feature.
 
-    Of few photographs a variance is uncertain: it is drawn towards the mean variance of all
-    features, as if that one came of `PRIOR` photographs. Of many nothing is left of this.
+    Of few photographs a variance is uncertain: its logarithm is drawn towards the mean one of all
+    features, as if that came of `PRIOR` photographs. Of many nothing is left of this.
 
     Args:
       features: (n, d) floats.
@@ -180,11 +180,14 @@ def statistics(features: Features) -> tuple[Float[np.ndarray, " d"], Float[np.nd
     """
     count = len(features)
     chunks = [features[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
-    center = sum(chunk.sum(0, dtype=np.float64) for chunk in chunks) / count
-    spread = sum(np.square(chunk - center).sum(0) for chunk in chunks) / count
-    variance = (count * spread + PRIOR * np.mean(spread)) / (count + PRIOR)
-    variance = np.where(spread > 1e-12 * np.max(spread), variance, 0)
-    return center, np.where(variance > 0, np.sqrt(variance), 1)
+    center = np.sum([chunk.sum(0, dtype=np.float64) for chunk in chunks], axis=0) / count
+    spread = np.sum([np.square(chunk - center).sum(0) for chunk in chunks], axis=0) / count
+    changes = spread > 1e-12 * np.max(spread)
+    if not changes.any():
+        return center, np.ones_like(spread)
+    logs = np.log(np.where(changes, spread, 1))
+    logs = (count * logs + PRIOR * np.mean(logs[changes])) / (count + PRIOR)
+    return center, np.where(changes, np.exp(logs / 2), 1)
 
 
 def _standardized(
@@ -244,7 +247,7 @@ def _fit(
 
 def _frozen(one: LogisticRegression) -> _Linear:
     """Copies, for the next penalty goes on from this one."""
-    return _Linear(one.coef_.T.copy(), one.intercept_.copy(), one.classes_.copy())
+    return _Linear(np.array(one.coef_).T, np.array(one.intercept_), np.array(one.classes_))
 
 
 def _predictor(fitted: Sequence[_Linear | None], labels: Labels, exclusive: bool) -> Predictor:

@@ -233,11 +233,9 @@ def _exclusions(
     given = None if place.exclude is None else str(place.exclude)
     if not any(left_out.values()):
         return given
-    rows: list[dict[str, object]] = []
-    known: set[tuple[str, str]] = set()
+    rows: list[dict[str, str]] = []
     if given is not None:
         for (of, split), members in read_exclusions(given).splits.items():
-            known.add((of, split))
             rows.append({"set": of, "split": split, "reason": AUDITED})
             rows += [
                 {"set": of, "split": split, "record": m.record, "reason": m.reason} for m in members
