@@ -74,7 +74,7 @@ def test_the_examples_run_as_they_are_written(numbers, tmp_path):
         env=os.environ
         | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "XLA_FLAGS": "",  # one device, as the text has it
+            "JAX_NUM_CPU_DEVICES": "1",  # as the text has it
         },
         capture_output=True,
         text=True,

@@ -37,7 +37,7 @@ def retfm(emulator_address, tmp_path):
     def start(*arguments):
         log = (tmp_path / "log").open("ab")
         command = [sys.executable, "-m", "retfm_jax.cli", *map(str, arguments)]
-        environ = environment(emulator_address) | {"XLA_FLAGS": ""}
+        environ = environment(emulator_address) | {"JAX_NUM_CPU_DEVICES": "1"}
         return subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=log)
 
     return start

@@ -24,7 +24,7 @@ def host(index: int, address: str, command: list[str]) -> subprocess.Popen:
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_NUM_CPU_DEVICES": "2",
     }
     return subprocess.Popen(
         [sys.executable, __file__, *command],

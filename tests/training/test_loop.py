@@ -33,13 +33,12 @@ def _lines(workdir):
 
 
 def _start(workdir, *arguments, devices=1, **environment):
-    """Trains the toy in another process, compiled in a hurry."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    """Trains the toy in another process."""
     cache = {
         "JAX_COMPILATION_CACHE_DIR": os.path.join(os.environ["XDG_CACHE_HOME"], "toys"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
-    environment = os.environ | cache | {"XLA_FLAGS": flags} | environment
+    environment = os.environ | cache | {"JAX_NUM_CPU_DEVICES": str(devices)} | environment
     command = [sys.executable, toy_training.__file__, str(workdir), *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
