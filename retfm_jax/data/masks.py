@@ -143,7 +143,11 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             check_size(name, *image.size)
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-            values = _values(image, name)
+            if image.mode == "1" and codes in (BINARY, STORED):  # most masks: nothing to look up
+                mask = np.array(image, np.uint8)
+            else:
+                values = _values(image, name)
+                mask = np.take(_table(values, name, codes), values)
     except MaskError:
         raise
     except ImageError as error:
@@ -156,7 +160,6 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
             f"{name}: not a readable mask ({len(data)} bytes; PNG, TIFF, GIF, BMP or PNM wanted): "
             f"{error}",
         ) from error
-    mask = np.take(_table(values, name, codes), values)
     turn = _UPRIGHT.get(orientation)
     return mask if turn is None else np.array(Image.fromarray(mask).transpose(turn))
 
