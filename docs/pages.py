@@ -303,10 +303,12 @@ def protocols_table() -> str:
 
 
 def tasks_table() -> str:
-    """The published tasks of `retfm evaluate --dataset`."""
-    lines = ["| task | classes | below `--data_dir` | source |", "|---|---|---|---|"]
+    """The published tasks of `retfm evaluate --dataset`, and those of segmentation."""
+    lines = ["| task | classes or structures | below `--data_dir` | source |", "|---|---|---|---|"]
     for name, task in described_tasks().items():
-        where = next(f"{what} `{task[what]}`" for what in ("dataset", "folder") if what in task)
+        where = f"dataset `{task.get('dataset')}`"
+        if "set" in task:
+            where = "folder " + " or ".join(f"`{folder}`" for folder in task["folders"])
         lines.append(f"| `{name}` | {len(task['classes'])} | {where} | {task.get('source', '')} |")
     return "\n".join([*lines, ""])
 
@@ -320,6 +322,8 @@ def sets_list() -> str:
         lines += [f"## `{name}`", "", f"{described.title}. {described.source}.", ""]
         lines += [f"Licence: {described.licence}. From <{described.url.split()[0]}>.", ""]
         lines += [f"Layouts: {layouts}.", ""] * bool(layouts)
+        masks = ", ".join(f"`{structure}`" for structure in described.masks)
+        lines += [f"Masks: {masks}.", ""] * bool(masks)
         lines += [f"Tasks: {tasks}.", "", described.about.strip(), ""]
         lines += [f"- Not verified: {each}." for each in described.unverified]
         lines += [""]

@@ -97,6 +97,8 @@ def _show(described: "PublicSet", data_dir: str) -> None:
             say(f"        {condition}: {', '.join(codes)}{many}")
         if label.counted:
             say(f"        numbers of images: {label.counted}")
+    for structure, files in described.masks.items():
+        say(f"    masks of {structure}: {' or '.join(files.file)}")
     for name in described.tasks:
         task = described_tasks()[name]
         say(f"    task {name}: {whereabouts(task, data_dir) or 'not here'}")

@@ -750,14 +750,21 @@ def whereabouts(task: Mapping[str, Any], data_dir: Path) -> Whereabouts | None:
         folder = release_folder(place, data_dir)
         if not folder.is_dir():
             continue
-        layout = _layout(task["set"], folder, task["layouts"])
+        layout = layout_of(task["set"], folder, task["layouts"])
         if layout is not None:
             return Whereabouts(place, folder, layout, True)
-        there = there or Whereabouts(place, folder, _layout(task["set"], folder, ()), False)
+        there = there or Whereabouts(place, folder, layout_of(task["set"], folder, ()), False)
     return there
 
 
-def _layout(described: PublicSet, folder: Path, allowed: Sequence[str]) -> Layout | None:
+def layout_of(described: PublicSet, folder: Path, allowed: Sequence[str]) -> Layout | None:
+    """Finds the layout of a set's release that lies in a folder; None where none does.
+
+    Args:
+      described: the set.
+      folder: of the release, or above it.
+      allowed: names of the layouts that count; all where there are none.
+    """
     try:
         return choose(described, folder, allowed)[0]
     except UserError:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from retfm_jax.data.field_of_view import lit_field
 from retfm_jax.data.image_limits import ImageError, check_size, too_large
@@ -155,10 +155,11 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
     except Image.DecompressionBombError as error:
         raise MaskError("broken_mask", f"{name}: {too_large()} ({error})") from error
     except Exception as error:  # Pillow's decoders raise many kinds
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise MaskError(
             "broken_mask",
-            f"{name}: not a readable mask ({len(data)} bytes; PNG, TIFF, GIF, BMP or PNM wanted): "
-            f"{error}",
+            f"{name}: not a readable mask ({len(data)} bytes; PNG, TIFF, GIF, BMP or PNM wanted)"
+            f"{why}",
         ) from error
     turn = _UPRIGHT.get(orientation)
     return mask if turn is None else np.array(Image.fromarray(mask).transpose(turn))
@@ -210,11 +211,11 @@ def _values(image: Image.Image, name: str) -> np.ndarray:
     channels = np.asarray(image.convert("RGB"))
     first = channels[..., 0]
     if (channels[..., 1] == first).all() and (channels[..., 2] == first).all():
-        return np.ascontiguousarray(first)
-    lit = channels.any(axis=-1)
+        return np.array(first)
+    lit = np.asarray(channels.any(axis=-1))
     colors = channels[lit]
     if (colors == colors[0]).all():
-        return lit.astype(np.uint8) * np.uint8(255)
+        return lit.astype(np.uint8) * 255
     raise MaskError(
         "mask_values",
         f"{name} is a color picture ({image.mode}), and a mask has one gray value a pixel; "

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,24 @@ from jaxtyping import Int64, UInt8
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data import images, masks
+from retfm_jax.data.building.patients import BY_IMAGE
+from retfm_jax.data.class_files import whereabouts
 from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
+from retfm_jax.data.mask_folders import describe_folder, is_mask_folder
+from retfm_jax.data.mask_sources import SegmentedFiles, open_files
+from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.records import SegmentedRecord
-from retfm_jax.data.sources import Chain, RecordSource, Subset, open_dataset, scan
+from retfm_jax.data.sources import (
+    Chain,
+    RecordSource,
+    Subset,
+    open_dataset,
+    scan,
+    without_excluded,
+)
+from retfm_jax.data.tasks import described_tasks
+from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
 
 
@@ -116,39 +131,131 @@ def truth_of(record: SegmentedRecord) -> Truth:
 
 @dataclasses.dataclass
 class _Part:
-    """A split of the source, the patients of its records, and the split that each one gets."""
+    """A split of the source, the patients of its records, and the split that each one gets.
+
+    `known`: of each record, which structures somebody looked for.
+    """
 
     source: RecordSource[SegmentedRecord]
     patients: list[str]
-    split: list[str]
+    known: list[tuple[bool, ...]]
     patients_known: bool
+    split: list[str] = dataclasses.field(default_factory=list)
 
 
 def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> SegmentedData:
     """Opens splits of photographs with masks, divided by patient where they are not divided yet.
 
     Args:
-      config: names dataset and structures (`classes`); `train_split` and `eval_split` are what is
-        asked for as "train" and "validation".
+      config: names the dataset: a task on masks (`retfm tasks`), a folder with masks (see
+        `data.mask_folders`) or a built dataset; and its structures (`classes`). `train_split` and
+        `eval_split` are what is asked for of a built one as "train" and "validation".
       splits: of "train", "validation" and "test".
 
     Raises:
       UserError: the dataset is missing or has no masks, a structure is unknown, or a split is
         empty.
     """
-    wanted = tuple(dict.fromkeys(splits))
-    parts, said = _built(config, wanted)
-    names = next(iter(parts.values())).source.structures
-    columns = _columns(config, names, next(iter(parts.values())).source.name)
-    sources = {split: _chosen(parts, split, columns) for split in wanted}
+    config, wanted = _of_built(config), tuple(dict.fromkeys(splits))
+    division = Division(config.shares, config.fold)
+    task = _described(config)
+    if task is None:
+        sources, said = _built(config, wanted), []
+    else:
+        sources, said = _in_place(config, *task)
+    missing = [split for split in wanted if split not in division.splits(sources)]
+    if missing:
+        raise UserError(f"{config.dataset} has no split {', '.join(missing)}")
+    parts = {
+        split: _part(source)
+        for split, source in sources.items()
+        if split in (*wanted, "train", UNDIVIDED) or division.fold is not None
+    }
+    # A split that is there is none that has to be made, also where nobody asks for it.
+    patients = {split: parts[split].patients if split in parts else [] for split in sources}
+    for split, assigned in division.assign(patients).items():
+        if split in parts:
+            parts[split].split = assigned
+    names = next(iter(sources.values())).structures
+    columns = _columns(config, names)
+    found = {split: _chosen(parts, split, columns) for split in wanted}
+    if task is None and not all(part.patients_known for part in parts.values()):
+        said.append(BY_IMAGE)
+    said += [division_said(division, sources), *(sentence for _, sentence in found.values())]
     return SegmentedData(
-        sources, tuple(names[column] for column in columns), tuple(filter(None, said))
+        {split: source for split, (source, _) in found.items()},
+        tuple(names[column] for column in columns),
+        tuple(dict.fromkeys(filter(None, said))),
     )
 
 
-def _built(config: DataConfig, wanted: Sequence[str]) -> tuple[dict[str, _Part], list[str]]:
-    """The splits of a built dataset that records are taken from, and how they were divided."""
-    division = Division(config.shares, config.fold)
+def _of_built(config: DataConfig) -> DataConfig:
+    """Where a task's release is not there and its set is built, that and the task's structures."""
+    task = described_tasks().get(config.dataset, {})
+    if "masks" not in task or not is_built(task["set"].name, config.data_dir):
+        return config
+    there = whereabouts(task, Path(config.data_dir))
+    if there is not None and there.fits:
+        return config
+    return dataclasses.replace(
+        config, dataset=task["set"].name, classes=config.classes or tuple(task["masks"])
+    )
+
+
+def _described(config: DataConfig) -> tuple[PublicSet, Path, Sequence[str], Sequence[str]] | None:
+    """The set that a name or folder means, its folder, structures and layouts; None: a built one.
+
+    Raises:
+      UserError: a task of that name asks for classes, or its release is not there.
+    """
+    folder = Path(config.dataset).expanduser()
+    if folder.is_dir() and is_mask_folder(folder):
+        described = describe_folder(folder)
+        return described, folder, tuple(described.masks), ()
+    task = described_tasks().get(config.dataset)
+    if task is None:
+        return None
+    if "masks" not in task:
+        raise UserError(
+            f"task {config.dataset} is one of classes, and segmentation learns from masks: "
+            + ", ".join(name for name, each in described_tasks().items() if "masks" in each)
+        )
+    there = whereabouts(task, Path(config.data_dir))
+    if there is None:
+        raise UserError(
+            f"task {config.dataset}: put {task['source']} into "
+            f"{Path(config.data_dir) / task['folders'][0]} (or choose another data_dir)"
+        )
+    return task["set"], Path(there.folder), task["masks"], task["layouts"]
+
+
+def _in_place(
+    config: DataConfig,
+    described: PublicSet,
+    folder: Path,
+    structures: Sequence[str],
+    layouts: Sequence[str],
+) -> tuple[dict[str, RecordSource[SegmentedRecord]], list[str]]:
+    """The splits of files, without what an exclusion list names."""
+    found, said = open_files(
+        described,
+        folder,
+        structures,
+        layouts=layouts,
+        patient_regex=config.patient_regex,
+        follow_links=config.follow_links,
+    )
+    sources: dict[str, RecordSource[SegmentedRecord]] = {**found}
+    if config.exclude is not None:
+        sources = {
+            split: without_excluded(source, config.exclude, None)
+            for split, source in sources.items()
+        }
+    return sources, said
+
+
+def _built(config: DataConfig, wanted: Sequence[str]) -> dict[str, RecordSource[SegmentedRecord]]:
+    """The splits of a built dataset that records are taken from."""
     names = {"train": config.train_split, "validation": config.eval_split, "test": "test"}
     sources: dict[str, RecordSource[SegmentedRecord]] = {}
     for split, name in names.items():
@@ -162,71 +269,64 @@ def _built(config: DataConfig, wanted: Sequence[str]) -> tuple[dict[str, _Part],
             continue
         if len(source):
             sources[split] = _with_masks(source)
-    return _divided(sources, division, wanted, config.dataset)
+    return sources
 
 
 def _with_masks(source: RecordSource[Any]) -> RecordSource[SegmentedRecord]:
     if not source.structures:
         raise UserError(
-            f"dataset {source.name} has no masks, and segmentation learns from them: give one "
-            "that has, such as `retfm data build synthetic_fundus` with masks makes"
+            f"dataset {source.name} has no masks, and segmentation learns from them: name a task "
+            "of masks (`retfm tasks`), a folder with images and masks, or a dataset that was built "
+            "of one"
         )
     return source
 
 
-def _divided(
-    sources: Mapping[str, RecordSource[SegmentedRecord]],
-    division: Division,
-    wanted: Sequence[str],
-    name: str,
-) -> tuple[dict[str, _Part], list[str]]:
-    """Gives every record of a source's splits the split that it is used in."""
-    missing = [split for split in wanted if split not in division.splits(sources)]
-    if missing:
-        raise UserError(f"{name} has no split {', '.join(missing)}")
-    parts = {
-        split: _part(source, split)
-        for split, source in sources.items()
-        if split in (*wanted, "train", UNDIVIDED) or division.fold is not None
-    }
-    # A split that is there is none that has to be made, also where nobody asks for it.
-    patients = {split: parts[split].patients if split in parts else [] for split in sources}
-    for split, assigned in division.assign(patients).items():
-        if split in parts:
-            parts[split].split = assigned
-    return parts, [division_said(division, sources)]
+def _part(source: RecordSource[SegmentedRecord]) -> _Part:
+    """Looks at the patients of a split; of files nothing is read for it."""
+    if isinstance(source, SegmentedFiles):
+        return _Part(source, source.patients, source.known, source.patients_known)
 
-
-def _part(source: RecordSource[SegmentedRecord], split: str) -> _Part:
-    def look(index: int) -> tuple[str, bool]:
+    def look(index: int) -> tuple[str, bool, tuple[bool, ...]]:
         record = source[index]
-        return record.patient_id, record.patient_id != record.record_id
+        known = tuple(mask is not None for mask in record.masks)
+        return record.patient_id, record.patient_id != record.record_id, known
 
     seen = list(scan(len(source), look))
-    patients = [patient for patient, _ in seen]
-    return _Part(source, patients, [split] * len(seen), any(known for _, known in seen))
+    return _Part(
+        source,
+        [patient for patient, _, _ in seen],
+        [known for _, _, known in seen],
+        any(other for _, other, _ in seen),
+    )
 
 
-def _columns(config: DataConfig, names: Sequence[str], dataset: str) -> list[int]:
+def _columns(config: DataConfig, names: Sequence[str]) -> list[int]:
     """Positions of the structures that are learned among the source's."""
     for name in config.classes:
         if name not in names:
             raise UserError(
-                f"config.data.classes: {dataset} has no masks of {name!r} (structures: "
+                f"config.data.classes: {config.dataset} has no masks of {name!r} (structures: "
                 f"{', '.join(names)}){did_you_mean(name, names)}"
             )
-    if len(set(config.classes)) < len(config.classes):
-        raise UserError(f"config.data.classes names {max(config.classes)!r} twice")
+        if config.classes.count(name) > 1:
+            raise UserError(f"config.data.classes names {name!r} twice")
     return [names.index(name) for name in config.classes or names]
 
 
-def _chosen(parts: Mapping[str, _Part], split: str, columns: Sequence[int]) -> SegmentedSource:
-    """The records that are used as a split, of whatever split of the source."""
-    rows = {
-        name: np.flatnonzero([each == split for each in part.split]).astype(np.int64)
-        for name, part in parts.items()
-    }
-    holding = [name for name in parts if len(rows[name])]
+def _chosen(
+    parts: Mapping[str, _Part], split: str, columns: Sequence[int]
+) -> tuple[SegmentedSource, str]:
+    """The records that are used as a split, of whatever split of the source, and what is left out.
+
+    A photograph on which nobody looked for any of the structures teaches nothing.
+    """
+    rows, unknown = {}, 0
+    for name, part in parts.items():
+        here = [row for row, of in enumerate(part.split) if of == split]
+        rows[name] = [row for row in here if any(part.known[row][column] for column in columns)]
+        unknown += len(here) - len(rows[name])
+    holding = [name for name in parts if rows[name]]
     if not holding:
         first = next(iter(parts.values())).source.name
         raise UserError(
@@ -235,13 +335,16 @@ def _chosen(parts: Mapping[str, _Part], split: str, columns: Sequence[int]) -> S
         )
     sources = [parts[name].source for name in holding]
     starts = np.cumsum([0, *(len(source) for source in sources[:-1])])
-    positions = [rows[name] + start for name, start in zip(holding, starts, strict=True)]
-    patients = [parts[name].patients[row] for name in holding for row in rows[name].tolist()]
-    return SegmentedSource(
+    positions = [
+        np.array(rows[name], np.int64) + start for name, start in zip(holding, starts, strict=True)
+    ]
+    source = SegmentedSource(
         sources[0] if len(sources) == 1 else Chain(sources),
         np.concatenate(positions),
         columns,
-        patients,
+        [parts[name].patients[row] for name in holding for row in rows[name]],
         split=split,
         patients_known=all(part.patients_known for part in parts.values()),
     )
+    said = f"{split}: left out, for nobody looked for the structures: {unknown} photographs"
+    return source, said if unknown else ""

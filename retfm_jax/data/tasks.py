@@ -48,6 +48,7 @@ from retfm_jax.data.class_files import (
     count,
     folder_sources,
     has_class_folders,
+    layout_of,
     release_sources,
     split_folders,
 )
@@ -261,8 +262,11 @@ def described_tasks() -> dict[str, Any]:
 
 
 def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
-    """A task on the release of a public set, by one of its labels."""
-    label = described.labels[said["label"]]
+    """A task on the release of a public set, by one of its labels, or by some of its masks."""
+    structures = said.get("masks", ())
+    structures = (structures,) if isinstance(structures, str) else tuple(structures)
+    label = None if structures else described.labels[said["label"]]
+    names = structures if label is None else said.get("classes", label.classes)
     layouts = tuple(said.get("layouts", ()))
     chosen = [each for each in described.layouts if each.name in layouts or not layouts]
     # Where each of its layouts has splits of its own, there is nothing to divide.
@@ -277,17 +281,17 @@ def _of_set(described: PublicSet, said: Mapping[str, Any]) -> dict[str, Any]:
         images = described.images if of_layout is None else of_layout
     return {
         "set": described,
-        "label": label.name,
+        **({"masks": structures} if label is None else {"label": label.name}),
         "layouts": layouts,
         "source": described.source,
         "folders": folders,
         "only": said.get("only"),
-        "classes": {name: name for name in said.get("classes", label.classes)},
+        "classes": {name: name for name in names},
         "classes_of": bool(said.get("classes")),
         "per_class": int(said.get("per_class", sys.maxsize)),
         "images": "any" if images is None else images,
         "images_of_layout": not own,
-        "ordered": label.ordered,
+        "ordered": label is not None and label.ordered,
         "modality": described.modality,
         **({"shares": {k: float(v) for k, v in shares.items()}} if divided else {}),
         **({"pairs": described.pairs} if described.pairs else {}),
@@ -306,9 +310,18 @@ def whereabouts(task: Mapping[str, Any], data_dir: str) -> str:
     described: PublicSet = task["set"]
     built = "built" if is_built(described.name, data_dir) else ""
     there = release_whereabouts(task, Path(data_dir))
-    if there is None:
+    if there is None or (there.layout is None and _is_of_another(described, there.folder)):
         return built
     return ", ".join(filter(None, [str(there), built]))
+
+
+def _is_of_another(described: PublicSet, folder: Path) -> bool:
+    """Whether a folder that sets share holds the release of another one than this."""
+    return any(
+        {*other.folders} & {*described.folders} and layout_of(other, folder, ()) is not None
+        for other in public_sets().values()
+        if other.name != described.name
+    )
 
 
 #: Entries of a task, and what is wanted of those that are plain texts.
@@ -472,6 +485,11 @@ def _described_sources(
     reading: Reading = AS_RELEASED,
 ) -> dict[str, RecordSource]:
     sources: dict[str, RecordSource]
+    if "masks" in task:
+        raise UserError(
+            f"task {name} is one of masks ({', '.join(task['masks'])}), not of classes: it is for "
+            "segmentation"
+        )
     if "dataset" in task:
         sources = {
             split: _from_dataset(name, task, split_name(split) or split, data_dir)

@@ -392,7 +392,7 @@ CASES = [
             "test/Original/1_G.png": ("test", "glaucoma"),
             "test/Original/2_D.png": ("test", "diabetic_retinopathy"),
         },
-        beside=["train/Original/Thumbs.db", "train/Ground truth/1_A.png"], task="FIVES",
+        beside=["train/Original/Thumbs.db"], task="FIVES",  # its masks: `mask_releases`
         said="600 images of train are published, 2 are here",
     ),
     *(

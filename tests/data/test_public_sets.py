@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from mask_releases import MASK_CASES
 from public_releases import CASES, Case
 from test_importers import everything
 
@@ -173,7 +174,7 @@ def test_known_versions_are_named_by_their_number_of_images():
 
 
 def test_every_set_says_its_terms_and_every_layout_has_a_small_release():
-    covered = {(case.name, case.layout) for case in CASES}
+    covered = {(case.name, case.layout) for case in (*CASES, *MASK_CASES)}
     for name, described in public_sets().items():
         assert all((described.title, described.source, described.licence, described.url)), name
         assert re.match("https://", described.url), name

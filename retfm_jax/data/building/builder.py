@@ -31,12 +31,17 @@ PROBLEMS_FILE = "problems.csv"
 SUMMARY_FILE = "build.json"
 
 
+#: Short side of stored photographs where nothing is said, pixels.
+_IMAGE_SIZE = 256
+
+
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
     """Options of how a source becomes a dataset.
 
     Attributes:
-      image_size: pixels; a photograph with a longer short side is shrunk to it; 0 keeps originals.
+      image_size: pixels; a photograph with a longer short side is shrunk to it; 0 keeps originals;
+        None: 256, and originals of sets with masks.
       on_error: "skip" or "refuse", see `validation`.
       shares: of train, validation and test, for patients to whom the source gives no split; None:
         as the builder has it.
@@ -48,7 +53,7 @@ class BuildOptions:
         outside of it.
     """
 
-    image_size: int = 256
+    image_size: int | None = None
     on_error: str = "skip"
     shares: Mapping[str, float] | None = None
     seed: int = 0
@@ -57,7 +62,7 @@ class BuildOptions:
     follow_links: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < 0:
+        if self.image_size is not None and self.image_size < 0:
             raise UserError(f"image_size {self.image_size}: give 0 for originals, or a size")
         if self.on_error not in validation.POLICIES:
             raise UserError(f"on_error {self.on_error!r}: {' or '.join(validation.POLICIES)}")
@@ -135,6 +140,17 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           UserError: the source as a whole cannot be read.
         """
 
+    def structures(self) -> Sequence[str]:
+        """Names the structures of which there are masks, in their order; none of most sets."""
+        return ()
+
+    @property
+    def image_size(self) -> int:
+        """Short side to which photographs are shrunk, pixels; 0 keeps originals."""
+        if self.options.image_size is None:
+            return 0 if self.structures() else _IMAGE_SIZE
+        return self.options.image_size
+
     @property
     def default_shares(self) -> dict[str, float]:
         """Shares of the splits where neither source nor options give any."""
@@ -163,7 +179,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._on_cluster:
             return {
                 name: cluster.prepared(
-                    members, self.options.image_size, str(self.data_path / f"_problems_{name}")
+                    members, self.image_size, str(self.data_path / f"_problems_{name}")
                 )
                 for name, members in divided.items()
             }
@@ -189,7 +205,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(
         self, rows: Sequence[Row]
     ) -> Generator[tuple[str, dict[str, Any]], None, None]:
-        prepare = functools.partial(validation.prepare_row, short_side=self.options.image_size)
+        prepare = functools.partial(validation.prepare_row, short_side=self.image_size)
         threads = self.options.threads
         with in_threads(prepare, rows, threads=threads, ahead=4 * threads) as prepared:
             for example, problems in prepared:
@@ -219,7 +235,8 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         write_json(folder / SUMMARY_FILE, self._summary())
 
     def _summary(self) -> dict[str, Any]:
-        options = {**dataclasses.asdict(self.options), "shares": self.shares}
+        options = dataclasses.asdict(self.options)
+        options |= {"shares": self.shares, "image_size": self.image_size}
         del options["threads"]  # changes nothing in the dataset
         return {
             "dataset": self.name,

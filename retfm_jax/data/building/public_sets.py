@@ -11,10 +11,11 @@ from etils import epath
 from retfm_jax.data import cells, datasets, photographs, records
 from retfm_jax.data.building.builder import RowsBuilder
 from retfm_jax.data.building.patients import identity, read_pairs
-from retfm_jax.data.building.rows import FilePicture, ImageRow, Row
+from retfm_jax.data.building.rows import FilePicture, ImageRow, MaskPicture, Row
 from retfm_jax.data.public_sets import reading
 from retfm_jax.data.public_sets.counts import counted, differences
 from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.data.public_sets.mask_files import FIELD
 from retfm_jax.errors import Unusable
 from retfm_jax.files import atomic_write
 
@@ -56,11 +57,16 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
     def label_names(self) -> Sequence[str]:
         return self.described.label_names
 
+    def structures(self) -> Sequence[str]:
+        return tuple(self.described.masks)
+
     def _info(self) -> tfds.core.DatasetInfo:
         info = tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.described.title}\n\nLicence: {self.described.licence}",
-            features=records.image_features(self.label_names(), partly=self._partly),
+            features=records.image_features(
+                self.label_names(), self.structures(), partly=self._partly
+            ),
             homepage=self.described.url,
             citation=self.described.source,
         )
@@ -73,6 +79,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         problems.notes += [*release.problems.notes, *release.sentences]
         for file, row, what in release.faults:
             problems.unreadable(file, row, what)
+        self._note_masks(release)
         over = photographs.sentence(release.passed_over)
         problems.notes += [over] if over else []
         pairs = _pairs(described, Path(release.folder), problems.notes)
@@ -104,6 +111,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
                 unknown=_unknown(described, known) if self._partly else None,
                 split=each.split,
                 group=each.patient or pairs.get(identity(each.relative).rpartition("/")[2], ""),
+                **self._masks(release, each),
             )
             rows.append(row)
             if each.found:
@@ -131,6 +139,30 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
 
     def _summary(self) -> dict[str, Any]:
         return super()._summary() | {"layout": self.layout}
+
+    def _masks(self, release: reading.Release, each: reading.Photograph) -> dict[str, Any]:
+        """Masks and field of view of a row."""
+        described, root = self.described, str(release.folder)
+        if not described.masks:
+            return {}
+        field = None
+        if described.field is not None and each.field:
+            field = MaskPicture(FilePicture(root, each.field), described.field.codes)
+        masks = {}
+        for name, files in described.masks.items():
+            path = each.masks.get(name)
+            picture = FilePicture(root, path) if path else None
+            masks[name] = MaskPicture(picture, files.codes, known=path is not None)
+        return {"masks": masks, "field": field}
+
+    def _note_masks(self, release: reading.Release) -> None:
+        """Notes masks that are missing, or that belong to no image."""
+        for fault in release.mask_faults:
+            remedy = "mask passed over"
+            if fault.kind == "missing_mask":
+                of_field = fault.structure == FIELD
+                remedy = "found on the photograph" if of_field else "structure taken as unknown"
+            self.problems.note(fault.kind, fault.file, 0, fault.what, remedy)
 
     def _without_copies(self, rows: list[ImageRow]) -> list[Row]:
         """Leaves out images that are images of the official test set, too."""

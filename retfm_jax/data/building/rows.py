@@ -16,6 +16,7 @@ from typing import Protocol
 
 from retfm_jax import files
 from retfm_jax.data import image_files
+from retfm_jax.data.masks import BINARY, Codes
 from retfm_jax.errors import Unusable
 from retfm_jax.knowledge.laterality import SIDES
 
@@ -122,6 +123,21 @@ def decode_base64(text: str | bytes, name: str) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MaskPicture:
+    """Mask of a structure on a photograph, or of its field of view.
+
+    Attributes:
+      picture: the file; None where the structure is known to be absent, or nobody looked for it.
+      codes: meaning of its values.
+      known: whether somebody looked for the structure.
+    """
+
+    picture: Picture | None = None
+    codes: Codes = BINARY
+    known: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PatientRow:
     """Patient as a source describes them.
 
@@ -160,6 +176,8 @@ class ImageRow:
     Attributes:
       unknown: names of the labels of which nobody knows, beside those that are known; None where
         all labels are known or none is.
+      masks: of all structures of the dataset, in its order; None in a dataset without masks.
+      field: of the field of view; None where it has to be found.
     """
 
     record_id: str
@@ -174,6 +192,8 @@ class ImageRow:
     split: str | None = None
     group: str = ""
     wants_report: bool = False
+    masks: Mapping[str, MaskPicture] | None = None
+    field: MaskPicture | None = None
 
 
 Row = PatientRow | ImageRow
@@ -191,7 +211,16 @@ def following_links(row: Row) -> Row:
         for name in names
         if isinstance(picture := getattr(row, name), FilePicture)
     }
+    if isinstance(row, ImageRow) and row.masks is not None:
+        masks = {name: _following(mask) for name, mask in row.masks.items()}
+        row = dataclasses.replace(row, masks=masks, field=row.field and _following(row.field))
     return dataclasses.replace(row, **pictures)
+
+
+def _following(mask: MaskPicture) -> MaskPicture:
+    if not isinstance(mask.picture, FilePicture):
+        return mask
+    return dataclasses.replace(mask, picture=dataclasses.replace(mask.picture, follow_links=True))
 
 
 def by_language(text: str) -> dict[str, str]:

@@ -16,7 +16,11 @@ were found and listed):
 - unreadable_table: a table of a release is left out;
 - similar_id: ids that differ in letter case, zeros in front and the like stay two;
 - similar_file: files that differ in letter case, form of Unicode or `./` are read as written;
-- stray_quote, damaged_text: the cell is kept as it stands.
+- stray_quote, damaged_text: the cell is kept as it stands;
+- missing_mask, broken_mask, mask_size, mask_values: the structure is stored as unknown;
+- mask_without_image: the mask is passed over;
+- empty_field: the field of view is found on the photograph;
+- field_of_view: one that covers hardly any or all of the photograph is kept, and named.
 """
 
 import collections
@@ -30,6 +34,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from retfm_jax.data import cells, image_files, images, records
+from retfm_jax.data.building.mask_rows import prepare_masks
 from retfm_jax.data.building.rows import FilePicture, ImageRow, PatientRow, Picture, Row, Unusable
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, atomic_write
@@ -270,6 +275,29 @@ def prepare_image(
     Raises:
       Unusable: it cannot be decoded.
     """
+    return checked_image(data, name, short_side, remarks)[0]
+
+
+def checked_image(
+    data: bytes,
+    name: str,
+    short_side: int,
+    remarks: list[tuple[str, str, str]] | None = None,
+    *,
+    lossless: bool = False,
+) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
+    """Does what `prepare_image` does, and gives the decoded photograph as well.
+
+    Args:
+      data, name, short_side, remarks: as there.
+      lossless: whether a photograph that keeps its size and is neither JPEG nor PNG becomes a PNG.
+
+    Returns:
+      the bytes that are stored, and the photograph as it came, RGB.
+
+    Raises:
+      Unusable: it cannot be decoded.
+    """
     import cv2
 
     try:
@@ -290,8 +318,18 @@ def prepare_image(
     scale = short_side / min(height, width)
     if short_side and scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    return data if data.startswith((_JPEG, _PNG)) else encode_jpeg(image)
+        return encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA)), image
+    if data.startswith((_JPEG, _PNG)):
+        return data, image
+    return (_encode_png if lossless else encode_jpeg)(image), image
+
+
+def _encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[Problem]]:
@@ -311,7 +349,9 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
     def note(kind: str, what: str, remedy: str) -> None:
         problems.append(Problem(kind, row.file, row.row, row.record_id, what, remedy))
 
-    def load(picture: Picture | None, what: str, remedy: str) -> bytes | None:
+    def load(
+        picture: Picture | None, what: str, remedy: str, *, lossless: bool = False
+    ) -> tuple[bytes, np.ndarray] | None:
         if picture is None:
             return None
         remarks: list[tuple[str, str, str]] = []
@@ -320,7 +360,7 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
             if isinstance(picture, FilePicture) and (spelled := picture.spelled_otherwise()):
                 said = f"{picture.name!r} is not there, {spelled!r} is"
                 remarks.append(("other_spelling", said, f"{spelled!r} taken"))
-            prepared = prepare_image(data, picture.name, short_side, remarks)
+            prepared = checked_image(data, picture.name, short_side, remarks, lossless=lossless)
         except Unusable as error:
             note(error.kind, f"{what}: {error}", remedy)
             return None
@@ -329,9 +369,10 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
         return prepared
 
     if isinstance(row, ImageRow):
-        image = load(row.image, "image", "image left out")
-        if image is None:
+        loaded = load(row.image, "image", "image left out", lossless=row.masks is not None)
+        if loaded is None:
             return None, problems
+        image, pixels = loaded
         if row.wants_report and not any(row.caption.values()):
             kept = row.labels is not None or bool(row.categories)
             note("empty_report", "no caption", "kept for its labels" if kept else "image left out")
@@ -342,6 +383,8 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
             categories=row.categories, attributes=row.attributes, labels=row.labels,
             unknown=row.unknown,
         )  # fmt: skip
+        if row.masks is not None:
+            example |= prepare_masks(row, row.masks, pixels, short_side, note)
         return example, problems
     left = load(row.left, "left eye", "left eye stored as missing")
     right = load(row.right, "right eye", "right eye stored as missing")
@@ -355,7 +398,7 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
         note("empty_report", "no report", "kept for its labels" if kept else "patient left out")
         if not kept:
             return None, problems
-    return _patient_example(row, left, right), problems
+    return _patient_example(row, left and left[0], right and right[0]), problems
 
 
 def _patient_example(row: PatientRow, left: bytes | None, right: bytes | None) -> dict[str, Any]:

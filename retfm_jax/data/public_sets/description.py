@@ -18,6 +18,8 @@ A description is one YAML file, `data_builders/NAME.yaml`. Its entries::
     derive         column -> {from, find}: what a regular expression finds in another column or in
                    the file's path ("path")
     labels         name -> label, see below
+    masks          name of a structure -> mask, see below
+    field          the mask of the field of view, where the release has it
     layouts        name -> layout; the first one that fits is read
     tasks          name of a task -> label, see below
 
@@ -26,6 +28,13 @@ A label has `column` (or several, of which the first filled one counts) and `cla
 mean that nobody knows; `images`: class -> how many there are in the whole release, with `counted`,
 who says so. Or it has `findings`, our condition -> its column of 0 and 1 (or several);
 "not NAME" is the opposite of a column.
+
+A mask has `file`, the path of an image's mask (or several), with columns in braces, `**/` where any
+folder may hold it. What its values mean: nothing is said of masks of 0 and one other value, else
+`values` are the gray values that show the structure (128-255) and `unknown` those of which nobody
+knows. `missing`: what an image without a mask means: "fault" (where nothing is said), "absent" or
+"unknown". `where`, column -> what its cells must match, else nobody looked for the structure;
+`absent`, the same of images on which it is known to be absent.
 
 A layout is a list of parts, or has `parts` and its own `images`. A part has either `table` (path of
 a CSV, text or XLSX file, or several) and `image`, the path of a row's image (or several), with
@@ -37,17 +46,18 @@ belong to an image's name. Besides: `split`, `set` (columns that are the same ev
 `optional: true`. Columns `split` and `patient` say what they are called. Letter case of columns and
 of files does not count.
 
-A task has `label`, and may have `layouts` (those that it takes), `folder`, `images`, `shares`,
-`classes` (some of the label's), `only` (a regular expression of the names of its images),
-`per_class` (at most so many of each, by the order of their names); or it is one on a built dataset,
-see `data.tasks`.
+A task has `label`, or `masks`: the structures that it asks for. It may have `layouts` (those that
+it takes), `folder`, `images`, `shares`, `classes` (some of the label's), `only` (a regular
+expression of the names of its images), `per_class` (at most so many of each, by the order of their
+names); or it is one on a built dataset, see `data.tasks`.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from retfm_jax.data import masks
 from retfm_jax.data.building.splits import SPLITS, split_name
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.knowledge.prompts import MODALITIES
@@ -120,6 +130,25 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskFiles:
+    """Masks of one structure, or of the field of view; see the module.
+
+    Attributes:
+      file: paths that an image's mask may have.
+      codes: meaning of its values.
+      missing: what an image without one means.
+      where: column -> what its cells must match; else nobody looked for the structure.
+      absent: column -> what its cells match where the structure is known to be absent.
+    """
+
+    file: tuple[str, ...]
+    codes: masks.Codes = masks.BINARY
+    missing: Literal["fault", "absent", "unknown"] = "fault"
+    where: Mapping[str, re.Pattern[str]] = dataclasses.field(default_factory=dict)
+    absent: Mapping[str, re.Pattern[str]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """A way in which a release lies on disk.
 
@@ -162,7 +191,7 @@ class PublicSet:
       pairs: of a table of pairs, {} where there is none.
       absent: names of files that the release lacks.
       record: how records are called, "" by their files.
-      derived, labels, layouts: how it is read.
+      derived, labels, masks, field, layouts: how it is read.
       tasks: name -> entries of the task.
     """
 
@@ -183,6 +212,8 @@ class PublicSet:
     record: str = ""
     derived: tuple[Derived, ...] = ()
     labels: Mapping[str, Label] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, MaskFiles] = dataclasses.field(default_factory=dict)
+    field: MaskFiles | None = None
     layouts: tuple[Layout, ...] = ()
     tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
@@ -227,6 +258,10 @@ def parse(said: Any, name: str, where: str) -> PublicSet:
         _layout(key, value, f"{where}: layout {key}")
         for key, value in _mapping(said.get("layouts", {}), f"{where}: layouts").items()
     )
+    drawn = {
+        key: _mask(value, f"{where}: mask {key}")
+        for key, value in _mapping(said.get("masks", {}), f"{where}: masks").items()
+    }
     shares = _mapping(said.get("shares", SHARES), f"{where}: shares", SPLITS)
     return PublicSet(
         name=name,
@@ -249,9 +284,11 @@ def parse(said: Any, name: str, where: str) -> PublicSet:
             for column, each in _mapping(said.get("derive", {}), f"{where}: derive").items()
         ),
         labels=labels,
+        masks=drawn,
+        field=_mask(said["field"], f"{where}: field") if "field" in said else None,
         layouts=layouts,
         tasks={
-            key: _task(value, labels, layouts, f"{where}: task {key}")
+            key: _task(value, labels, drawn, layouts, f"{where}: task {key}")
             for key, value in _mapping(said.get("tasks", {}), f"{where}: tasks").items()
         },
     )
@@ -351,6 +388,38 @@ def _label(name: str, said: Any, where: str) -> Label:
     )
 
 
+_OF_MASK = ("file", "values", "unknown", "missing", "where", "absent")
+_MISSING = ("fault", "absent", "unknown")
+
+
+def _mask(said: Any, where: str) -> MaskFiles:
+    said = _mapping(said, where, _OF_MASK)
+    if "file" not in said:
+        raise UserError(f"{where}: it wants `file`, the path of an image's mask")
+    missing = said.get("missing", "fault")
+    if missing not in _MISSING:
+        raise UserError(f"{where}: missing {missing!r}; there are {', '.join(_MISSING)}")
+    if "unknown" in said and "values" not in said:
+        raise UserError(f"{where}: `unknown` values want `values`, those that show the structure")
+    conditions = {
+        entry: {
+            column: _regex(each, f"{where}: {column}")
+            for column, each in _mapping(said.get(entry, {}), f"{where}: {entry}").items()
+        }
+        for entry in ("where", "absent")
+    }
+    present, unknown = (
+        masks.interval(said[entry], f"{where}: {entry}") if entry in said else None
+        for entry in ("values", "unknown")
+    )
+    return MaskFiles(
+        _texts(said["file"], f"{where}: file"),
+        masks.Codes(present, unknown),
+        missing,
+        **conditions,
+    )
+
+
 _OF_PART = (
     "split", "table", "image", "header", "columns", "where", "files", "set", "optional",
 )  # fmt: skip
@@ -390,23 +459,32 @@ def _part(said: Any, where: str) -> Part:
 
 
 _OF_TASK = (
-    "label", "layouts", "folder", "images", "shares", "classes", "only", "per_class", "about",
+    "label", "masks", "layouts", "folder", "images", "shares", "classes", "only", "per_class",
+    "about",
 )  # fmt: skip
 
 
 def _task(
-    said: Any, labels: Mapping[str, Label], layouts: Iterable[Layout], where: str
+    said: Any,
+    labels: Mapping[str, Label],
+    drawn: Mapping[str, MaskFiles],
+    layouts: Iterable[Layout],
+    where: str,
 ) -> Mapping[str, Any]:
     if isinstance(said, dict) and "dataset" in said:  # one on a built dataset
         return said
     said = _mapping(said, where, _OF_TASK)
-    if said.get("label") not in labels:
+    structures = _texts(said.get("masks", []), f"{where}: masks")
+    for name in structures:
+        if name not in drawn:
+            raise UserError(f"{where}: there is no mask {name!r}{did_you_mean(name, drawn)}")
+    if not structures and said.get("label") not in labels:
         raise UserError(f"{where}: its `label` is one of {', '.join(labels)}")
     for name in _texts(said.get("layouts", []), f"{where}: layouts"):
         if name not in [layout.name for layout in layouts]:
             raise UserError(f"{where}: there is no layout {name!r}")
     for name in _texts(said.get("classes", []), f"{where}: classes"):
-        if name not in labels[said["label"]].classes:
+        if structures or name not in labels[said["label"]].classes:
             raise UserError(f"{where}: its label has no class {name!r}")
     if "only" in said:
         _regex(said["only"], f"{where}: only")

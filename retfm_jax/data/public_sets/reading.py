@@ -12,12 +12,13 @@ from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import is_empty, same_name
 from retfm_jax.data.image_files import folded
 from retfm_jax.data.importing import spreadsheets, tables
+from retfm_jax.data.public_sets.cells import NAMED, filled, fold
 from retfm_jax.data.public_sets.description import ABSENT, NOT, PRESENT, Label, Part, PublicSet
 from retfm_jax.data.public_sets.layouts import Tree, choose, table_of
+from retfm_jax.data.public_sets.mask_files import MaskFault, find_masks
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path
 
-_NAMED = re.compile(r"\{([^{}]+)\}")
 #: What spreadsheet programs make of long numbers, and of names such as "12e5".
 _REWRITTEN = re.compile(r"\d+(\.\d+)?E[+-]?\d+", re.IGNORECASE)
 _BETWEEN = re.compile(r"[\s,;]+")
@@ -37,6 +38,9 @@ class Photograph:
       cells: what is said of it, by column in lower case.
       split: "train", "validation" or "test"; None where nobody says it.
       patient: "" where no column says it.
+      masks: structure -> path of its mask below the release's folder, "" where it is known to be
+        absent; no entry where nobody looked for it.
+      field: path of the mask of the field of view; "" where there is none.
     """
 
     relative: str
@@ -47,6 +51,8 @@ class Photograph:
     cells: Mapping[str, str]
     split: str | None
     patient: str
+    masks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    field: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Release:
       problems: of its tables.
       passed_over: files that are no photographs, by reason.
       sentences: for the user.
+      mask_faults: masks that are missing, or have no image.
     """
 
     folder: Path
@@ -72,6 +79,7 @@ class Release:
     problems: ProblemLog
     passed_over: Mapping[str, Sequence[str]]
     sentences: list[str]
+    mask_faults: list[MaskFault] = dataclasses.field(default_factory=list)
 
 
 def read(
@@ -113,6 +121,8 @@ def read(
                 f"{folder} holds the layout {other!r} as well, which is not read: to read it, give "
                 "a folder with its files alone"
             )
+    if described.masks:
+        _add_masks(described, tree, release)
     over = photographs.merged(*passed_over)
     said = {name for names in over.values() for name in names}
     release.sentences.extend(_unread(tree, release, said))
@@ -122,6 +132,9 @@ def read(
 def _unread(tree: Tree, release: Release, passed_over: Collection[str]) -> list[str]:
     """Says which photographs no table and no pattern of the layout speaks of."""
     read = {each.relative for each in release.photographs}
+    read |= {fault.file for fault in release.mask_faults}
+    for each in release.photographs:
+        read |= {*each.masks.values(), each.field}
     others = [
         name
         for name in tree.names
@@ -152,6 +165,17 @@ def _respelled(tree: Tree, missing: Sequence[str]) -> list[str]:
     ]
 
 
+def _add_masks(described: PublicSet, tree: Tree, release: Release) -> None:
+    """Finds the masks of all images."""
+    images = {each.relative: each.cells for each in release.photographs}
+    found = find_masks(described, tree, images)
+    for index, each in enumerate(release.photographs):
+        drawn = found.of[each.relative]
+        release.photographs[index] = dataclasses.replace(each, masks=drawn.masks, field=drawn.field)
+    release.mask_faults.extend(found.faults)
+    release.sentences.extend(found.sentences)
+
+
 def labels_of(label: Label, cells: Mapping[str, str]) -> tuple[str, ...] | None:
     """Names the conditions that an image shows by a label.
 
@@ -171,7 +195,7 @@ def labels_of(label: Label, cells: Mapping[str, str]) -> tuple[str, ...] | None:
         (
             (column, cell)
             for column in label.columns
-            if not is_empty(cell := cells.get(_fold(column), ""))
+            if not is_empty(cell := cells.get(fold(column), ""))
         ),
         ("", ""),
     )
@@ -197,7 +221,7 @@ def _findings(label: Label, cells: Mapping[str, str]) -> tuple[str, ...] | None:
 
 def _is_there(column: str, cells: Mapping[str, str]) -> bool | None:
     plain = column.removeprefix(NOT)
-    cell = cells.get(_fold(plain), "")
+    cell = cells.get(fold(plain), "")
     if is_empty(cell):
         return None
     present, absent = same_name(cell, PRESENT), same_name(cell, ABSENT)
@@ -213,7 +237,7 @@ def codes_of(described: PublicSet, cells: Mapping[str, str]) -> dict[str, str]:
       described: the set.
       cells: of the image, by column in lower case.
     """
-    return {column: cells.get(_fold(column), "") for column in described.columns}
+    return {column: cells.get(fold(column), "") for column in described.columns}
 
 
 def record_id(described: PublicSet, photograph: Photograph) -> str:
@@ -226,15 +250,7 @@ def record_id(described: PublicSet, photograph: Photograph) -> str:
     if not described.record:
         return photograph.name
     cells = {**photograph.cells, "split": photograph.split or ""}
-    return _filled(described.record, cells)
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.split()).casefold()
-
-
-def _filled(pattern: str, cells: Mapping[str, str]) -> str:
-    return _NAMED.sub(lambda name: cells.get(_fold(name[1]), ""), pattern)
+    return filled(described.record, cells)
 
 
 def _read_files(
@@ -273,10 +289,10 @@ def _read_table(
         cells = {**line.cells, **part.values}
         for derived in described.derived:
             if derived.source != "path":
-                cells[derived.column] = _derive(derived.find, cells.get(_fold(derived.source), ""))
-        if not all(find.search(cells.get(_fold(name), "")) for name, find in part.where.items()):
+                cells[derived.column] = _derive(derived.find, cells.get(fold(derived.source), ""))
+        if not all(find.search(cells.get(fold(name), "")) for name, find in part.where.items()):
             continue
-        if any(is_empty(cells.get(_fold(name), "")) for name in _NAMED.findall(part.image[0])):
+        if any(is_empty(cells.get(fold(name), "")) for name in NAMED.findall(part.image[0])):
             release.faults.append((str(path), line.row, "it names no image"))
             continue
         # What was right for the last image is looked at first.
@@ -303,7 +319,7 @@ def _read_table(
 
 
 def _written(pattern: str, cells: Mapping[str, str]) -> str:
-    return _filled(pattern, cells).replace("\\", "/")
+    return filled(pattern, cells).replace("\\", "/")
 
 
 def _derive(find: re.Pattern[str], cell: str) -> str:
@@ -326,7 +342,7 @@ def _add(
     cells = {**cells, **part.values}
     for derived in described.derived:
         if derived.source == "path" or row == 0:
-            source = relative if derived.source == "path" else cells.get(_fold(derived.source), "")
+            source = relative if derived.source == "path" else cells.get(fold(derived.source), "")
             cells[derived.column] = _derive(derived.find, source)
     split = part.split
     if split is None and (said := cells.get("split", "")):
@@ -353,7 +369,7 @@ def _table(part: Part, path: Path, problems: ProblemLog) -> tables.Table:
         grid = list(enumerate((re.split("[,;\t]", line) for line in _lines(path)), start=1))
     else:
         table = tables.read_csv(path, problems)
-        names = [_fold(name) for name in table.columns]
+        names = [fold(name) for name in table.columns]
         rows = [
             tables.TableRow(line.row, dict(zip(names, line.cells.values(), strict=True)))
             for line in table.rows
@@ -361,11 +377,11 @@ def _table(part: Part, path: Path, problems: ProblemLog) -> tables.Table:
         return tables.Table(path, tuple(names), rows)
     start = 0
     if part.header is not None:
-        wanted = _fold(part.header)
-        start = next((n for n, (_, row) in enumerate(grid) if wanted in map(_fold, row)), None)
+        wanted = fold(part.header)
+        start = next((n for n, (_, row) in enumerate(grid) if wanted in map(fold, row)), None)
         if start is None:
             raise UserError(f"{path} has no row of columns with {part.header!r}")
-    names = [_fold(name) or f"column {n}" for n, name in enumerate(grid[start][1], start=1)]
+    names = [fold(name) or f"column {n}" for n, name in enumerate(grid[start][1], start=1)]
     found = []
     for number, row in grid[start + 1 :]:
         # A merged name stands above several columns: the first one is meant.
@@ -376,7 +392,7 @@ def _table(part: Part, path: Path, problems: ProblemLog) -> tables.Table:
 
 def _nameless(part: Part, path: Path, problems: ProblemLog) -> tables.Table:
     """Reads lines of as many texts as a part names columns, divided by blanks, commas or tabs."""
-    names = tuple(map(_fold, part.columns))
+    names = tuple(map(fold, part.columns))
     found = []
     for number, line in enumerate(_lines(path), start=1):
         cells = [cell for cell in _BETWEEN.split(line.strip()) if cell]
@@ -398,16 +414,16 @@ def _require(
     described: PublicSet, labels: Sequence[Label], part: Part, table: tables.Table
 ) -> None:
     """Refuses a table that lacks a column of its images or of a label."""
-    made = {*map(_fold, part.values), *(each.column for each in described.derived)}
-    images = {_fold(name) for name in _NAMED.findall(part.image[0])}
-    images |= {_fold(each.source) for each in described.derived if {each.column} & images}
-    spelled = {_fold(name): name for name in described.columns}
-    spelled |= {_fold(name): name for name in _NAMED.findall(part.image[0])}
+    made = {*map(fold, part.values), *(each.column for each in described.derived)}
+    images = {fold(name) for name in NAMED.findall(part.image[0])}
+    images |= {fold(each.source) for each in described.derived if {each.column} & images}
+    spelled = {fold(name): name for name in described.columns}
+    spelled |= {fold(name): name for name in NAMED.findall(part.image[0])}
     wanted = [name for name in images if name not in made and name != "path"]
     for label in labels:
         groups = list(label.classes.values()) if label.findings else [label.columns]
         for columns in groups:
-            names = [_fold(column.removeprefix(NOT)) for column in columns]
+            names = [fold(column.removeprefix(NOT)) for column in columns]
             if not {*names} & made:
                 wanted += ["|".join(names)] if not label.findings else names
     named = ["|".join(spelled.get(name, name) for name in each.split("|")) for each in wanted]
