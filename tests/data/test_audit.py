@@ -13,7 +13,8 @@ from PIL import Image
 from retfm_jax.cli import main
 from retfm_jax.data.audit import fingerprints, relations
 from retfm_jax.data.audit.audit import audit
-from retfm_jax.data.audit.fingerprints import BITS, fingerprint, mirrored
+from retfm_jax.data.audit.comparison import compare, tiled_score
+from retfm_jax.data.audit.fingerprints import BITS, Window, fingerprint, mirrored
 from retfm_jax.data.audit.groups import groups
 from retfm_jax.data.audit.index import Index
 from retfm_jax.data.tasks import open_task
@@ -169,7 +170,8 @@ def test_the_page_shows_pairs_and_counts_what_it_leaves_out(audited, sets, monke
     audit([str(sets / "one"), str(sets / "two")], "", sets / "out")
     text = (sets / "out" / "audit.html").read_text()
     assert (
-        f"{len(COPIES)} pairs; 2 are shown, the other {len(COPIES) - 2} are in audit.json" in text
+        f"{len(COPIES)} pairs, the least alike first; 2 are shown, the other {len(COPIES) - 2} are "
+        "in audit.json" in text
     )
 
 
@@ -243,6 +245,43 @@ def test_the_index_finds_what_comparing_all_finds():
     expected = {(q, i) for q, i in np.argwhere(distance <= 100).tolist()}
     assert set(zip(found.query.tolist(), found.item.tolist(), strict=True)) == expected
     assert (distance[found.query, found.item] == found.distance).all()
+
+
+def test_a_strip_that_is_cut_off_leaves_no_edge_that_could_be_a_vessel():
+    cut = fingerprints.plane(
+        eye(3)[:-10]
+    )  # in a square again, 3 of 96 rows are dark on either side
+    lit = cut != fingerprints.UNLIT
+    last = np.flatnonzero(lit.any(axis=1))[-1]
+    assert last <= 96 - 1 - 3
+    assert np.abs(cut[last][lit[last]].astype(int)).mean() < 30  # an edge would have 125 everywhere
+
+
+def test_two_eyes_with_one_reflection_in_common_are_not_alike():
+    first, second = np.random.default_rng(0).normal(size=(2, 96, 96)).astype(np.float32)
+    first, second = (cv2.GaussianBlur(values, (0, 0), 2) for values in (first, second))
+    both = np.ones((96, 96), bool)
+    assert tiled_score(first, 3 * first + 1, both) == pytest.approx(1, abs=1e-3)
+    assert abs(tiled_score(first, second, both)) < 0.2
+    reflection = np.zeros((96, 96), np.float32)
+    cv2.circle(reflection, (48, 48), 12, 1, -1)
+    overall = np.corrcoef((first + reflection).ravel(), (second + reflection).ravel())[0, 1]
+    assert overall > 0.7
+    assert tiled_score(first + reflection, second + reflection, both) < 0.25
+    nothing = np.zeros((96, 96), np.float32)
+    assert tiled_score(nothing, nothing, both) == 0
+
+
+def test_the_registration_finds_the_window_of_a_copy():
+    whole = eye(5, 240)
+    planes = [fingerprints.plane(pixels) for pixels in (whole, whole[12:-12, 12:-12])]
+    found = compare(*planes, Window(1.0, 0.0, 0.0), False)
+    begun = compare(*planes, Window(0.9, 0.0, 0.0), False)
+    assert found.score > 0.9
+    assert begun.score == pytest.approx(found.score, abs=0.05)
+    assert begun.scale == pytest.approx(232 / 216, abs=0.02)  # the disc has 232 pixels
+    flipped = np.ascontiguousarray(planes[1][:, ::-1])
+    assert compare(planes[0], flipped, Window(0.9, 0.0, 0.0), True) == begun
 
 
 def test_copies_of_copies_are_one_group():

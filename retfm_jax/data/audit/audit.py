@@ -36,7 +36,7 @@ from retfm_jax.files import PathLike, as_path, atomic_write, write_json
 from retfm_jax.runtime.lock import hold
 
 #: Correlation from which two photographs are copies, and from which a person should look.
-SAME, DOUBTFUL = 0.72, 0.6
+SAME, DOUBTFUL = 0.7, 0.6
 #: How many ids of one fault the document names.
 _NAMED = 20
 
@@ -85,7 +85,7 @@ class Found:
       every: parts of all splits.
       photographs: what was gathered of them.
       pairs: equal bytes, then the others from the most alike on.
-      facts: of every photograph that a pair or an exclusion names, by its number.
+      facts: of every photograph that a pair names, by its number.
     """
 
     def __init__(
@@ -142,6 +142,14 @@ class Found:
             start = int(self.photographs.start[self.split(number)])
             found[number] = parts.facts(number - start)
         return found
+
+    def known(self, number: int) -> Facts:
+        """What is known of a photograph, whether or not a pair names it.
+
+        Args:
+          number: of the photograph.
+        """
+        return self.facts[number] if number in self.facts else self.facts_of([number])[number]
 
     def split(self, number: int) -> int:
         """Position of a photograph's split.
@@ -291,14 +299,13 @@ def exclusions(found: Found, torn: Sequence[Mapping[str, int]]) -> list[Exclusio
 
     def leave_out(number: int, reason: str, of: int) -> None:
         split = found.every[found.split(number)].split
-        known = found.facts | found.facts_of({number, of} - set(found.facts))
         exclusion = Exclusion(
             split.name,
             split.split,
             found.row(number),
-            known[number].record,
+            found.known(number).record,
             reason,
-            f"{found.every[found.split(of)].split}: {known[of].name}",
+            f"{found.every[found.split(of)].split}: {found.known(of).name}",
         )
         chosen.setdefault((found.split(number), found.row(number)), exclusion)
 
@@ -427,7 +434,7 @@ def _broken(found: Found, position: int) -> list[str]:
 
 
 def _where(found: Found, pair: Pair) -> tuple[str, str]:
-    first, second = (found.split(number) for number in (pair.first, pair.second))
+    first, second = sorted(found.split(number) for number in (pair.first, pair.second))
     return str(found.every[first].split), str(found.every[second].split)
 
 

@@ -14,7 +14,7 @@ from retfm_jax.data.audit.kept import identity, kept
 from retfm_jax.data.audit.parts import BROKEN, HASHED, MISSING, PLAIN, Parts
 
 #: Bits that may differ, of 448; see docs/audit.md for how it was chosen.
-NEAR = 112
+NEAR = 120
 #: Pairs that are compared in all, at most, and of one photograph: of more the nearest.
 _COMPARED, _LEAST, _MOST = 4_000_000, 4, 64
 #: Photographs looked up at a time.

@@ -49,7 +49,7 @@ def page(found: "Found", document: Mapping[str, Any]) -> str:
 
 
 def _summary(document: Mapping[str, Any]) -> str:
-    copies, excluded = document["copies"], document["excluded"]
+    copies, excluded, limits = document["copies"], document["excluded"], document["thresholds"]
     across = sum(row["pairs"] for row in copies["between"] if row["first"] != row["second"])
     what = ", ".join(f"{many} {reason}" for reason, many in excluded.items()) or "none"
     cut = document["comparisons_cut_off"]
@@ -59,6 +59,8 @@ def _summary(document: Mapping[str, Any]) -> str:
         f"{across} lie in two different splits or sets",
         "to be looked at": f"{document['doubtful_pairs']} pairs that may be copies, or two "
         "photographs of one eye",
+        "how it is told": "one photograph is laid on the other and their vessels are correlated: "
+        f"copies from {limits['same']:.2f} on, to be looked at from {limits['doubtful']:.2f} on",
         "label conflicts": f"{document['label_conflicts']} pairs of copies",
         "patients": f"{document['patients_in_several_splits']['count']} in several splits of a set",
         "left out": f"{sum(excluded.values())} records by exclusions.csv ({what})",
@@ -81,12 +83,17 @@ def _splits(document: Mapping[str, Any]) -> str:
 
 def _between(document: Mapping[str, Any]) -> str:
     rows = [
-        [markup.own(row["first"]), markup.own(row["second"]), f"{row['pairs']:,}"]
+        [
+            f"{markup.own(row['first'])} and {markup.own(row['second'])}"
+            if row["first"] != row["second"]
+            else f"within {markup.own(row['first'])}",
+            f"{row['pairs']:,}",
+        ]
         for row in document["copies"]["between"]
     ]
     if not rows:
         return "<h2>Where copies are</h2><p>No copies were found.</p>"
-    return f"<h2>Where copies are</h2>{markup.table(('in', 'and in', 'pairs'), rows)}"
+    return f"<h2>Where copies are</h2>{markup.table(('sets and splits', 'pairs'), rows)}"
 
 
 def _patients(document: Mapping[str, Any]) -> list[str]:
@@ -118,11 +125,12 @@ def _relations(document: Mapping[str, Any]) -> list[str]:
 
 def _sections(found: "Found") -> list[str]:
     same = [pair for pair in found.pairs if pair.same]
-    across = [pair for pair in same if found.split(pair.first) != found.split(pair.second)]
+    same.sort(key=lambda pair: pair.score)  # what is least certain wants to be looked at
+    across = {pair for pair in same if found.split(pair.first) != found.split(pair.second)}
     chosen: dict[str, list[Pair]] = {
-        "Copies in two splits or sets": across,
+        "Copies in two splits or sets": [pair for pair in same if pair in across],
         "Copies whose labels conflict": [pair for pair in same if found.conflict(pair)],
-        "Copies within a split": [pair for pair in same if pair not in set(across)],
+        "Copies within a split": [pair for pair in same if pair not in across],
         "To be looked at": [pair for pair in found.pairs if not pair.same],
     }
     parts = []
@@ -130,7 +138,8 @@ def _sections(found: "Found") -> list[str]:
         if not pairs:
             continue
         shown = pairs[:_SHOWN]
-        note = f"{len(pairs)} pairs"
+        order = "the least alike first" if pairs[0].same else "the most alike first"
+        note = f"{len(pairs)} pairs, {order}"
         if len(shown) < len(pairs):
             note += (
                 f"; {len(shown)} are shown, the other {len(pairs) - len(shown)} are in audit.json"
