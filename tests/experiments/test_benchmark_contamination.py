@@ -49,7 +49,10 @@ from retfm_jax.interop.zoo import UNKNOWN, zoo
 def test_the_worst_that_is_known_is_said_with_its_reason(seen, task, verdict, said):
     found = contamination_of(seen, task)
     assert found.verdict == verdict
-    assert said in "; ".join(found.sentences)
+    assert said.casefold() in " ".join(found.sentences).casefold()
+    for sentence in found.sentences:
+        assert sentence[0].isupper()
+        assert sentence.endswith(".")
     assert found.copies is None
     assert contamination_of([*seen, *seen], task) == found
 
@@ -108,10 +111,10 @@ def test_copies_that_an_audit_found_are_counted(tmp_path):
     # Nothing is said of what the audit did not look at.
     found = contamination_of(["BRSET"], "IDRiD", audited)
     assert (found.verdict, found.copies) == ("none known", None)
-    assert "the audit did not look at BRSET" in found.sentences
+    assert "The audit did not look at BRSET." in found.sentences
     found = contamination_of(["eyepacs"], "PAPILA", audited)
     assert (found.verdict, found.copies) == ("none known", None)
-    assert "the audit did not look at PAPILA, test" in found.sentences
+    assert "The audit did not look at PAPILA, test." in found.sentences
     # Copies within the test split are no contamination; its own training split was looked at.
     found = contamination_of(["IDRiD, train"], "IDRiD", audited)
     assert (found.verdict, found.copies) == ("trained on its training split", 0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from retfm_jax.data.building.registry import builder_names
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.experiments.benchmark.suite import bundled_suites, read_suite
 from retfm_jax.interop.zoo import zoo
@@ -17,7 +18,7 @@ def test_the_published_tables_have_suites():
 def test_tasks_and_models_of_a_suite_exist(name):
     suite = read_suite(name)
     for entry in suite.tasks.values():
-        assert entry.dataset in described_tasks()
+        assert entry.dataset in {*described_tasks(), *builder_names()}
     for entry in suite.models.values():
         assert entry.load in zoo()
         assert zoo()[entry.load].unreadable is None

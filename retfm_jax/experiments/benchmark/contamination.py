@@ -105,7 +105,8 @@ def contamination_of(
         sentences.append(f"no relation to {task} is known of {', '.join(unrelated)}")
     said_of_all = {verdict for verdict, _ in found}
     verdict = next(each for each in VERDICTS if each in said_of_all)
-    return Contamination(verdict, tuple(dict.fromkeys(sentences)), copies)
+    said = (f"{each[:1].upper()}{each[1:]}." for each in dict.fromkeys(sentences))
+    return Contamination(verdict, tuple(said), copies)
 
 
 def trained_on(place: str) -> tuple[str, ...]:
