@@ -74,10 +74,14 @@ def paint_disc(
     canvas.paint(halo, (0.9, 0.62, 0.36), 0.5)
     rim = (0.94, 0.56 + float(rng.uniform(-0.03, 0.03)), 0.33)
     canvas.paint(_ellipse(canvas, anatomy.disc, anatomy.disc_radii, edge), rim, 0.93)
-    # The cup lies slightly temporal, as long as it leaves a rim.
-    shift = np.array((-0.12 * (1 - cup_ratio) * anatomy.disc_radii[0], 0.0))
-    cup = _ellipse(canvas, anatomy.disc + shift, anatomy.disc_radii * cup_ratio, edge)
+    center = anatomy.disc + cup_shift(anatomy, cup_ratio)
+    cup = _ellipse(canvas, center, anatomy.disc_radii * cup_ratio, edge)
     canvas.paint(cup, (1.0, 0.95, 0.78), 0.95)
+
+
+def cup_shift(anatomy: Anatomy, cup_ratio: float) -> Float[np.ndarray, " 2"]:
+    """How far the cup's center is from the disc's: temporal, as long as it leaves a rim."""
+    return np.array((-0.12 * (1 - cup_ratio) * anatomy.disc_radii[0], 0.0))
 
 
 def _ellipse(canvas: Canvas, center: np.ndarray, radii: np.ndarray, soft: float) -> Mask:

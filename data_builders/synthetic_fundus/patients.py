@@ -4,12 +4,14 @@ from typing import Any
 
 import cv2
 
+from retfm_jax.data import masks
+from retfm_jax.data.records import image_example, mask_fields
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import (
     eye_diagnoses,
     patient_diagnoses,
     write_diagnoses,
 )
-from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
+from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode, structures_of
 from retfm_jax.data_builders.synthetic_fundus.population import (
     Eye,
     Patient,
@@ -35,6 +37,38 @@ def draw_examples(task: tuple[Population, int, int, str, range]) -> list[dict[st
         _example(patient, f"{split}-{number:06d}", size, population.reports)
         for patient, number in drawn
     ]
+
+
+def draw_segmented(task: tuple[Population, int, int, str, range]) -> list[dict[str, Any]]:
+    """Draws the eyes of some patients of a split, with masks of their structures.
+
+    Args:
+      task: as for `draw_examples`.
+
+    Returns:
+      Examples as TFDS stores them, one an eye: the photographs, reports and labels of eyes that
+      `draw_examples` gives, and what was drawn on them.
+    """
+    population, seed, size, split, numbers = task
+    found = []
+    for example, number in zip(draw_examples(task), numbers, strict=True):
+        patient = draw_patient(population, seed, split, number)
+        for eye in filter(None, (patient.left, patient.right)):
+            drawn, field = structures_of(eye, patient.look, size)
+            stored = {
+                name: masks.encode(mask) if mask.any() else b"" for name, mask in drawn.items()
+            }
+            found.append(
+                image_example(
+                    f"{example['record_id']}/{eye.side}",
+                    image=example[eye.side],
+                    patient_id=example["record_id"],
+                    caption=example[f"{eye.side}_report"],
+                    labels=example[f"{eye.side}_labels"],
+                )
+                | mask_fields(stored, masks.encode(field))
+            )
+    return found
 
 
 def _example(patient: Patient, record_id: str, size: int, reports: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from etils import epath
 
 from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets
-from retfm_jax.data.records import patient_example, patient_features
+from retfm_jax.data.records import image_features, patient_example, patient_features
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
-from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
+from retfm_jax.data_builders.synthetic_fundus.drawing import STRUCTURES
+from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples, draw_segmented
 from retfm_jax.data_builders.synthetic_fundus.population import (
     DISEASES,
     LABELS,
@@ -44,6 +45,8 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
       one_eyed: share of patients with one eye; None as in the preset.
       rates: probability of each disease, by name, in place of the preset's.
       typical: see `population.Population`; None as in the preset.
+      masks: whether the records are single eyes with masks of their structures (`drawing`), instead
+        of patients; the photographs are the same.
     """
 
     name: str = ""
@@ -56,6 +59,7 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
     one_eyed: float | None = None
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     typical: float | None = None
+    masks: bool = False
 
     def __post_init__(self):
         if self.population not in POPULATIONS:
@@ -80,6 +84,7 @@ class SyntheticFundusConfig(tfds.core.BuilderConfig):
         if knobs != (None, {}, None):
             digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
             name += f"_{digest.hexdigest()[:8]}"
+        name += "_masks" * self.masks
         self.name = self.name or name
 
     def drawn_population(self) -> Population:
@@ -116,7 +121,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         speaks_of = POPULATIONS[self._settings.population].reports
         labels = LABELS if speaks_of == "findings" else DIAGNOSES
-        info = self.dataset_info_from_configs(features=patient_features(labels))
+        masked = self._settings.masks
+        features = image_features(labels, STRUCTURES) if masked else patient_features(labels)
+        info = self.dataset_info_from_configs(features=features)
         return datasets.without_bucket(info)
 
     @property
@@ -136,16 +143,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             (*settings, range(start, min(start + _CHUNK, count)))
             for start in range(0, count, _CHUNK)
         ]
-        for chunk in _run(tasks, self._processes):
+        draw = draw_segmented if config.masks else draw_examples
+        for chunk in _run(draw, tasks, self._processes):
             for example in chunk:
-                yield example["record_id"], patient_example(**example)
+                yield example["record_id"], example if config.masks else patient_example(**example)
 
 
-def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, Any]]]:
+def _run(
+    draw: Callable[[tuple], list[dict[str, Any]]], tasks: list[tuple], processes: int | None
+) -> Iterator[list[dict[str, Any]]]:
     """Draws the tasks in order, holding only a few chunks in memory at a time."""
     processes = min(processes or cores(), len(tasks))
     if processes == 1:
-        yield from map(draw_examples, tasks)
+        yield from map(draw, tasks)
         return
     # Spawned, since a process with JAX's threads in it cannot be forked safely.
     context = multiprocessing.get_context("spawn")
@@ -156,7 +166,7 @@ def _run(tasks: list[tuple], processes: int | None) -> Iterator[list[dict[str, A
             waiting = collections.deque()
             try:
                 for task in tasks:
-                    waiting.append(pool.submit(draw_examples, task))
+                    waiting.append(pool.submit(draw, task))
                     if len(waiting) > 2 * processes:
                         yield waiting.popleft().result()
                 while waiting:

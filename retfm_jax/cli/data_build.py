@@ -21,6 +21,9 @@ def add(verbs) -> None:
     parser.add_argument("--source", help="folder of the files as they were downloaded")
     number(parser, "--patients", POSITIVE, help="synthetic_fundus: how many to generate")
     parser.add_argument("--population", help="synthetic_fundus: which population to generate")
+    parser.add_argument(
+        "--masks", action="store_true", help="synthetic_fundus: eyes with masks, no patients"
+    )
     options.storing(parser)
 
 
@@ -44,11 +47,12 @@ def run(args: argparse.Namespace) -> None:
             "image_size": args.image_size,
             "seed": args.seed,
             "population": args.population,
+            "masks": args.masks or None,
         }
         given = {name: value for name, value in settings.items() if value is not None}
         folder = registry.generate(name, args.data_dir, **given)
     else:
-        _refuse(args, ("patients", "population"))
+        _refuse(args, ("patients", "population", "masks"))
         folder = registry.build(
             args.name,
             args.source,

@@ -9,9 +9,18 @@ import cv2
 import numpy as np
 import pytest
 
+from retfm_jax.config import DataConfig
+from retfm_jax.data.segmented import open_segmented, truth_of
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.data_builders.synthetic_fundus.canvas import Canvas
-from retfm_jax.data_builders.synthetic_fundus.drawing import anatomy_of, draw_eye, places_of
+from retfm_jax.data_builders.synthetic_fundus.drawing import (
+    LESIONS,
+    STRUCTURES,
+    anatomy_of,
+    draw_eye,
+    places_of,
+    structures_of,
+)
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
 from retfm_jax.data_builders.synthetic_fundus.population import (
     LABELS,
@@ -413,3 +422,59 @@ def test_the_places_of_a_cup_and_of_haze_are_the_disc_and_the_field():
     column = np.nonzero(places["large_cup"])[1].mean() / 96
     assert column == pytest.approx(0.5 - 0.48 * anatomy_of(eye).disc[0], abs=0.02)
     assert places["hazy_media"].mean() == pytest.approx(np.pi * 0.48**2, abs=0.02)
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("structure", LESIONS)
+def test_a_lesion_is_where_its_mask_is(structure, side):
+    name = LESIONS[structure]
+    findings = {name: Finding(0.6, VARIANTS.get(name, ("",))[0])}
+    with_it, without = eye_with(findings, side), eye_with({}, side)
+    drawn, _ = structures_of(with_it, LOOK, 128)
+    changed = np.abs(draw_eye(with_it, LOOK, 128).astype(int) - draw_eye(without, LOOK, 128))
+    inside = changed.max(-1)[drawn[structure] == 1]
+    assert np.median(inside) > 25
+    assert changed.max(-1)[cv2.dilate(drawn[structure], np.ones((5, 5))) == 0].max() < 25
+    others = [mask.any() for each, mask in drawn.items() if each in LESIONS and each != structure]
+    assert not any(others)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_vessels_are_darker_than_what_lies_beside_and_the_disc_holds_the_cup(side):
+    eye = eye_with({}, side)
+    drawn, field = structures_of(eye, LOOK, 192)
+    gray = draw_eye(eye, LOOK, 192)[..., 1].astype(float)
+    away = (drawn["optic_disc"] == 0) & (cv2.erode(field, np.ones((5, 5))) == 1)
+    vessels = drawn["vessels"] == 1
+    beside = (cv2.dilate(drawn["vessels"], np.ones((7, 7))) == 1) & ~vessels
+    assert gray[vessels & away].mean() < 0.85 * gray[beside & away].mean()
+    assert drawn["optic_cup"].any()
+    assert (drawn["optic_cup"] <= drawn["optic_disc"]).all()
+    disc_only = (drawn["optic_disc"] > drawn["optic_cup"]) & ~vessels
+    assert gray[(drawn["optic_cup"] == 1) & ~vessels].mean() > gray[disc_only].mean()
+    assert (field == (draw_eye(eye, LOOK, 192).max(-1) > 20)).mean() > 0.99
+    assert list(drawn) == list(STRUCTURES)
+
+
+def test_eyes_with_masks_have_the_photographs_of_the_patients(tmp_path):
+    sizes = {"train": 8, "validation": 2, "test": 2, "image_size": 64, "processes": 1}
+    plain, masked = build(tmp_path, **sizes), build(tmp_path, masks=True, **sizes)
+    assert masked.parent.name == f"{plain.parent.name}_masks"
+    eyes = {}
+    for patient in open_dataset(str(plain), "train", tmp_path):
+        eyes |= {f"{patient.record_id}/left": patient.left}
+        eyes |= {f"{patient.record_id}/right": patient.right}
+    eyes = {name: data for name, data in eyes.items() if data}
+    data = open_segmented(DataConfig(dataset=str(masked)), ("train", "validation", "test"))
+    assert data.structures == STRUCTURES
+    source = data.sources["train"]
+    assert {record.record_id: record.image for record in source} == eyes
+    assert source.patients_known
+    truth = truth_of(source[0])
+    assert truth.masks[..., :3].any((0, 1)).all()
+    assert truth.field.mean() > 0.6
+    alone = open_segmented(DataConfig(dataset=str(masked), classes=("optic_disc",)))
+    assert alone.sources["train"][0].masks == (source[0].masks[1],)
