@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.data.kinds import get_kind
@@ -71,7 +72,8 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
 
     def weights() -> tuple[Params, dict[str, Any]]:
         params, state = initial_network(config, method)
-        return params, state.batch_stats
+        # On the host: what was read lies on one device, and the mesh may have others.
+        return jax.tree.map(np.asarray, (params, state.batch_stats))
 
     validation = None if prepared is None else prepared.data.sources.get("validation")
     if prepared is None:

@@ -117,7 +117,12 @@ def test_every_cell_is_measured_or_says_why_not(whole, suite):
         found = cell_of(whole, cell.model, cell.task, cell.protocol, cell.setting)
         texts = cell.model != "images"
         reports = cell.task == "drawn"
-        applies = {"zero_shot": texts, "retrieval": texts and reports}.get(cell.protocol, True)
+        applies = {
+            "zero_shot": texts,
+            "retrieval": texts and reports,
+            # Of 24 patients some findings have too few.
+            "few_shot": cell.task == "clinic",
+        }.get(cell.protocol, True)
         assert found.status == ("measured" if applies else "not applicable"), cell
         assert bool(found.reason) is not applies
         assert bool(found.cost) is applies
@@ -127,14 +132,14 @@ def test_every_cell_is_measured_or_says_why_not(whole, suite):
 
 
 def test_models_of_a_comparison_predict_the_same_photographs(whole, suite):
-    for task in suite.tasks:
-        for protocol, setting in (("linear_probe", ""), ("few_shot", "1 shot")):
-            found = [
-                cell_of(whole, m, task, protocol, setting).predictions[0] for m in suite.models
-            ]
-            assert len({each.samples for each in found}) == 1
-            assert len({each.patients for each in found}) == 1
-            assert len({each.names for each in found}) == 1
+    asked = [(task, "linear_probe", "") for task in suite.tasks] + [
+        ("clinic", "few_shot", "1 shot")
+    ]
+    for names in asked:
+        found = [cell_of(whole, model, *names).predictions[0] for model in suite.models]
+        assert len({each.samples for each in found}) == 1
+        assert len({each.patients for each in found}) == 1
+        assert len({each.names for each in found}) == 1
 
 
 def test_a_grid_is_chosen_by_its_validation_score(whole):
