@@ -236,6 +236,12 @@ def _unknown(name: str, vocabulary: Vocabulary) -> str:
     )
 
 
+#: Axes of arrays by their role, the samples' included; others have that one alone.
+_AXES = {
+    "image": 4, "tokens": 2, "mask": 2, "labels": 2, "noise": 2, "structures": 4, "field": 3
+}  # fmt: skip
+
+
 def as_batch(method: Method, batch: Any, *, losses: bool = False) -> Batch:
     """Checks a prepared batch and turns it into arrays of JAX, int64 into int32.
 
@@ -309,13 +315,15 @@ def _check_rows(stream: Mapping[str, jax.Array], of_a_sample: Mapping[str, int])
 
 
 def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> None:
-    axes = {"image": 4, "tokens": 2, "mask": 2, "labels": 2, "noise": 2}.get(role, 1)
+    axes = _AXES.get(role, 1)
     if array.ndim != axes:
         raise UserError(f"batch: {name} must have {axes} axes, not the shape {array.shape}")
     if role == "image":
         _check_images(method, name, array)
     elif role == "tokens":
         _check_tokens(method, name, array)
+    elif role in ("structures", "field") and jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"batch: {name} must be integers, not {array.dtype}")
     elif role in ("mask", "flag"):
         if jnp.issubdtype(array.dtype, jnp.floating):
             raise UserError(f"batch: {name} is true or false, not {array.dtype}")

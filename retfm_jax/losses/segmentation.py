@@ -12,7 +12,7 @@ view (b, h, w) from 0 to 1 weighs pixels.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Integer, Shaped
 
 from retfm_jax.losses.shapes import check_integers, check_shapes
 
@@ -106,7 +106,7 @@ def dice_ce(
 
 def cross_entropy(
     logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
     fov: Shaped[Array, "b h w"] | None = None,
 ) -> Float[Array, " b"]:
     r"""Mean cross-entropy of pixels whose classes exclude each other.
@@ -133,7 +133,7 @@ def cross_entropy(
 
 def softmax_dice(
     logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
     fov: Shaped[Array, "b h w"] | None = None,
     smooth: float = 1.0,
 ) -> Float[Array, " b"]:
@@ -156,7 +156,7 @@ def softmax_dice(
 
 def softmax_dice_ce(
     logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
     fov: Shaped[Array, "b h w"] | None = None,
     smooth: float = 1.0,
 ) -> Float[Array, " b"]:
@@ -308,7 +308,7 @@ def _known(
 
 def _one_hot(
     logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
     fov: Shaped[Array, "b h w"] | None,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
     """One-hot targets, zeros where they are unknown, and weights of the pixels."""

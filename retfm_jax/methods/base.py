@@ -190,6 +190,11 @@ class Method(abc.ABC, Generic[Network]):
         return ()
 
     @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the structures whose pixels the network finds, in their order; () without."""
+        return ()
+
+    @property
     def outcome(self) -> Outcome | None:
         """What the classes are to each other; None: the network has no classes of its own."""
         return None
@@ -435,6 +440,30 @@ class Method(abc.ABC, Generic[Network]):
           NotImplementedError: the method has no classes.
         """
         raise NotImplementedError(f"{self.name} has no classes of its own")
+
+    def pixel_probabilities(
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b h w c"]:
+        """Computes the probabilities of `structures` at every pixel of single images.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: normalized images, NHWC float32.
+          keys: randomness, one for each image; None drops none.
+
+        Returns:
+          the probabilities, (b, h, w, c) float32.
+
+        Raises:
+          NotImplementedError: the method finds no structures.
+        """
+        raise NotImplementedError(f"{self.name} finds no structures in images")
 
     @classmethod
     def select(

@@ -5,8 +5,8 @@ the next finer map, the last one the image itself (Ronneberger et al., MICCAI 20
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -40,6 +40,7 @@ class UnetConfig(Section):
     """
 
     kind: ClassVar[str] = "unet"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     bridge: Literal["published", "narrow"] = "published"
 
@@ -183,3 +184,21 @@ def _listed(name: str) -> str:
     if part.startswith("layer"):
         return f"down_blocks.{int(part.removeprefix('layer')) - 1}.{rest}"
     return f"input_block.{('conv1', 'bn1').index(part)}.{rest}"
+
+
+def torchvision_name(name: str) -> str:
+    """Finds torchvision's name of a tensor of FLAIR's encoder below the decoder.
+
+    Args:
+      name: published name, without "vision_model.".
+
+    Returns:
+      the name that `resnet.infer_config` reads; `name` itself where it is none of the encoder.
+    """
+    part, _, rest = name.partition(".")
+    number, _, tail = rest.partition(".")
+    if part == "down_blocks" and number.isdecimal():
+        return f"layer{int(number) + 1}.{tail}"
+    if part == "input_block" and number in ("0", "1"):
+        return f"{('conv1', 'bn1')[int(number)]}.{tail}"
+    return name

@@ -6,8 +6,8 @@ Four maps of a transformer, all of one resolution, and the image are brought to 
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -40,6 +40,7 @@ class UnetrConfig(Section):
     """
 
     kind: ClassVar[str] = "unetr"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     channels: Positive = 32
     dropout: Rate = 0.3
