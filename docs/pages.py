@@ -26,6 +26,7 @@ from retfm_jax.config import (
 )
 from retfm_jax.config.reference import Entry, entries, kind
 from retfm_jax.data.public_sets.bundled import public_sets
+from retfm_jax.data.public_sets.description import Label
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.protocols import get_protocol, protocol_names
@@ -325,9 +326,18 @@ def sets_list() -> str:
         masks = ", ".join(f"`{structure}`" for structure in described.masks)
         lines += [f"Masks: {masks}.", ""] * bool(masks)
         lines += [f"Tasks: {tasks}.", "", described.about.strip(), ""]
+        lines += [f"- {each}" for each in map(_counted, described.labels.values()) if each]
         lines += [f"- Not verified: {each}." for each in described.unverified]
         lines += [""]
     return "\n".join([*lines, ""])
+
+
+def _counted(label: Label) -> str:
+    """How many images of each class there are, and who counted them."""
+    if not label.images:
+        return ""
+    said = ", ".join(f"{number:,} `{name}`" for name, number in label.images.items())
+    return f"Images by `{label.name}`: {said} ({label.counted})."
 
 
 def rooms_table() -> str:
