@@ -598,6 +598,11 @@ def _words(name: str) -> list[str]:
 
 
 def named_as_annotation(relative: str) -> bool:
+    """Tells whether a path is that of a mask or an annotation, by its folders and its own name.
+
+    Args:
+      relative: below the folder that is looked through, with forward slashes.
+    """
     if _ANNOTATION_IN_CHINESE.search(relative):
         return True
     *parents, name = relative.split("/")
