@@ -2,13 +2,20 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # made at import
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
 
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
-from retfm_jax.runtime.events import EventWriter
 
 _METRICS = "metrics.jsonl"
 
@@ -44,9 +51,11 @@ class MetricWriter:
         try:
             self._truncate(step)
             self._file = self._path.open("a", encoding="utf-8")
-            self._events = EventWriter(self._path.parent)
+            # A name of its own: the library's changes once a second, and it empties what is there.
+            self._events = EventsWriter(str(self._path.with_name("events")), f".{time.time_ns()}")
             if step:
-                self._events.purge(step)
+                purge = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+                self._event(purge)
             self._events.flush()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -80,7 +89,8 @@ class MetricWriter:
         try:
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._file.flush()
-            self._events.scalars(step, metrics)
+            for name, value in metrics.items():
+                self._event(Event(step=step, summary=scalar(name, value)))
             self._events.flush()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -93,6 +103,10 @@ class MetricWriter:
           UserError: they cannot be written.
         """
         self._mirror.copy()
+
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write_event(event)
 
     def close(self) -> None:
         """Closes both files; all that was written is in them already."""
