@@ -102,7 +102,8 @@ class SegmenterNetwork(TowerNetwork):
 
     def __init__(self, config: SegmenterConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        image, form, kept = config.image, config.form, {"dtype": config.dtype, "rngs": rngs}
+        image, form = config.image, config.form
+        kept: dict[str, Any] = {"dtype": config.dtype, "rngs": rngs}
         self.decoder: unet.Unet | unetr.UnetrHead
         if isinstance(image, vit.ViTConfig):
             assert isinstance(form, unetr.UnetrConfig)
@@ -246,8 +247,8 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
         config = self.config
         if config.loss == "dice_cldice":
             p = jax.nn.sigmoid(logits)
-            options = {"iterations": config.erosions}
-            whole = losses.dice_cldice(p, masks, fov, share=config.centerlines, **options)
+            share, erosions = config.centerlines, config.erosions
+            whole = losses.dice_cldice(p, masks, fov, share=share, iterations=erosions)
             return {"loss_dice": losses.dice(logits, masks, fov), "loss_total": whole}
         if config.loss == "exclusive":
             labels = shown(masks)
