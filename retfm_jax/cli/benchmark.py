@@ -1,6 +1,7 @@
 """`retfm benchmark`: models by tasks by protocols, on one page."""
 
 import argparse
+from collections.abc import Collection
 
 from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
@@ -54,9 +55,8 @@ def run(args: argparse.Namespace) -> None:
     added = [_added(text) for text in args.model or ()]
     suite = suite.with_models(dict(added))
     chosen = {
-        kind: given.split(",") if given else []
+        kind: _names(getattr(args, kind), getattr(suite, kind))
         for kind in ("models", "tasks", "protocols")
-        for given in [getattr(args, kind)]
     }
     outcome = run_benchmark(
         suite.only(**chosen),
@@ -71,6 +71,17 @@ def run(args: argparse.Namespace) -> None:
             f"{len(outcome.failed)} of {outcome.cells} cells failed, and are tried again by the "
             "same command: " + "; ".join(outcome.failed[:5]) + "; ..." * (len(outcome.failed) > 5)
         )
+
+
+def _names(text: str | None, known: Collection[str]) -> list[str]:
+    """Splits a list at its commas, but for those within a name that is known."""
+    parts, found = text.split(",") if text else [], []
+    while parts:
+        ends = [end for end in range(len(parts), 0, -1) if ",".join(parts[:end]).strip() in known]
+        end = ends[0] if ends else 1
+        found.append(",".join(parts[:end]).strip())
+        parts = parts[end:]
+    return found
 
 
 def _added(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from retfm_jax.cli.benchmark import _names
 from retfm_jax.errors import UserError
 from retfm_jax.experiments.benchmark.suite import (
     STRENGTHS,
@@ -112,6 +113,14 @@ def test_decided_entries_of_fine_tuning_are_not_changed(tmp_path):
     change = "linear_probe: {}\n  fine_tune: {changes: [train.seed=3]}"
     with pytest.raises(UserError, match=r"fine_tune.changes holds train.seed"):
         read(tmp_path, SUITE.replace("linear_probe: {}", change))
+
+
+def test_a_name_may_hold_commas():
+    known = ("FLAIR", "FLAIR, untrained", "KeepFIT")
+    assert _names("KeepFIT,FLAIR, untrained", known) == ["KeepFIT", "FLAIR, untrained"]
+    assert _names("FLAIR, KeepFIT", known) == ["FLAIR", "KeepFIT"]
+    assert _names("FLAR,KeepFIT", known) == ["FLAR", "KeepFIT"]
+    assert _names(None, known) == []
 
 
 def test_a_suite_is_its_json(tmp_path):

@@ -72,6 +72,7 @@ class Networks:
     def __init__(self, place: Place, seed: int):
         self._place, self._seed = place, seed
         self._last: Network | None = None
+        self._failed: dict[str, UserError] = {}
 
     def open(self, name: str, entry: ModelEntry) -> Network:
         """Loads a network, and makes sure that it is the one of the cells before.
@@ -83,9 +84,15 @@ class Networks:
           UserError: it cannot be loaded, or its weights have changed since other cells were
             measured.
         """
+        if name in self._failed:  # some take minutes to fail
+            raise self._failed[name]
         if self._last is None or (self._last.name, self._last.entry) != (name, entry):
             self._last = None  # before another one takes its memory
-            self._last = self._opened(name, entry)
+            try:
+                self._last = self._opened(name, entry)
+            except UserError as error:
+                self._failed[name] = error
+                raise
         return self._last
 
     def _opened(self, name: str, entry: ModelEntry) -> Network:

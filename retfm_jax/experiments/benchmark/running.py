@@ -218,17 +218,25 @@ def _measured(bench: Bench, cell: Cell, photographs: "_Opened") -> CellResult:
 
 
 class _Opened:
-    """The last task that was opened: its cells come one after the other."""
+    """Tasks that were opened, and those that cannot be."""
 
     def __init__(self, bench: Bench):
         self._bench = bench
-        self._tasks: dict[str, Photographs] = {}
+        self._tasks: dict[str, Photographs | UserError] = {}
 
     def open(self, name: str) -> Photographs:
         if name not in self._tasks:
             entry = self._bench.suite.tasks[name]
-            self._tasks[name] = open_photographs(self._bench.place, name, entry)
-        return self._tasks[name]
+            try:
+                self._tasks[name] = open_photographs(self._bench.place, name, entry)
+            except Held:
+                raise
+            except UserError as error:
+                self._tasks[name] = error
+        found = self._tasks[name]
+        if isinstance(found, UserError):
+            raise found
+        return found
 
 
 def _open(out: Path, cell: Cell) -> bool:
