@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
+from retfm_jax.cli.tables import Table
 from retfm_jax.errors import UserError
 
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.console import say
     from retfm_jax.experiments.benchmark.running import run_benchmark
     from retfm_jax.experiments.benchmark.suite import read_suite
+    from retfm_jax.experiments.benchmark.tables import console_rows
 
     suite = read_suite(args.suite)
     added = [_added(text) for text in args.model or ()]
@@ -65,6 +67,13 @@ def run(args: argparse.Namespace) -> None:
         exclude=args.exclude,
         audit=args.audit,
     )
+    if outcome.compared:
+        columns, rows = console_rows(outcome.compared)
+        table = Table("", columns, words=columns)
+        for row in rows:
+            table.row(*row)
+        table.show()
+        say("")
     say(*(f"wrote {path}" for path in outcome.written))
     if outcome.failed:
         raise UserError(

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from retfm_jax import cli
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics import ranks
-from retfm_jax.experiments.benchmark import comparisons, tables
+from retfm_jax.experiments.benchmark import comparisons, running, tables
 from retfm_jax.experiments.benchmark.page import COST, PAGE, PICTURE, TABLE, TIMING, write_report
 from retfm_jax.experiments.benchmark.results import Contamination
 
@@ -71,9 +72,11 @@ def test_the_page_is_whole_and_opens_with_the_answer(tmp_path):
     page = written(tmp_path, findings)
     found = outline(page)
     text = " ".join("".join(found.text).split())
-    assert "few-shot, 5 shots: good is best over 2 tasks" in text.replace("†", "")
+    assert "few-shot, 5 shots: good has the best average rank over 2 tasks, 1.00;" in text.replace(
+        "†", ""
+    )
     start, end = page.index('class="answer"'), page.index("<nav>")
-    assert "cannot be told apart from" in page[start:end]
+    assert "can be told apart" in page[start:end]
     assert page.index('class="answer"') < page.index("<h2")
     assert "APTOS2019</bdi> is synthetic" in page
     assert "it has no text tower" in page
@@ -323,3 +326,16 @@ def test_a_perfect_model_has_an_interval_too():
     found = probe.values["perfect"]
     assert found.value == 1.0
     assert 0.8 < found.low < found.high == 1.0
+
+
+def test_the_command_shows_who_is_best(tmp_path, capsys, monkeypatch):
+    compared = comparisons.compare(world.findings(MODELS, protocols=["linear_probe"]))
+    outcome = running.Outcome(6, (), (tmp_path / PAGE,), compared)
+    monkeypatch.setattr(running, "run_benchmark", lambda *of, **more: outcome)
+    assert cli.main(["benchmark", "retfound8", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for each in compared:
+        (line,) = (line for line in said.splitlines() if line.startswith(each.task))
+        assert each.best in line
+        assert str(each.values[each.best]) in line
+    assert f"wrote {tmp_path / PAGE}" in said

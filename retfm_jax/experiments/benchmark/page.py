@@ -186,12 +186,11 @@ def cost_page(findings: Findings) -> str:
     """
     ran = [result for result in findings.cells if result.cost is not None]
     stages = tables.stages_of(ran)
-    rows, total = [], 0.0
+    rows = []
     for result in ran:
         cell, cost = result.cell, result.cost
         assert cost is not None
         seconds = sum(cost.seconds.values())
-        total += seconds
         rows.append(
             [
                 markup.own(cell.model),
@@ -210,7 +209,9 @@ def cost_page(findings: Findings) -> str:
         _STYLE,
         '<p class="sub">As measured on the machines that the cells ran on: another run gives other '
         'numbers. All else is in <a href="benchmark.html">benchmark.html</a>.</p>',
-        f"<p>{len(ran):,} cells took {words.duration(total)} in all.</p>",
+        "<p>Features are computed once for all protocols of a model and task: their seconds stand "
+        "at each cell that used them. Peak host memory is that of the process until the cell "
+        "ended.</p>",
         markup.table(header, rows) if rows else "",
     ]
     return markup.page(f"Cost of: {findings.suite.title}", parts)

@@ -17,6 +17,7 @@ from retfm_jax.config import build_section
 from retfm_jax.console import say
 from retfm_jax.errors import Stopped, UserError, first_of
 from retfm_jax.experiments.benchmark.cells import RUNS, Bench, measure_cell
+from retfm_jax.experiments.benchmark.comparisons import Compared, compare
 from retfm_jax.experiments.benchmark.contamination import Audited, contamination_of, read_audit
 from retfm_jax.experiments.benchmark.networks import Networks, read_model_facts
 from retfm_jax.experiments.benchmark.photographs import (
@@ -73,11 +74,13 @@ class Outcome:
       cells: number of all cells that were asked for.
       failed: sentences on those that failed.
       written: files of the page; () where another process will write it.
+      compared: what the page compares; () likewise.
     """
 
     cells: int
     failed: tuple[str, ...]
     written: tuple[Path, ...]
+    compared: tuple[Compared, ...] = ()
 
 
 def run_benchmark(
@@ -119,8 +122,8 @@ def run_benchmark(
         say(f"{busy} other cells are being measured: the last process writes the page")
         return Outcome(len(cells), _failures(out, cells), ())
     with _soon(out):
-        written = _report(find(whole, place, audited, versions), out)
-    return Outcome(len(cells), _failures(out, cells), written)
+        compared, written = _report(find(whole, place, audited, versions), out)
+    return Outcome(len(cells), _failures(out, cells), written, compared)
 
 
 def find(
@@ -158,10 +161,11 @@ def find(
     )
 
 
-def _report(findings: Findings, out: Path) -> tuple[Path, ...]:
+def _report(findings: Findings, out: Path) -> tuple[tuple[Compared, ...], tuple[Path, ...]]:
     from retfm_jax.experiments.benchmark.page import write_report
 
-    return tuple(write_report(findings, out))
+    compared = compare(findings)
+    return compared, tuple(write_report(findings, out, compared))
 
 
 def _measure_all(bench: Bench, todo: Sequence[Cell], cells: Sequence[Cell]) -> None:

@@ -37,27 +37,31 @@ def answer(findings: Findings, compared: Sequence[Compared], panels: Sequence[Pa
             said = "No two models were measured on the same task by the same protocol."
         return f'<div class="answer"><p>{said}</p></div>'
     lines = [f"<li>{_of_panel(panel, findings)}</li>" for panel in panels]
-    note = (
-        f"<p class='note'>{_MARK} Test photographs may have been seen in training: see "
-        '<a href="#contamination">contamination</a>.</p>'
-    )
+    note = ""
+    if _MARK in "".join(lines):
+        note = (
+            f"<p class='note'>{_MARK} Test photographs may have been seen in training: see "
+            '<a href="#contamination">contamination</a>.</p>'
+        )
     return f'<div class="answer"><ul>{"".join(lines)}</ul>{note}</div>'
 
 
 def _of_panel(panel: Panel, findings: Findings) -> str:
     best, tasks = panel.order[0], [markup.own(task) for task in panel.tasks]
-    where = f"on {tasks[0]}" if len(tasks) == 1 else f"over {len(tasks)} tasks"
     suspect = any(_is_suspect(findings, best, task) for task in panel.tasks)
+    name = f"{markup.own(best)}{_MARK * suspect}"
+    said = f"{name} has the best value on {tasks[0]}"
+    if len(tasks) > 1:
+        rank = panel.average_ranks[best]
+        said = f"{name} has the best average rank over {len(tasks)} tasks, {rank:.2f}"
     group = next((group for group in panel.groups if best in group), ())
     others = [markup.own(name) for name in group if name != best]
-    rank = f", average rank {panel.average_ranks[best]:.2f}" if len(tasks) > 1 else ""
-    told = "; it is told apart from all others"
-    if others:
-        told = f"; it cannot be told apart from {words.listed(others)}"
-    return (
-        f"<b>{words.protocol(panel.protocol, panel.setting)}</b>: {markup.own(best)}"
-        f"{_MARK * suspect} is best {where}{rank}{told}."
-    )
+    told = "it is told apart from all others"
+    if len(group) == len(panel.order):
+        told = "no two models can be told apart"
+    elif others:
+        told = f"it cannot be told apart from {words.listed(others)}"
+    return f"<b>{words.protocol(panel.protocol, panel.setting)}</b>: {said}; {told}."
 
 
 def _is_suspect(findings: Findings, model: str, task: str) -> bool:
