@@ -21,11 +21,12 @@ def add(verbs) -> None:
     parser.add_argument("--tsv", action="append", help="published images, <split>_imgs.tsv")
     parser.add_argument("--texts", action="append", help="published texts, <split>_texts.jsonl")
     parser.add_argument("--lmdb", help="published LMDB folder")
+    parser.add_argument("--masks", help="folder of photographs and masks, see `data.mask_folders`")
     options.storing(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the verb. Exactly one of `args.manifest`, `args.tsv`, `args.lmdb` is given.
+    """Runs the verb. Exactly one source is given: `manifest`, `tsv`, `lmdb` or `masks`.
 
     Raises:
       UserError: options contradict each other, or the source cannot be used.
@@ -33,21 +34,30 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.console import say
     from retfm_jax.data.building.validation import ProblemLog
     from retfm_jax.data.importing import manifest, published
-    from retfm_jax.data.importing.importers import check_name, import_rows
+    from retfm_jax.data.importing.importers import check_name, import_masks, import_rows
 
     problems = ProblemLog()
-    given = [name for name in ("manifest", "tsv", "lmdb") if getattr(args, name)]
+    given = [name for name in ("manifest", "tsv", "lmdb", "masks") if getattr(args, name)]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two sources: import them one by one")
     for option, source in (("images", "manifest"), ("texts", "tsv")):
         if getattr(args, option, None) and given and source not in given:
             raise UserError(f"--{option} goes with --{source}, not with --{given[0]}")
     if not given:
-        raise UserError("give --manifest FILE, --tsv FILE with --texts FILE, or --lmdb FOLDER")
+        raise UserError(
+            "give --manifest FILE, --tsv FILE with --texts FILE, --lmdb FOLDER, or --masks FOLDER"
+        )
     pairs = _pairs(args.tsv or [], args.texts or []) if "tsv" in given else []
     # Before a long table is read.
     check_name(args.name)
     options, beam = build_options(args), beam_settings(args)
+    if args.masks:
+        show(
+            import_masks(
+                args.masks, args.name, args.data_dir, options, overwrite=args.overwrite, beam=beam
+            )
+        )
+        return
     if args.manifest:
         if not args.images:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
