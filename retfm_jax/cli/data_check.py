@@ -75,6 +75,13 @@ def _show(report: dict[str, Any]) -> None:
         "neither text nor label",
         (n["neither_report_nor_label"]["count"] for n in counted), bad=True,
     )  # fmt: skip
+    for structure in counted[0].get("masks", {}):
+        shown = [n["masks"][structure] for n in counted]
+        row(f"{structure}: present of known", (f"{n['present']} of {n['known']}" for n in shown))
+    if "masks" in counted[0]:
+        odd = (n["odd_fields_of_view"]["count"] for n in counted)
+        row("odd fields of view", odd, bad=True)
+        row("masks that cannot be used", (n["broken_masks"]["count"] for n in counted), bad=True)
     for language in LANGUAGES:
         if any(language in n["tokens"] for n in counted):
             lengths = [n["tokens"].get(language) for n in counted]

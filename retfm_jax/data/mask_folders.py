@@ -15,6 +15,7 @@ Masks hold 0 and one other value, and are as large as their photograph. In the f
 called as its photograph is, with whatever ending.
 """
 
+import dataclasses
 import re
 
 from retfm_jax.data import photographs
@@ -80,7 +81,7 @@ def describe_folder(folder: Path, name: str = "") -> PublicSet:
 def _of_table(path: Path) -> tuple[dict[str, MaskFiles], MaskFiles | None, Part]:
     table = tables.read_csv(path, ProblemLog())
     columns = [fold(column) for column in table.columns]
-    tables.require_columns(table, ["image"])
+    tables.require_columns(dataclasses.replace(table, columns=tuple(columns)), ["image"])
     structures = [
         column.strip()[len(_PREFIX) :]
         for column in table.columns

@@ -1,4 +1,4 @@
-"""Heat maps over photographs, as pictures."""
+"""Heat maps and masks over photographs, as pictures."""
 
 import cv2
 import numpy as np
@@ -6,6 +6,18 @@ from jaxtyping import Float32, UInt8
 
 #: Share of the color at the largest value; the photograph stays visible everywhere.
 _OPACITY = 0.75
+#: Colors of structures in turn, RGB, told apart on a red fundus and by color-blind eyes (Okabe and
+#: Ito), and how strongly they cover a photograph.
+STRUCTURE_COLORS = (
+    ("sky blue", (86, 180, 233)),
+    ("yellow", (240, 228, 66)),
+    ("white", (255, 255, 255)),
+    ("green", (0, 158, 115)),
+    ("blue", (0, 114, 178)),
+    ("purple", (204, 121, 167)),
+    ("black", (0, 0, 0)),
+)
+_COVER = 0.7
 #: Level of the contour, as a share of the way from the least to the largest value.
 _CONTOUR = 0.5
 
@@ -36,6 +48,31 @@ def overlay(
     outlines, _ = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(heat.shape) / 300))
     return np.asarray(cv2.drawContours(picture, outlines, -1, (255, 255, 255), width))
+
+
+def masks_over(
+    photograph: UInt8[np.ndarray, "h w 3"],
+    masks: UInt8[np.ndarray, "h w structures"],
+    field: UInt8[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colors the structures on a photograph, the last on top, and outlines the field of view.
+
+    Args:
+      photograph: RGB, (h, w, 3) uint8.
+      masks: (h, w, structures) uint8; what is 1 is colored, in the order of `STRUCTURE_COLORS`.
+      field: (h, w) uint8, 1 inside.
+
+    Returns:
+      RGB, (h, w, 3) uint8.
+    """
+    picture = photograph.copy()
+    for column in range(masks.shape[-1]):
+        _, color = STRUCTURE_COLORS[column % len(STRUCTURE_COLORS)]
+        shown = masks[..., column] == 1
+        mixed = (1 - _COVER) * photograph[shown] + _COVER * np.array(color)
+        picture[shown] = np.rint(mixed).astype(np.uint8)
+    outlines, _ = cv2.findContours(field, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(picture, outlines, -1, (255, 255, 255), 1))
 
 
 def beside(*pictures: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h all 3"]:

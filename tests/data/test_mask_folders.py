@@ -178,8 +178,14 @@ def test_a_mask_without_a_photograph_is_counted_in_place(folders):
         ("picture,mask_vessels\na.jpg,v.png\n", "image"),
         ("image,mask_vessels,mask_Vessels\na.jpg,v.png,v.png\n", "vessels"),
         ("image,mask_a/b\na.jpg,v.png\n", "'a/b' is no name of a structure"),
-        ("image,mask_vessels\npictures/a.jpg,drawn/none.png\n", "no mask of vessels: drawn/none"),
-        ("image,mask_vessels\npictures/a.jpg,../../v.png\n", "has no mask of vessels"),
+        (
+            "image,mask_vessels\npictures/a.jpg,drawn/none.png\n",
+            "no mask of vessels, such as drawn/none",
+        ),
+        (
+            "image,mask_vessels\npictures/a.jpg,../../v.png\n",
+            "no mask of vessels, such as ../../v.png",
+        ),
         ("image,mask_vessels\npictures/none.jpg,drawn/a_v.png\n", "none.jpg does not exist"),
         ("image,mask_vessels,split\npictures/a.jpg,drawn/a_v.png,later\n", "'later' is no split"),
     ],

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.config import TextConfig
-from retfm_jax.data import images
+from retfm_jax.data import images, masks
 from retfm_jax.data.building.patients import BY_IMAGE
 from retfm_jax.data.building.splits import SPLITS
+from retfm_jax.data.field_of_view import FIELD_SHARES
 from retfm_jax.data.inspection.contact_sheet import write_contact_sheet
-from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord, SegmentedRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource, open_dataset
 from retfm_jax.data.text import Tokenizer
 from retfm_jax.errors import UserError
@@ -52,6 +53,19 @@ class _Facts:
     missing: int
     texts: dict[str, str]
     labels: tuple[np.ndarray, ...]
+    drawn: "_Drawn | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """Shares of a photograph that its structures have, None where unknown, and its field of view.
+
+    `errors`: why masks cannot be used.
+    """
+
+    shares: tuple[float | None, ...]
+    field: float
+    errors: tuple[str, ...]
 
 
 def check_dataset(
@@ -151,7 +165,33 @@ def _look(record: PatientRecord | ImageRecord) -> _Facts:
         missing=0,
         texts=dict(record.caption),
         labels=(record.labels,),
+        drawn=_drawn(record) if isinstance(record, SegmentedRecord) else None,
     )
+
+
+def _drawn(record: SegmentedRecord) -> _Drawn | None:
+    """What the masks of a photograph show; None where it cannot be decoded."""
+    try:
+        image = images.decode(record.image, record.record_id)
+    except UserError:
+        return None
+    shape, errors = (image.shape[0], image.shape[1]), []
+    shares: list[float | None] = []
+    for mask in record.masks:
+        try:
+            pixels = masks.pixels(mask, shape, record.record_id)
+        except UserError as error:
+            errors.append(str(error))
+            shares.append(None)
+            continue
+        known = pixels != masks.UNKNOWN
+        shares.append(float((pixels == 1).sum() / known.sum()) if known.any() else None)
+    try:
+        field = masks.field_pixels(record.field, image, shape, record.record_id)
+    except UserError as error:
+        errors.append(str(error))
+        field = np.zeros(shape, np.uint8)
+    return _Drawn(tuple(shares), float(field.mean()), tuple(errors))
 
 
 def _photograph(name: str, data: bytes) -> _Photograph:
@@ -180,7 +220,9 @@ def _count(
     silent = [
         fact.record_id
         for fact in facts
-        if not any(fact.texts.values()) and not any((hot >= 0).all() for hot in fact.labels)
+        if not any(fact.texts.values())
+        and not any((hot >= 0).all() for hot in fact.labels)
+        and not (fact.drawn and any(share is not None for share in fact.drawn.shares))
     ]
     undecodable = [photo for photo in photographs if photo.error]
     flat = [photo.name for photo in photographs if photo.flat]
@@ -209,7 +251,32 @@ def _count(
             if (lengths := _token_lengths(facts, language, tokenizer, limit))
         },
     }  # fmt: skip
+    if source.structures:
+        numbers |= _mask_counts(source, facts)
     return numbers
+
+
+def _mask_counts(source: RecordSource, facts: Sequence[_Facts]) -> dict[str, Any]:
+    """Counts of each structure's masks, and faults of masks and fields of view."""
+    drawn = {fact.record_id: fact.drawn for fact in facts if fact.drawn}
+    counts = {}
+    for column, name in enumerate(source.structures):
+        shares = [each.shares[column] for each in drawn.values()]
+        known = [share for share in shares if share is not None]
+        present = [share for share in known if share > 0]
+        counts[name] = {
+            "known": len(known),
+            "present": len(present),
+            "mean_share": float(np.mean(present)) if present else 0.0,
+        }
+    low, high = FIELD_SHARES
+    odd = [name for name, each in drawn.items() if not low <= each.field <= high]
+    broken = [error for each in drawn.values() for error in each.errors]
+    return {
+        "masks": counts,
+        "odd_fields_of_view": {"count": len(odd), "first": odd[:_NAMED]},
+        "broken_masks": {"count": len(broken), "first": broken[:_NAMED]},
+    }
 
 
 def _label_counts(source: RecordSource, facts: Sequence[_Facts]) -> dict[str, Any]:
@@ -277,6 +344,7 @@ def _broken(numbers: dict[str, Any], across: dict[str, Any]) -> list[str]:
         found = {
             "records that cannot be read": counted["unreadable"]["count"],
             "undecodable photographs": counted["undecodable"]["count"],
+            "masks that cannot be used": counted.get("broken_masks", {}).get("count", 0),
             "records without a photograph": len(counted["without_photograph"]),
             "record ids that occur twice": len(counted["repeated_ids"]),
             "records with neither a report nor a label": (

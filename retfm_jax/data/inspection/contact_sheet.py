@@ -7,14 +7,15 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from retfm_jax.data import images
-from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data import images, masks
+from retfm_jax.data.records import ImageRecord, PatientRecord, SegmentedRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, atomic_write
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.rendering import markup
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words, wrapped
+from retfm_jax.rendering.overlays import STRUCTURE_COLORS, masks_over
 
 #: Records on a contact sheet, evenly spaced through the split.
 _SHOWN = 24
@@ -43,6 +44,8 @@ def write_contact_sheet(source: RecordSource, folder: Path) -> None:
         return
     stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in source.split)
     layout = "; right eye, left eye" if source.kind == "patient" else ""
+    if source.structures:
+        layout = f"; {_legend(source.structures)}"
     title = f"{source.name}, {source.split}: {len(records)} of {len(source)} records{layout}"
     save(_picture(records, source.label_names, title), folder / f"{stem}.png", dpi=80)
     page = _page(records, source.label_names, title)
@@ -54,7 +57,7 @@ def write_contact_sheet(source: RecordSource, folder: Path) -> None:
 def _picture(
     records: Sequence[PatientRecord | ImageRecord], label_names: Sequence[str], title: str
 ) -> Figure:
-    pairs = isinstance(records[0], PatientRecord)
+    pairs = isinstance(records[0], (PatientRecord, SegmentedRecord))
     columns, width, height = (4, 62, 2.9) if pairs else (6, 40, 3.6)
     rows = -(-len(records) // columns)
     figure = new_figure(16, 0.5 + height * rows)
@@ -110,10 +113,41 @@ def _labels(record: PatientRecord | ImageRecord, names: Sequence[str]) -> list[s
 
 
 def _tile(record: PatientRecord | ImageRecord) -> UInt8[np.ndarray, "side width 3"]:
+    if isinstance(record, SegmentedRecord):
+        return _with_masks(record)
     if isinstance(record, ImageRecord):
         return _square(record.image)
     # The patient's right eye stands on the left, as facing the patient.
     return np.concatenate([_square(record.right), _square(record.left)], axis=1)
+
+
+def _legend(structures: Sequence[str]) -> str:
+    """Which color is which structure."""
+    return ", ".join(
+        f"{name} {STRUCTURE_COLORS[number % len(STRUCTURE_COLORS)][0]}"
+        for number, name in enumerate(structures)
+    )
+
+
+def _with_masks(record: SegmentedRecord, side: int = 224) -> UInt8[np.ndarray, "side width 3"]:
+    """A photograph, and beside it the same with its masks."""
+    plain = _square(record.image)
+    try:
+        small = images.thumbnail(record.image, "thumbnail", side)
+        image = images.decode(record.image, record.record_id)
+        shape, (height, width) = (image.shape[0], image.shape[1]), small.shape[:2]
+        drawn = [
+            masks.resized(masks.pixels(mask, shape, record.record_id), height, width, "area")
+            for mask in record.masks
+        ]
+        field = masks.field_pixels(record.field, image, shape, record.record_id)
+        colored = masks_over(small, np.stack(drawn, axis=-1), masks.resized(field, height, width))
+    except UserError:  # such masks are counted and named elsewhere
+        return np.concatenate([plain, plain], axis=1)
+    top, left = (side - height) // 2, (side - width) // 2
+    over = plain.copy()
+    over[top : top + height, left : left + width] = colored
+    return np.concatenate([plain, over], axis=1)
 
 
 def _square(data: bytes, side: int = 224) -> UInt8[np.ndarray, "side side 3"]:

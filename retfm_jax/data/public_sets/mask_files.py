@@ -73,7 +73,10 @@ def find_masks(described: PublicSet, tree: Tree, images: Mapping[str, Mapping[st
     }
     for name, (paths, missing) in by_structure.items():
         if missing and not any(paths.values()):
-            found.sentences.append(f"there is no mask of {name}: it is unknown of all images")
+            wanted_file = missing[0].what.partition(": ")[2].removesuffix(" does not exist")
+            found.sentences.append(
+                f"there is no mask of {name}, such as {wanted_file}: it is unknown of all images"
+            )
             continue
         found.faults += missing
     for image in images:
@@ -126,6 +129,8 @@ def _left_over(wanted: Mapping[str, MaskFiles], tree: Tree, claimed: set[str]) -
     faults: dict[str, MaskFault] = {}
     for name, files in wanted.items():
         for pattern in files.file:
+            if not NAMED.sub("", pattern).strip("*/"):
+                continue  # a table names whole paths: any file looks like that
             looks = _as_regex(pattern)
             for path in tree.names:
                 if path not in claimed and path not in faults and looks.fullmatch(folded(path)):
