@@ -38,7 +38,8 @@ def entries(section: Any, path: str = "") -> Iterator[Entry]:
     meanings = documented(type(section))
     later = []
     if hasattr(section, "sizes"):
-        about = f"or a size by name, as {path.rstrip('.')}={next(iter(section.sizes))}"
+        size = next(iter(section.sizes), None)
+        about = f"or a size by name, as {path.rstrip('.')}={size}" if size else "what it is"
         yield Entry(f"{path}kind", json.dumps(section.kind), "str", about)
     for name, hint in hints(type(section)).items():
         value = getattr(section, name)
