@@ -66,6 +66,7 @@ from retfm_jax.data.sources import (
 from retfm_jax.dataset_folders import find as find_built
 from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
+from retfm_jax.files import Path as FilePath
 from retfm_jax.files import as_path, read_json
 from retfm_jax.knowledge.prompts import MODALITIES, joint_modality
 from retfm_jax.knowledge.vocabulary import load_vocabulary
@@ -315,7 +316,7 @@ def whereabouts(task: Mapping[str, Any], data_dir: str) -> str:
     return ", ".join(filter(None, [str(there), built]))
 
 
-def _is_of_another(described: PublicSet, folder: Path) -> bool:
+def _is_of_another(described: PublicSet, folder: FilePath) -> bool:
     """Whether a folder that sets share holds the release of another one than this."""
     return any(
         {*other.folders} & {*described.folders} and layout_of(other, folder, ()) is not None

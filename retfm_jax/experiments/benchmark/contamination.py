@@ -103,8 +103,7 @@ def contamination_of(
     sentences = [sentence for _, sentence in found if sentence]
     if unrelated:
         sentences.append(f"no relation to {task} is known of {', '.join(unrelated)}")
-    said_of_all = {verdict for verdict, _ in found}
-    verdict = next(each for each in VERDICTS if each in said_of_all)
+    verdict = min((verdict for verdict, _ in found), key=VERDICTS.index)
     said = (f"{each[:1].upper()}{each[1:]}." for each in dict.fromkeys(sentences))
     return Contamination(verdict, tuple(said), copies)
 
