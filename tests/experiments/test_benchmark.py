@@ -245,6 +245,7 @@ def test_fine_tuning_goes_on_with_the_runs_that_are_left(suite, world, tmp_path,
     first, second = found.predictions
     assert first.samples == second.samples
     assert not np.array_equal(first.scores, second.scores)
+    assert found.cost is not None
     assert found.cost.trained_parameters == found.cost.parameters + 17 * 4
     assert found.cost.training_flops > found.cost.image_flops
     folder = cell_folder(tmp_path, found.cell)
