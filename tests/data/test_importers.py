@@ -408,7 +408,16 @@ def test_published_containers_report_their_faults(tmp_path):
     with pytest.raises(Unusable, match="107 left is not valid base64"):
         rows[-1].left.read()
     with pytest.raises(UserError, match="one --texts for every --tsv"):
-        data_import.run(argparse.Namespace(manifest=None, tsv=["a", "b"], texts=["c"], lmdb=None))
+        data_import.run(parsed(tsv=["a", "b"], texts=["c"]))
+
+
+def parsed(**given) -> argparse.Namespace:
+    """Options of the verb, for a dataset called clinic."""
+    parser = argparse.ArgumentParser()
+    data_import.add(parser.add_subparsers())
+    args = parser.parse_args(["import", "--name", "clinic"])
+    vars(args).update(given)
+    return args
 
 
 class _Armed:
@@ -455,11 +464,13 @@ def test_a_pickle_cut_short_costs_its_row_only():
 def test_the_verb_imports_and_says_what_it_left_out(clinic, tmp_path, capsys):
     (clinic / "a5.jpg").write_bytes(b"no image")
     rows = [row | {"age": "60"} for row in patients()]
-    args = argparse.Namespace(
-        manifest=str(write_csv(tmp_path / "m.csv", rows)), images=str(clinic), tsv=None,
-        texts=None, lmdb=None, encoding="utf-8", name="clinic", data_dir=str(tmp_path / "data"),
-        image_size=None, on_error=None, shares="0.5,0.25,0.25", seed=1, overwrite=False,
-    )  # fmt: skip
+    args = parsed(
+        manifest=str(write_csv(tmp_path / "m.csv", rows)),
+        images=str(clinic),
+        data_dir=str(tmp_path / "data"),
+        shares="0.5,0.25,0.25",
+        seed=1,
+    )
     data_import.run(args)
     said = capsys.readouterr().out
     assert "columns that mean nothing here: age" in said
@@ -589,7 +600,5 @@ def test_the_list_of_problems_holds_no_formula(clinic, tmp_path):
     ],
 )
 def test_what_contradicts_itself_is_said_before_a_table_is_read(given, why):
-    nothing = dict.fromkeys(("manifest", "images", "tsv", "texts", "lmdb"))
-    args = argparse.Namespace(**nothing | {"name": "clinic", "encoding": "utf-8"} | given)
     with pytest.raises(UserError, match=why):
-        data_import.run(args)
+        data_import.run(parsed(**given))
