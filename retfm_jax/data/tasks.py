@@ -187,8 +187,7 @@ def _opened(
                 f"{folder}/train/<class>/*.jpg and {folder}/test/<class>/*.jpg, or "
                 f"{folder}/<class>/*.jpg"
             ) from error
-        near = difflib.get_close_matches(name.casefold(), [t.casefold() for t in tasks], n=1)
-        hint = f"; or did you mean the task {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, tasks)
         raise UserError(f"{error}{hint}") from error
     if reading.patient_regex is not None:
         raise UserError(_no_regex(name))
