@@ -779,8 +779,10 @@ def _release(name: str, task: Mapping[str, Any], data_dir: Path) -> Path:
     _require_below(f"task {name}: folder", relative, "give its parent as data_dir")
     folder = release_folder(relative, data_dir)
     if not folder.is_dir():
+        layouts = " or ".join(task.get("layouts", ()))
+        how = f", laid out as {layouts} (`retfm tasks {name}` shows it)," if layouts else ""
         raise UserError(
-            f"task {name}: put {task['source']} into {folder} (or choose another data_dir)"
+            f"task {name}: put {task['source']}{how} into {folder} (or choose another data_dir)"
         )
     return folder
 
