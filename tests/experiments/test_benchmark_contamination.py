@@ -34,6 +34,7 @@ from retfm_jax.interop.zoo import UNKNOWN, zoo
         (["smdg19, train"], "PAPILA", "holds its test", "smdg19 pools papila"),
         (["mm_retinal_reason"], "REFUGE", "holds its test", "refuge2 contains refuge (all 1200)"),
         (["AIROGS"], "smdg19", "holds its test", "smdg19 pools airogs"),
+        (["IDRiD"], "IDRiD_lesions", "holds its test", "idrid_lesions is a subset of idrid"),
         (["maples_dr"], "MESSIDOR", "shares a source", "messidor2 contains messidor1"),
         (["mm_retinal/ffa"], "IDRiD", "none known", "no relation to IDRiD is known of mm_retinal"),
         # What is not established is said, and hides nothing.

@@ -51,14 +51,15 @@ def _names() -> dict[str, str]:
         found |= {_folded(name): name for name in (relation["set"], *relation["of"])}
     for name, others in document["also"].items():
         found |= {_folded(each): name for each in (name, *others)}
+    own: dict[str, str] = {}
     for name, public in public_sets().items():
+        own |= {_folded(each): name for each in (*public.tasks, name)}
         folders = [*public.folders]
         for task in public.tasks.values():
-            own = task.get("folder", [])
-            folders += [own] if isinstance(own, str) else own
-        places = [folder.rpartition("/")[2] for folder in folders]
-        found |= {_folded(each): name for each in (*public.tasks, *places, name)}
-    return found
+            places = task.get("folder", [])
+            folders += [places] if isinstance(places, str) else places
+        found |= {_folded(folder.rpartition("/")[2]): name for folder in folders}
+    return found | own  # of sets that share a folder, it is the one that is called so
 
 
 def set_name(name: str) -> str:

@@ -46,43 +46,43 @@ class Counts(NamedTuple):
       rest: neither.
     """
 
-    hits: Shaped[np.ndarray, "*any"]
-    false: Shaped[np.ndarray, "*any"]
-    missed: Shaped[np.ndarray, "*any"]
-    rest: Shaped[np.ndarray, "*any"]
+    hits: Shaped[np.ndarray, "..."]
+    false: Shaped[np.ndarray, "..."]
+    missed: Shaped[np.ndarray, "..."]
+    rest: Shaped[np.ndarray, "..."]
 
     @property
-    def dice(self) -> Float[np.ndarray, "*any"]:
+    def dice(self) -> Float[np.ndarray, "..."]:
         """2 TP / (2 TP + FP + FN); NaN where the class is neither there nor predicted."""
         return _ratio(2 * self.hits, 2 * self.hits + self.false + self.missed)
 
     @property
-    def iou(self) -> Float[np.ndarray, "*any"]:
+    def iou(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FP + FN), the Jaccard index; NaN as of `dice`."""
         return _ratio(self.hits, self.hits + self.false + self.missed)
 
     @property
-    def sensitivity(self) -> Float[np.ndarray, "*any"]:
+    def sensitivity(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FN); NaN where the class is not there."""
         return _ratio(self.hits, self.hits + self.missed)
 
     @property
-    def specificity(self) -> Float[np.ndarray, "*any"]:
+    def specificity(self) -> Float[np.ndarray, "..."]:
         """TN / (TN + FP); NaN where the class is everywhere."""
         return _ratio(self.rest, self.rest + self.false)
 
     @property
-    def precision(self) -> Float[np.ndarray, "*any"]:
+    def precision(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FP); NaN where the class is not predicted."""
         return _ratio(self.hits, self.hits + self.false)
 
     @property
-    def accuracy(self) -> Float[np.ndarray, "*any"]:
+    def accuracy(self) -> Float[np.ndarray, "..."]:
         """(TP + TN) / all."""
         return _ratio(self.hits + self.rest, self.hits + self.false + self.missed + self.rest)
 
     @property
-    def mcc(self) -> Float[np.ndarray, "*any"]:
+    def mcc(self) -> Float[np.ndarray, "..."]:
         """Matthews' correlation coefficient; NaN where truth or prediction is the same everywhere.
 
         (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)).
@@ -103,7 +103,7 @@ _RANKED = ("average_precision", "auroc")
 
 def ranking_of(
     positives: Histogram, negatives: Histogram
-) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "*any"]]:
     """Average precision and AUROC of scores that are counted in bins.
 
     With t_k, f_k the positives and negatives of the k-th bin from the highest score, T and F all of
@@ -539,7 +539,7 @@ def _bins(p: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     )
 
 
-def _ratio(part: Any, whole: Any) -> Float[np.ndarray, "*any"]:
+def _ratio(part: Any, whole: Any) -> Float[np.ndarray, "..."]:
     """part / whole, NaN where there is no whole."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)

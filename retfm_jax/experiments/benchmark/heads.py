@@ -121,7 +121,8 @@ def choose_head(
     Args:
       support: what is learned from; where classes exclude each other it shows two or more.
       validation: by which the penalty is chosen, and nothing is learned.
-      strengths: penalties lambda of mean loss + lambda / 2 |weights|^2; the bias is free.
+      strengths: penalties lambda of mean loss + lambda / 2 times the squared weights; the bias is
+        free.
       judge: of the validation photographs.
     """
     points, heads = [], []

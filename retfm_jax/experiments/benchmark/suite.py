@@ -117,8 +117,8 @@ class LinearProbe(Section):
     """Logistic regression on all of the training split.
 
     Attributes:
-      strength: penalties to choose from, lambda in mean loss + lambda / 2 |weights|^2 of features
-        of unit variance.
+      strength: penalties to choose from, lambda in mean loss + lambda / 2 times the squared
+        weights, of features of unit variance.
     """
 
     strength: _Grid = STRENGTHS
