@@ -33,7 +33,7 @@ from retfm_jax.training import flops
 from retfm_jax.training.monitor import Log, resume_point
 from retfm_jax.training.optimizers import name_beside_clipping
 from retfm_jax.training.padding import cut_padding
-from retfm_jax.training.requirements import check_mixing, check_vocabularies
+from retfm_jax.training.requirements import check_mixing, check_structures, check_vocabularies
 from retfm_jax.training.setup import Setup
 from retfm_jax.training.stages import InForce
 from retfm_jax.training.state import TrainState
@@ -97,6 +97,7 @@ class TrainingData:
         expert = None
         if source is None:
             source, expert = open_training(config.data, method.sample_kind)
+        check_structures(config, source)
         iterator = TrainIterator(
             source,
             method.sample_kind,

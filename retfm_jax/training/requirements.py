@@ -4,12 +4,16 @@ A run of hours ends at its first evaluation where the evaluation split is missin
 is larger than the network's table trains to nonsense without a word.
 """
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.errors import UserError
 from retfm_jax.files import as_path
 from retfm_jax.methods.base import Method
+
+if TYPE_CHECKING:
+    from retfm_jax.data.sources import RecordSource
 
 
 def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> None:
@@ -48,6 +52,28 @@ def check_vocabularies(config: ExperimentConfig, *, present: bool = False) -> No
 def _labels(model: Any) -> int | None:
     """The length of the label vectors that a network takes; None where it takes none."""
     return getattr(model, "num_labels", None) if getattr(model, "use_labels", False) else None
+
+
+def check_structures(config: ExperimentConfig, source: "RecordSource") -> None:
+    """Checks that a network finds the structures whose masks it is shown, in their order.
+
+    Args:
+      config: the experiment.
+      source: its training split.
+
+    Raises:
+      UserError: they differ.
+    """
+    if not hasattr(config.model, "structures"):
+        return
+    wanted, there = config.model.structures, source.structures
+    if wanted == there or (not wanted and len(there) == 1):
+        return
+    raise UserError(
+        f"config.model.structures is {', '.join(wanted) or 'one without a name'}, and the masks of "
+        f"{config.data.dataset} show {', '.join(there)}: set it to {json.dumps(list(there))}, or "
+        "choose some of these in config.data.classes, in the same order"
+    )
 
 
 def check_mixing(config: ExperimentConfig, method: Method) -> None:

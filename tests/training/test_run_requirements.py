@@ -1,11 +1,14 @@
 """What a run would miss hours later is missed before its network is made."""
 
+import contextlib
+import types
+
 import pytest
 
 from retfm_jax.config import load_config
 from retfm_jax.data import sources
 from retfm_jax.errors import UserError
-from retfm_jax.training.requirements import check_splits, check_vocabularies
+from retfm_jax.training.requirements import check_splits, check_structures, check_vocabularies
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,29 @@ def test_vocabularies_that_do_not_fit_are_refused_with_both_numbers(config, over
 )
 def test_vocabularies_that_fit_pass(config, overrides):
     check_vocabularies(load_config(config, overrides))
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "ok"),
+    [
+        (["model.structures=['vessels']"], ("vessels",), True),
+        ([], ("vessels",), True),
+        ([], ("disc", "cup"), False),
+        (["model.structures=['cup', 'disc']"], ("disc", "cup"), False),
+        (["model.structures=['disc']"], ("disc", "cup"), False),
+    ],
+)
+def test_structures_are_those_of_the_masks_in_their_order(config, there, ok):
+    source = types.SimpleNamespace(structures=there)
+    said = contextlib.nullcontext()
+    if not ok:
+        said = pytest.raises(UserError, match=r'show disc, cup: set it to \["disc", "cup"\], or')
+    with said:
+        check_structures(load_config("segment", config), source)
+
+
+def test_networks_without_structures_need_none():
+    check_structures(load_config("quickstart"), types.SimpleNamespace())
 
 
 def test_a_plan_needs_no_files_of_the_machine_that_it_is_for():
