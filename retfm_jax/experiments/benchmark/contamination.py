@@ -103,7 +103,8 @@ def contamination_of(
     sentences = [sentence for _, sentence in found if sentence]
     if unrelated:
         sentences.append(f"no relation to {task} is known of {', '.join(unrelated)}")
-    verdict = min((verdict for verdict, _ in found), key=VERDICTS.index)
+    verdicts: list[Verdict] = [verdict for verdict, _ in found]
+    verdict = min(verdicts, key=VERDICTS.index)
     said = (f"{each[:1].upper()}{each[1:]}." for each in dict.fromkeys(sentences))
     return Contamination(verdict, tuple(said), copies)
 
