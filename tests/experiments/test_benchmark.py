@@ -16,7 +16,13 @@ from retfm_jax.errors import Stopped, UserError
 from retfm_jax.experiments.benchmark import fine_tuning, running
 from retfm_jax.experiments.benchmark.photographs import Place, open_photographs
 from retfm_jax.experiments.benchmark.results import Cell, cell_folder, read_cell
-from retfm_jax.experiments.benchmark.suite import FineTune, TaskEntry, read_suite, suite_of
+from retfm_jax.experiments.benchmark.suite import (
+    FineTune,
+    ModelEntry,
+    TaskEntry,
+    read_suite,
+    suite_of,
+)
 from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel, load
 from retfm_jax.runtime import lock
@@ -65,11 +71,7 @@ def suite(world):
     return suite_of(
         {
             "title": "small",
-            "models": {
-                "pair": pair,
-                "fresh": {"load": pair, "untrained": "true"},
-                "images": str(world / "images"),
-            },
+            "models": {"pair": pair, "images": str(world / "images")},
             "tasks": {"clinic": clinic, "drawn": "synthetic_fundus"},
             "protocols": {
                 "zero_shot": {"languages": ["en"]},
@@ -91,7 +93,7 @@ def run(suite, out, world, **more):
 @pytest.fixture(scope="module")
 def whole(suite, world):
     outcome = run(suite, world / "whole", world)
-    assert (outcome.cells, outcome.failed) == (24, ())
+    assert (outcome.cells, outcome.failed) == (16, ())
     return world / "whole"
 
 
@@ -262,13 +264,15 @@ def test_another_suite_is_refused_and_more_models_are_not(whole, suite, world, t
     with pytest.raises(UserError, match=r"protocols\.linear_probe\.strength"):
         run(dataclasses.replace(suite, protocols=changed), out, world)
     more = suite.with_models({"another": str(world / "images")})
-    more = more.only(models=["another"], tasks=["clinic"], protocols=["linear_probe"])
-    assert run(more, out, world).cells == 1
+    fresh = ModelEntry(str(world / "pair"), untrained=True)
+    more = dataclasses.replace(more, models={**more.models, "fresh": fresh})
+    more = more.only(models=["another", "fresh"], tasks=["clinic"], protocols=["linear_probe"])
+    outcome = run(more, out, world)
+    assert (outcome.cells, outcome.failed) == (2, ())
     stored = json.loads((out / "suite.json").read_text())["suite"]
-    assert [*stored["models"]] == ["pair", "fresh", "images", "another"]
+    assert [*stored["models"]] == ["pair", "images", "another", "fresh"]
     rows = (out / "benchmark.csv").read_text()
-    assert "another" in rows
-    assert "fresh" in rows
+    assert all(name in rows for name in stored["models"])
 
 
 def test_changed_weights_and_photographs_are_refused(whole, suite, world, tmp_path):
