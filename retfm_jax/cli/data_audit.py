@@ -1,12 +1,15 @@
 """`retfm data audit`: photographs that several sets hold, and what is better left out."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
 from retfm_jax.cli.tables import Table
 from retfm_jax.console import say
+
+if TYPE_CHECKING:
+    from retfm_jax.data.audit.embedded import Embedder
 
 
 def add(verbs) -> None:
@@ -22,6 +25,11 @@ def add(verbs) -> None:
     parser.add_argument(
         "--out", required=True, help="folder of the audit; the same command continues one"
     )
+    parser.add_argument(
+        "--model",
+        help="workdir, checkpoint, weight file or address of a network whose embeddings propose "
+        "further copies",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,9 +43,27 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.files import as_path
 
     reading = Reading(args.patient_regex, args.follow_links)
-    document = audit(args.names, args.data_dir, args.out, reading)
+    embedder = None if args.model is None else _embedder(args.model)
+    document = audit(args.names, args.data_dir, args.out, reading, embedder)
     _show(document)
     say(f"wrote audit.json, audit.html and exclusions.csv into {as_path(args.out)}")
+
+
+def _embedder(place: str) -> "Embedder":
+    import json
+
+    from retfm_jax.config import to_dict
+    from retfm_jax.data.audit.embedded import Embedder
+    from retfm_jax.experiments.benchmark.networks import weights_checksum
+    from retfm_jax.model import load
+
+    model = load(place)
+    preprocessing = json.dumps(to_dict(model.data_config.image), sort_keys=True, default=str)
+    return Embedder(
+        lambda images: model.encode_images(images, unusable=[]),
+        place,
+        f"{weights_checksum(model)} {preprocessing}",
+    )
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -60,3 +86,8 @@ def _show(document: dict[str, Any]) -> None:
         f"conflicting labels; {torn} patients in several splits",
         f"exclusions.csv leaves out {sum(excluded.values())} records" + f" ({why})" * bool(why),
     )
+    if by := document.get("embeddings"):
+        say(
+            f"embeddings of {by['model']} added {by['added']} pairs to the comparisons: "
+            f"{by['same']} of them are copies, {by['doubtful']} are to be looked at"
+        )

@@ -8,12 +8,16 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from golden_files import Golden
 from PIL import Image
 
+import retfm_jax
 from retfm_jax.cli import main
 from retfm_jax.data.audit import fingerprints, relations
 from retfm_jax.data.audit.audit import audit
+from retfm_jax.data.audit.candidates import NEAR
 from retfm_jax.data.audit.comparison import compare, tiled_score
+from retfm_jax.data.audit.embedded import Embedder
 from retfm_jax.data.audit.fingerprints import BITS, Window, fingerprint, mirrored
 from retfm_jax.data.audit.groups import groups
 from retfm_jax.data.audit.index import Index
@@ -332,3 +336,107 @@ def test_a_damaged_part_is_named_and_made_anew(sets, tmp_path, which):
         audit([str(sets / "one")], "", tmp_path / "out")
     part.unlink()
     assert audit([str(sets / "one")], "", tmp_path / "out") == whole
+
+
+@pytest.fixture
+def hidden(tmp_path):
+    """Six eyes to test on; to train on, a crop and its mirror image that no hash proposes."""
+    for number in range(6):
+        data = encoded(eye(number, 240))
+        write(tmp_path / "one", "test", "ab"[number % 2], f"{number}.jpg", data)
+    cut = eye(1, 240)[27:-27, 27:-27]
+    write(tmp_path / "two", "train", "b", "cut.jpg", encoded(cut))
+    write(tmp_path / "two", "train", "b", "turned.jpg", encoded(cut[:, ::-1]))
+    write(tmp_path / "two", "train", "a", "other.jpg", encoded(eye(9, 240)))
+    return tmp_path
+
+
+def by_sight(images):
+    """An embedding that knows crops and mirror images: sorted shares of the colors inside."""
+    pixels = [cv2.imdecode(np.frombuffer(each, np.uint8), 1) for each in images]
+    squares = [each[len(each) // 2 - 60 :, len(each) // 2 - 60 :][:120, :120] for each in pixels]
+    seen = np.stack([np.bincount(each[..., 1].ravel() // 8, minlength=32) for each in squares])
+    seen = np.sqrt(seen.astype(np.float32))
+    return seen / np.linalg.norm(seen, axis=1, keepdims=True)
+
+
+def test_embeddings_propose_copies_that_hashes_do_not(hidden):
+    names = [str(hidden / "one"), str(hidden / "two")]
+    before = audit(names, "", hidden / "out")
+    plain = (hidden / "out" / "audit.json").read_bytes()
+    found = audit(names, "", hidden / "out", embedder=Embedder(by_sight, "sight", "1"))
+    written = json.loads((hidden / "out" / "audit.json").read_text())
+    added = [pair for pair in written["pairs"] if pair["how"] == "embedded"]
+    assert {(p["first"]["photograph"], p["second"]["photograph"], p["mirror"]) for p in added} == {
+        ("test/b/1.jpg", "train/b/cut.jpg", False), ("test/b/1.jpg", "train/b/turned.jpg", True),
+    }  # fmt: skip
+    assert all(pair["bits"] > NEAR and pair["verdict"] == "same" for pair in added)
+    assert found["copies"]["pairs"] == before["copies"]["pairs"] + 2
+    assert written["embeddings"]["same"] == 2
+    assert written["embeddings"]["added"] == found["compared_pairs"] - before["compared_pairs"]
+    assert (hidden / "out" / "audit.html").read_text().count("found by embeddings") >= 2
+    assert audit(names, "", hidden / "out") == before  # without a network nothing is different
+    assert (hidden / "out" / "audit.json").read_bytes() == plain
+
+
+@pytest.mark.parametrize("killed_in", ["embedding", "neighbors", "comparing"])
+def test_a_killed_audit_by_embeddings_goes_on(hidden, monkeypatch, killed_in):
+    from retfm_jax.data.audit import compared, embedded
+
+    names = [str(hidden / "one"), str(hidden / "two")]
+    whole = audit(names, "", hidden / "whole", embedder=Embedder(by_sight, "sight", "1"))
+    embeddings = []
+
+    def counted(images):
+        if killed_in == "embedding" and embeddings:
+            raise KeyboardInterrupt
+        embeddings.extend(images)
+        return by_sight(images)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if killed_in == "neighbors":
+            patched.setattr(embedded._Blocks, "_nearest", interrupt)
+        elif killed_in == "comparing":
+            patched.setattr(compared, "compare", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            audit(names, "", hidden / "out", embedder=Embedder(counted, "sight", "1"))
+    killed_in = ""
+    assert audit(names, "", hidden / "out", embedder=Embedder(counted, "sight", "1")) == whole
+    assert len(embeddings) == 9  # each once
+    for file in ("audit.json", "exclusions.csv"):
+        there, expected = (hidden / folder / file for folder in ("out", "whole"))
+        assert there.read_bytes() == expected.read_bytes()
+
+
+def test_the_nearest_across_blocks_are_those_of_all_at_once(hidden, monkeypatch):
+    from retfm_jax.data.audit import embedded, parts
+
+    names = [str(hidden / "one"), str(hidden / "two")]
+    whole = audit(names, "", hidden / "whole", embedder=Embedder(by_sight, "sight", "1"))
+    for module, name, value in (
+        (parts, "RECORDS", 2), (embedded, "RECORDS", 2), (embedded, "_AT_ONCE", 1),
+        (embedded, "_PARTS", 2), (embedded, "_PAIRS", 3),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    assert audit(names, "", hidden / "out", embedder=Embedder(by_sight, "sight", "1")) == whole
+
+
+def test_a_model_that_cannot_be_loaded_is_said(hidden, capsys):
+    arguments = ["data", "audit", str(hidden / "one"), "--out", str(hidden / "out")]
+    assert main([*arguments, "--model", str(hidden / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (hidden / "out" / "audit.json").exists()
+
+
+def test_the_verb_embeds_by_a_network(hidden, capsys):
+    state = Golden("vilref_vit.npz")["state"]
+    retfm_jax.from_torch(state, "vilref", text_num_heads=4).save(hidden / "network")
+    arguments = ["data", "audit", str(hidden / "one"), "--out", str(hidden / "out")]
+    assert main([*arguments, "--model", str(hidden / "network")]) == 0
+    written = json.loads((hidden / "out" / "audit.json").read_text())
+    assert written["embeddings"]["model"] == str(hidden / "network")
+    assert 0 < written["embeddings"]["added"] <= 6 * 5 / 2
+    assert "pairs to the comparisons" in capsys.readouterr().out

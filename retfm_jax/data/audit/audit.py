@@ -24,6 +24,7 @@ from retfm_jax.data.audit.candidates import (
     states,
 )
 from retfm_jax.data.audit.compared import Compared, compare_all
+from retfm_jax.data.audit.embedded import Embedder, find_embedded
 from retfm_jax.data.audit.groups import groups
 from retfm_jax.data.audit.parts import BROKEN, Facts, Parts, make_parts
 from retfm_jax.data.audit.relations import relations_of
@@ -55,7 +56,8 @@ class Pair:
 
     Attributes:
       first, second: numbers among all photographs.
-      how: "bytes" (equal byte for byte) or "registered".
+      how: "bytes" (equal byte for byte), "registered" (proposed by their hashes) or "embedded"
+        (proposed by a network's embeddings alone, and registered as well).
       score: correlation of the registered photographs; 1 for equal bytes.
       bits: of their hashes that differ, of 448.
       mirror: whether the second is a mirror image.
@@ -94,6 +96,7 @@ class Found:
         photographs: Photographs,
         candidates: Candidates,
         compared: Compared,
+        embedded: tuple[str, Candidates, Compared] | None = None,
     ):
         """Decides which candidates are pairs.
 
@@ -102,6 +105,8 @@ class Found:
           photographs: what was gathered of them.
           candidates: pairs that were compared.
           compared: the comparisons.
+          embedded: name of the network whose embeddings proposed further pairs, these, each
+            straight and mirrored, and their comparisons.
         """
         self.every, self.photographs = every, photographs
         self.compared, self.cut_off = len(candidates.first), int(candidates.cut_off)
@@ -110,22 +115,20 @@ class Found:
             for group in same_bytes(photographs)
             for other in group[1:]
         ]
-        rows = np.flatnonzero(compared.score >= DOUBTFUL)
-        rows = rows[np.argsort(-compared.score[rows], kind="stable")]
-        self.pairs = equal + [
-            Pair(
-                int(candidates.first[row]),
-                int(candidates.second[row]),
-                "registered",
-                round(float(compared.score[row]), 4),
-                int(candidates.distance[row]),
-                bool(candidates.mirror[row]),
-                round(float(compared.scale[row]), 4),
-                round(float(compared.rotation[row]), 2),
-                round(float(compared.overlap[row]), 4),
-            )
-            for row in rows
-        ]
+        pairs = _alike(candidates, compared, "registered")
+        #: Of the network: its name, how many pairs its embeddings added, and what these became.
+        self.embedded: dict[str, Any] = {}
+        if embedded is not None:
+            name, added, comparisons = embedded
+            count = len(added.first) // 2
+            more = _alike(added, comparisons, "embedded")
+            same = sum(pair.same for pair in more)
+            self.embedded = {
+                "model": name, "added": count, "same": same, "doubtful": len(more) - same
+            }  # fmt: skip
+            self.compared += count
+            pairs = sorted(pairs + more, key=lambda pair: -pair.score)
+        self.pairs = equal + pairs
         self.groups = groups((pair.first, pair.second) for pair in self.pairs if pair.same)
         numbers = {number for pair in self.pairs for number in (pair.first, pair.second)}
         self.facts = self.facts_of(numbers)
@@ -209,6 +212,27 @@ class Found:
         return found
 
 
+def _alike(candidates: Candidates, compared: Compared, how: str) -> list[Pair]:
+    """Candidates that are copies or may be, the most alike first; every pair once."""
+    rows = np.flatnonzero(compared.score >= DOUBTFUL)
+    rows = rows[np.argsort(-compared.score[rows], kind="stable")]
+    found: dict[frozenset[int], Pair] = {}
+    for row in rows:
+        pair = Pair(
+            int(candidates.first[row]),
+            int(candidates.second[row]),
+            how,
+            round(float(compared.score[row]), 4),
+            int(candidates.distance[row]),
+            bool(candidates.mirror[row]),
+            round(float(compared.scale[row]), 4),
+            round(float(compared.rotation[row]), 2),
+            round(float(compared.overlap[row]), 4),
+        )
+        found.setdefault(frozenset((pair.first, pair.second)), pair)
+    return list(found.values())
+
+
 @dataclasses.dataclass(frozen=True)
 class Exclusion:
     """Record that is left out.
@@ -228,7 +252,11 @@ class Exclusion:
 
 
 def audit(
-    names: Sequence[str], data_dir: str, out: PathLike, reading: Reading = AS_RELEASED
+    names: Sequence[str],
+    data_dir: str,
+    out: PathLike,
+    reading: Reading = AS_RELEASED,
+    embedder: Embedder | None = None,
 ) -> dict[str, Any]:
     """Looks sets through together, and writes what was found.
 
@@ -237,6 +265,7 @@ def audit(
       data_dir: folder of built datasets and of the tasks' own folders.
       out: folder of the audit; one that was begun with the same sets is continued.
       reading: how files are read.
+      embedder: network whose embeddings propose pairs beside the hashes; None: hashes alone.
 
     Returns:
       the contents of `audit.json`, pairs left out.
@@ -256,7 +285,14 @@ def audit(
         _require_photographs(every, photographs)
         candidates = find_candidates(every, photographs, folder / "parts" / "candidates")
         compared = compare_all(every, photographs, candidates, folder / "parts" / "comparisons")
-        found = Found(every, photographs, candidates, compared)
+        embedded = None
+        if embedder is not None:
+            added = find_embedded(
+                every, photographs, candidates, embedder, folder / "parts" / "embeddings"
+            )
+            more = compare_all(every, photographs, added, folder / "parts" / "comparisons")
+            embedded = (embedder.name, added, more)
+        found = Found(every, photographs, candidates, compared, embedded)
         torn = found.torn_patients()
         left_out = exclusions(found, torn)
         document = _document(found, torn, left_out)
@@ -399,6 +435,7 @@ def _document(
         "thresholds": {"bits": NEAR, "same": SAME, "doubtful": DOUBTFUL},
         "compared_pairs": found.compared,
         "comparisons_cut_off": found.cut_off,
+        **({"embeddings": found.embedded} if found.embedded else {}),
         "copies": {
             "pairs": len(same),
             "equal_bytes": sum(pair.how == "bytes" for pair in same),

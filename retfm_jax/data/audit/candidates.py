@@ -113,6 +113,18 @@ def same_bytes(photographs: Photographs) -> list[np.ndarray]:
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
 
 
+def stand_for_themselves(photographs: Photographs) -> Bool[np.ndarray, " n"]:
+    """Tells which photographs are compared: of equal bytes the first one.
+
+    Args:
+      photographs: of all splits.
+    """
+    stands = photographs.state == HASHED
+    for group in same_bytes(photographs):
+        stands[group[1:]] = False
+    return stands
+
+
 def find_candidates(
     every: Sequence[Parts], photographs: Photographs, folder: files.Path
 ) -> Candidates:
@@ -123,9 +135,7 @@ def find_candidates(
       photographs: what was gathered of them.
       folder: of what was looked up, part by part.
     """
-    stands = photographs.state == HASHED
-    for group in same_bytes(photographs):
-        stands[group[1:]] = False
+    stands = stand_for_themselves(photographs)
     rows = np.flatnonzero(stands)
     index = Index(photographs.hashes[rows])
     each = int(np.clip(_COMPARED // max(1, len(rows)), _LEAST, _MOST))
@@ -147,14 +157,19 @@ def find_candidates(
             for chosen in np.split(members, range(_AT_ONCE, len(members), _AT_ONCE))
             if len(chosen)
         ]
-        return _joined(found)._asdict()
+        return joined(found)._asdict()
 
     folder = folder / identity(*(parts.split.key for parts in every), VERSION)
     parts = kept(make, work, folder, lambda item: f"{item[0]}-{item[1]:09d}", "looking up")
-    return _unordered(_joined([Candidates(**arrays) for arrays in parts]))
+    return _unordered(joined([Candidates(**arrays) for arrays in parts]))
 
 
-def _joined(parts: Sequence[Candidates]) -> Candidates:
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Joins candidates in order.
+
+    Args:
+      parts: some of them.
+    """
     none = np.zeros(0, np.int64)
     empty = Candidates(none, none, none.astype(np.int32), none.astype(bool), none.astype(np.int32))
     first, second, window, mirror, distance = (

@@ -34,6 +34,7 @@ def kept(
     folder: files.Path,
     name: Callable[[Item], str],
     what: str,
+    threads: int | None = None,
 ) -> Iterator[Arrays]:
     """Computes `map(make, items)` in threads, in order; what is there already is read.
 
@@ -43,15 +44,18 @@ def kept(
       folder: of the results; its name says what they depend on, see `identity`.
       name: names the file of an item.
       what: is being done, for the progress bar.
+      threads: at a time; None: one for each core.
 
     Raises:
       UserError: a file cannot be read or written.
     """
 
+    threads = threads or cores()
+
     def result(item: Item) -> Arrays:
         path = folder / f"{name(item)}.npz"
         if path.is_file():
-            return _read(path)
+            return read(path)
         arrays = make(item)
         with files.atomic_write(path, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -59,14 +63,22 @@ def kept(
 
     with (
         progress_bar(desc=what, total=len(items), unit="parts") as bar,
-        in_threads(result, items, threads=cores(), ahead=2 * cores()) as done,
+        in_threads(result, items, threads=threads, ahead=2 * threads) as done,
     ):
         for arrays in done:
             bar.update()
             yield arrays
 
 
-def _read(path: files.Path) -> Arrays:
+def read(path: files.Path) -> Arrays:
+    """Reads what was kept of an item.
+
+    Args:
+      path: of its file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)

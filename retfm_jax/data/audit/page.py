@@ -67,6 +67,11 @@ def _summary(document: Mapping[str, Any]) -> str:
         "compared": f"{document['compared_pairs']} pairs of photographs"
         + (f"; {cut} comparisons were cut off" if cut else ""),
     }
+    if by := document.get("embeddings"):
+        facts["by embeddings"] = (
+            f"{by['added']} of these pairs were added by embeddings of {by['model']}; {by['same']} "
+            f"are copies, {by['doubtful']} are to be looked at"
+        )
     rows = "".join(f"<dt>{markup.text(k)}</dt><dd>{markup.text(v)}</dd>" for k, v in facts.items())
     return f"<dl>{rows}</dl>"
 
@@ -154,9 +159,10 @@ def _sections(found: "Found") -> list[str]:
 
 def _figure(found: "Found", pair: "Pair") -> str:
     how = "equal byte for byte"
-    if pair.how == "registered":
+    if pair.how != "bytes":
         how = f"correlation {pair.score:.2f}, {pair.bits} of {BITS} bits differ"
         how += ", mirrored" * pair.mirror
+        how += ", found by embeddings" * (pair.how == "embedded")
         if abs(pair.scale - 1) > 0.01:
             how += f", scale {pair.scale:.2f}"
     texts = "".join(_caption(found, number) for number in (pair.first, pair.second))
