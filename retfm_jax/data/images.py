@@ -19,7 +19,8 @@ from retfm_jax.data.rand_augment import rand_augment
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF", "JPEG2000")
 _JPEG_END = b"\xff\xd9"
-_ORIENTATION_TAG = 0x0112
+#: EXIF's tag of how a picture is turned and mirrored.
+ORIENTATION_TAG = 0x0112
 #: JPEG segments that may stand before the frame header; all of them state their length.
 _JPEG_SEGMENTS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 #: Bit depths that cameras and scanners write into 16 bits.
@@ -87,10 +88,10 @@ def decode_picture(
     image = _open(data, name)
     try:
         # Before pixels are taken out, for then it is gone.
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
         pixels = _rgb(image, data)
         if orientation != 1:
-            pixels = _upright(pixels, orientation)
+            pixels = upright(pixels, orientation)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct
@@ -266,8 +267,13 @@ def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
     return (values >> (depth - 8)).astype(np.uint8)
 
 
-def _upright(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture turned and mirrored as EXIF's orientation says."""
+def upright(image: UInt8[np.ndarray, "h w *c"], orientation: int) -> UInt8[np.ndarray, "_h _w *c"]:
+    """Turns and mirrors a picture as EXIF's orientation says.
+
+    Args:
+      image: (h, w, 3) or (h, w) uint8.
+      orientation: of its file, 1 where nothing is to be done.
+    """
     method = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from retfm_jax.data import image_files, masks, photographs
 from retfm_jax.data.building import patients
@@ -20,13 +19,9 @@ from retfm_jax.data.public_sets.mask_files import FIELD, said_of
 from retfm_jax.data.records import SegmentedRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import Unusable, UserError
-from retfm_jax.files import PathLike
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.runtime.threads import in_threads
 
-#: EXIF's orientations that exchange height and width.
-_TURNED = (5, 6, 7, 8)
-_ORIENTATION_TAG = 0x0112
 _LOOKERS = 8
 
 
@@ -261,12 +256,13 @@ def _check_sizes(files: Sequence[SegmentedFile]) -> None:
     def fault(file: SegmentedFile) -> MaskError | None:
         drawn = [path for path in (*file.masks, file.field) if path]
         try:
-            image = size_on_disk(file.path)
+            image = masks.size_of(file.path, str(file.path))
         except MaskError:
             return None  # DICOM, or a photograph that cannot be read: whoever decodes it says so
         try:
             for path in drawn:
-                masks.require_size(size_on_disk(path), str(path), image, str(file.path))
+                size = masks.size_of(path, str(path))
+                masks.require_size(size, str(path), image, str(file.path))
         except MaskError as error:
             return error
         return None
@@ -275,21 +271,3 @@ def _check_sizes(files: Sequence[SegmentedFile]) -> None:
         for error in looked:
             if error is not None:
                 raise error
-
-
-def size_on_disk(path: PathLike) -> tuple[int, int]:
-    """Reads the height and width of a picture from its header, as its EXIF turns it, in pixels.
-
-    Args:
-      path: of a photograph or a mask.
-
-    Raises:
-      MaskError: it is none.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION_TAG, 1) in _TURNED
-    except Exception as error:  # Pillow raises many kinds
-        raise MaskError("broken_mask", f"{path}: not a readable picture: {error}") from error
-    return (width, height) if turned else (height, width)

@@ -8,7 +8,7 @@ codes would mean something else.
 import dataclasses
 import io
 import re
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from retfm_jax.data.field_of_view import lit_field
 from retfm_jax.data.image_limits import ImageError, check_size, too_large
+from retfm_jax.data.images import ORIENTATION_TAG, upright
 from retfm_jax.errors import UserError
+from retfm_jax.files import PathLike
 
 #: A pixel of which nobody knows whether it shows the structure.
 UNKNOWN = 255
@@ -26,17 +28,9 @@ UNKNOWN = 255
 #: which keeps the width of what is thicker than a pixel and loses what is thinner.
 Resizing = Literal["nearest", "area"]
 
+#: EXIF's orientations that exchange height and width.
+_TURNED = (5, 6, 7, 8)
 _FORMATS = ("PNG", "TIFF", "GIF", "BMP", "PPM", "JPEG", "WEBP")
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 #: What stands for "present" where a mask holds it beside 0 alone.
 _ONES = (1, 255, 65535)
 #: Stands for a pixel of unknown state in a stored mask.
@@ -142,7 +136,7 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             check_size(name, *image.size)
-            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
             if image.mode == "1" and codes in (BINARY, STORED):  # most masks: nothing to look up
                 mask = np.array(image, np.uint8)
             else:
@@ -161,31 +155,26 @@ def decode(data: bytes, name: str, codes: Codes = BINARY) -> UInt8[np.ndarray, "
             f"{name}: not a readable mask ({len(data)} bytes; PNG, TIFF, GIF, BMP or PNM wanted)"
             f"{why}",
         ) from error
-    turn = _UPRIGHT.get(orientation)
-    return mask if turn is None else np.array(Image.fromarray(mask).transpose(turn))
+    return upright(mask, orientation)
 
 
-def size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Reads the height and width of an encoded mask or photograph, in pixels, from its header.
+def size_of(file: PathLike | IO[bytes], name: str) -> tuple[int, int]:
+    """Reads the height and width of a picture from its header, as its EXIF turns it, in pixels.
 
     Args:
-      data: the encoded bytes, or the first of them.
+      file: of a photograph or a mask.
       name: of the file, for messages.
 
-    Returns:
-      as the file states them, not turned.
-
     Raises:
-      MaskError: it is no picture, or too large.
+      MaskError: it is none.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            check_size(name, *image.size)
-            return image.height, image.width
-    except ImageError as error:
-        raise MaskError("broken_mask", str(error)) from error
-    except Exception as error:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION_TAG, 1) in _TURNED
+    except Exception as error:  # Pillow raises many kinds
         raise MaskError("broken_mask", f"{name}: not a readable picture: {error}") from error
+    return (width, height) if turned else (height, width)
 
 
 def _values(image: Image.Image, name: str) -> np.ndarray:
