@@ -1,5 +1,6 @@
-"""Names of a pytree's leaves, a check that their values are finite, and differences of mappings."""
+"""Names of a pytree's leaves, what they hold, and differences of mappings."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,21 @@ def flatten(tree: Any) -> dict[str, Any]:
       tree: any pytree; see `leaf_name` for the names.
     """
     return {leaf_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+
+
+def digest(*trees: Any) -> str:
+    """SHA-256 of all leaves with their names, dtypes and shapes, as hexadecimal digits.
+
+    Args:
+      trees: pytrees of arrays, on the host or on its devices.
+    """
+    found = hashlib.sha256()
+    for tree in trees:
+        for path, leaf in flatten(tree).items():
+            array = np.asarray(leaf)
+            found.update(f"{path} {array.dtype} {array.shape}".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:

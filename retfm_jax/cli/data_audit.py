@@ -54,15 +54,15 @@ def _embedder(place: str) -> "Embedder":
 
     from retfm_jax.config import to_dict
     from retfm_jax.data.audit.embedded import Embedder
-    from retfm_jax.experiments.benchmark.networks import weights_checksum
     from retfm_jax.model import load
+    from retfm_jax.trees import digest
 
     model = load(place)
     preprocessing = json.dumps(to_dict(model.data_config.image), sort_keys=True, default=str)
     return Embedder(
         lambda images: model.encode_images(images, unusable=[]),
         place,
-        f"{weights_checksum(model)} {preprocessing}",
+        f"{digest(model.params, model.state.batch_stats)} {preprocessing}",
     )
 
 

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from retfm_jax.progress import progress_bar
 from retfm_jax.runtime import distributed, lock
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.runtime.threads import cores, in_threads
-from retfm_jax.trees import flatten
+from retfm_jax.trees import digest
 
 #: Photographs of a part: what a killed process has to do again, at most.
 PART_SIZE = 256
@@ -146,14 +145,8 @@ def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
       listed: the photographs.
     """
     assert model.decisions is not None, "the model has classes"
-    digest = hashlib.sha256()
-    for tree in (model.params, model.state.batch_stats):
-        for path, leaf in flatten(tree).items():
-            array = np.asarray(leaf)
-            digest.update(f"{path} {array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
     return {
-        "network": digest.hexdigest(),
+        "network": digest(model.params, model.state.batch_stats),
         "images": to_dict(model.data_config.image),
         "decisions": json.loads(json.dumps(model.decisions.to_json())),
         "list": listed.digest,

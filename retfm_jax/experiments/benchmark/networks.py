@@ -1,7 +1,6 @@
 """Networks of a suite: loaded one at a time, with what a reader must know of them."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from retfm_jax.files import Path, read_json, remove, rename, write_json
 from retfm_jax.model import RetinalModel, load
 from retfm_jax.runtime.lock import hold
 from retfm_jax.training.flops import count_program
-from retfm_jax.trees import flatten
+from retfm_jax.trees import digest, flatten
 
 #: In the folder of a model: its facts, and its network where fine-tuning needs a copy.
 FACTS, NETWORK = "model.json", "network"
@@ -101,7 +100,7 @@ class Networks:
         if entry.untrained:
             model = untrained(model, self._seed)
         folder = self.folder(name)
-        checksum = weights_checksum(model)
+        checksum = digest(model.params, model.state.batch_stats)
         if (folder / FACTS).is_file():
             facts, cost = _read(folder / FACTS)
             if facts.checksum != checksum:
@@ -179,21 +178,6 @@ def untrained(model: RetinalModel, seed: int) -> RetinalModel:
     )
 
 
-def weights_checksum(model: RetinalModel) -> str:
-    """SHA-256 of all weights, in the order of their paths.
-
-    Args:
-      model: whose they are.
-    """
-    found = hashlib.sha256()
-    for tree in (model.params, model.state.batch_stats):
-        for path, leaf in sorted(flatten(tree).items()):
-            values = np.ascontiguousarray(leaf)
-            found.update(f"{path} {values.shape} {values.dtype}".encode())
-            found.update(values.tobytes())
-    return found.hexdigest()
-
-
 def tower_cost(model: RetinalModel) -> TowerCost:
     """Counts what the image tower takes; it is compiled, and nothing is computed.
 
@@ -209,7 +193,7 @@ def tower_cost(model: RetinalModel) -> TowerCost:
     trees = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.params)
     traced = jax.jit(features).trace(trees, model.state, images)
     memory = traced.lower().compile().memory_analysis()
-    leaves = {path: leaf for path, leaf in flatten(model.params).items()}
+    leaves = flatten(model.params)
     tower = {path: leaf for path, leaf in leaves.items() if path.startswith(_TOWER)} or leaves
     return TowerCost(
         parameters=sum(int(leaf.size) for leaf in tower.values()),
