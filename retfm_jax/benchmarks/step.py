@@ -23,6 +23,7 @@ from retfm_jax.interop.state_dict import to_state_dict
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import MethodState
 from retfm_jax.methods.torch_twins import twin_names
+from retfm_jax.runtime.compilation import held_bytes
 from retfm_jax.runtime.mesh import Device, check_batch_size, make_mesh, place_batch
 from retfm_jax.training.flops import peak_flops
 from retfm_jax.training.optimizers import UNDECAYED
@@ -146,12 +147,9 @@ class CompiledStep:
 
     def facts(self) -> dict[str, float]:
         """Compile time in seconds, and peak memory of a device in GB, by name."""
-        memory = self.compiled.memory_analysis()
+        held = held_bytes(self.compiled.memory_analysis())
         facts = {"compile s": self.compile_seconds}
-        if memory is not None:
-            # Donated arguments are counted as arguments and as outputs.
-            held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-            held += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        if held is not None:
             facts["compiled peak GB"] = held / 1e9
         return facts
 

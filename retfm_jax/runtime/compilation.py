@@ -1,9 +1,10 @@
-"""Cache of compiled programs, so that a run does not compile what an earlier one did."""
+"""Compiled programs: the cache that saves compiling them again, and the memory that they hold."""
 
 import os
 import platform
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -33,6 +34,21 @@ def enable_compilation_cache() -> None:
 
 #: Its name in version 0.1, which programs import.
 keep_programs = enable_compilation_cache
+
+
+def held_bytes(memory: Any) -> int | None:
+    """Counts the bytes of a device that a compiled program holds at once.
+
+    Donated arguments, which are counted as arguments and as outputs, count once.
+
+    Args:
+      memory: what `memory_analysis` of the program says; None where the device's compiler says
+        nothing: so does this.
+    """
+    if memory is None:
+        return None
+    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(whole + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def _processor() -> int:

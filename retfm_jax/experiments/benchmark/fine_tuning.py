@@ -16,7 +16,6 @@ from retfm_jax.evaluation.class_predictions import predict_classes
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.protocols.supervised import Images
 from retfm_jax.experiments.benchmark.heads import Judge, Judged, better
-from retfm_jax.experiments.benchmark.networks import held
 from retfm_jax.experiments.benchmark.photographs import Photographs
 from retfm_jax.experiments.benchmark.suite import FineTune
 from retfm_jax.experiments.training import train_to_the_end
@@ -25,6 +24,7 @@ from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel, load
 from retfm_jax.planning.plan import abstract_batch
 from retfm_jax.runtime.checkpoints import FOLDER, whole_steps
+from retfm_jax.runtime.compilation import held_bytes
 from retfm_jax.runtime.mesh import make_mesh
 from retfm_jax.training.setup import Setup
 
@@ -233,4 +233,5 @@ def _cost(config: ExperimentConfig) -> tuple[int, float, int]:
     partition, state = setup.partition, setup.abstract
     learned, _ = partition.split(partition.variables(state.params, state.low_rank))
     trained = sum(int(leaf.size) for leaf in jax.tree.leaves(learned))
-    return trained, float(setup.model_flops(batch) or 0), held(compiled.memory_analysis())
+    memory = held_bytes(compiled.memory_analysis()) or 0
+    return trained, float(setup.model_flops(batch) or 0), memory

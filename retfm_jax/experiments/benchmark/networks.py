@@ -15,6 +15,7 @@ from retfm_jax.experiments.benchmark.results import ModelFacts, folder_name
 from retfm_jax.experiments.benchmark.suite import ModelEntry
 from retfm_jax.files import Path, read_json, remove, rename, write_json
 from retfm_jax.model import RetinalModel, load
+from retfm_jax.runtime.compilation import held_bytes
 from retfm_jax.runtime.lock import hold
 from retfm_jax.training.flops import count_program
 from retfm_jax.trees import digest, flatten
@@ -198,20 +199,8 @@ def tower_cost(model: RetinalModel) -> TowerCost:
     return TowerCost(
         parameters=sum(int(leaf.size) for leaf in tower.values()),
         flops=(count_program(traced) or 0) / BATCH,
-        memory=held(memory),
+        memory=held_bytes(memory) or 0,
     )
-
-
-def held(memory: Any) -> int:
-    """Bytes of a device that a compiled program holds at once.
-
-    Args:
-      memory: what `memory_analysis` of it says; None where the device's compiler says nothing.
-    """
-    if memory is None:
-        return 0
-    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return int(whole + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def _facts(name: str, entry: ModelEntry, model: RetinalModel, checksum: str) -> ModelFacts:
