@@ -14,8 +14,8 @@ from retfm_jax.methods import method_names
 _ROOT = Path(retfm_jax.__file__).parent
 #: From the ground up; a room imports those below it, and those beside it only as `_BESIDE` says.
 _FLOORS = (
-    {"errors", "extras", "files", "parsing", "plugins", "ranges", "trees", "console", "progress",
-     "dataset_folders", "decisions", "hub", "rendering"},
+    {"errors", "extras", "files", "parsing", "plugins", "ranges", "trees", "array_files",
+     "console", "progress", "dataset_folders", "decisions", "hub", "rendering"},
     {"models", "losses", "knowledge"},
     {"methods"},
     {"config"},
@@ -32,7 +32,8 @@ _BESIDE = {
     ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "heatmaps"),
     ("heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
-    ("ranges", "errors"), ("trees", "errors"), ("dataset_folders", "errors"),
+    ("ranges", "errors"), ("trees", "errors"), ("array_files", "errors"), ("array_files", "files"),
+    ("dataset_folders", "errors"),
     ("dataset_folders", "files"), ("decisions", "errors"), ("decisions", "files"),
     ("hub", "errors"), ("rendering", "files"),
 }  # fmt: skip

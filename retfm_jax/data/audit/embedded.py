@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt64
 
 from retfm_jax import files
+from retfm_jax.array_files import read_arrays
 from retfm_jax.data.audit import fingerprints
 from retfm_jax.data.audit.candidates import Candidates, Photographs, joined, stand_for_themselves
-from retfm_jax.data.audit.kept import Arrays, identity, kept, read
+from retfm_jax.data.audit.kept import Arrays, identity, kept
 from retfm_jax.data.audit.parts import RECORDS, Parts
 
 #: Nearest photographs that are compared with each.
@@ -137,12 +138,12 @@ class _Blocks:
     def _nearest(self, at: int) -> Arrays:
         items = self._work[at : at + _PARTS]
         numbers = np.concatenate([self.members(item) for item in items])
-        held = [read(self._path(item))["rows"] for item in items]
+        held = [read_arrays(self._path(item))["rows"] for item in items]
         rows = np.concatenate([part for part in held if len(part)] or [np.zeros((0, 1))])
         best = np.full((len(numbers), NEIGHBORS), -np.inf, np.float32)
         which = np.full((len(numbers), NEIGHBORS), -1, np.int64)
         for item in self._work:
-            others, vectors = self.members(item), read(self._path(item))["rows"]
+            others, vectors = self.members(item), read_arrays(self._path(item))["rows"]
             if not len(others) or not len(numbers):
                 continue
             cosine = rows @ vectors.T

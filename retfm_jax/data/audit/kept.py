@@ -1,14 +1,13 @@
 """Work whose results are kept on disk item by item, so that a killed audit goes on where it was."""
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from retfm_jax import files
-from retfm_jax.errors import UserError
+from retfm_jax.array_files import read_arrays, write_arrays
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
 
@@ -55,10 +54,9 @@ def kept(
     def result(item: Item) -> Arrays:
         path = folder / f"{name(item)}.npz"
         if path.is_file():
-            return read(path)
+            return read_arrays(path)
         arrays = make(item)
-        with files.atomic_write(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        write_arrays(path, arrays)
         return arrays
 
     with (
@@ -68,32 +66,3 @@ def kept(
         for arrays in done:
             bar.update()
             yield arrays
-
-
-def read(path: files.Path) -> Arrays:
-    """Reads what was kept of an item.
-
-    Args:
-      path: of its file.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise damaged(path, error) from error
-
-
-def damaged(path: files.Path, error: Exception) -> UserError:
-    """Makes the error of a file of an audit that cannot be read.
-
-    Args:
-      path: of the file.
-      error: what reading it raised.
-    """
-    return UserError(
-        f"{path} cannot be read ({files.reason(error)}): remove it, and the same command makes "
-        "it anew"
-    )

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Int8, UInt8, UInt64
 
 from retfm_jax import files
+from retfm_jax.array_files import unreadable, write_arrays
 from retfm_jax.data.audit.fingerprints import SIDE, UNLIT, WORDS, fingerprint, hash_of
-from retfm_jax.data.audit.kept import damaged
 from retfm_jax.data.audit.sets import Photograph, Split, photographs
 from retfm_jax.data.sources import DamagedRecord
 from retfm_jax.progress import progress_bar
@@ -129,15 +129,14 @@ class Parts:
                 facts.append([photo.record, photo.name, photo.patient, photo.labels, error])
         with files.atomic_write(self._planes(start), "wb") as file:
             file.write(np.array(planes, np.int8).tobytes())
-        with files.atomic_write(self._path(start), "wb") as file:
-            np.savez(
-                file,
-                state=np.array(state, np.uint8),
-                digests=np.array(digests, np.uint64).reshape(-1, 2),
-                hashes=np.array(hashes, np.uint64).reshape(-1, WORDS),
-                patients=np.array(patients, np.uint64),
-                facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-            )
+        arrays = {
+            "state": np.array(state, np.uint8),
+            "digests": np.array(digests, np.uint64).reshape(-1, 2),
+            "hashes": np.array(hashes, np.uint64).reshape(-1, WORDS),
+            "patients": np.array(patients, np.uint64),
+            "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        }
+        write_arrays(self._path(start), arrays)
 
     def _photographs(self, index: int) -> list[tuple[Photograph, str]]:
         try:
@@ -159,7 +158,7 @@ class Parts:
         try:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise damaged(path, error) from error
+            raise unreadable(path, error) from error
 
     def planes(
         self, start: int, first: int = 0, count: int = -1
@@ -184,7 +183,7 @@ class Parts:
             if len(data) != wanted * size:
                 raise EOFError(f"it holds {len(data)} bytes of {wanted * size}")
         except (OSError, EOFError) as error:
-            raise damaged(path, error) from error
+            raise unreadable(path, error) from error
         return np.frombuffer(data, np.int8).reshape(-1, SIDE, SIDE)
 
     def plane(self, number: int) -> Int8[np.ndarray, "side side"]:

@@ -1,13 +1,12 @@
 """Arrays over many photographs, computed block by block: what is on the disk is not made again."""
 
-import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
+from retfm_jax.array_files import read_arrays, write_arrays
 from retfm_jax.errors import UserError
-from retfm_jax.files import Path, PathLike, as_path, atomic_write, errors
+from retfm_jax.files import PathLike, as_path
 from retfm_jax.progress import progress_bar
 
 #: Photographs of a block: some minutes of work that a kill may lose.
@@ -49,9 +48,7 @@ def in_blocks(
             block = read_arrays(path)
         else:
             block = {name: np.asarray(of) for name, of in make(rows).items()}
-            with atomic_write(path, "wb") as file:
-                stored: dict[str, Any] = block
-                np.savez(file, **stored)
+            write_arrays(path, block)
         for name, of in block.items():
             if len(of) != len(rows):
                 raise UserError(
@@ -63,21 +60,3 @@ def in_blocks(
                 found[name] = found[name].astype(np.promote_types(found[name].dtype, of.dtype))
             found[name][start : start + len(of)] = of
     return found
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a file, none of them pickled.
-
-    Args:
-      path: an .npz file.
-
-    Raises:
-      UserError: it cannot be read; the message says to remove it.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (*errors(), ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): remove it, and it is made again"
-        ) from error

@@ -10,17 +10,17 @@ import hashlib
 import json
 import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
 
+from retfm_jax.array_files import read_arrays, write_arrays
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT
-from retfm_jax.files import Path, PathLike, as_path, atomic_write, errors, read_json, write_json
+from retfm_jax.files import Path, PathLike, as_path, read_json, write_json
 from retfm_jax.knowledge.laterality import SIDES
 
 if TYPE_CHECKING:
@@ -276,8 +276,7 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
     """
     folder = as_path(folder)
     if result.predictions:
-        with atomic_write(folder / PREDICTIONS, "wb") as file:
-            np.savez(file, **_packed(result.predictions))
+        write_arrays(folder / PREDICTIONS, _packed(result.predictions))
     if result.hits is not None:
         hits = result.hits
         arrays: dict[str, Any] = {
@@ -285,8 +284,7 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
             "samples": np.array(hits.samples, np.int64),
             **hits.found,
         }
-        with atomic_write(folder / HITS, "wb") as file:
-            np.savez(file, **arrays)
+        write_arrays(folder / HITS, arrays)
     cost = None
     if result.cost is not None:
         cost = dataclasses.asdict(result.cost)
@@ -343,9 +341,10 @@ def read_cell(folder: PathLike) -> CellResult | None:
             raise ValueError(f"status {said['status']!r}")
         predictions, hits, cost = (), None, None
         if said["predictions"]:
-            predictions = _unpacked(_arrays(folder / PREDICTIONS), int(said["predictions"]))
+            arrays = read_arrays(folder / PREDICTIONS, remedy="")
+            predictions = _unpacked(arrays, int(said["predictions"]))
         if said["hits"]:
-            hits = _hits(_arrays(folder / HITS))
+            hits = _hits(read_arrays(folder / HITS, remedy=""))
         if said["cost"] is not None:
             measured = read_json(folder / MEASURED) if (folder / MEASURED).is_file() else {}
             cost = Cost(**said["cost"], **measured)
@@ -425,15 +424,6 @@ def _hits(arrays: Mapping[str, np.ndarray]) -> Hits:
         raise ValueError("queries and patients differ in number")
     patients = tuple(str(patient) for patient in arrays["patients"])
     return Hits(found, patients, tuple(int(row) for row in arrays["samples"]))
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a file, none of them pickled."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (*errors(), ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path.name} cannot be read: {error}") from error
 
 
 def _text(value: Any) -> str:
