@@ -6,7 +6,7 @@ every statistic is a function of weights, computed for many resamples at once.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,22 @@ class Estimate(NamedTuple):
         if not self.has_interval:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+
+
+def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts estimates, and what stands beside them, to JSON values.
+
+    Args:
+      values: by name; mappings among them are converted as well, and what is neither an estimate
+        nor a mapping stays.
+    """
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, Estimate):
+            return value.to_json()
+        return to_json(value) if isinstance(value, Mapping) else value
+
+    return {name: converted(value) for name, value in values.items()}
 
 
 def bootstrap(

@@ -18,7 +18,13 @@ from jaxtyping import Float, Int, Num
 from sklearn import metrics as sk
 
 from retfm_jax.evaluation.metrics import intervals
-from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
+from retfm_jax.evaluation.metrics.bootstrap import (
+    Estimate,
+    Weights,
+    bootstrap,
+    estimates,
+    to_json,
+)
 
 Labels = Int[np.ndarray, " samples"]
 Scores = Float[np.ndarray, " samples"]
@@ -157,14 +163,8 @@ class MultiLabelMetrics:
     def to_json(self) -> dict[str, Any]:
         """Converts the metrics to JSON values."""
         return {
-            "macro": {name: value.to_json() for name, value in self.macro.items()},
-            "classes": {
-                name: {
-                    key: value.to_json() if isinstance(value, Estimate) else value
-                    for key, value in row.items()
-                }
-                for name, row in self.classes.items()
-            },
+            "macro": to_json(self.macro),
+            "classes": to_json(self.classes),
             "left_out": dict(self.left_out),
             "caveats": list(self.caveats),
         }
@@ -407,14 +407,8 @@ class SingleLabelMetrics:
     def to_json(self) -> dict[str, Any]:
         """Converts the metrics to JSON values."""
         return {
-            "overall": {name: value.to_json() for name, value in self.overall.items()},
-            "classes": {
-                name: {
-                    key: value.to_json() if isinstance(value, Estimate) else value
-                    for key, value in row.items()
-                }
-                for name, row in self.classes.items()
-            },
+            "overall": to_json(self.overall),
+            "classes": to_json(self.classes),
             "confusion": self.confusion.tolist(),
             "left_out": dict(self.left_out),
             "caveats": list(self.caveats),

@@ -15,7 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
+from retfm_jax.evaluation.metrics.bootstrap import (
+    Estimate,
+    Weights,
+    bootstrap,
+    estimates,
+    to_json,
+)
 from retfm_jax.evaluation.metrics.shapes import centerline_dice
 
 #: Bins of scores, of equal width in log-odds.
@@ -377,14 +383,8 @@ class SegmentationMetrics:
         """Converts the metrics to JSON values."""
         return {
             "images": self.images,
-            "macro": {name: value.to_json() for name, value in self.macro.items()},
-            "classes": {
-                name: {
-                    key: value.to_json() if isinstance(value, Estimate) else value
-                    for key, value in row.items()
-                }
-                for name, row in self.classes.items()
-            },
+            "macro": to_json(self.macro),
+            "classes": to_json(self.classes),
             "left_out": dict(self.left_out),
         }
 

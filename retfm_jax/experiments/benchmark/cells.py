@@ -86,11 +86,14 @@ class _Work:
         """Folder of the cell."""
         return cell_folder(self.bench.place.out, self.cell)
 
-    def features(self, split: str) -> tuple[Examples, float]:
-        """Features of a split with its labels, and the seconds that they took."""
-        images = self.photographs.labeled()[split]
-        found, seconds = seen_by(self.network, images, "features", self.shared)
-        return Examples(found, images.labels), seconds
+    def examples(self) -> tuple[dict[str, Examples], float]:
+        """Features of every split with their labels, and the seconds that they took."""
+        examples, spent = {}, 0.0
+        for split, images in self.photographs.labeled().items():
+            found, seconds = seen_by(self.network, images, "features", self.shared)
+            examples[split] = Examples(found, images.labels)
+            spent += seconds
+        return examples, spent
 
     def cost(self, seconds: Mapping[str, float], **more: Any) -> Cost:
         tower = self.network.cost
@@ -218,24 +221,12 @@ def _retrieval(work: _Work) -> CellResult:
 
 def _linear_probe(work: _Work, settings: LinearProbe) -> CellResult:
     splits = _need_labels(work)
-    found = {split: work.features(split) for split in splits}
+    found, seconds = work.examples()
     begun = time.perf_counter()
-    train, validation, test = (found[split][0] for split in ("train", "validation", "test"))
     judge = work.photographs.judge
-    head = choose_head(train, validation, settings.strength, judge)
-    predictions = _predictions(work, splits["test"], head.predict(test.features))
-    spent = {
-        "embedding": sum(seconds for _, seconds in found.values()),
-        "fitting": time.perf_counter() - begun,
-    }
-    return CellResult(
-        work.cell,
-        "measured",
-        predictions=(predictions,),
-        chosen=(_said(head, judge.metric, work.bench.suite.seed),),
-        cost=work.cost(spent, trained_parameters=_weights(train)),
-        notes=_unfinished([head]),
-    )
+    head = choose_head(found["train"], found["validation"], settings.strength, judge)
+    spent = {"embedding": seconds, "fitting": time.perf_counter() - begun}
+    return _probed(work, splits["test"], found["test"], {work.bench.suite.seed: head}, spent)
 
 
 def _few_shot(work: _Work, settings: FewShot) -> CellResult:
@@ -247,33 +238,39 @@ def _few_shot(work: _Work, settings: FewShot) -> CellResult:
         supports = [draw(shots, training.labels, training.patients, names, s) for s in seeds]
     except UserError as error:
         raise NotApplicable(str(error)) from error
-    found = {split: work.features(split) for split in splits}
-    train, validation, test = (found[split][0] for split in ("train", "validation", "test"))
-    begun, heads, predictions = time.perf_counter(), [], []
-    judge = work.photographs.judge
+    found, seconds = work.examples()
+    train, validation = found["train"], found["validation"]
+    begun, heads = time.perf_counter(), {}
     for seed, rows in zip(seeds, supports, strict=True):
         chosen = _judged_rows(splits["validation"], shots, seed)
-        head = choose_head(
+        heads[seed] = choose_head(
             Examples(train.features[rows], train.labels[rows]),
             Examples(validation.features[chosen], validation.labels[chosen]),
             settings.strength,
-            judge,
+            work.photographs.judge,
         )
-        heads.append(head)
-        predictions.append(_predictions(work, splits["test"], head.predict(test.features)))
-    spent = {
-        "embedding": sum(seconds for _, seconds in found.values()),
-        "fitting": time.perf_counter() - begun,
-    }
+    spent = {"embedding": seconds, "fitting": time.perf_counter() - begun}
+    return _probed(work, splits["test"], found["test"], heads, spent)
+
+
+def _probed(
+    work: _Work,
+    images: Images,
+    test: Examples,
+    heads: Mapping[int, Chosen],
+    spent: Mapping[str, float],
+) -> CellResult:
+    """The cell of heads by seed, each with its predictions of the test split."""
+    metric, weights = work.photographs.judge.metric, test.features.shape[1] + 1
     return CellResult(
         work.cell,
         "measured",
-        predictions=tuple(predictions),
-        chosen=tuple(
-            _said(head, judge.metric, seed) for head, seed in zip(heads, seeds, strict=True)
+        predictions=tuple(
+            _predictions(work, images, head.predict(test.features)) for head in heads.values()
         ),
-        cost=work.cost(spent, trained_parameters=_weights(train)),
-        notes=_unfinished(heads),
+        chosen=tuple(_said(head, metric, seed) for seed, head in heads.items()),
+        cost=work.cost(spent, trained_parameters=weights * test.labels.shape[1]),
+        notes=_unfinished(list(heads.values())),
     )
 
 
@@ -334,10 +331,6 @@ def _said(head: Chosen, metric: str, seed: int) -> dict[str, Any]:
 def _unfinished(heads: list[Chosen]) -> tuple[str, ...]:
     count = sum(head.unfinished for head in heads)
     return (f"{count} logistic regressions of the grid did not converge",) if count else ()
-
-
-def _weights(train: Examples) -> int:
-    return (train.features.shape[1] + 1) * train.labels.shape[1]
 
 
 def _peak_rss() -> int:
