@@ -33,11 +33,13 @@ class Listed:
       name: as its source has it: a cell of a table, a line, or its path.
       path: of the file, "" where none is known.
       problem: a sentence where it is known already that there is no photograph, "" elsewhere.
+      position: in a `PhotographList`, from 0.
     """
 
     name: str
     path: str
     problem: str = ""
+    position: int = 0
 
 
 @contextlib.contextmanager
@@ -214,12 +216,12 @@ class PhotographList:
         Args:
           part: its number, from 0.
         """
-        position = self._starts[part]
-        for _ in range(self.length(part)):
-            self._file.seek(position)  # others may have read meanwhile
+        place, first = self._starts[part], part * self.part_size
+        for position in range(first, first + self.length(part)):
+            self._file.seek(place)  # others may have read meanwhile
             line = self._file.readline()
-            position += len(line)
-            yield Listed(*json.loads(line))
+            place += len(line)
+            yield Listed(*json.loads(line), position)
 
 
 @contextlib.contextmanager

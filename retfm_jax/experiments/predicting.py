@@ -13,19 +13,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from retfm_jax.config import to_dict
-from retfm_jax.data import dicom, image_files
-from retfm_jax.data.image_limits import ImageError
-from retfm_jax.data.images import decode, fit
-from retfm_jax.data.laterality_guess import guess_side
-from retfm_jax.data.quality import quality, small_disc
+from retfm_jax.data.images import fit
 from retfm_jax.decisions import Decisions
-from retfm_jax.errors import Stopped, Unusable, UserError
-from retfm_jax.experiments.photograph_list import STREAM, Listed, PhotographList, photograph_list
+from retfm_jax.errors import UserError
+from retfm_jax.experiments.in_parts import complete, refuse_shared_stream
+from retfm_jax.experiments.photograph_list import Listed, PhotographList, photograph_list
+from retfm_jax.experiments.photograph_rows import FLAGS, KNOWN, Summary, look, refuse, rounded
 from retfm_jax.experiments.prediction_files import Columns, Parts, Row, check_suffix, join
-from retfm_jax.files import Path, PathLike, as_path, check_writable
+from retfm_jax.files import PathLike, as_path, check_writable
 from retfm_jax.model import RetinalModel, load
-from retfm_jax.progress import progress_bar
-from retfm_jax.runtime import distributed, lock
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.runtime.threads import cores, in_threads
 from retfm_jax.trees import digest
@@ -34,29 +30,10 @@ from retfm_jax.trees import digest
 PART_SIZE = 256
 #: Photographs of a device in a call of the network.
 _ON_DEVICE = 32
-#: Significant digits of probabilities, and of measures of quality.
-_DIGITS, _FEW_DIGITS = 7, 4
+#: Significant digits of probabilities.
+_DIGITS = 7
 #: Stands before a class's name in the name of its column.
 _PROBABILITY = "p_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-    """Summary of a file of predictions.
-
-    Attributes:
-      count: rows, of photographs that could be used and of others.
-      resumed: of these, rows that an earlier command had made.
-      unreadable, not_fundus, low_quality: rows with these flags.
-      first_problems: sentences on the first photographs that could not be used.
-    """
-
-    count: int
-    resumed: int
-    unreadable: int
-    not_fundus: int
-    low_quality: int
-    first_problems: tuple[str, ...]
 
 
 def predict(
@@ -66,7 +43,7 @@ def predict(
     *,
     on_error: str = "skip",
     batch_size: int | None = None,
-) -> Predicted | None:
+) -> Summary | None:
     """Writes a row for every photograph, in the order of the list; see `columns_of`.
 
     Memory does not grow with the number of photographs. All local devices share a batch; of several
@@ -93,48 +70,19 @@ def predict(
     out = as_path(out)
     check_suffix(out)
     check_writable(out)
-    if str(images) == STREAM and jax.process_count() > 1:
-        raise UserError("several hosts cannot share standard input: give a table of photographs")
+    refuse_shared_stream(images)
     model = load(workdir)
     model.require_classes()
     with photograph_list(images, PART_SIZE) as listed:
-        parts, run = Parts(out), run_of(model, listed)
-        with contextlib.ExitStack() as stack:
-            leads = jax.process_index() == 0
-            if leads:
-                stack.callback(parts.remove_folder)
-                stack.enter_context(lock.hold(parts.folder))
-                stack.callback(parts.forget_if_empty)
-                parts.begin(run)
-            distributed.barrier("predict")
-            if not leads:
-                parts.check(run)
-            stack.enter_context(distributed.watch(lambda: "the same command resumes"))
-            stop = stack.enter_context(StopSignal())
-            resumed = _fill(model, listed, parts, on_error, batch_size, stop)
-            if not leads:
-                return None
-            counts = stop.cut_short(lambda: _joined(model, listed, parts, out))
-            if counts is None:
-                raise _stopped(stop, listed.count, listed.count)
-            return counts.summary(listed.count, resumed)
-
-
-def _joined(model: RetinalModel, listed: PhotographList, parts: Parts, out: Path) -> "_Counts":
-    """Makes the file of all parts, removes them, and returns what was counted on the way."""
-    counts = _Counts()
-    made = (parts.read(part, listed.length(part)) for part in range(listed.parts))
-    join(out, columns_of(model), map(counts.counted, made))
-    parts.remove()
-    return counts
-
-
-def _stopped(stop: StopSignal, done: int, count: int) -> Stopped:
-    return Stopped(
-        f"stopped ({stop.received or 'on another host'}) after {done} of {count} photographs; the "
-        f"same command resumes from there (exit status {Stopped.exit_status}, where 0 would mean "
-        "finished)"
-    )
+        batch = batch_of(listed.count, batch_size)
+        return complete(
+            Parts(out),
+            listed,
+            run_of(model, listed),
+            lambda items, stop: rows_of(model, items, batch, on_error, stop),
+            lambda parts: join(out, columns_of(model), parts),
+            doing="predicting",
+        )
 
 
 def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
@@ -153,39 +101,6 @@ def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
         "count": listed.count,
         "part_size": listed.part_size,
     }
-
-
-def _fill(
-    model: RetinalModel,
-    listed: PhotographList,
-    parts: Parts,
-    on_error: str,
-    batch_size: int | None,
-    stop: StopSignal,
-) -> int:
-    """Makes the parts that are missing; returns how many rows were there before."""
-    finished = parts.finished()
-    mine = range(jax.process_index(), listed.parts, jax.process_count())
-    missing = [part for part in mine if part not in finished]
-    before = sum(listed.length(part) for part in finished if part < listed.parts)
-    items = itertools.chain.from_iterable(map(listed.part, missing))
-    batch = batch_of(listed.count, batch_size)
-    ours = sum(listed.length(part) for part in mine)
-    bar = progress_bar(
-        total=ours, desc="predicting", unit="image",
-        initial=ours - sum(listed.length(part) for part in missing),
-    )  # fmt: skip
-    with bar, rows_of(model, items, batch, on_error, stop) as rows:
-        for part in missing:
-            some = list(itertools.islice(rows, listed.length(part)))
-            if stop.received is not None:
-                break
-            parts.write(part, some)
-            bar.update(len(some))
-    if distributed.any_process(stop.received is not None):
-        done = sum(listed.length(part) for part in parts.finished())
-        raise _stopped(stop, done, listed.count)
-    return before
 
 
 def batch_of(count: int, batch_size: int | None) -> int:
@@ -240,7 +155,7 @@ def rows_of(
         waiting: collections.deque[tuple[list[_Looked], jax.Array | None]] = collections.deque()
         while stop.received is None and (some := list(itertools.islice(looked, batch))):
             if on_error == "refuse":
-                _refuse(some)
+                refuse(each.row for each in some)
             waiting.append((some, _logits(model, some, batch)))
             if len(waiting) > 1:
                 yield from _finished(model, *waiting.popleft())
@@ -252,40 +167,10 @@ def rows_of(
 
 
 def _look(model: RetinalModel, photograph: Listed) -> _Looked:
-    """Reads, decodes and measures a photograph, in a thread."""
-    row: Row = {"image": photograph.name}
-    try:
-        if photograph.problem:
-            raise Unusable("missing_image", photograph.problem)
-        data = image_files.read(as_path(photograph.path))
-        image = decode(data, photograph.path)
-    except (ImageError, Unusable) as error:
-        return _Looked(None, {**row, "unreadable": True, "problem": str(error)})
-    small = small_disc(image)
-    measured = quality(small)
-    side = dicom.laterality(data) if dicom.is_dicom(data) else None
-    guess = guess_side(small).side if side is None and measured.is_fundus else None
-    row |= {
-        "unreadable": False,
-        "not_fundus": not measured.is_fundus,
-        "low_quality": measured.is_low,
-        "quality": _rounded(measured.score, _FEW_DIGITS),
-        "sharpness": _rounded(measured.sharpness, _FEW_DIGITS),
-        "illumination": _rounded(measured.illumination, _FEW_DIGITS),
-        "field": _rounded(measured.field, _FEW_DIGITS),
-        "eye": side or guess,
-        "eye_from": "header" if side else "guess" if guess else None,
-    }
-    return _Looked(fit(image, model.data_config.image), row)
-
-
-def _refuse(looked: Sequence[_Looked]) -> None:
-    for each in looked:
-        if each.pixels is None:
-            raise UserError(
-                f"{each.row['problem']}; no file was written, as on_error refuse asks (finished "
-                "parts stay, and the same command resumes)"
-            )
+    """Reads, measures and scales a photograph, in a thread."""
+    seen = look(photograph)
+    image = None if seen.image is None else fit(seen.image, model.data_config.image)
+    return _Looked(image, seen.row)
 
 
 def _logits(model: RetinalModel, looked: Sequence[_Looked], batch: int) -> jax.Array | None:
@@ -334,7 +219,7 @@ def statements(decisions: Decisions, logits: Float[np.ndarray, "n c"]) -> list[R
     names, rows = decisions.classes, []
     for index, values in enumerate(probabilities):
         row: Row = {
-            f"{_PROBABILITY}{name}": _rounded(value, _DIGITS)
+            f"{_PROBABILITY}{name}": rounded(value, _DIGITS)
             for name, value in zip(names, values, strict=True)
         }
         if decisions.outcome == "findings":
@@ -343,18 +228,14 @@ def statements(decisions: Decisions, logits: Float[np.ndarray, "n c"]) -> list[R
             confidence = np.where(present, values, 1 - values).min()
         else:
             row["predicted"], confidence = names[predicted[index]], values[predicted[index]]
-        row["confidence"] = _rounded(confidence, _DIGITS)
+        row["confidence"] = rounded(confidence, _DIGITS)
         if decisions.outcome == "grades":
             grade = decisions.expected_grade(values[None])[0]
-            row["expected_grade"] = _rounded(grade, _DIGITS)
+            row["expected_grade"] = rounded(grade, _DIGITS)
         if sets is not None:
             row["set"] = [name for name, there in zip(names, sets[index], strict=True) if there]
         rows.append(row)
     return rows
-
-
-def _rounded(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}")
 
 
 def columns_of(model: RetinalModel) -> Columns:
@@ -386,28 +267,4 @@ def columns_of(model: RetinalModel) -> Columns:
     if decisions.conformal is not None:
         columns["set"] = list
     columns |= {f"{_PROBABILITY}{name}": float for name in decisions.classes}
-    columns |= dict.fromkeys(("unreadable", "not_fundus", "low_quality"), bool)
-    columns |= dict.fromkeys(("eye", "eye_from"), str)
-    columns |= dict.fromkeys(("quality", "sharpness", "illumination", "field"), float)
-    return {**columns, "problem": str}
-
-
-class _Counts:
-    """Counts flags of rows that pass."""
-
-    _FLAGS = ("unreadable", "not_fundus", "low_quality")
-
-    def __init__(self) -> None:
-        self._counts = collections.Counter[str]()
-        self._problems: list[str] = []
-
-    def counted(self, rows: Sequence[Row]) -> Sequence[Row]:
-        for row in rows:
-            self._counts.update(flag for flag in self._FLAGS if row[flag])
-            if row["unreadable"] and len(self._problems) < 50:
-                self._problems.append(row["problem"])
-        return rows
-
-    def summary(self, count: int, resumed: int) -> Predicted:
-        unreadable, not_fundus, low_quality = (self._counts[flag] for flag in self._FLAGS)
-        return Predicted(count, resumed, unreadable, not_fundus, low_quality, tuple(self._problems))
+    return {**columns, **FLAGS, **KNOWN}

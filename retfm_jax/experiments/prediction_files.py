@@ -34,6 +34,8 @@ _CALLED = {
     "list": "list of photographs",
     "count": "list of photographs",
     "part_size": "size of parts",
+    "masks": "geometry",
+    "written": "choice of pictures",
 }
 #: Parts that are one row group of a Parquet file.
 _GROUP = 64
@@ -93,7 +95,7 @@ class Parts:
         """
         if self._of({"format": _FORMAT, **run}) is None:
             raise UserError(
-                f"{self.folder} is not seen by every host: give out a file that all of them share"
+                f"{self.folder} is not seen by every host: write to where all of them share it"
             )
 
     def _of(self, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -107,8 +109,8 @@ class Parts:
         if other:
             raise UserError(
                 f"{self.folder} holds parts that were predicted with another {other[0]}: repeat "
-                "that command to finish them, remove the folder to begin again, or give another "
-                "file"
+                "that command to finish them, remove the folder to begin again, or write "
+                "elsewhere"
             )
         return there
 
@@ -203,7 +205,7 @@ def join(out: PathLike, columns: Columns, parts: Iterable[Sequence[Row]]) -> Non
 
     Args:
       out: the file; its suffix is the format.
-      columns: the columns, and what each holds: str, float, bool or list (of names).
+      columns: the columns, and what each holds: str, int, float, bool or list (of names).
       parts: the rows, part after part.
 
     Raises:
@@ -255,7 +257,10 @@ def _parquet(file: IO[bytes], columns: Columns, parts: Iterable[Sequence[Row]]) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string())}
+    kinds = {
+        str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
+        list: pa.list_(pa.string()),
+    }  # fmt: skip
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     with pq.ParquetWriter(file, schema) as writer:
         for some in _grouped(iter(parts)):
