@@ -238,6 +238,9 @@ class OptimizerConfig(Section):
       layer_decay: factor on the learning rate from each layer of a tower to the one before it, of
         fine-tuning; None: all learn at one rate.
       tower_rate: factor on the learning rate of towers, so that a new head learns faster.
+      last_layers: how many layers of a tower learn, from its end on, with what stands behind them:
+        blocks of a transformer, stages of a residual network; 0: the tower stays as it is; None:
+        all of it learns.
       clip_norm: largest global gradient norm, None for no clipping.
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
@@ -252,6 +255,7 @@ class OptimizerConfig(Section):
     decay: Literal["published", "matrices", "all"] = "published"
     layer_decay: PositiveShare | None = None
     tower_rate: PositiveShare = 1.0
+    last_layers: Count | None = None
     clip_norm: PositiveFloat | None = None
     frozen: tuple[Name, ...] = ()
 

@@ -365,7 +365,7 @@ def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: i
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
     state = setup.abstract
-    trained = count(setup.partition.variables(state.params, state.low_rank))
+    trained = setup.partition.size(state.params, state.low_rank)
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     device = mesh.devices.flat[0].device_kind
     hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""

@@ -1,6 +1,7 @@
 """AdamW with the published decay groups, its schedule, and which parameters it moves at all."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from retfm_jax.config import LoraConfig, OptimizerConfig
 from retfm_jax.errors import UserError
 from retfm_jax.methods.base import Method, Params
+from retfm_jax.models.layers import Tower
 from retfm_jax.training.low_rank import Adapter, LowRank
 from retfm_jax.trees import flatten
 
@@ -28,10 +30,12 @@ class Partition:
     Attributes:
       fixed: path prefixes ("visual", "text/embeddings") of the parameters that stay.
       low_rank: which of the others are moved by low-rank updates.
+      still: of stacked layers, by path, how many of the first stay: no gradient reaches them.
     """
 
     fixed: tuple[str, ...] = ()
     low_rank: LowRank = dataclasses.field(default_factory=LowRank)
+    still: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -45,13 +49,14 @@ class Partition:
 
         Args:
           method: whose `untrained` parameters stay.
-          config: the optimizer's section, whose `frozen` parameters stay.
+          config: the optimizer's section, whose `frozen` parameters stay, and those of towers
+            before their `last_layers`.
           params: all parameters or their shapes, a nested dict.
           lora: where given, all else stays that it does not name.
 
         Raises:
-          UserError: a prefix or pattern of the config belongs to no parameter, or nothing is left
-            to train.
+          UserError: a prefix or pattern of the config belongs to no parameter, no tower has so
+            many layers, or nothing is left to train.
         """
         paths = list(traverse_util.flatten_dict(params))
         for prefix in config.frozen:
@@ -61,9 +66,12 @@ class Partition:
                     f"config.optimizer.frozen: no parameter lies under {prefix!r}; "
                     f"the network's parts are {', '.join(known)}"
                 )
-        partition = cls((*config.frozen, *method.untrained))
+        early, still = _early_layers(method, params, config.last_layers)
+        partition = cls((*config.frozen, *method.untrained, *early), still=still)
         if not partition.split(params)[0]:
-            raise UserError("config.optimizer.frozen freezes every parameter: nothing to train")
+            raise UserError(
+                "config.optimizer (frozen, last_layers) freezes every parameter: nothing to train"
+            )
         return partition if lora is None else partition.with_low_rank(lora, params)
 
     def with_low_rank(self, config: LoraConfig, params: Params) -> "Partition":
@@ -78,7 +86,7 @@ class Partition:
         """
         low_rank = LowRank.of(config, self.split(params)[0])
         fixed = (path for path in flatten(params) if not low_rank.moves(path))
-        return Partition(tuple(fixed), low_rank)
+        return Partition(tuple(fixed), low_rank, self.still)
 
     def variables(self, params: Params, low_rank: Mapping[str, Any]) -> Params:
         """What the optimizer moves; see `LowRank.variables`.
@@ -101,15 +109,30 @@ class Partition:
             (fixed if stays else trainable)[path] = leaf
         return traverse_util.unflatten_dict(trainable), traverse_util.unflatten_dict(fixed)
 
-    @staticmethod
-    def merge(trainable: Params, fixed: Params) -> Params:
-        """Merges what `split` separated.
+    def merge(self, trainable: Params, fixed: Params) -> Params:
+        """Merges what `split` separated; no gradient flows to the layers that stay.
 
         Args:
           trainable, fixed: the two nested dicts that `split` returns.
         """
         flat = traverse_util.flatten_dict(trainable) | traverse_util.flatten_dict(fixed)
+        for path, leaf in flat.items():
+            if count := self.still.get(_joined(path)):
+                flat[path] = jnp.concatenate([jax.lax.stop_gradient(leaf[:count]), leaf[count:]])
         return traverse_util.unflatten_dict(flat)
+
+    def size(self, params: Params, low_rank: Mapping[str, Any]) -> int:
+        """Counts the numbers that the optimizer moves.
+
+        Args:
+          params, low_rank: as of `variables`, or their shapes.
+        """
+        total = 0
+        for path, part in traverse_util.flatten_dict(self.variables(params, low_rank)).items():
+            for leaf in jax.tree.leaves(part):
+                still = self.still.get(_joined(path), 0)
+                total += math.prod(leaf.shape[1:]) * (leaf.shape[0] - still) if still else leaf.size
+        return int(total)
 
 
 def _joined(path: tuple[str | int, ...]) -> str:
@@ -160,7 +183,7 @@ def _axes(leaf: Any) -> int:
 
 
 def layer_factors(
-    method: Method, params: Params, decay: float, rate: float = 1.0
+    method: Method, params: Params, decay: float, rate: float = 1.0, last: int | None = None
 ) -> dict[str, Any]:
     """Factors on the learning rate that grow with the layer (Clark et al., ICLR 2020; BEiT).
 
@@ -173,6 +196,8 @@ def layer_factors(
       params: nested dict of the parameters, all of them or some.
       decay: the factor between two layers, in (0, 1].
       rate: a factor on all parameters of towers.
+      last: how many layers of a tower, from its end on, learn, with what stands behind them; of all
+        else in towers the factor is 0; 0: of the whole tower; None: everything learns.
 
     Returns:
       a nested dict like `params` of numbers, and of arrays (layers,) for stacked layers.
@@ -180,20 +205,63 @@ def layer_factors(
     Raises:
       UserError: the network has no towers of layers.
     """
-    towers = method.towers
-    if not towers:
-        raise UserError(f"layer_decay: the network of {method.name} has no towers of layers")
+    towers = _towers(method)
 
     def factor(path: tuple[str | int, ...]) -> Any:
-        for prefix, tower in towers.items():
-            if _under(path, prefix):
-                relative = _joined(path).removeprefix(f"{prefix}/")
-                layers = np.asarray(tower.layers_above(relative), np.float64)
-                return np.asarray(rate * decay**layers)
-        return np.ones(())
+        above = _layers_above(towers, path)
+        if above is None:
+            return np.ones(())
+        learns = True if last is None else (above <= last) & (last > 0)
+        return np.where(learns, rate * decay ** above.astype(np.float64), 0.0)
 
     flat = traverse_util.flatten_dict(params)
     return traverse_util.unflatten_dict({path: factor(path) for path in flat})
+
+
+def _towers(method: Method) -> dict[str, Tower]:
+    towers = method.towers
+    if not towers:
+        raise UserError(
+            f"the network of {method.name} has no towers of layers, by which layer_decay, "
+            "tower_rate and last_layers go"
+        )
+    return towers
+
+
+def _layers_above(
+    towers: Mapping[str, Tower], path: tuple[str | int, ...]
+) -> Int[np.ndarray, "*layers"] | None:
+    """See `Tower.layers_above`; None of a parameter outside of towers."""
+    for prefix, tower in towers.items():
+        if _under(path, prefix):
+            return np.asarray(tower.layers_above(_joined(path).removeprefix(f"{prefix}/")))
+    return None
+
+
+def _early_layers(
+    method: Method, params: Params, last: int | None
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Paths of towers that stay as a whole, and of stacked layers how many of the first.
+
+    Raises:
+      UserError: the network has no towers of layers, or none has so many.
+    """
+    if last is None:
+        return (), {}
+    towers = _towers(method)
+    found = (_layers_above(towers, path) for path in traverse_util.flatten_dict(params))
+    # Of L layers it is L + 1 where the first one's input is made.
+    deepest = max(int(above.max()) for above in found if above is not None) - 1
+    if last > deepest:
+        raise UserError(
+            f"config.optimizer.last_layers is {last}, and the network's towers have {deepest} "
+            "layers (blocks of a transformer, stages of a residual network); leave it out to train "
+            "all of them"
+        )
+    factors = flatten(layer_factors(method, params, 1.0, last=last))
+    early = tuple(path for path, factor in factors.items() if not factor.any())
+    stays = {path: int((factor == 0).sum()) for path, factor in factors.items()}
+    return early, {path: count for path, count in stays.items() if count and path not in early}
 
 
 def scale_layers(updates: Params, factors: Mapping[str, Any]) -> Params:
@@ -245,7 +313,8 @@ def make_optimizer(
     """Makes AdamW as PyTorch computes it, for the trainable parameters.
 
     p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so;
-    with `layer_decay` and `tower_rate`, lr is that of the parameter's layer.
+    with `layer_decay` and `tower_rate`, lr is that of the parameter's layer, and before the
+    `last_layers` 0.
 
     Args:
       config: the optimizer's section.
@@ -259,20 +328,21 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, mask),
         optax.scale_by_learning_rate(schedule),
     )
-    if config.layer_decay is not None or config.tower_rate != 1:
-        adamw = _by_layer(adamw, method, config.layer_decay or 1.0, config.tower_rate)
+    if config.layer_decay is not None or config.tower_rate != 1 or config.last_layers:
+        adamw = _by_layer(adamw, method, config)
     return adamw if config.clip_norm is None else _clipped(adamw, config.clip_norm)
 
 
 def _by_layer(
-    optimizer: optax.GradientTransformation, method: Method, decay: float, rate: float
+    optimizer: optax.GradientTransformation, method: Method, config: OptimizerConfig
 ) -> optax.GradientTransformation:
     """Scales an optimizer's updates by layer; its state stays as it is."""
+    chosen = config.layer_decay or 1.0, config.tower_rate, config.last_layers
 
     def update(updates, state, params=None, **_):
         updates, state = optimizer.update(updates, state, params)
         updates = cast(Params, updates)
-        return scale_layers(updates, layer_factors(method, updates, decay, rate)), state
+        return scale_layers(updates, layer_factors(method, updates, *chosen)), state
 
     return optax.GradientTransformation(optimizer.init, update)
 
