@@ -275,13 +275,10 @@ def _ranking(
         if 0 < (truth[known] == 1).sum() < len(known):
             columns.append((known, truth[known], scores[known]))
 
-    def statistic(weights: Weights) -> Float[np.ndarray, " draws"]:
-        if not columns:
-            return np.full(weights.shape[1], math.nan)
-        each = [of_class(truth, scores, weights[known]) for known, truth, scores in columns]
-        return _defined_mean(np.stack(each, axis=-1))
+    def of(known: np.ndarray, truth: Labels, scores: Scores) -> Statistic:
+        return lambda weights: of_class(truth, scores, weights[known])
 
-    return statistic
+    return mean_of([of(*column) for column in columns])
 
 
 _RANKING = {"auroc": macro_auroc, "average_precision": macro_average_precision}
@@ -353,6 +350,21 @@ def mean(values: Bool[np.ndarray, " n"] | Float[np.ndarray, " n"]) -> Statistic:
     def statistic(weights: Weights) -> Float[np.ndarray, " draws"]:
         with np.errstate(invalid="ignore", divide="ignore"):
             return numbers @ weights[known] / weights[known].sum(0)
+
+    return statistic
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The unweighted mean of statistics, as of classes; a resample goes without those it lacks.
+
+    Args:
+      statistics: of the same samples; of none the mean is not defined.
+    """
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " draws"]:
+        if not statistics:
+            return np.full(weights.shape[1], math.nan)
+        return _defined_mean(np.stack([each(weights) for each in statistics], axis=-1))
 
     return statistic
 

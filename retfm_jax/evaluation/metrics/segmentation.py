@@ -98,13 +98,39 @@ class Counts(NamedTuple):
         scale = scale * np.sqrt(rest + false) * np.sqrt(rest + missed)
         return _ratio(hits * rest - false * missed, scale)
 
+    def pooled(self, weights: Weights | None = None) -> "Counts":
+        """Adds up images.
+
+        Args:
+          weights: of the images, one column a resample, (images, draws); None: all alike, once.
+
+        Returns:
+          pixels of counts (images), of all images together or of each resample (draws).
+        """
+        if weights is None:
+            return Counts(*(part.sum() for part in self))
+        return Counts(*(part.astype(np.float64) @ weights for part in self))
+
+    def each(self, metric: str) -> Float[np.ndarray, "..."]:
+        """A metric of each image.
+
+        Args:
+          metric: one of `POOLED`.
+
+        Returns:
+          its values; 1 where nothing is there and predicted, NaN where nothing is known.
+        """
+        known = np.sum(self, axis=0) > 0
+        empty = known & (self.hits + self.false + self.missed == 0)
+        return np.where(empty, 1.0, getattr(self, metric))
+
 
 #: Metrics of pixels at one threshold, pooled over images.
-_POOLED = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy", "mcc")
+POOLED = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy", "mcc")
 #: Metrics of which the mean over images is taken, too.
-_BY_IMAGE = ("dice", "iou")
+BY_IMAGE = ("dice", "iou")
 #: Metrics of scores.
-_RANKED = ("average_precision", "auroc")
+RANKED = ("average_precision", "auroc")
 
 
 def ranking_of(
@@ -131,6 +157,24 @@ def ranking_of(
     area = _ratio((true * beaten).sum(-1), all_true * all_false)
     defined = (all_true > 0) & (all_false > 0)
     return np.where(defined, ap, np.nan), np.where(defined, area, np.nan)
+
+
+def resampled_ranking(
+    scores: Shaped[np.ndarray, "n 2 bins"], weights: Weights
+) -> Float[np.ndarray, "2 draws"]:
+    """Average precision and AUROC of resamples of images, as `ranking_of` has them.
+
+    Args:
+      scores: absent and present pixels of each image by score, the lowest first, (n, 2, bins).
+      weights: of the images, one column a resample, (n, draws).
+    """
+    found = np.empty((2, weights.shape[1]))
+    negatives, positives = (scores[:, side].astype(np.float64) for side in (0, 1))
+    block = max(1, _BLOCK // scores.shape[2])
+    for start in range(0, weights.shape[1], block):
+        part = weights[:, start : start + block].T.astype(np.float64)
+        found[:, start : start + block] = ranking_of(part @ positives, part @ negatives)
+    return found
 
 
 def trapezoid_of(positives: Histogram, negatives: Histogram) -> float:
@@ -269,7 +313,7 @@ class Tally:
             chosen[name] = float(GRID[int(np.nanargmax(dices))]) if there else 0.5
         return chosen
 
-    def _at(self, index: int, threshold: float) -> "_ByImage":
+    def _at(self, index: int, threshold: float) -> Counts:
         """Counts of every image at a threshold: what is above it is predicted.
 
         Raises:
@@ -281,7 +325,7 @@ class Tally:
         counts = np.stack([image.counts[index] for image in self._images])  # (n, 2, edges + 1)
         above = counts[..., int(edge[0]) + 1 :].sum(-1)
         below = counts.sum(-1) - above
-        return _ByImage(Counts(above[:, 1], above[:, 0], below[:, 1], below[:, 0]))
+        return Counts(above[:, 1], above[:, 0], below[:, 1], below[:, 0])
 
     def measured(
         self,
@@ -344,6 +388,26 @@ class Tally:
         return {
             name: self._at(index, threshold).each("dice") for index, name in enumerate(self.classes)
         }
+
+    def pixels_by_image(self, thresholds: Mapping[str, float]) -> Counts:
+        """Pixels of every image and class, in the order in which images were added.
+
+        Args:
+          thresholds: of every class, 0.5 or one of `GRID`.
+
+        Returns:
+          (images, classes) each.
+        """
+        each = [self._at(i, thresholds[name]) for i, name in enumerate(self.classes)]
+        return Counts(*(np.stack(parts, axis=1) for parts in zip(*each, strict=True)))
+
+    def scores_by_image(self) -> Shaped[np.ndarray, "images classes 2 bins"]:
+        """Absent and present pixels of every image and class by score, the lowest first.
+
+        Returns:
+          (images, classes, 2, 2048) uint32, in bins of equal width in log-odds.
+        """
+        return np.stack([image.coarse for image in self._images])
 
     def _row(self, index: int, thresholds: Mapping[str, float] | None) -> "_Row":
         name = self.classes[index]
@@ -428,29 +492,11 @@ class _Image(NamedTuple):
     lines: Mapping[str, float]
 
 
-class _ByImage(NamedTuple):
-    """Counts of a class at a threshold, of each image."""
-
-    counts: Counts
-
-    def pooled(self, weights: Weights | None = None) -> Counts:
-        """Of all images together, or of resamples of them."""
-        if weights is None:
-            return Counts(*(part.sum() for part in self.counts))
-        return Counts(*(part.astype(np.float64) @ weights for part in self.counts))
-
-    def each(self, metric: str) -> Float[np.ndarray, " images"]:
-        """Of each image; 1 where nothing is there and predicted, NaN where nothing is known."""
-        known = np.sum(self.counts, axis=0) > 0
-        empty = known & (self.counts.hits + self.counts.false + self.counts.missed == 0)
-        return np.where(empty, 1.0, getattr(self.counts, metric))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Row:
     """A class: what its metrics are computed of."""
 
-    at: Mapping[str, _ByImage]
+    at: Mapping[str, Counts]
     scores: Int[np.ndarray, "2 bins"]
     coarse: Shaped[np.ndarray, "n 2 coarse"]
     lines: Float[np.ndarray, " n"]
@@ -471,16 +517,16 @@ class _Row:
     def names(self) -> tuple[str, ...]:
         """Names of `values`."""
         return (
-            *_RANKED,
-            *(f"{prefix}{name}" for prefix in self.at for name in _POOLED),
-            *(f"{prefix}image_{name}" for prefix in self.at for name in _BY_IMAGE),
+            *RANKED,
+            *(f"{prefix}{name}" for prefix in self.at for name in POOLED),
+            *(f"{prefix}image_{name}" for prefix in self.at for name in BY_IMAGE),
             "centerline_dice",
         )
 
     @property
     def facts(self) -> dict[str, float | int]:
         """Numbers without intervals."""
-        counts = self.at[""].counts
+        counts = self.at[""]
         there = counts.hits + counts.missed
         known = np.sum(counts, axis=0) > 0
         both_empty = known & (counts.hits + counts.false + counts.missed == 0)
@@ -499,27 +545,19 @@ class _Row:
 
     def values(self) -> Float[np.ndarray, " values"]:
         """Metrics of all images, in the order of `names`."""
-        pooled = [float(getattr(at.pooled(), name)) for at in self.at.values() for name in _POOLED]
-        each = [_mean(at.each(name)) for at in self.at.values() for name in _BY_IMAGE]
+        pooled = [float(getattr(at.pooled(), name)) for at in self.at.values() for name in POOLED]
+        each = [_mean(at.each(name)) for at in self.at.values() for name in BY_IMAGE]
         ranked = (float(value) for value in ranking_of(self.scores[1], self.scores[0]))
         return np.array([*ranked, *pooled, *each, _mean(self.lines)], np.float64)
 
     def resampled(self, weights: Weights) -> Float[np.ndarray, "draws values"]:
         """The same of resamples of the images."""
-        columns = []
-        draws = weights.shape[1]
-        ranked = np.empty((2, draws))
-        block = max(1, _BLOCK // _COARSE)
-        for start in range(0, draws, block):
-            part = weights[:, start : start + block].T.astype(np.float64)
-            negatives, positives = (part @ self.coarse[:, side] for side in (0, 1))
-            ranked[:, start : start + block] = ranking_of(positives, negatives)
-        columns += [*ranked]
+        columns = [*resampled_ranking(self.coarse, weights)]
         for at in self.at.values():
             pooled = at.pooled(weights)
-            columns += [getattr(pooled, name) for name in _POOLED]
+            columns += [getattr(pooled, name) for name in POOLED]
         for at in self.at.values():
-            columns += [_weighted_mean(at.each(name), weights) for name in _BY_IMAGE]
+            columns += [_weighted_mean(at.each(name), weights) for name in BY_IMAGE]
         columns.append(_weighted_mean(self.lines, weights))
         return np.stack(columns, axis=1)
 
