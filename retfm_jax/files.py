@@ -179,6 +179,35 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO]:
             yield file
 
 
+def write_one_of_many(path: PathLike, data: bytes) -> None:
+    """Writes a file as a whole or not at all into a folder of any number of files.
+
+    `atomic_write` looks through the folder for what killed processes left, which takes the longer
+    the more files there are. Here whoever writes the file again overwrites what is left, so that
+    one process at a time may write it.
+
+    Args:
+      path: the file; its folder is made where it is missing.
+      data: its content.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = as_path(path)
+    if isinstance(path, epath.Path):
+        with atomic_write(path, "wb") as file:
+            file.write(data)
+        return
+    with _explained("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writing = path.with_name(f".{path.name}.writing")
+        with open(writing, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        writing.replace(path)
+
+
 def check_writable(path: PathLike) -> None:
     """Checks before long work that a file can be written, as far as that can be known.
 

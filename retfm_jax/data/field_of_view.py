@@ -102,12 +102,15 @@ def lit_field(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
       image: (h, w, 3) uint8, RGB.
 
     Returns:
-      (h, w) uint8, 1 inside; 1 everywhere where the red channel shows one value.
+      (h, w) uint8, 1 inside; 1 everywhere where the corners show no dark surround, as of a
+      photograph that was cropped to the retina, or where the red channel shows one value.
     """
     height, width = image.shape[:2]
     scale = max(1.0, max(height, width) / _FIELD_COPY)
     size = max(1, round(width / scale)), max(1, round(height / scale))
     red = cv2.resize(np.ascontiguousarray(image[..., 0]), size, interpolation=cv2.INTER_AREA)
+    if _lit(red) is None:
+        return np.ones((height, width), np.uint8)
     lit = (red > minimum_cross_entropy(red)).astype(np.uint8)
     # A thread of light must not join the surround's marks to the field.
     opened = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))

@@ -188,6 +188,15 @@ def test_the_field_of_view_is_the_lit_disc_without_holes_and_marks(size):
     assert field[4, 10] == 0
 
 
+def test_a_photograph_without_a_dark_surround_is_all_field():
+    rows, columns = np.mgrid[:80, :90]
+    picture = np.stack([90 + rows + columns // 2, rows, 0 * rows], axis=-1).astype(np.uint8)
+    assert lit_field(picture).all()
+    picture[:, :20] = picture[:, 70:] = 3
+    assert lit_field(picture)[:, 20:70].all()
+    assert lit_field(picture).mean() == pytest.approx(5 / 9)
+
+
 def test_a_picture_of_one_value_is_all_field():
     assert lit_field(np.full((20, 30, 3), 90, np.uint8)).all()
 

@@ -217,6 +217,13 @@ def test_shapes_of_a_disc_and_of_vessels():
     assert shapes.vertical_cup_disc_ratio(disc, cup) == 0.5
     assert shapes.vertical_cup_disc_ratio(disc, 0 * cup) == 0
     assert np.isnan(shapes.vertical_cup_disc_ratio(0 * disc, cup))
+    assert shapes.cup_disc_ratios(disc, cup) == (0.5, 0.3)
+    assert shapes.extent(0 * disc) == (0, 0)
+    assert len(shapes.parts(0 * disc)) == 0
+    stray = disc.copy()
+    stray[19, 19] = stray[12, 13] = 1  # alone, and at a corner of the disc
+    assert shapes.parts(stray)[:, -1].tolist() == [101, 1]
+    assert shapes.extent(stray) == (11, 11)
     assert shapes.density(disc) == 0.25
     assert shapes.density(cup, disc) == 0.15
     assert np.isnan(shapes.density(cup, 0 * disc))
