@@ -180,25 +180,20 @@ class Decisions:
           UserError: it is something else.
         """
         try:
-            entries = _entries(said, cls, "decisions")
+            entries = entries_of(said, cls, "decisions")
             conformal = entries.get("conformal")
             if conformal is not None:
-                found = _entries(conformal, Conformal, "conformal")
-                quantiles = _numbers(found, "quantiles")
+                found = entries_of(conformal, Conformal, "conformal")
+                quantiles = numbers_of(found, "quantiles")
                 entries["conformal"] = Conformal(_number(found, "coverage"), quantiles)
-            if not isinstance(entries["classes"], list) or not all(
-                isinstance(name, str) and name.strip() for name in entries["classes"]
-            ):
-                raise UserError("decisions: classes must be a list of names")
             if not isinstance(entries["outcome"], str):
                 raise UserError(f"decisions: outcome is no text: {entries['outcome']!r:.80}")
-            if not isinstance(entries.get("fitted_on", {}), Mapping):
-                raise UserError("decisions: fitted_on must be a mapping")
-            entries["classes"] = tuple(entries["classes"])
+            entries["fitted_on"] = fitted_on_of(entries)
+            entries["classes"] = names_of(entries, "classes")
             if "temperature" in entries:
                 entries["temperature"] = _number(entries, "temperature")
             if "thresholds" in entries:
-                entries["thresholds"] = _numbers(entries, "thresholds")
+                entries["thresholds"] = numbers_of(entries, "thresholds")
             return cls(**entries)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
@@ -244,8 +239,17 @@ def write_decisions(folder: PathLike, decisions: Decisions) -> None:
     write_json(as_path(folder) / FILE, decisions.to_json())
 
 
-def _entries(said: Any, kind: type, what: str) -> dict[str, Any]:
-    """The entries of a mapping, all of them known and none missing."""
+def entries_of(said: Any, kind: type, what: str) -> dict[str, Any]:
+    """Reads the entries of a mapping, all of them known and none missing.
+
+    Args:
+      said: JSON values.
+      kind: dataclass whose fields are the entries; those without a default must be there.
+      what: how messages call it.
+
+    Raises:
+      UserError: it is no mapping, or an entry is unknown or missing.
+    """
     if not isinstance(said, Mapping):
         raise UserError(f"{what} must be a mapping with entries, not {said!r:.80}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -266,8 +270,50 @@ def _number(entries: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _numbers(entries: Mapping[str, Any], name: str) -> tuple[float, ...]:
+def numbers_of(entries: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """Reads an entry that is a list of numbers.
+
+    Args:
+      entries: see `entries_of`.
+      name: of the entry.
+
+    Raises:
+      UserError: it is something else.
+    """
     values = entries[name]
     if not isinstance(values, list | tuple):
         raise UserError(f"decisions: {name} must be a list of numbers, not {values!r:.80}")
     return tuple(_number({name: value}, name) for value in values)
+
+
+def names_of(entries: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Reads an entry that is a list of names.
+
+    Args:
+      entries: see `entries_of`.
+      name: of the entry.
+
+    Raises:
+      UserError: it is something else.
+    """
+    values = entries[name]
+    if not isinstance(values, list) or not all(
+        isinstance(each, str) and each.strip() for each in values
+    ):
+        raise UserError(f"decisions: {name} must be a list of names")
+    return tuple(values)
+
+
+def fitted_on_of(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Reads what decisions were fitted on, {} where nothing is said.
+
+    Args:
+      entries: see `entries_of`.
+
+    Raises:
+      UserError: it is no mapping.
+    """
+    said = entries.get("fitted_on", {})
+    if not isinstance(said, Mapping):
+        raise UserError("decisions: fitted_on must be a mapping")
+    return said

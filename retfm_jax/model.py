@@ -30,6 +30,7 @@ from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.images import ImageError, decode, describe, fit
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.text import Tokenizer, fitting_tokenizer
+from retfm_jax.data.windows import photograph_logits
 from retfm_jax.decisions import FILE as DECISIONS
 from retfm_jax.decisions import WEIGHTS, Decisions, default_decisions, read_decisions
 from retfm_jax.errors import Unusable, UserError, first_of
@@ -40,6 +41,7 @@ from retfm_jax.interop.sources import Source, find_weights, is_place
 from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
+from retfm_jax.mask_decisions import MaskDecisions, default_mask_decisions, read_mask_decisions
 from retfm_jax.methods import get_method_class, make_method
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
@@ -55,6 +57,8 @@ Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 #: Samples of one call of the network, where there are few and where there are more; the last ones
 #: are padded, so that it compiles for two sizes, and one photograph does not pay for many.
 _FEW, _CHUNK = 4, 32
+#: Pixels whose probabilities are computed at once.
+_PIXELS = 1 << 18
 
 
 class RetinalModel:
@@ -70,9 +74,11 @@ class RetinalModel:
       origin: of weights that were imported, with their license; None of those of a training run.
       decisions: what turns logits of classes into probabilities and statements, the defaults
         (`decisions.default_decisions`) where nothing was fitted; None of a network without classes.
+      mask_decisions: what turns probabilities of pixels into masks, thresholds of one half where
+        nothing was fitted; None of a network without structures.
 
     Raises:
-      UserError: the decisions are of other classes than the network's.
+      UserError: the decisions are of other classes or structures than the network's.
     """
 
     def __init__(
@@ -85,10 +91,12 @@ class RetinalModel:
         notes: Sequence[str] = (),
         origin: Origin | None = None,
         decisions: Decisions | None = None,
+        mask_decisions: MaskDecisions | None = None,
     ):
         self.method, self.params, self.state, self.config = method, params, state, config
         self.wording, self.notes, self.origin = wording, tuple(notes), origin
         self.decisions = _fitting_decisions(method, decisions)
+        self.mask_decisions = _fitting_mask_decisions(method, mask_decisions)
         self._tokenizer: Tokenizer | None = None
         #: The parameters that were copied to all devices, their copies, and the devices.
         self._copies: tuple[Params, tuple[Params, MethodState], Mesh] | None = None
@@ -103,6 +111,8 @@ class RetinalModel:
             said["origin"] = to_dict(self.origin)
         if self.decisions is not None:
             said["decisions"] = self.decisions.to_json()
+        if self.mask_decisions is not None:
+            said["mask_decisions"] = self.mask_decisions.to_json()
         return {"config": to_dict(self.config), **said}
 
     def __repr__(self) -> str:
@@ -112,6 +122,7 @@ class RetinalModel:
             f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
             f"images: {describe(self.data_config.image)}"
             + (f"\nclasses: {', '.join(self.classes)}" if self.classes else "")
+            + (f"\nstructures: {', '.join(self.structures)}" if self.structures else "")
             + (f"\nweights: {self.origin}" if self.origin else "")
         )
 
@@ -149,6 +160,11 @@ class RetinalModel:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that the network itself tells apart; () where it tells none."""
         return self.method.classes
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the structures whose pixels the network finds; () where it finds none."""
+        return self.method.structures
 
     @property
     def logit_scale(self) -> float:
@@ -278,6 +294,49 @@ class RetinalModel:
         """
         self.require_classes()
         return self._spread("class logits", {"image": pixels}, jax.local_devices())["image"]
+
+    def segment(self, image: Image, name: str = "image") -> Float32[np.ndarray, "h w structures"]:
+        """Probabilities of the structures at every pixel of a photograph.
+
+        Args:
+          image: one, of any size, as for `encode_images`.
+          name: of an image that is no path, for messages.
+
+        Returns:
+          (h, w, structures) float32 at the photograph's own size, upright, in the order of
+          `structures`; `mask_decisions.masks` decides from them. The network sees the photograph as
+          in training, as a whole or in windows, and its logits are resized, not the probabilities.
+
+        Raises:
+          UserError: the network finds no structures, there is not one image, or it cannot be used.
+        """
+        self.require_structures()
+        images = as_images(image)
+        if len(images) != 1:
+            raise UserError(f"segment takes one photograph, not {len(images)}: call it for each")
+        pixels = self.decode(images[0], name)
+        devices = len(jax.local_devices())
+        batch = devices * -(-_FEW // devices)
+        logits = photograph_logits(pixels, self._pictures, self.data_config, batch=batch)
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"{name}: the network's logits of its pixels are not all finite numbers: the "
+                "weights hold NaN or infinity, or the training diverged"
+            )
+        return self._pixel_probabilities(logits)
+
+    def require_structures(self) -> None:
+        """Refuses a network that finds no structures.
+
+        Raises:
+          UserError: the network finds none; the message says how to get them.
+        """
+        if not self.structures:
+            raise UserError(
+                f"a {self.method.name} network finds no structures in photographs: train a decoder "
+                "on its image tower and photographs with masks (retfm train, config segment, with "
+                "config.init.image naming the weights)"
+            )
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """Features of photographs from the image tower, before any projection, not of unit norm.
@@ -558,6 +617,29 @@ class RetinalModel:
             found[[position for position, _ in damaged]] = nothing
         return found
 
+    def _pictures(
+        self, pictures: UInt8[np.ndarray, "b size size 3"]
+    ) -> Float32[np.ndarray, "b size size k"]:
+        """Logits of pixels, over all local devices where they have the same number of pictures."""
+        devices = jax.local_devices()
+        devices = devices[:1] if len(pictures) % len(devices) else devices
+        found = self._spread("pixel logits", {"image": pictures}, devices)["image"]
+        return np.asarray(found, np.float32)
+
+    def _pixel_probabilities(
+        self, logits: Float32[np.ndarray, "h w k"]
+    ) -> Float32[np.ndarray, "h w structures"]:
+        """Probabilities of pixels, some at a time, which compiles once for all sizes."""
+        pixels = logits.reshape(-1, logits.shape[-1])
+        found = np.empty((len(pixels), len(self.structures)), np.float32)
+        for start in range(0, len(pixels), _PIXELS):
+            part = pixels[start : start + _PIXELS]
+            block = np.zeros((_PIXELS, part.shape[1]), np.float32)
+            block[: len(part)] = part
+            probabilities = self._functions["probabilities"](block)
+            found[start : start + _PIXELS] = np.asarray(probabilities)[: len(part)]
+        return found.reshape(*logits.shape[:2], -1)
+
     def _image_row(
         self, image: tuple[int, Image], unusable: list[tuple[int, str]] | None = None
     ) -> dict[str, np.ndarray]:
@@ -629,6 +711,10 @@ class RetinalModel:
             "class logits": lambda p, s, b: {
                 "image": method.class_logits(p, s, prepared(b)["image"])
             },
+            "pixel logits": lambda p, s, b: {
+                "image": method.pixel_logits(p, s, prepared(b)["image"])
+            },
+            "probabilities": method.probabilities,
             "texts": lambda p, s, b: {"text": self.encoder.encode_texts(p, s, b["tokens"])},
             "patients": lambda p, s, b: self.encoder.encode_patients(p, s, prepared(b)),
             "reports": lambda p, s, b: self.encoder.encode_reports(p, s, b["tokens"]),
@@ -651,6 +737,21 @@ def _fitting_decisions(method: Method, decisions: Decisions | None) -> Decisions
         raise UserError(
             f"the decisions are of {decisions.outcome}, {first_of(decisions.classes, 5)}; the "
             f"network's classes are of {method.outcome}, {first_of(method.classes, 5)}"
+        )
+    return decisions
+
+
+def _fitting_mask_decisions(
+    method: Method, decisions: MaskDecisions | None
+) -> MaskDecisions | None:
+    """The decisions of a network, checked against its structures."""
+    if decisions is None:
+        return default_mask_decisions(method.structures) if method.structures else None
+    if decisions.structures != method.structures:
+        found = first_of(method.structures, 5)
+        raise UserError(
+            f"the decisions are of the structures {first_of(decisions.structures, 5)}; the "
+            f"network finds {found or 'none'}"
         )
     return decisions
 
@@ -734,23 +835,24 @@ def load_checkpoint(path: PathLike) -> tuple[RetinalModel, dict[str, Any]]:
     elif "imported_from" in meta:  # by version 0.1
         origin = Origin(meta["imported_from"])
     state = MethodState(stats, {})
-    decisions, said = _stored_decisions(meta, path)
-    notes = (*notes, *said)
-    return RetinalModel(built, params, state, config, wording, notes, origin, decisions), meta
+    decided, said = _stored_decisions(meta, path, bool(built.structures))
+    model = RetinalModel(built, params, state, config, wording, (*notes, *said), origin, **decided)
+    return model, meta
 
 
 def _stored_decisions(
-    meta: Mapping[str, Any], path: PathLike
-) -> tuple[Decisions | None, tuple[str, ...]]:
+    meta: Mapping[str, Any], path: PathLike, of_masks: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Decisions of a checkpoint, and what is to be said of them: those beside it, else its own."""
     from retfm_jax.runtime.checkpoints import workdir_of
 
     workdir = workdir_of(path)
-    beside = read_decisions(workdir)
+    entry = "mask_decisions" if of_masks else "decisions"
+    beside = read_mask_decisions(workdir) if of_masks else read_decisions(workdir)
     if beside is not None and beside.fitted_on.get(WEIGHTS) in (None, meta["checksums"][0]):
-        return beside, ()
-    own = meta.get("decisions")
-    found = None if own is None else Decisions.from_json(own, str(path))
+        return {entry: beside}, ()
+    own, kind = meta.get(entry), MaskDecisions if of_masks else Decisions
+    found = {} if own is None else {entry: kind.from_json(own, str(path))}
     if beside is None:
         return found, ()
     where = workdir / DECISIONS

@@ -15,6 +15,12 @@ from retfm_jax.decisions import (
     write_decisions,
 )
 from retfm_jax.errors import UserError
+from retfm_jax.mask_decisions import (
+    MaskDecisions,
+    default_mask_decisions,
+    read_mask_decisions,
+    write_mask_decisions,
+)
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (50, 3)).astype(np.float32)
 NAMES = ("normal", "drusen", "糖尿病")
@@ -117,3 +123,40 @@ def test_a_missing_entry_and_another_thing_are_refused():
         Decisions.from_json({"outcome": "grades"}, "here")
     with pytest.raises(UserError, match="must be a mapping"):
         Decisions.from_json([1], "here")
+
+
+MASKS = MaskDecisions(("disc", "cup"), (51 / 255, 0.5), {"images": 7})
+
+
+def test_a_pixel_shows_what_is_above_its_threshold():
+    edge = np.float32(51 / 255)  # rounded up: it is above 51 / 255
+    found = MASKS.masks(np.array([[edge, 0.5], [np.nextafter(edge, 0), 0.51]], np.float32))
+    assert found.tolist() == [[True, False], [False, True]]
+    assert default_mask_decisions(("disc",)).thresholds == (0.5,)
+    assert MASKS.by_name == {"disc": 51 / 255, "cup": 0.5}
+
+
+def test_mask_decisions_survive_json_to_the_bit(tmp_path):
+    assert read_mask_decisions(tmp_path) is None
+    write_mask_decisions(tmp_path, MASKS)
+    assert read_mask_decisions(tmp_path) == MASKS
+    with pytest.raises(UserError, match=r"decisions\.json: decisions has no entry 'structures'"):
+        read_decisions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"structures": "disc"}, "structures must be a list of names"),
+        ({"structures": ["disc", "disc"]}, "each once"),
+        ({"thresholds": [0.5]}, "must be 2 numbers"),
+        ({"thresholds": [0.5, 1.5]}, "from 0 to 1"),
+        ({"thresholds": [0.5, float("nan")]}, "from 0 to 1"),
+        ({"fitted_on": []}, "must be a mapping"),
+        ({"threshold": []}, "did you mean 'thresholds'"),
+    ],
+)
+def test_what_is_no_mask_decision_is_refused_in_one_sentence(change, said):
+    with pytest.raises(UserError, match=said) as caught:
+        MaskDecisions.from_json({**MASKS.to_json(), **change}, "W/decisions.json")
+    assert str(caught.value).startswith("W/decisions.json: ")

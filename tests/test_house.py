@@ -15,7 +15,7 @@ _ROOT = Path(retfm_jax.__file__).parent
 #: From the ground up; a room imports those below it, and those beside it only as `_BESIDE` says.
 _FLOORS = (
     {"errors", "extras", "files", "parsing", "plugins", "ranges", "trees", "array_files",
-     "console", "progress", "dataset_folders", "decisions", "hub", "rendering"},
+     "console", "progress", "dataset_folders", "decisions", "mask_decisions", "hub", "rendering"},
     {"models", "losses", "knowledge"},
     {"methods"},
     {"config"},
@@ -35,6 +35,7 @@ _BESIDE = {
     ("ranges", "errors"), ("trees", "errors"), ("array_files", "errors"), ("array_files", "files"),
     ("dataset_folders", "errors"),
     ("dataset_folders", "files"), ("decisions", "errors"), ("decisions", "files"),
+    ("mask_decisions", "decisions"), ("mask_decisions", "errors"), ("mask_decisions", "files"),
     ("hub", "errors"), ("rendering", "files"),
 }  # fmt: skip
 #: Generated data is a tool of two rooms, as any caller of the command line's.

@@ -195,6 +195,11 @@ class Method(abc.ABC, Generic[Network]):
         return ()
 
     @property
+    def exclusive_structures(self) -> bool:
+        """Whether a pixel shows one structure at most, of several in a mask the last one."""
+        return False
+
+    @property
     def outcome(self) -> Outcome | None:
         """What the classes are to each other; None: the network has no classes of its own."""
         return None
@@ -459,6 +464,41 @@ class Method(abc.ABC, Generic[Network]):
 
         Returns:
           the probabilities, (b, h, w, c) float32.
+
+        Raises:
+          NotImplementedError: the method finds no structures.
+        """
+        return self.probabilities(self.pixel_logits(params, state, images, keys=keys))
+
+    def pixel_logits(
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b h w 3"],
+        *,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b h w k"]:
+        """Computes the logits of every pixel of single images, of which `probabilities` follow.
+
+        Args:
+          params, state, images, keys: as of `pixel_probabilities`.
+
+        Returns:
+          (b, h, w, k) float32; how many there are of a pixel is the method's choice.
+
+        Raises:
+          NotImplementedError: the method finds no structures.
+        """
+        raise NotImplementedError(f"{self.name} finds no structures in images")
+
+    def probabilities(self, logits: Float[Array, "... k"]) -> Float[Array, "... c"]:
+        """Computes the probabilities of `structures` from logits of pixels, each for itself.
+
+        Args:
+          logits: as `pixel_logits` gives them, (..., k) floats, also resized.
+
+        Returns:
+          the probabilities, (..., c) float32.
 
         Raises:
           NotImplementedError: the method finds no structures.

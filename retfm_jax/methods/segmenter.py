@@ -136,6 +136,10 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
         return self.config.structures
 
     @property
+    def exclusive_structures(self) -> bool:
+        return self.config.loss == "exclusive"
+
+    @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:
         """Rows as `Method.weight_names` has.
 
@@ -149,17 +153,6 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
         if not isinstance(image, resnet.ClipResNetConfig):
             tower = prefixed(unet.tower_names(image), "", "visual/")
         return (*tower, *prefixed(unet.names(), "", "decoder/"))
-
-    def pixel_probabilities(
-        self,
-        params: Params,
-        state: MethodState,
-        images: Float[Array, "b h w 3"],
-        *,
-        keys: Key[Array, " b"] | None = None,
-    ) -> Float[Array, "b h w c"]:
-        """Computes the probabilities of the structures; see `Method.pixel_probabilities`."""
-        return self.probabilities(self.pixel_logits(params, state, images, keys=keys))
 
     def pixel_logits(
         self,
@@ -189,7 +182,7 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
         Args:
           logits: as `pixel_logits` gives them, (..., k) floats, also resized.
         """
-        if self.config.loss == "exclusive":
+        if self.exclusive_structures:
             return jax.nn.softmax(logits, axis=-1)[..., 1:]
         return jax.nn.sigmoid(logits)
 

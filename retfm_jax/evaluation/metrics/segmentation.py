@@ -297,7 +297,7 @@ class Tally:
                 inside = inside & (fov > 0)
             if inside.any():
                 predicted = (probabilities[..., index] > threshold) & inside
-                found[name] = centerline_dice(predicted, truth[..., index] == 1)
+                found[name] = centerline_dice(predicted, (truth[..., index] == 1) & inside)
         return found
 
     def best_thresholds(self) -> dict[str, float]:
