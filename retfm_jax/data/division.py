@@ -51,11 +51,15 @@ class Division:
             found |= {"validation"}
         return [split for split in SPLITS if split in found]
 
-    def assign(self, parts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    def assign(
+        self, parts: Mapping[str, Sequence[str]], others: Collection[str] = ()
+    ) -> dict[str, list[str]]:
         """Gives every record its split.
 
         Args:
           parts: by split of the source (`UNDIVIDED` where it has none), the patient of each record.
+          others: splits that the source has and of which nothing is asked: a split that is there is
+            none that has to be made.
 
         Returns:
           by split of the source, the split of each record.
@@ -64,21 +68,22 @@ class Division:
           UserError: there are fewer patients than folds.
         """
         found = {part: [part] * len(members) for part, members in parts.items()}
+        there = {*parts, *others}
         if self.fold is not None:
             divided = [part for part in parts if part != "test"]
-            if self._whole(parts) and self.fold[1] < 3:
+            if self._whole(there) and self.fold[1] < 3:
                 raise UserError(
                     "there is no test split: give 3 folds or more, of which one is the test and "
                     "one validation"
                 )
             fold_of = self._folds({p for part in divided for p in parts[part]})
             for part in divided:
-                found[part] = [self._by_fold(fold_of[p], self._whole(parts)) for p in parts[part]]
+                found[part] = [self._by_fold(fold_of[p], self._whole(there)) for p in parts[part]]
             return found
         if UNDIVIDED in parts:
             shares: dict[str, float] = dict(zip(SPLITS, self.shares, strict=True))
             found[UNDIVIDED] = [hashed_split(p, shares, 0) for p in parts[UNDIVIDED]]
-        elif "validation" not in parts and "train" in parts:
+        elif "validation" not in there and "train" in parts:
             train, validation, _ = self.shares
             share = validation / (train + validation)
             two = {"train": 1 - share, "validation": share}

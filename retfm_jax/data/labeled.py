@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8, Int64
 
 from retfm_jax.config import DataConfig
+from retfm_jax.data.built_splits import open_built
 from retfm_jax.data.class_files import FileSource, Reading
 from retfm_jax.data.division import Division
 from retfm_jax.data.division import said_of as division_said
@@ -244,27 +245,14 @@ def _parts(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_
 
 def _built(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_Part], list[str]]:
     """Splits of a built dataset, or of a task on one; validation is made where there is none."""
-    if config.patient_regex is not None:
-        raise UserError(
-            f"config.data.patient_regex reads file names, and {config.dataset} is a built dataset: "
-            "give it to `retfm data build`, which stores patients"
-        )
+    reading = Reading(exclude=config.exclude)
+    sources = open_built(
+        config,
+        wanted,
+        lambda name: open_splits(config.dataset, (name,), config.data_dir, reading)[name],
+        test=test,
+    )
     division = Division(config.shares, config.fold)
-    names = {"train": config.train_split, "validation": config.eval_split, "test": test}
-    sources: dict[str, RecordSource[Record]] = {}
-    for split, name in names.items():
-        if split == "test" and "test" not in wanted and config.fold is None:
-            continue
-        try:
-            source = open_splits(
-                config.dataset, (name,), config.data_dir, Reading(exclude=config.exclude)
-            )[name]
-        except UserError:
-            if split == "train" or name != split:  # what is named is wanted
-                raise
-            continue
-        if len(source):
-            sources[split] = source
     missing = [split for split in wanted if split not in division.splits(sources)]
     if missing:
         raise UserError(f"dataset {config.dataset} has no split {', '.join(missing)}")
@@ -273,11 +261,9 @@ def _built(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_
         for split, source in sources.items()
         if split in wanted or config.fold is not None
     }
-    # A split that is there is none that has to be made, also where nobody asks for it.
-    patients = {split: parts[split].patients if split in parts else [] for split in sources}
-    for split, assigned in division.assign(patients).items():
-        if split in parts:
-            parts[split].split = assigned
+    patients = {split: part.patients for split, part in parts.items()}
+    for split, assigned in division.assign(patients, sources).items():
+        parts[split].split = assigned
     if "validation" not in sources and "validation" not in wanted:
         return list(parts.values()), []
     return list(parts.values()), [division_said(division, sources)]

@@ -12,6 +12,7 @@ from jaxtyping import Int64, UInt8
 from retfm_jax.config import DataConfig
 from retfm_jax.data import images, masks
 from retfm_jax.data.building.patients import BY_IMAGE
+from retfm_jax.data.built_splits import open_built
 from retfm_jax.data.class_files import whereabouts
 from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
@@ -171,11 +172,9 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
         for split, source in sources.items()
         if split in (*wanted, "train", UNDIVIDED) or division.fold is not None
     }
-    # A split that is there is none that has to be made, also where nobody asks for it.
-    patients = {split: parts[split].patients if split in parts else [] for split in sources}
-    for split, assigned in division.assign(patients).items():
-        if split in parts:
-            parts[split].split = assigned
+    patients = {split: part.patients for split, part in parts.items()}
+    for split, assigned in division.assign(patients, sources).items():
+        parts[split].split = assigned
     names = next(iter(sources.values())).structures
     columns = _columns(config, names)
     found = {split: _chosen(parts, split, columns) for split in wanted}
@@ -256,20 +255,12 @@ def _in_place(
 
 def _built(config: DataConfig, wanted: Sequence[str]) -> dict[str, RecordSource[SegmentedRecord]]:
     """The splits of a built dataset that records are taken from."""
-    names = {"train": config.train_split, "validation": config.eval_split, "test": "test"}
-    sources: dict[str, RecordSource[SegmentedRecord]] = {}
-    for split, name in names.items():
-        if split == "test" and "test" not in wanted and config.fold is None:
-            continue
-        try:
-            source = open_dataset(config.dataset, name, config.data_dir, config.exclude)
-        except UserError:
-            if split == "train" or name != split:  # what is named is wanted
-                raise
-            continue
-        if len(source):
-            sources[split] = _with_masks(source)
-    return sources
+
+    def opened(name: str) -> RecordSource[SegmentedRecord]:
+        return open_dataset(config.dataset, name, config.data_dir, config.exclude)
+
+    found = open_built(config, wanted, opened)
+    return {split: _with_masks(source) for split, source in found.items()}
 
 
 def _with_masks(source: RecordSource[Any]) -> RecordSource[SegmentedRecord]:

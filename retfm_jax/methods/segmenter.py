@@ -60,12 +60,13 @@ class SegmenterConfig(TowerConfig):
         if isinstance(self.form, unetr.UnetrConfig) != transformer:
             fitting = "unetr" if transformer else "unet"
             raise ValueError(f"decoder {self.form.kind} does not fit this tower, {fitting} does")
-        if self.levels and not isinstance(self.image, vit.ViTConfig):
+        if not self.levels:
+            return
+        if not isinstance(self.image, vit.ViTConfig):
             raise ValueError("levels are those of a vision transformer")
-        if isinstance(self.image, vit.ViTConfig) and self.levels:
-            highest = self.image.layers - 1
-            if len(self.levels) != 4 or max(self.levels) > highest:
-                raise ValueError(f"levels must be four blocks from 0 to {highest}")
+        highest = self.image.layers - 1
+        if len(self.levels) != 4 or max(self.levels) > highest:
+            raise ValueError(f"levels must be four blocks from 0 to {highest}")
 
     @property
     def form(self) -> unet.UnetConfig | unetr.UnetrConfig:

@@ -57,6 +57,14 @@ def test_folds_cover_every_patient_once(official):
     assert sorted(seen) == sorted(set(PATIENTS))
 
 
+def test_a_split_that_is_there_and_not_asked_for_is_not_made():
+    assert Division().assign({"train": PATIENTS}, ["validation"]) == {
+        "train": ["train"] * len(PATIENTS)
+    }
+    folded = Division(fold=(0, 3)).assign({"train": PATIENTS}, ["test"])["train"]
+    assert set(folded) == {"train", "validation"}
+
+
 @pytest.mark.parametrize(
     ("parts", "fold", "message"),
     [

@@ -1,6 +1,7 @@
 """Folders of one's own with photographs and masks: read in place, imported, and their faults."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -139,8 +140,10 @@ def test_an_import_stores_what_is_read_in_place(which, request, tmp_path, capsys
             ours, theirs = truth_of(record), truth_of(stored)
             for one, other in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(one, other)
-    built = open_segmented(DataConfig(dataset="mine", data_dir=str(tmp_path / "data")))
-    assert built.structures == data.structures
+    config = DataConfig(dataset="mine", data_dir=str(tmp_path / "data"))
+    assert open_segmented(config).structures == data.structures
+    with pytest.raises(UserError, match="patient_regex reads file names, and mine is a built"):
+        open_segmented(dataclasses.replace(config, patient_regex="(.*)"))
 
 
 def test_a_missing_mask_a_mask_without_a_photograph_and_a_path_outside_are_named(folders, tmp_path):
