@@ -1,7 +1,10 @@
 """What is optional can be installed by what messages and README say."""
 
+import importlib
 import importlib.metadata
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,27 @@ def test_a_checkout_that_is_not_installed_still_says_how(monkeypatch):
 def test_an_extra_that_came_after_the_installation_still_says_how(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["jax>=0.10"])
     assert extras.install("gcs").startswith("pip install '.[gcs]'")
+
+
+def test_a_package_is_absent_for_others_and_only_inside(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "heavy_one.py").write_text("")
+    with extras.absent("heavy_one"), pytest.raises(ModuleNotFoundError, match="heavy_one"):
+        import heavy_one
+    import heavy_one
+
+    with extras.absent("heavy_one"):
+        assert importlib.import_module("heavy_one") is heavy_one
+
+
+def test_training_starts_without_what_it_does_not_need():
+    code = (
+        "import sys, retfm_jax.experiments.training\n"
+        "print({'torch', 'transformers', 'sklearn', 'pandas', 'matplotlib', 'tensorflow',"
+        " 'google.cloud.storage'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
 
 
 def test_nothing_sends_people_to_an_index_that_does_not_have_the_package():

@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import (  # made at import
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboardX.summary import scalar
-
+from retfm_jax import extras
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
+
+# It takes in what it finds of these, for tensors and stores that are not written to here.
+with extras.absent("torch", "google.cloud.storage", "boto3"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import (  # made at import
+        Event,  # pyright: ignore[reportAttributeAccessIssue]
+        SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    from tensorboardX.summary import scalar
 
 _METRICS = "metrics.jsonl"
 

@@ -1,7 +1,9 @@
 """The field's metrics with intervals by patient, for multi-label and for single-label tasks.
 
 Values come from scikit-learn. Intervals need each metric on a thousand resamples, so each has a
-weighted form here as well; tests hold it equal to scikit-learn with `sample_weight`.
+weighted form here as well; tests hold it equal to scikit-learn with `sample_weight`. It is imported
+where it is called: with what it takes in, such as pandas, that takes more than a second, and most
+runs that could call it do not.
 """
 
 import dataclasses
@@ -15,7 +17,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int, Num
-from sklearn import metrics as sk
 
 from retfm_jax.evaluation.metrics import intervals
 from retfm_jax.evaluation.metrics.bootstrap import (
@@ -49,7 +50,9 @@ def auroc(labels: Labels, scores: Scores) -> float:
     """
     if not 0 < labels.sum() < len(labels):
         return math.nan
-    return float(sk.roc_auc_score(labels, scores))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores))
 
 
 def average_precision(labels: Labels, scores: Scores) -> float:
@@ -61,7 +64,9 @@ def average_precision(labels: Labels, scores: Scores) -> float:
     """
     if not 0 < labels.sum() < len(labels):
         return math.nan
-    return float(sk.average_precision_score(labels, scores))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, scores))
 
 
 def weighted_ranking(
@@ -478,7 +483,9 @@ def single_label(
             macro = [np.nanmean(of, axis=0) for of in ranking] if len(ranked) else []
         return np.stack([*columns, *ranking[0], *ranking[1], *macro], axis=1)
 
-    confusion = sk.confusion_matrix(labels, predicted, labels=np.arange(classes))
+    from sklearn.metrics import confusion_matrix
+
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(classes))
     values = [float(value) for value in of_confusion(confusion.astype(np.float64))]
     error = expected_calibration_error(right, confidence)
     values.insert(len(names_of) - 1, float(error[0]))
