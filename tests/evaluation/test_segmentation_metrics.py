@@ -235,6 +235,14 @@ def test_shapes_of_a_disc_and_of_vessels():
     assert np.isnan(nothing.value)
 
 
+def test_disc_and_cup_are_known_by_name():
+    assert shapes.disc_and_cup(("vessels", "optic_cup", "optic_disc")) == (2, 1)
+    assert shapes.disc_and_cup(("Disk", "cup 1")) == (0, 1)
+    assert shapes.disc_and_cup(("disc", "vessels", "")) is None
+    assert shapes.disc_and_cup(("disc", "cup", "large cup")) is None
+    assert shapes.disc_and_cup(("discs", "cupping")) is None
+
+
 def test_a_skeleton_is_one_pixel_wide_and_keeps_the_pieces():
     import cv2
 

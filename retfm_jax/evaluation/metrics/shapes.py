@@ -1,6 +1,8 @@
 """What masks are as shapes: skeletons, connected parts, a cup in its disc, shares of a field."""
 
 import math
+import re
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -99,6 +101,21 @@ def centerline_dice(
     sensitivity = float((prediction[skeleton(truth)] > 0).mean())
     both = precision + sensitivity
     return 2 * precision * sensitivity / both if both else 0.0
+
+
+def disc_and_cup(structures: Sequence[str]) -> tuple[int, int] | None:
+    """Finds the optic disc and its cup among structures, by the last words of their names.
+
+    Args:
+      structures: their names, such as "optic_disc" and "optic_cup".
+
+    Returns:
+      the positions of both; None where there is not one of each.
+    """
+    last = [["", *re.findall("[a-z]+", name.casefold())][-1] for name in structures]
+    discs = [index for index, word in enumerate(last) if word in ("disc", "disk")]
+    cups = [index for index, word in enumerate(last) if word == "cup"]
+    return (discs[0], cups[0]) if len(discs) == len(cups) == 1 else None
 
 
 def parts(mask: Shaped[np.ndarray, "h w"]) -> Int32[np.ndarray, "n 5"]:
