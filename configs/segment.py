@@ -43,9 +43,10 @@ def get_config() -> ConfigDict:
             "train": {
                 "batch_size": 4,
                 "epochs": 50.0,
-                "evaluate_every": 0,
+                "evaluate_epochs": 1.0,
                 "checkpoint_epochs": 5.0,
                 "keep": 1,
+                "best": "average_precision",
             },
         }
     )

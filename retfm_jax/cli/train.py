@@ -6,6 +6,12 @@ from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
 from retfm_jax.ranges import Range
 
+#: What says of new photographs what a network tells.
+_VERBS = {
+    "classes": "predict --workdir {0} --images FOLDER --out predictions.csv",
+    "structures": "segment --workdir {0} --images FOLDER --out masks",
+}
+
 
 def add(verbs) -> None:
     """Adds the verb."""
@@ -22,8 +28,9 @@ def add(verbs) -> None:
         parser,
         "--folds",
         Range(low=2, high=100),
-        help="cross-validate a network with classes: as many runs, in WORKDIR/fold-0 and so on, "
-        "each tested on patients of its own, and their summary in WORKDIR/folds.json",
+        help="cross-validate a network with classes or structures: as many runs, in "
+        "WORKDIR/fold-0 and so on, each tested on patients of its own, and their summary in "
+        "WORKDIR/folds.json",
     )
 
 
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.config import load_config
     from retfm_jax.console import say
     from retfm_jax.experiments.cross_validation import cross_validate
-    from retfm_jax.experiments.training import train_to_the_end
+    from retfm_jax.experiments.training import told, train_to_the_end
     from retfm_jax.runtime import distributed
 
     config = load_config(args.config, args.overrides)
@@ -50,3 +57,5 @@ def run(args: argparse.Namespace) -> None:
     train_to_the_end(config, args.workdir)
     if jax.process_index() == 0:
         say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")
+        if verb := _VERBS.get(told(config)):
+            say(f"then: retfm {verb.format(args.workdir)}")

@@ -1,4 +1,4 @@
-"""Decisions of a network with classes, fitted on a split that it was not trained on."""
+"""Decisions of a network, fitted on a split that it was not trained on."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from retfm_jax.data.segmented import SegmentedSource
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.tasks import counts_by
 from retfm_jax.decisions import WEIGHTS, Conformal, Decisions
 from retfm_jax.evaluation.class_predictions import ClassPredictions, predict_classes
 from retfm_jax.evaluation.metrics import decision_fits
 from retfm_jax.evaluation.metrics.calibration import calibration
+from retfm_jax.evaluation.segmentation import tally
+from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.runtime.checkpoints import checksum
 
 #: Share of new patients' photographs whose prediction set holds their class.
@@ -36,14 +39,56 @@ def fit_decisions(
       UserError: see `class_predictions.predict_classes`.
     """
     found = predict_classes(model, source, progress=progress)
-    network = {"params": model.params, "batch_stats": model.state.batch_stats}
+    known = getattr(source, "patients_known", counts_by(source) == "patient")
+    return fitted(model.decisions, found, coverage, _whereon(model, source, known))
+
+
+def fit_mask_decisions(
+    model: Any, source: SegmentedSource, *, progress: bool = True
+) -> MaskDecisions:
+    """Chooses the threshold of each structure: that of the highest Dice of all pixels together.
+
+    Args:
+      model: a `RetinalModel` with structures.
+      source: the validation split: photographs of patients that the network was not trained on. A
+        structure that none of them shows keeps one half.
+      progress: whether a progress bar is shown.
+
+    Returns:
+      the decisions, of which `fitted_on` says what they were chosen on, for which weights, and the
+      Dice there at one half and at the thresholds.
+
+    Raises:
+      UserError: see `segmentation.tally`.
+    """
+    found = tally(model, source, progress=progress)
+    thresholds = found.best_thresholds()
+    metrics = found.measured(thresholds, draws=1)
+    dice = {
+        when: {name: round(row[metric].value, 6) for name, row in metrics.classes.items()}
+        for when, metric in (("before", "dice"), ("after", "best_dice"))
+    }
     said = {
+        **_whereon(model, source, source.patients_known),
+        "images": metrics.images,
+        "patients": len(set(found.groups)),
+        "dice": dice,
+        "left_out": dict(metrics.left_out),
+    }
+    return MaskDecisions(
+        model.structures, tuple(thresholds[name] for name in model.structures), said
+    )
+
+
+def _whereon(model: Any, source: RecordSource, patients_known: bool) -> dict[str, Any]:
+    """What decisions are fitted on, and for which weights."""
+    network = {"params": model.params, "batch_stats": model.state.batch_stats}
+    return {
         "dataset": source.name,
         "split": source.split,
-        "patients_known": getattr(source, "patients_known", counts_by(source) == "patient"),
+        "patients_known": patients_known,
         WEIGHTS: checksum(network),
     }
-    return fitted(model.decisions, found, coverage, said)
 
 
 def fitted(

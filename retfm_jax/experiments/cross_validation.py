@@ -11,8 +11,10 @@ import numpy as np
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.labeled import open_labeled
+from retfm_jax.data.segmented import open_segmented
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.class_metrics import class_metrics
+from retfm_jax.evaluation.structure_metrics import structure_metrics
 from retfm_jax.experiments.finetuning import tell
 from retfm_jax.experiments.training import train_to_the_end
 from retfm_jax.files import Path, PathLike, as_path, read_json, write_json
@@ -30,7 +32,7 @@ def cross_validate(config: ExperimentConfig, workdir: PathLike, folds: int) -> d
     Stopped at any moment and started again, it continues where it was.
 
     Args:
-      config: the experiment, of a method whose network has classes.
+      config: the experiment, of a method whose network has classes or structures.
       workdir: gets a workdir for every fold, and the summary.
       folds: their number, from 2 on; see `data.division.Division`.
 
@@ -40,13 +42,13 @@ def cross_validate(config: ExperimentConfig, workdir: PathLike, folds: int) -> d
 
     Raises:
       Stopped: a signal ended it before the last step of the last fold.
-      UserError: see `training.run_training`; or the method has no classes.
+      UserError: see `training.run_training`; or the method has neither.
     """
-    method = make_method(config.method, config.model)
-    if not get_kind(method.sample_kind).labeled:
+    kind = get_kind(make_method(config.method, config.model).sample_kind)
+    if kind.told is None:
         raise UserError(
-            f"folds divide labeled photographs, and {config.method} learns from "
-            f"{get_kind(method.sample_kind).unit} without labels"
+            f"folds divide photographs with labels or masks, and {config.method} learns from "
+            f"{kind.unit} without them"
         )
     if config.data.fold is not None:
         raise UserError("config.data.fold names one fold: leave it out where all are trained")
@@ -82,8 +84,12 @@ def _tested(folder: Path) -> dict[str, Any]:
         if isinstance(said, Mapping) and said.get("weights") == weights:
             return dict(said)
     model = load(folder)
-    test = open_labeled(model.data_config, ("train", "test")).sources["test"]
-    numbers = class_metrics(model, test)
+    if model.structures:
+        test = open_segmented(model.data_config, ("test",)).sources["test"]
+        numbers = structure_metrics(model, test)
+    else:
+        test = open_labeled(model.data_config, ("train", "test")).sources["test"]
+        numbers = class_metrics(model, test)
     said = {
         "weights": weights,
         "photographs": len(test),

@@ -1,7 +1,8 @@
-"""Fine-tuning: what a run with classes takes from its data and its weights, once, before it begins.
+"""Fine-tuning: what a run takes from its data and its weights, once, before it begins.
 
-The configuration that it makes is whole: it stands in the workdir, and nothing has to be found out
-again by those who load the network.
+It is of a network that tells classes of photographs, or finds structures in them. The configuration
+that it makes is whole: it stands in the workdir, and nothing has to be found out again by those who
+load the network.
 """
 
 import dataclasses
@@ -13,21 +14,26 @@ import jax
 from retfm_jax.config import ExperimentConfig, ImageConfig, from_dict
 from retfm_jax.config.stored_paths import located
 from retfm_jax.console import say
-from retfm_jax.data.labeled import LabeledData, open_labeled
-from retfm_jax.data.sources import RecordSource
+from retfm_jax.data.kinds.base import Told
+from retfm_jax.data.labeled import LabeledData, LabeledSource, open_labeled
+from retfm_jax.data.segmented import SegmentedData, SegmentedSource, open_segmented
 from retfm_jax.decisions import FILE, write_decisions
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.decision_fitting import fit_decisions
+from retfm_jax.evaluation.decision_fitting import fit_decisions, fit_mask_decisions
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.files import PathLike, as_path, read_json
 from retfm_jax.interop.initial import FREE
+from retfm_jax.mask_decisions import write_mask_decisions
 from retfm_jax.model import load
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER as CHECKPOINTS
 from retfm_jax.runtime.checkpoints import whole_steps
 
-#: Parameters of the head, which low-rank updates do not replace.
-_HEAD = "head"
+#: What stands behind the tower, by what the network tells: low-rank updates do not replace it.
+_HEADS = {"classes": "head", "structures": "decoder"}
+#: Entries of the preprocessing that decide what of a photograph is seen: a network that finds
+#: structures takes them from its configuration, as its tower takes images of any size.
+_GEOMETRY = ("size", "resize")
 #: Digits of a prevalence: the same run on another machine has the same configuration.
 _DIGITS = 6
 
@@ -37,53 +43,92 @@ class Prepared(NamedTuple):
 
     Attributes:
       config: with everything that data and weights decide.
-      data: the labeled photographs, opened: "train" and, where it is evaluated, "validation".
+      data: the photographs with their labels or masks, opened: "train" and, where it is evaluated,
+        "validation".
       said: sentences for the user.
     """
 
     config: ExperimentConfig
-    data: LabeledData
+    data: LabeledData | SegmentedData
     said: tuple[str, ...]
 
 
 def prepare(config: ExperimentConfig, workdir: PathLike) -> Prepared:
-    """Fills the classes, what they are to each other, prevalence, tower and preprocessing.
+    """Fills what the network tells, prevalence, tower and preprocessing.
 
     Args:
-      config: the experiment, of a method whose network has classes.
+      config: the experiment, of a method whose network has classes or structures.
       workdir: folder of the run; one that resumes has its tower and its preprocessing from there,
         also where the weights that it began with are gone.
 
     Raises:
-      UserError: the data cannot be used (see `labeled.open_labeled`), the weights cannot be read,
-        or the config contradicts them.
+      UserError: the data cannot be used (see `labeled.open_labeled`, `segmented.open_segmented`),
+        the weights cannot be read, or the config contradicts them.
     """
-    classes, outcome = _stated(config)
+    read = _with_classes if _told(config) == "classes" else _with_structures
+    config, data, said = read(config)
+    form, image, found = _tower(config, workdir)
+    try:
+        model = dataclasses.replace(config.model, **form)
+    except ValueError as error:
+        raise UserError(f"config.model does not fit the weights: {error}") from error
+    config = dataclasses.replace(
+        config,
+        model=model,
+        data=dataclasses.replace(config.data, image=image),
+        lora=_with_head(config),
+    )
+    return Prepared(config, data, (*said, *found))
+
+
+def _told(config: ExperimentConfig) -> Told:
+    """What the network tells, which is the entry of `config.model` with its names."""
+    return "structures" if hasattr(config.model, "structures") else "classes"
+
+
+def _with_classes(config: ExperimentConfig) -> Prepared:
+    """The classes, what they are to each other, and their prevalence."""
+    classes = _stated(config, "classes", "classes")
+    outcome = _stated(config, "outcome", "outcome")
     data = dataclasses.replace(config.data, classes=classes, outcome=outcome)
-    splits = ("train", "validation") if evaluates(config) else ("train",)
-    opened = open_labeled(data, splits)
+    opened = open_labeled(data, _splits(config))
     opened, said = _ordered(opened, config.data.classes or config.model.classes)
     train = opened.sources["train"]
-    prevalence = tuple(round(float(share), _DIGITS) for share in train.prevalence)
-    entries: dict[str, Any] = {
-        "classes": opened.classes,
-        "outcome": opened.outcome,
-        "prevalence": prevalence,
-    }
-    data = dataclasses.replace(data, classes=opened.classes, outcome=opened.outcome)
-    config = dataclasses.replace(config, data=data)
-    form, image, found = _tower(config, workdir)
-    model = dataclasses.replace(config.model, **entries, **form)
-    config = dataclasses.replace(
-        config, model=model, data=dataclasses.replace(data, image=image), lora=_with_head(config)
+    model = dataclasses.replace(
+        config.model,
+        classes=opened.classes,
+        outcome=opened.outcome,
+        prevalence=tuple(round(float(share), _DIGITS) for share in train.prevalence),
     )
+    data = dataclasses.replace(data, classes=opened.classes, outcome=opened.outcome)
     counts = ", ".join(
         f"{name} {int(count)}"
         for name, count in zip(opened.classes, (train.labels > 0).sum(0), strict=True)
     )
-    sizes = ", ".join(f"{split} {len(source)}" for split, source in opened.sources.items())
-    what = f"{opened.outcome}, in training: {counts}; photographs: {sizes}"
-    return Prepared(config, opened, (f"classes: {what}", *opened.said, *said, *found))
+    what = f"{opened.outcome}, in training: {counts}; photographs: {_sizes(opened)}"
+    config = dataclasses.replace(config, data=data, model=model)
+    return Prepared(config, opened, (f"classes: {what}", *opened.said, *said))
+
+
+def _with_structures(config: ExperimentConfig) -> Prepared:
+    """The structures, in the order of the masks."""
+    data = dataclasses.replace(config.data, classes=_stated(config, "classes", "structures"))
+    opened = open_segmented(data, _splits(config))
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, classes=opened.structures),
+        model=dataclasses.replace(config.model, structures=opened.structures),
+    )
+    what = f"{', '.join(opened.structures)}; photographs: {_sizes(opened)}"
+    return Prepared(config, opened, (f"structures: {what}", *opened.said))
+
+
+def _splits(config: ExperimentConfig) -> tuple[str, ...]:
+    return ("train", "validation") if evaluates(config) else ("train",)
+
+
+def _sizes(data: LabeledData | SegmentedData) -> str:
+    return ", ".join(f"{split} {len(source)}" for split, source in data.sources.items())
 
 
 def evaluates(config: ExperimentConfig) -> bool:
@@ -95,18 +140,15 @@ def evaluates(config: ExperimentConfig) -> bool:
     return bool(config.train.evaluate_every or config.train.evaluate_epochs)
 
 
-def _stated(config: ExperimentConfig) -> tuple[tuple[str, ...], Any]:
-    """Classes and outcome that the config names, in its `data` or in its `model`."""
-    found = []
-    for entry in ("classes", "outcome"):
-        of_data, of_model = getattr(config.data, entry), getattr(config.model, entry)
-        if of_data and of_model and of_data != of_model:
-            raise UserError(
-                f"config.data.{entry} and config.model.{entry} differ ({of_data!r}, {of_model!r}): "
-                "give one of them"
-            )
-        found.append(of_data or of_model)
-    return found[0], found[1]
+def _stated(config: ExperimentConfig, entry: str, called: str) -> Any:
+    """What the config says in an entry of its `data`, or in `called` of its `model`."""
+    of_data, of_model = getattr(config.data, entry), getattr(config.model, called)
+    if of_data and of_model and of_data != of_model:
+        raise UserError(
+            f"config.data.{entry} and config.model.{called} differ ({of_data!r}, {of_model!r}): "
+            "give one of them"
+        )
+    return of_data or of_model
 
 
 def _ordered(data: LabeledData, named: Sequence[str]) -> tuple[LabeledData, tuple[str, ...]]:
@@ -143,7 +185,7 @@ def _tower(
     workdir = as_path(workdir)
     if whole_steps(workdir / CHECKPOINTS):
         stored = from_dict(located(read_json(workdir / "config.json"), workdir))
-        if not hasattr(stored.model, "classes"):
+        if not hasattr(stored.model, _told(config)):
             raise UserError(
                 f"{workdir} holds a run of method {stored.method}; take another workdir"
             )
@@ -158,7 +200,8 @@ def _tower(
         )
         return {}, _sized(config.data.image, config.model.image), said
     if config.init.text is not None:
-        raise UserError("config.init.text is a text tower, and a network with classes has none")
+        what = f"a network with {_told(config)}"
+        raise UserError(f"config.init.text is a text tower, and {what} has none")
     model = load(source)
     theirs = model.config.model
     if not hasattr(theirs, "image"):
@@ -181,18 +224,22 @@ def _adopted(
 ) -> tuple[dict[str, Any], ImageConfig, tuple[str, ...]]:
     """The form and preprocessing of weights, with what the config says otherwise."""
     asked, theirs = config.model.image, form["image"]
+    # The size of images is that of `config.data.image`, below.
     own = {
         field.name: getattr(asked, field.name)
         for field in dataclasses.fields(asked)
-        if field.name in FREE and getattr(asked, field.name) != field.default
+        if field.name in FREE and field.name != "image_size"
+        if getattr(asked, field.name) != field.default
     }
     known = {field.name for field in dataclasses.fields(theirs)}
     lost = sorted(own.keys() - known)
     if lost:
         said = (*said, f"a {theirs.kind} tower has no {', '.join(lost)}: without effect")
     changed = _changed(config.data.image)
+    if _told(config) == "structures":
+        changed |= {name: getattr(config.data.image, name) for name in _GEOMETRY}
     if "size" in changed and "image_size" in known:
-        own["image_size"] = changed["size"]
+        own["image_size"] = _fitting(changed["size"], theirs)
     try:
         tower = dataclasses.replace(
             theirs, **{name: value for name, value in own.items() if name in known}
@@ -201,6 +248,18 @@ def _adopted(
         raise UserError(f"config.model.image does not fit the weights: {error}") from error
     image = dataclasses.replace(image, **changed)
     return form | {"image": tower}, _sized(image, tower), said
+
+
+def _fitting(size: int, tower: Any) -> int:
+    """An image size, of whole patches where the tower has patches."""
+    patch = getattr(tower, "patch_size", 1)
+    if size % patch:
+        below = max(size // patch, 1) * patch
+        raise UserError(
+            f"config.data.image.size {size} is no multiple of {patch}, the side of the weights' "
+            f"patches: set it and config.model.image.image_size to {below} or {below + patch}"
+        )
+    return size
 
 
 def _changed(image: ImageConfig) -> dict[str, Any]:
@@ -218,14 +277,14 @@ def _sized(image: ImageConfig, tower: Any) -> ImageConfig:
 
 
 def _with_head(config: ExperimentConfig) -> Any:
-    """Low-rank updates beside which the head is trained as a whole."""
-    lora = config.lora
-    if lora is None or any(pattern.startswith(_HEAD) for pattern in lora.trained):
+    """Low-rank updates beside which the head or decoder is trained as a whole."""
+    lora, head = config.lora, _HEADS[_told(config)]
+    if lora is None or any(pattern.startswith(head) for pattern in lora.trained):
         return lora
-    return dataclasses.replace(lora, trained=(*lora.trained, _HEAD))
+    return dataclasses.replace(lora, trained=(*lora.trained, head))
 
 
-def fit(workdir: PathLike, validation: RecordSource) -> None:
+def fit(workdir: PathLike, validation: LabeledSource | SegmentedSource) -> None:
     """Fits the decisions of a finished run's best network, and writes them into its workdir.
 
     Called on every process, of which the first one does it.
@@ -235,11 +294,14 @@ def fit(workdir: PathLike, validation: RecordSource) -> None:
       validation: its validation split.
 
     Raises:
-      UserError: see `decision_fitting.fit_decisions`, or they cannot be written.
+      UserError: see `decision_fitting`, or they cannot be written.
     """
     if jax.process_index() == 0:
-        decisions = fit_decisions(load(workdir), validation, progress=False)
-        write_decisions(workdir, decisions)
+        model = load(workdir)
+        if isinstance(validation, SegmentedSource):
+            write_mask_decisions(workdir, fit_mask_decisions(model, validation, progress=False))
+        else:
+            write_decisions(workdir, fit_decisions(model, validation, progress=False))
         say(f"decisions for new photographs, fitted on validation: {as_path(workdir) / FILE}")
     distributed.barrier("decisions", timeout=3600)
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.data.kinds import get_kind
+from retfm_jax.data.kinds.base import Told
+from retfm_jax.data.labeled import LabeledSource
+from retfm_jax.data.segmented import SegmentedSource
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import Stopped
 from retfm_jax.experiments import finetuning
@@ -60,7 +63,7 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     # First: what is wrong with data or tokenizer is said before a large network is initialized.
     mesh = loop.make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
-    if get_kind(method.sample_kind).labeled:
+    if told(config) is not None:
         prepared = finetuning.prepare(config, workdir)
         finetuning.tell(prepared.said)
         config = prepared.config
@@ -79,7 +82,7 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     if prepared is None:
         evaluate = interval_evaluation(config, method, data.wording)
     else:
-        evaluate = None if validation is None else class_evaluation(config, method, validation)
+        evaluate = None if validation is None else own_evaluation(config, method, validation)
     state = loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
     finished = int(state.step) >= loop.total_steps(config, data)
     if finished and validation is not None:
@@ -87,10 +90,21 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     return finished
 
 
-def class_evaluation(
-    config: ExperimentConfig, method: Method, validation: RecordSource
+def told(config: ExperimentConfig) -> Told | None:
+    """Names what the network itself tells of photographs; None: nothing.
+
+    Args:
+      config: the experiment.
+    """
+    return get_kind(make_method(config.method, config.model).sample_kind).told
+
+
+def own_evaluation(
+    config: ExperimentConfig, method: Method, validation: LabeledSource | SegmentedSource
 ) -> loop.Evaluate:
-    """Metrics of the network's own classes on the validation split, compiled once for a whole run.
+    """Metrics of the network's own classes or structures on the validation split.
+
+    It is compiled once for a whole run.
 
     Args:
       config: the experiment.
@@ -98,15 +112,19 @@ def class_evaluation(
       validation: the split.
 
     Returns:
-      a function from parameters and state to metrics by name, see `class_metrics.class_metrics`.
+      a function from parameters and state to metrics by name, see `class_metrics.class_metrics` and
+      `structure_metrics.structure_metrics`.
     """
     from retfm_jax.evaluation.class_metrics import class_metrics
+    from retfm_jax.evaluation.structure_metrics import structure_metrics
 
     model = RetinalModel(method, {}, MethodState({}, {}), config)
 
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
         params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
         model.params, model.state = params, MethodState(stats, {})
+        if isinstance(validation, SegmentedSource):
+            return structure_metrics(model, validation)
         return class_metrics(model, validation)
 
     return evaluate

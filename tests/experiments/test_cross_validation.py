@@ -52,7 +52,7 @@ def test_undefined_metrics_are_left_out_of_the_mean():
 @pytest.mark.parametrize(
     ("config", "overrides", "message"),
     [
-        ("quickstart", [], "folds divide labeled photographs, and retclip learns from patients"),
+        ("quickstart", [], "folds divide photographs with labels or masks, and retclip learns"),
         ("finetune_synthetic", ["data.fold=[0,3]"], "names one fold"),
     ],
 )

@@ -20,6 +20,9 @@ Role = Literal[
     "image", "tokens", "mask", "flag", "labels", "category", "noise", "structures", "field"
 ]
 
+#: What a network itself tells of a photograph.
+Told = Literal["classes", "structures"]
+
 #: How often a random batch shows a condition.
 _LABELED = 0.05
 #: Share of a random batch's pixels that show a structure.
@@ -58,7 +61,8 @@ class SampleKind(abc.ABC):
         that describe categories; None: there are none.
       rows: of the arrays that have several rows for a sample, how many.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
-      labeled: a sample has labels of the classes that the network itself tells apart.
+      told: what the network itself tells of a sample, as `config.model` and the data name it, which
+        a sample's targets show: "classes" or "structures"; None: nothing.
     """
 
     name: ClassVar[str]
@@ -70,7 +74,7 @@ class SampleKind(abc.ABC):
     texts: ClassVar[Literal["report", "knowledge"] | None] = "report"
     rows: ClassVar[Mapping[str, int]] = {}
     paired_eyes: ClassVar[bool] = False
-    labeled: ClassVar[bool] = False
+    told: ClassVar[Told | None] = None
 
     @abc.abstractmethod
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:

@@ -20,7 +20,7 @@ class LabeledPhotographKind(PhotographKind):
     name = "labeled_photograph"
     roles: ClassVar = {"image": "image", "labels": "labels"}
     targets = ("labels",)
-    labeled = True
+    told = "classes"
 
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
         """See `SampleKind.arrays`."""

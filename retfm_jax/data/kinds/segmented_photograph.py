@@ -31,6 +31,7 @@ class SegmentedPhotographKind(SampleKind):
     required = ("image",)
     targets = ("masks", "fov")
     texts = None
+    told = "structures"
 
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
         """See `SampleKind.arrays`."""

@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.kinds import get_kind
@@ -151,7 +149,7 @@ def _config(
     """The configuration of a run, with everything that the benchmark decides."""
     config = load_config(settings.config, settings.changes)
     method = make_method(config.method, config.model)
-    if not get_kind(method.sample_kind).labeled:
+    if get_kind(method.sample_kind).told != "classes":
         raise UserError(
             f"protocols.fine_tune.config: {settings.config} trains a {config.method} network, "
             "which has no classes: name a configuration of fine-tuning"
@@ -231,7 +229,6 @@ def _cost(config: ExperimentConfig) -> tuple[int, float, int]:
     )
     compiled = setup.jit(step).trace(setup.abstract, batch).lower().compile()
     partition, state = setup.partition, setup.abstract
-    learned, _ = partition.split(partition.variables(state.params, state.low_rank))
-    trained = sum(int(leaf.size) for leaf in jax.tree.leaves(learned))
+    trained = partition.size(state.params, state.low_rank)
     memory = held_bytes(compiled.memory_analysis()) or 0
     return trained, float(setup.model_flops(batch) or 0), memory
