@@ -143,3 +143,26 @@ def estimates(
             low, high = np.percentile(defined, tails)
             result.append(Estimate(float(value), float(low), float(high), BOOTSTRAP, left_out))
     return result
+
+
+def ratio(part: Any, whole: Any) -> Float[np.ndarray, "..."]:
+    """Divides counts; NaN where there is no whole.
+
+    Args:
+      part, whole: numbers or arrays that broadcast.
+    """
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+
+
+def weighted_mean(
+    values: Float[np.ndarray, " samples"], weights: Weights
+) -> Float[np.ndarray, " draws"]:
+    """Mean over the samples in which a value is defined; NaN where a resample has none of them.
+
+    Args:
+      values: of every sample, NaN where undefined.
+      weights: as `bootstrap` hands them to a statistic.
+    """
+    known = ~np.isnan(values)
+    return ratio(values[known] @ weights[known], weights[known].sum(0))

@@ -20,7 +20,9 @@ from retfm_jax.evaluation.metrics.bootstrap import (
     Weights,
     bootstrap,
     estimates,
+    ratio,
     to_json,
+    weighted_mean,
 )
 from retfm_jax.evaluation.metrics.shapes import centerline_dice
 
@@ -60,32 +62,32 @@ class Counts(NamedTuple):
     @property
     def dice(self) -> Float[np.ndarray, "..."]:
         """2 TP / (2 TP + FP + FN); NaN where the class is neither there nor predicted."""
-        return _ratio(2 * self.hits, 2 * self.hits + self.false + self.missed)
+        return ratio(2 * self.hits, 2 * self.hits + self.false + self.missed)
 
     @property
     def iou(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FP + FN), the Jaccard index; NaN as of `dice`."""
-        return _ratio(self.hits, self.hits + self.false + self.missed)
+        return ratio(self.hits, self.hits + self.false + self.missed)
 
     @property
     def sensitivity(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FN); NaN where the class is not there."""
-        return _ratio(self.hits, self.hits + self.missed)
+        return ratio(self.hits, self.hits + self.missed)
 
     @property
     def specificity(self) -> Float[np.ndarray, "..."]:
         """TN / (TN + FP); NaN where the class is everywhere."""
-        return _ratio(self.rest, self.rest + self.false)
+        return ratio(self.rest, self.rest + self.false)
 
     @property
     def precision(self) -> Float[np.ndarray, "..."]:
         """TP / (TP + FP); NaN where the class is not predicted."""
-        return _ratio(self.hits, self.hits + self.false)
+        return ratio(self.hits, self.hits + self.false)
 
     @property
     def accuracy(self) -> Float[np.ndarray, "..."]:
         """(TP + TN) / all."""
-        return _ratio(self.hits + self.rest, self.hits + self.false + self.missed + self.rest)
+        return ratio(self.hits + self.rest, self.hits + self.false + self.missed + self.rest)
 
     @property
     def mcc(self) -> Float[np.ndarray, "..."]:
@@ -96,7 +98,7 @@ class Counts(NamedTuple):
         hits, false, missed, rest = (np.asarray(part, np.float64) for part in self)
         scale = np.sqrt(hits + false) * np.sqrt(hits + missed)
         scale = scale * np.sqrt(rest + false) * np.sqrt(rest + missed)
-        return _ratio(hits * rest - false * missed, scale)
+        return ratio(hits * rest - false * missed, scale)
 
     def pooled(self, weights: Weights | None = None) -> "Counts":
         """Adds up images.
@@ -152,9 +154,9 @@ def ranking_of(
     above_true, above_false = true.cumsum(-1), false.cumsum(-1)
     all_true, all_false = above_true[..., -1], above_false[..., -1]
     precision = above_true / np.maximum(above_true + above_false, 1)
-    ap = _ratio((true * precision).sum(-1), all_true)
+    ap = ratio((true * precision).sum(-1), all_true)
     beaten = all_false[..., None] - above_false + false / 2
-    area = _ratio((true * beaten).sum(-1), all_true * all_false)
+    area = ratio((true * beaten).sum(-1), all_true * all_false)
     defined = (all_true > 0) & (all_false > 0)
     return np.where(defined, ap, np.nan), np.where(defined, area, np.nan)
 
@@ -478,7 +480,7 @@ def mean_absolute_error(
     errors = errors[known]
 
     def statistic(weights: Weights) -> Float[np.ndarray, "draws values"]:
-        return _ratio(errors @ weights, weights.sum(0))[:, None]
+        return ratio(errors @ weights, weights.sum(0))[:, None]
 
     resampled = bootstrap(np.asarray(groups)[known], statistic, draws, seed)
     return estimates([float(errors.mean())], resampled)[0]
@@ -557,8 +559,8 @@ class _Row:
             pooled = at.pooled(weights)
             columns += [getattr(pooled, name) for name in POOLED]
         for at in self.at.values():
-            columns += [_weighted_mean(at.each(name), weights) for name in BY_IMAGE]
-        columns.append(_weighted_mean(self.lines, weights))
+            columns += [weighted_mean(at.each(name), weights) for name in BY_IMAGE]
+        columns.append(weighted_mean(self.lines, weights))
         return np.stack(columns, axis=1)
 
 
@@ -577,22 +579,8 @@ def _bins(p: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     )
 
 
-def _ratio(part: Any, whole: Any) -> Float[np.ndarray, "..."]:
-    """part / whole, NaN where there is no whole."""
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
-
-
 def _mean(values: Float[np.ndarray, "n ..."]) -> Any:
     """Mean along the first axis of what is defined; NaN where nothing is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(values, axis=0)
-
-
-def _weighted_mean(
-    values: Float[np.ndarray, " images"], weights: Weights
-) -> Float[np.ndarray, " draws"]:
-    """Mean over the images in which a value is defined; NaN where a resample has none of them."""
-    known = ~np.isnan(values)
-    return _ratio(values[known] @ weights[known], weights[known].sum(0))
