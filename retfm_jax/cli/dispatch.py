@@ -28,6 +28,7 @@ from retfm_jax.cli import (
     plan,
     predict,
     quickstart,
+    segment,
     tasks,
     train,
 )
@@ -46,6 +47,7 @@ _VERBS = (
     benchmark,
     tasks,
     predict,
+    segment,
     embed,
     explain,
     demo,

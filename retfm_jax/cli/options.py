@@ -115,6 +115,16 @@ def on_error(parser: Any) -> None:
     )
 
 
+def rows_on_error(parser: Any) -> None:
+    """Adds `--on_error` for photographs that have a row each."""
+    parser.add_argument(
+        "--on_error",
+        choices=("skip", "refuse"),
+        default="skip",
+        help="images that cannot be used get a row that says so, or end everything",
+    )
+
+
 def reading(parser: Any) -> None:
     """Adds how the files of a folder or release are read."""
     parser.add_argument(

@@ -14,12 +14,7 @@ def add(verbs) -> None:
     )
     options.images(parser)
     parser.add_argument("--out", required=True, help=".csv, .jsonl or .parquet file to write")
-    parser.add_argument(
-        "--on_error",
-        choices=("skip", "refuse"),
-        default="skip",
-        help="images that cannot be used get a row that says so, or end everything",
-    )
+    options.rows_on_error(parser)
     options.number(
         parser,
         "--batch_size",
@@ -30,7 +25,7 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the verb; raises as `experiments.predicting.predict`."""
-    from retfm_jax.console import say
+    from retfm_jax.cli.rows import say_rows
     from retfm_jax.experiments.predicting import predict
     from retfm_jax.runtime import distributed
 
@@ -38,15 +33,5 @@ def run(args: argparse.Namespace) -> None:
     made = predict(
         args.workdir, args.images, args.out, on_error=args.on_error, batch_size=args.batch_size
     )
-    if made is None:
-        return
-    if made.unreadable:
-        problems = made.first_problems
-        more = ["..."] * (made.unreadable > len(problems))
-        say(f"{made.unreadable} images cannot be used:", *problems, *more)
-    resumed = f" ({made.resumed} of them from before)" if made.resumed else ""
-    say(
-        f"{made.count} rows in {args.out}{resumed}",
-        f"not_fundus {made.not_fundus}, low_quality {made.low_quality}: by rules that nobody has "
-        "validated yet",
-    )
+    if made is not None:
+        say_rows(made, args.out)

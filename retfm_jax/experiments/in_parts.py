@@ -2,19 +2,25 @@
 
 import contextlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from retfm_jax.config import to_dict
+from retfm_jax.decisions import Decisions
 from retfm_jax.errors import Stopped, UserError
 from retfm_jax.experiments.photograph_list import STREAM, Listed, PhotographList
 from retfm_jax.experiments.photograph_rows import Counts, Summary
 from retfm_jax.experiments.prediction_files import Parts, Row
 from retfm_jax.files import PathLike
+from retfm_jax.mask_decisions import MaskDecisions
+from retfm_jax.model import RetinalModel
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime import distributed, lock
 from retfm_jax.runtime.signals import StopSignal
+from retfm_jax.trees import digest
 
 #: Makes the rows of photographs, in order, until a signal stops it.
 RowsOf = Callable[[Iterable[Listed], StopSignal], contextlib.AbstractContextManager[Iterator[Row]]]
@@ -31,6 +37,27 @@ def refuse_shared_stream(images: PathLike) -> None:
     """
     if str(images) == STREAM and jax.process_count() > 1:
         raise UserError("several hosts cannot share standard input: give a table of photographs")
+
+
+def run_of(
+    model: RetinalModel, decisions: Decisions | MaskDecisions | None, listed: PhotographList
+) -> dict[str, Any]:
+    """Describes what decides about rows, as JSON values.
+
+    Args:
+      model: that they are made by.
+      decisions: what it says follows from.
+      listed: the photographs.
+    """
+    assert decisions is not None, "the model has classes or structures"
+    return {
+        "network": digest(model.params, model.state.batch_stats),
+        "images": to_dict(model.data_config.image),
+        "decisions": json.loads(json.dumps(decisions.to_json())),
+        "list": listed.digest,
+        "count": listed.count,
+        "part_size": listed.part_size,
+    }
 
 
 def complete(

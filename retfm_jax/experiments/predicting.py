@@ -4,27 +4,23 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from retfm_jax.config import to_dict
 from retfm_jax.data.images import fit
 from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
-from retfm_jax.experiments.in_parts import complete, refuse_shared_stream
-from retfm_jax.experiments.photograph_list import Listed, PhotographList, photograph_list
+from retfm_jax.experiments.in_parts import complete, refuse_shared_stream, run_of
+from retfm_jax.experiments.photograph_list import Listed, photograph_list
 from retfm_jax.experiments.photograph_rows import FLAGS, KNOWN, Summary, look, refuse, rounded
 from retfm_jax.experiments.prediction_files import Columns, Parts, Row, check_suffix, join
 from retfm_jax.files import PathLike, as_path, check_writable
 from retfm_jax.model import RetinalModel, load
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.runtime.threads import cores, in_threads
-from retfm_jax.trees import digest
 
 #: Photographs of a part: what a killed process has to do again, at most.
 PART_SIZE = 256
@@ -78,29 +74,11 @@ def predict(
         return complete(
             Parts(out),
             listed,
-            run_of(model, listed),
+            run_of(model, model.decisions, listed),
             lambda items, stop: rows_of(model, items, batch, on_error, stop),
             lambda parts: join(out, columns_of(model), parts),
             doing="predicting",
         )
-
-
-def run_of(model: RetinalModel, listed: PhotographList) -> dict[str, Any]:
-    """Describes what decides about the rows, as JSON values.
-
-    Args:
-      model: that predicts.
-      listed: the photographs.
-    """
-    assert model.decisions is not None, "the model has classes"
-    return {
-        "network": digest(model.params, model.state.batch_stats),
-        "images": to_dict(model.data_config.image),
-        "decisions": json.loads(json.dumps(model.decisions.to_json())),
-        "list": listed.digest,
-        "count": listed.count,
-        "part_size": listed.part_size,
-    }
 
 
 def batch_of(count: int, batch_size: int | None) -> int:

@@ -62,13 +62,23 @@ def check_suffix(out: PathLike) -> None:
 class Parts:
     """Parts of a file of predictions.
 
+    Args:
+      out: the file.
+      forgets: whether an end before the first part leaves nothing; not where other files were
+        written beside `out`, which a resumed command has to know for its own.
+
     Attributes:
       folder: where they lie.
     """
 
-    def __init__(self, out: PathLike):
+    def __init__(self, out: PathLike, *, forgets: bool = True):
         out = as_path(out)
         self.folder = out.with_name(f"{out.name}.parts")
+        self._forgets = forgets
+
+    def begun(self) -> bool:
+        """Tells whether an earlier command said what the parts are of, and did not finish."""
+        return (self.folder / _RUN).is_file()
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Says what the parts are of, or checks that they are of the same.
@@ -187,7 +197,7 @@ class Parts:
     def forget_if_empty(self) -> None:
         """Removes what the parts are of where there is none; whoever calls holds the lock."""
         with contextlib.suppress(UserError, *files.errors()):
-            if not self.finished():
+            if self._forgets and not self.finished():
                 files.remove(self.folder / _RUN)
 
     def remove_folder(self) -> None:

@@ -34,6 +34,10 @@ img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 .pair img { max-width: min(600px, 48%); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem; }
 .gallery.broad { grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
+.gallery.pairs { grid-template-columns: repeat(auto-fill, minmax(min(560px, 100%), 1fr)); }
+.swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid #5a6470;
+  vertical-align: -.1em; margin-right: .35em; }
+.legend span { margin-right: 1.4rem; white-space: nowrap; }
 figure { margin: 0; font-size: .82rem; }
 figure .eyes { display: flex; gap: 4px; background: #000; border-radius: 4px; overflow: hidden; }
 figure .eyes img { width: 100%; min-width: 0; object-fit: contain; }

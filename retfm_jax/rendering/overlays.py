@@ -71,8 +71,45 @@ def masks_over(
         shown = masks[..., column] == 1
         mixed = (1 - _COVER) * photograph[shown] + _COVER * np.array(color)
         picture[shown] = np.rint(mixed).astype(np.uint8)
+    return outlined(picture, field)
+
+
+def outlined(
+    picture: UInt8[np.ndarray, "h w 3"], field: UInt8[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Outlines the field of view by a white line, in the picture itself.
+
+    Args:
+      picture: RGB, (h, w, 3) uint8.
+      field: (h, w) uint8, 1 inside.
+
+    Returns:
+      RGB, (h, w, 3) uint8.
+    """
     outlines, _ = cv2.findContours(field, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(picture, outlines, -1, (255, 255, 255), 1))
+
+
+def shares_over(
+    photograph: UInt8[np.ndarray, "h w 3"], shares: Float32[np.ndarray, "h w structures"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colors what structures cover of each pixel of a small copy, the last on top.
+
+    A share s is shown as its root, so that what is thinner than a pixel of the copy stays visible.
+
+    Args:
+      photograph: the copy, RGB, (h, w, 3) uint8.
+      shares: of each pixel, 0 to 1, (h, w, structures) float32, in the order of `STRUCTURE_COLORS`.
+
+    Returns:
+      RGB, (h, w, 3) uint8.
+    """
+    picture = photograph.astype(np.float32)
+    for column in range(shares.shape[-1]):
+        _, color = STRUCTURE_COLORS[column % len(STRUCTURE_COLORS)]
+        cover = _COVER * np.sqrt(shares[..., column, None])
+        picture += cover * (np.array(color, np.float32) - picture)
+    return np.rint(picture).astype(np.uint8)
 
 
 def beside(*pictures: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h all 3"]:

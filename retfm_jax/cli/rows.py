@@ -1,0 +1,23 @@
+"""What verbs say of a table with a row for each photograph."""
+
+from retfm_jax.console import say
+from retfm_jax.experiments.photograph_rows import Summary
+
+
+def say_rows(made: Summary, table: str) -> None:
+    """Says how many rows a table has, and which photographs could not be used.
+
+    Args:
+      made: its summary.
+      table: its name.
+    """
+    if made.unreadable:
+        problems = made.first_problems
+        more = ["..."] * (made.unreadable > len(problems))
+        say(f"{made.unreadable} images cannot be used:", *problems, *more)
+    resumed = f" ({made.resumed} of them from before)" if made.resumed else ""
+    say(
+        f"{made.count} rows in {table}{resumed}",
+        f"not_fundus {made.not_fundus}, low_quality {made.low_quality}: by rules that nobody has "
+        "validated yet",
+    )
