@@ -221,7 +221,7 @@ class PhotographList:
             self._file.seek(place)  # others may have read meanwhile
             line = self._file.readline()
             place += len(line)
-            yield Listed(*json.loads(line), position)
+            yield Listed(*json.loads(line), position=position)
 
 
 @contextlib.contextmanager
