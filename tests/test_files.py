@@ -58,6 +58,19 @@ def test_text_and_bytes_come_back(folder):
     assert _names(folder) == ["a/text", "bytes", "value.json"]
 
 
+def test_one_of_many_files_takes_the_place_of_what_a_killed_process_left(folder):
+    for content in (b"first", b"second"):
+        files.write_one_of_many(folder / "a" / "1.png", content)
+        assert _names(folder) == ["a/1.png"]
+        assert files.read_bytes(folder / "a" / "1.png") == content
+        if not files.is_remote(folder):
+            (folder / "a" / ".1.png.writing").write_bytes(b"half")
+    files.write_one_of_many(folder / "a" / "1.png", b"third")
+    assert _names(folder) == ["a/1.png"]
+    with pytest.raises(UserError, match="cannot write"):
+        files.write_one_of_many(Path("/proc/version/x"), b"")
+
+
 def test_a_block_that_fails_leaves_the_old_content_and_nothing_else(folder):
     files.write_json(folder / "value.json", 1)
     _fail_after(files.atomic_write(folder / "value.json"), "half")
