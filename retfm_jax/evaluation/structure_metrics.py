@@ -1,6 +1,7 @@
 """How well a network finds its structures, as plain numbers: for the metrics of a run."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from retfm_jax.data.segmented import SegmentedSource
@@ -13,12 +14,15 @@ _TOLD = ("dice", "average_precision")
 _MEANS = ("auroc", "iou", "image_dice")
 
 
-def structure_metrics(model: Any, source: SegmentedSource) -> dict[str, float]:
-    """Segments a split and measures it at threshold 0.5, without decisions that were fitted.
+def structure_metrics(
+    model: Any, source: SegmentedSource, thresholds: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Segments a split and measures it.
 
     Args:
       model: a `RetinalModel` with structures.
       source: photographs with masks of these.
+      thresholds: of all structures, as they were chosen on other photographs; None: there are none.
 
     Returns:
       numbers by name, NaN where undefined: see `measured`.
@@ -26,30 +30,33 @@ def structure_metrics(model: Any, source: SegmentedSource) -> dict[str, float]:
     Raises:
       UserError: see `segmentation.tally`.
     """
-    return measured(tally(model, source, progress=False))
+    return measured(tally(model, source, progress=False), thresholds)
 
 
-def measured(found: Tally) -> dict[str, float]:
+def measured(found: Tally, thresholds: Mapping[str, float] | None = None) -> dict[str, float]:
     """Measures what was counted.
 
     Args:
       found: counts of photographs.
+      thresholds: see `structure_metrics`.
 
     Returns:
-      `dice`, `average_precision`, `auroc`, `iou` and `image_dice` (see `SegmentationMetrics`),
-      means over the structures that some photograph shows; and of every structure
-      `STRUCTURE/dice` and `STRUCTURE/average_precision`.
+      `dice` (at threshold 0.5), `average_precision`, `auroc`, `iou` and `image_dice`, means over
+      the structures that some photograph shows; of every structure `STRUCTURE/dice` and
+      `STRUCTURE/average_precision`; and where thresholds are given `best_dice`, at these, likewise.
+      See `SegmentationMetrics`.
 
     Raises:
       UserError: no photograph was counted.
     """
-    metrics = found.measured(draws=1)
+    metrics = found.measured(thresholds, draws=1)
+    told = _TOLD if thresholds is None else (*_TOLD, "best_dice")
     numbers = {
         name: float(metrics.macro[name].value) if name in metrics.macro else math.nan
-        for name in (*_TOLD, *_MEANS)
+        for name in (*told, *_MEANS)
     }
     for structure in found.classes:
         row = metrics.classes.get(structure, {})
-        for name in _TOLD:
+        for name in told:
             numbers[f"{structure}/{name}"] = float(row[name].value) if name in row else math.nan
     return numbers

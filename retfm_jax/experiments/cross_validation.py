@@ -58,7 +58,7 @@ def cross_validate(config: ExperimentConfig, workdir: PathLike, folds: int) -> d
         tell([f"fold {number + 1} of {folds}: {folder}"])
         data = dataclasses.replace(config.data, fold=(number, folds))
         train_to_the_end(dataclasses.replace(config, data=data), folder)
-        found.append({"fold": number, **_tested(folder)})
+        found.append({"fold": number, **measure_fold(folder)})
     said = {"folds": found, **summary([each["metrics"] for each in found])}
     if jax.process_index() == 0:
         write_json(workdir / SUMMARY, said)
@@ -75,8 +75,18 @@ def cross_validate(config: ExperimentConfig, workdir: PathLike, folds: int) -> d
     return said
 
 
-def _tested(folder: Path) -> dict[str, Any]:
-    """Metrics of a fold's network on its test split; measured once for the same weights."""
+def measure_fold(folder: Path) -> dict[str, Any]:
+    """Measures a fold's network on its test split, once for the same weights.
+
+    Args:
+      folder: of the fold, a workdir; gets `test.json`.
+
+    Returns:
+      JSON values: number of photographs and patients, and `metrics` by name.
+
+    Raises:
+      UserError: the network or the data cannot be read.
+    """
     path = folder / OF_TEST
     weights = stored_meta(find_checkpoint(folder))["checksums"][0]
     if path.is_file():
@@ -86,7 +96,9 @@ def _tested(folder: Path) -> dict[str, Any]:
     model = load(folder)
     if model.structures:
         test = open_segmented(model.data_config, ("test",)).sources["test"]
-        numbers = structure_metrics(model, test)
+        chosen = model.mask_decisions
+        fitted = chosen.by_name if chosen.fitted_on else None
+        numbers = structure_metrics(model, test, fitted)
     else:
         test = open_labeled(model.data_config, ("train", "test")).sources["test"]
         numbers = class_metrics(model, test)

@@ -124,6 +124,8 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
     name, config_class, default_experiment = "segmenter", SegmenterConfig, "segment"
     sample_kind = "segmented_photograph"
     needs_head = True
+    #: What makes one vector of an image is not asked for.
+    untrained = ("visual/projection", "visual/pooling", "visual/attnpool")
     published: ClassVar[Published | None] = Published(
         "FLAIR's U-Net or UNETR's head", (r"vision_model\.up_blocks\.0\.|decoder\.s4\.",)
     )
