@@ -53,8 +53,11 @@ def test_a_package_is_absent_for_others_and_only_inside(tmp_path, monkeypatch):
 
 def test_training_starts_without_what_it_does_not_need():
     code = (
-        "import sys, retfm_jax.experiments.training\n"
-        "print({'torch', 'transformers', 'sklearn', 'pandas', 'matplotlib', 'tensorflow',"
+        "import sys, retfm_jax.experiments.training, retfm_jax.evaluation.evaluate\n"
+        "from retfm_jax.config import TextConfig\n"
+        "from retfm_jax.data.text import Tokenizer\n"
+        "assert Tokenizer(TextConfig()).vocab_size == 21128\n"
+        "print({'torch', 'transformers', 'sklearn', 'pandas', 'tensorflow',"
         " 'google.cloud.storage'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 from jaxtyping import Int32
+from tokenizers import models, normalizers, pre_tokenizers
 
 from retfm_jax import hub
 from retfm_jax.config import TextConfig
@@ -27,6 +29,9 @@ _BUNDLED_FILE = pathlib.Path(__file__).parent / "vocab" / "bert_chinese_vocab.tx
 #: Some 15 MB at most.
 _CACHE_ENTRIES = 1 << 14
 
+
+#: What the tokenizers of all BERTs need.
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 #: Tokenizers of one vocabulary differ in letter case, accents, widths and quotes.
 _PROBE = "A “ｂ” É 眼底"
@@ -56,31 +61,21 @@ class Tokenizer:
         # The published pipelines of the Chinese models lower-case the text and straighten curly
         # quotes before tokenization.
         self._published_chinese = config.tokenizer == BUNDLED
-        tokenizer = _load(config.tokenizer)
-        absent = [
-            name
-            for name, found in (
-                ("[CLS]", tokenizer.cls_token_id),
-                ("[SEP]", tokenizer.sep_token_id),
-                ("[PAD]", tokenizer.pad_token_id),
-                ("[UNK]", tokenizer.unk_token_id),
-            )
-            if found is None
-        ]
+        # The backend alone: transformers' wrapper sets truncation on shared state at every call
+        # and is neither thread-safe nor fast.
+        self._backend, special = _backend(config.tokenizer)
+        absent = [name for name, index in special.items() if index is None]
         if absent:
             raise UserError(
                 f"tokenizer {config.tokenizer} has no {', '.join(absent)}: it is not a BERT one"
             )
-        if tokenizer.pad_token_id != 0:
+        if special["[PAD]"] != 0:
             raise UserError(
                 f"tokenizer {config.tokenizer}: the padding token must have id 0, which the text "
-                f"tower masks; it has {tokenizer.pad_token_id}"
+                f"tower masks; it has {special['[PAD]']}"
             )
-        self.vocab_size = _vocab_size(tokenizer)
-        self._cls, self._sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        # The backend alone: transformers' wrapper sets truncation on shared state at every call
-        # and is neither thread-safe nor fast.
-        self._backend = tokenizer.backend_tokenizer
+        self.vocab_size = _vocab_size(self._backend, special)
+        self._cls, self._sep = special["[CLS]"], special["[SEP]"]
         self._backend.no_truncation()
         self._backend.no_padding()
         # "[SEP]" in a report is text.
@@ -207,18 +202,18 @@ def vocabulary_size(config: TextConfig) -> int:
       UserError: see `Tokenizer`.
     """
     path = _find(config.tokenizer)
-    return _vocab_size(_load(config.tokenizer)) if _is_saved(path) else len(_read_vocabulary(path))
+    if not _is_saved(path):
+        return len(_read_vocabulary(path))
+    return _vocab_size(*_backend(config.tokenizer))
 
 
-def _vocab_size(tokenizer: Any) -> int:
-    backend = tokenizer.backend_tokenizer
-    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+def _vocab_size(backend: Any, special: Mapping[str, int | None]) -> int:
     added = backend.get_added_tokens_decoder()
     # Special tokens are not looked for in texts: one that is added has no row to need.
     ids = {
         *backend.get_vocab(with_added_tokens=False).values(),
         *(index for index, token in added.items() if not token.special),
-        *special,
+        *(special[name] for name in ("[CLS]", "[SEP]", "[PAD]")),
     }
     return max(ids) + 1
 
@@ -249,34 +244,60 @@ def _is_saved(path: Path) -> bool:
     return path.is_dir() and any((path / file).is_file() for file in _FOLDER_FILES)
 
 
-def _load(name: str) -> Any:
+def _backend(name: str) -> tuple[Any, dict[str, int | None]]:
+    """The part of a tokenizer that tokenizes, and the ids of BERT's special tokens.
+
+    Of a vocabulary file it is what transformers' `BertTokenizer` wraps, without transformers: that
+    takes seconds to import, with PyTorch where that is installed.
+    """
     with local_file(_find(name)) as path:
-        return _read(path, of_hub=hub.is_address(name))
+        if _is_saved(path):
+            saved = _read_saved(path)
+            ids = (saved.pad_token_id, saved.unk_token_id, saved.cls_token_id, saved.sep_token_id)
+            return saved.backend_tokenizer, dict(zip(_SPECIAL, ids, strict=True))
+        tokens = _read_vocabulary(path)
+        backend = tokenizers.Tokenizer(models.WordPiece(tokens, unk_token="[UNK]"))
+        lower = _is_lowered(tokens, of_hub=hub.is_address(name))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens([*_SPECIAL, "[MASK]"])
+    return backend, {token: tokens[token] for token in _SPECIAL}
 
 
-def _read(path: Path, of_hub: bool) -> Any:
-    from transformers import AutoTokenizer, BertTokenizer
+def _load(name: str) -> Any:
+    """A tokenizer as transformers has it."""
+    from transformers import BertTokenizer
 
-    if _is_saved(path):
-        _refuse_code(path)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # transformers raises whatever its reader meets
-            raise UserError(
-                f"tokenizer folder {path} cannot be read: {_first_line(error)}"
-            ) from error
-        if not tokenizer.is_fast:
-            raise UserError(f"tokenizer folder {path} holds no BERT tokenizer")
-        return tokenizer
-    tokens = _read_vocabulary(path)
+    with local_file(_find(name)) as path:
+        if _is_saved(path):
+            return _read_saved(path)
+        tokens = _read_vocabulary(path)
+        lower = _is_lowered(tokens, of_hub=hub.is_address(name))
+        return BertTokenizer(vocab=tokens, do_lower_case=lower)
+
+
+def _read_saved(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    _refuse_code(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises whatever its reader meets
+        raise UserError(f"tokenizer folder {path} cannot be read: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"tokenizer folder {path} holds no BERT tokenizer")
+    return tokenizer
+
+
+def _is_lowered(tokens: Mapping[str, int], of_hub: bool) -> bool:
     # A cased vocabulary has entries such as "The"; an uncased one has capitals in its special
     # tokens only. A vocabulary file alone does not say which it is. Of a repository of the Hub that
     # does not say it either, transformers takes the default, and so did those who trained with it:
     # FLAIR and KeepFIT read lower-cased text by the cased vocabulary of Bio_ClinicalBERT.
     cased = any(re.fullmatch(r"[A-Z][a-z]+", token) for token in tokens)
-    return BertTokenizer(vocab=tokens, do_lower_case=of_hub or not cased)
+    return of_hub or not cased
 
 
 def _first_line(error: BaseException) -> str:
@@ -320,7 +341,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     for index, token in enumerate(lines):
         if tokens.setdefault(token, index) != index:
             twice.append(f"{printable(token)!r} (lines {tokens[token] + 1} and {index + 1})")
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+    missing = [token for token in _SPECIAL if token not in tokens]
     if missing:
         raise UserError(f"{path} is no BERT vocabulary: it lacks {', '.join(missing)}")
     if twice:

@@ -75,6 +75,24 @@ def test_a_tokenizer_folder_is_read(tmp_path):
     assert row.tolist() == [2, 6, 3, 0]
 
 
+@pytest.mark.parametrize("words", [[], ["[MASK]", "The"], ["[MASK]", "the"]])
+def test_a_vocabulary_file_is_what_transformers_makes_of_it(tmp_path, words):
+    """With transformers, which is imported for folders that it wrote and not for such files."""
+    from transformers import BertTokenizer
+
+    vocabulary = [*SPECIAL[:4], *words, "a", "b", "e", "é", ",", "眼", "底", "##b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    theirs = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), do_lower_case="The" not in words)
+    theirs.save_pretrained(tmp_path / "saved")
+    ours, saved = (
+        Tokenizer(TextConfig(tokenizer=str(tmp_path / name), context_length=12))
+        for name in ("vocab.txt", "saved")
+    )
+    assert (ours.digest, ours.is_word_pieces) == (saved.digest, saved.is_word_pieces)
+    for text in ("A ab É,b 眼底 THE the", "[MASK] [SEP] ｂ “a”", "a\u3000b\tc\x00", ""):
+        np.testing.assert_array_equal(ours.row(text), saved.row(text))
+
+
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_line_ends_and_byte_order_marks_are_no_part_of_tokens(tmp_path, before, end):
@@ -158,7 +176,7 @@ def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
 
     backend = Backend(WordLevel({"a": 0, "b": 1}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"has no \[CLS\], \[SEP\], \[PAD\], \[UNK\]"):
+    with pytest.raises(UserError, match=r"has no \[PAD\], \[UNK\], \[CLS\], \[SEP\]"):
         Tokenizer(TextConfig(tokenizer=str(tmp_path)))
 
 

@@ -24,7 +24,8 @@ def encoded(kind="PNG", pixels=NOISE, **more):
 
 
 def gif(frames):
-    pictures = [Image.fromarray(np.roll(NOISE, n, 0)) for n in range(frames)]
+    # Of one channel: to find a palette of each frame takes seconds.
+    pictures = [Image.fromarray(np.roll(NOISE[..., 0], n, 0)) for n in range(frames)]
     buffer = io.BytesIO()
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:])
     return buffer.getvalue()

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
-from sklearn import metrics as sk
 
 from retfm_jax.data import images
 from retfm_jax.data.images import ImageError
@@ -107,6 +106,8 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
       levels: at least one measurement by the name of its level or protocol.
       title: of the figure.
     """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     figure = new_figure(13, 0.5 + 4.2 * len(levels))
     figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
     grid = figure.subplots(len(levels), 2, squeeze=False)
@@ -141,10 +142,10 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
                 "linewidth": 1.4,
                 "linestyle": "-" if column < len(_COLORS) else "--",
             }
-            false, true, _ = sk.roc_curve(truth, scores, drop_intermediate=True)
+            false, true, _ = roc_curve(truth, scores, drop_intermediate=True)
             (line,) = roc.plot(false, true, **style)
             legends[roc].append((line, f"{labels[column]}  {row['auroc']}"))
-            precision, recall, _ = sk.precision_recall_curve(truth, scores)
+            precision, recall, _ = precision_recall_curve(truth, scores)
             (line,) = pr.step(recall, precision, where="post", **style)
             share = f"{row['average_precision']} of {truth.mean():.2f}"
             legends[pr].append((line, f"{labels[column]}  {share}"))
