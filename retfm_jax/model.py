@@ -317,7 +317,13 @@ class RetinalModel:
         pixels = self.decode(images[0], name)
         devices = len(jax.local_devices())
         batch = devices * -(-_FEW // devices)
-        logits = photograph_logits(pixels, self._pictures, self.data_config, batch=batch)
+        logits = photograph_logits(
+            pixels,
+            self._pictures,
+            self.data_config,
+            batch=batch,
+            background=self.method.exclusive_structures,
+        )
         if not np.isfinite(logits).all():
             raise UserError(
                 f"{name}: the network's logits of its pixels are not all finite numbers: the "
@@ -595,6 +601,7 @@ class RetinalModel:
             self.notes,
             self.origin,
             self.decisions,
+            self.mask_decisions,
         )
 
     def _of_images(

@@ -231,7 +231,10 @@ def warp_mask(
 
 
 def spread(
-    values: Float[np.ndarray, "h w c"], matrix: Map, shape: tuple[int, int], outside: float
+    values: Float[np.ndarray, "h w c"],
+    matrix: Map,
+    shape: tuple[int, int],
+    outside: Float[np.ndarray, " c"],
 ) -> Float32[np.ndarray, "_h _w c"]:
     """Brings what was computed of pixels back to the photograph, bilinearly.
 
@@ -239,7 +242,7 @@ def spread(
       values: (h, w, c) floats, as logits.
       matrix: from the pixels of the values to those of the photograph.
       shape: height and width of the photograph, pixels.
-      outside: value of what the values do not show.
+      outside: values of what the values do not show.
 
     Returns:
       (height, width, c) float32; `values` itself where the map changes nothing.

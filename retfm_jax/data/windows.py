@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from retfm_jax.config import DataConfig
-from retfm_jax.data import geometry
+from retfm_jax.data.geometry import scaled, seen, spread, warp_image, whole
 
 #: From pictures (batch, size, size, 3) uint8 to logits (batch, size, size, c) float32.
 Network = Callable[[np.ndarray], np.ndarray]
@@ -31,6 +31,7 @@ def photograph_logits(
     *,
     batch: int = 4,
     weighing: Weighing = "hann",
+    background: bool = False,
 ) -> Float32[np.ndarray, "h w c"]:
     """Computes the logits of a photograph at its own size.
 
@@ -41,28 +42,31 @@ def photograph_logits(
       batch: windows that the network takes at once; always as many, so that it is compiled once. A
         whole photograph is one.
       weighing: of a window's pixels; see `window_weights`.
+      background: whether the first logit of a pixel is that of none of the others.
 
     Returns:
-      (h, w, c) float32; -30 where the network does not see the photograph.
+      (h, w, c) float32; -30, and 30 of a background, where the network does not see the photograph.
 
     Raises:
       ImageError: the photograph is longer than 32,766 px.
     """
     shape, size = (image.shape[0], image.shape[1]), config.image.size
-    seen, to_source, high, wide = geometry.seen(image, config.image, shape)
+    picture, to_source, high, wide = seen(image, config.image, shape)
     if config.masks.geometry == "whole":
-        to_seen = geometry.whole(high, wide, size, config.image.resize)
-        logits = network(geometry.warp_image(seen, to_seen, size)[None])[0]
+        to_seen = whole(high, wide, size, config.image.resize)
+        logits = network(warp_image(picture, to_seen, size)[None])[0]
     else:
         step = max(shape) / (config.masks.working_size or max(shape))
         target = max(1, round(high / step)), max(1, round(wide / step))
-        to_seen = geometry.scaled(wide / target[1], high / target[0])
-        scaled = seen
-        if target != seen.shape[:2]:
+        to_seen = scaled(wide / target[1], high / target[0])
+        if target != picture.shape[:2]:
             how = cv2.INTER_AREA if step > 1 else cv2.INTER_LINEAR
-            scaled = cv2.resize(seen, target[::-1], interpolation=how)
-        logits = blended(scaled, network, size, batch=batch, weighing=weighing)
-    return geometry.spread(logits, to_source @ to_seen, shape, outside=UNSEEN)
+            picture = cv2.resize(picture, target[::-1], interpolation=how)
+        logits = blended(picture, network, size, batch=batch, weighing=weighing)
+    outside = np.full(logits.shape[-1], UNSEEN)
+    if background:
+        outside[0] = -UNSEEN
+    return spread(logits, to_source @ to_seen, shape, outside)
 
 
 def blended(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from retfm_jax.data.image_files import read
+from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import save_tokenizer
 from retfm_jax.data_builders.synthetic_fundus.drawing import draw_eye, encode
 from retfm_jax.data_builders.synthetic_fundus.population import POPULATIONS, draw_patient
@@ -25,7 +26,17 @@ from retfm_jax.files import (
     write_json,
 )
 from retfm_jax.interop.formats import get_form
-from retfm_jax.interop.formats.base import CLASSES, PREPROCESSING, TOKENIZER, Exported, Form
+from retfm_jax.interop.formats.arrays import arrays_of
+from retfm_jax.interop.formats.base import (
+    CLASSES,
+    PREPROCESSING,
+    STRUCTURES,
+    TOKENIZER,
+    Exported,
+    Form,
+)
+from retfm_jax.interop.formats.programs import AT_OWN_SIZE, of_pixels
+from retfm_jax.interop.formats.stablehlo import image_function
 from retfm_jax.interop.hub_folder import (
     began_with,
     public,
@@ -39,14 +50,18 @@ from retfm_jax.methods.outputs import (
     CLASS_PROBABILITIES,
     IMAGE_EMBEDDING,
     IMAGE_FEATURES,
+    PHOTOGRAPH_PROBABILITIES,
+    PIXEL_LOGITS,
+    PIXEL_PROBABILITIES,
     TEXT_EMBEDDING,
 )
 from retfm_jax.model import RetinalModel, load
 
 #: The report of an export, which completes its folder.
 PARITY = "parity.json"
-#: Photographs and texts that are compared.
-COUNT = 16
+#: Photographs and texts that are compared; photographs of a network that finds structures, of
+#: which every pixel is.
+COUNT, COUNT_OF_MASKS = 16, 4
 #: Largest difference of each output that an export may have. Vectors of unit norm and probabilities
 #: differ as they are; features and logits, which have any size, by the largest of their values.
 BOUNDS = {
@@ -55,8 +70,11 @@ BOUNDS = {
     TEXT_EMBEDDING: 1e-5,
     IMAGE_FEATURES: 1e-4,
     CLASS_LOGITS: 1e-4,
+    PIXEL_LOGITS: 1e-4,
+    PIXEL_PROBABILITIES: 1e-4,
+    PHOTOGRAPH_PROBABILITIES: 1e-4,
 }
-_RELATIVE = (IMAGE_FEATURES, CLASS_LOGITS)
+_RELATIVE = (IMAGE_FEATURES, CLASS_LOGITS, PIXEL_LOGITS)
 #: What is left free on a disk beside the weights, bytes.
 _SPARE = 1 << 26
 _TEXTS = (
@@ -109,7 +127,8 @@ def export_program(
       to: one of `interop.formats.ABOUT`.
       out: new folder.
       images: photographs for the comparison, as a folder, a CSV with a column `image` or one file,
-        of which up to `COUNT` are taken; None: generated ones.
+        of which up to `COUNT` are taken, `COUNT_OF_MASKS` for a network that finds structures;
+        None: generated ones.
 
     Returns:
       what was compared and measured; it is also in the folder.
@@ -145,7 +164,10 @@ def write_program(
     _require_space(out, exact, form)
     photographs, what = _photographs(exact, images)
     texts = _TEXTS * (COUNT // len(_TEXTS)) if network.wordpieces else ()
-    expected = _outputs(exact, photographs, texts)
+    if network.mask_decisions is not None:
+        expected = _pixel_outputs(exact, network, photographs)
+    else:
+        expected = _outputs(exact, photographs, texts)
     with whole_folder(out, last=PARITY) as folder:
         _write_shared(folder, exact, network)
         form.write(folder, network, photographs)
@@ -182,7 +204,8 @@ def _exported(model: RetinalModel) -> Exported:
         params=model.params,
         state=model.state,
         data=model.data_config,
-        decisions=None if model.decisions is None else public_decisions(model.decisions),
+        decisions=model.decisions and public_decisions(model.decisions),
+        mask_decisions=model.mask_decisions and public_decisions(model.mask_decisions),
         scale=model.logit_scale,
         wordpieces=texts and model.tokenizer.is_word_pieces,
     )
@@ -205,8 +228,9 @@ def _require_space(out: Any, model: RetinalModel, form: Form) -> None:
 
 def _photographs(model: RetinalModel, images: PathLike | None) -> tuple[list[bytes], str]:
     """Encoded photographs for the comparison, and what they are in words."""
+    count = COUNT_OF_MASKS if model.structures else COUNT
     if images is None:
-        return _generated(), f"{COUNT} generated fundus photographs"
+        return _generated(count), f"{count} generated fundus photographs"
     paths, unusable = photographs_of(images)
     found: list[bytes] = []
     for path in paths:
@@ -217,7 +241,7 @@ def _photographs(model: RetinalModel, images: PathLike | None) -> tuple[list[byt
             unusable.append(str(error))
             continue
         found.append(data)
-        if len(found) == COUNT:
+        if len(found) == count:
             break
     if not found:
         first = f": {unusable[0]}" if unusable else ""
@@ -225,10 +249,10 @@ def _photographs(model: RetinalModel, images: PathLike | None) -> tuple[list[byt
     return found, f"{len(found)} photographs of {as_path(images).name or 'a folder'}"
 
 
-def _generated() -> list[bytes]:
+def _generated(count: int) -> list[bytes]:
     """Photographs of generated patients, of several sizes and shapes."""
     found = []
-    for number in range(COUNT):
+    for number in range(count):
         patient = draw_patient(POPULATIONS["clinic"], 0, "test", number)
         picture = draw_eye(patient.eyes[0], patient.look, 200 + 24 * number)
         if number % 2:  # most cameras' pictures are wider than high
@@ -256,6 +280,22 @@ def _outputs(
         if texts:
             found[TEXT_EMBEDDING] = model.encode_texts(list(texts))
     return found
+
+
+def _pixel_outputs(
+    model: RetinalModel, network: Exported, photographs: Sequence[bytes]
+) -> dict[str, np.ndarray]:
+    """What this package computes of pixels, of photographs as a whole and at their own size."""
+    parts: dict[str, list[np.ndarray]] = {}
+    with jax.default_matmul_precision("highest"):
+        run, arrays = jax.jit(image_function(network)), arrays_of(network)
+        for data in photographs:
+            pixels = fit(decode(data, "photograph"), model.data_config.image)
+            for name, value in run(arrays, pixels[None]).items():
+                parts.setdefault(name, []).append(np.asarray(value))
+        own = [model.segment(data) for data in photographs[:AT_OWN_SIZE]]
+    found = {name: np.concatenate(each) for name, each in parts.items()}
+    return found | {PHOTOGRAPH_PROBABILITIES: of_pixels(own)}
 
 
 def _compared(
@@ -295,6 +335,8 @@ def _write_shared(folder: pathlib.Path, model: RetinalModel, network: Exported) 
     write_json(folder / PREPROCESSING, network.preprocessing)
     if network.decisions is not None:
         write_json(folder / CLASSES, network.decisions.to_json())
+    if network.mask_decisions is not None:
+        write_json(folder / STRUCTURES, network.mask_decisions.to_json())
     if network.texts and network.wordpieces:
         save_tokenizer(model.data_config.text, folder)
         assert (folder / TOKENIZER).is_file()
@@ -360,4 +402,5 @@ def _card(model: RetinalModel, form: Form, use: list[str]) -> str:
         began_with=began_with(model.config.init),
         export=Export(form.library, use),
         decisions=model.decisions and public_decisions(model.decisions),
+        mask_decisions=model.mask_decisions and public_decisions(model.mask_decisions),
     )

@@ -2,22 +2,23 @@
 
 It holds `model.safetensors` under published names, `config.json` with the experiment, what is known
 of the weights and of the reports' wording, `classes.json` with the decisions of a network with
-classes, `preprocessor_config.json` where transformers has terms for the preprocessing, the
-tokenizer of a text tower, and a model card. Nothing in it is a path of
-the machine that wrote it; nothing that is read from it leads out of it or names code to import.
+classes, `structures.json` with those of a network that finds structures, `preprocessor_config.json`
+where transformers has terms for the preprocessing, the tokenizer of a text tower, and a model card.
+Nothing in it is a path of the machine that wrote it; nothing that is read from it leads out of it
+or names code to import.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from retfm_jax.config import DataConfig, ExperimentConfig, InitConfig, from_dict, to_dict
 from retfm_jax.data.text import BUNDLED, save_tokenizer
 from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, is_remote, read_json, whole_folder, write_json
-from retfm_jax.interop.formats.base import CLASSES
+from retfm_jax.interop.formats.base import CLASSES, STRUCTURES
 from retfm_jax.interop.huggingface import PREPROCESSOR, image_processor
 from retfm_jax.interop.model_card import model_card
 from retfm_jax.interop.pickles import printable
@@ -26,9 +27,13 @@ from retfm_jax.interop.state_dict import from_state_dict, to_state_dict
 from retfm_jax.interop.weights import read_tensors, write_tensors
 from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.wording import ReportWording
+from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.methods import make_method
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.plugins import is_outside
+
+#: Of classes, or of structures.
+AnyDecisions = TypeVar("AnyDecisions", Decisions, MaskDecisions)
 
 #: The name of this format among those of exports.
 HUB_FOLDER = "hub_folder"
@@ -51,6 +56,7 @@ class Stored(NamedTuple):
       notes: sentences on where the weights come from.
       origin: of imported weights; None of those of a training run.
       decisions: of the classes; None of a network without classes.
+      mask_decisions: of the structures; None of a network without structures.
     """
 
     method: Method
@@ -61,6 +67,7 @@ class Stored(NamedTuple):
     notes: tuple[str, ...] = ()
     origin: Origin | None = None
     decisions: Decisions | None = None
+    mask_decisions: MaskDecisions | None = None
 
 
 def write_hub_folder(
@@ -90,6 +97,7 @@ def write_hub_folder(
     if network.wording is not None:
         content["wording"] = network.wording.to_json()
     decisions = network.decisions and public_decisions(network.decisions)
+    mask_decisions = network.mask_decisions and public_decisions(network.mask_decisions)
     card = model_card(
         config,
         origin,
@@ -98,6 +106,7 @@ def write_hub_folder(
         began_with=began_with(network.config.init),
         evaluation=evaluation,
         decisions=decisions,
+        mask_decisions=mask_decisions,
     )
     tensors = to_state_dict(network.method, network.params, network.state)
     with whole_folder(folder, last=_CONFIG) as made:
@@ -105,10 +114,12 @@ def write_hub_folder(
         if texts:
             save_tokenizer(network.config.data.text, made)
         processor = image_processor(config.data.image)
-        if processor is not None:
+        if processor is not None and mask_decisions is None:
             write_json(made / PREPROCESSOR, processor)
         if decisions is not None:
             write_json(made / CLASSES, decisions.to_json())
+        if mask_decisions is not None:
+            write_json(made / STRUCTURES, mask_decisions.to_json())
         (made / "README.md").write_text(card, encoding="utf-8")
         write_json(made / _CONFIG, {"library_name": _KEY, _KEY: content})
 
@@ -155,14 +166,15 @@ def read_hub_folder(path: PathLike, method: str | None = None) -> Stored | None:
         None if wording is None else ReportWording.from_json(wording, where),
         tuple(notes),
         None if origin is None else Origin.from_json(origin, where),
-        _decisions(folder),
+        _decisions(folder, CLASSES, Decisions),
+        _decisions(folder, STRUCTURES, MaskDecisions),
     )
 
 
-def _decisions(folder: Path) -> Decisions | None:
-    if not (folder / CLASSES).is_file():
+def _decisions(folder: Path, name: str, kind: type[AnyDecisions]) -> AnyDecisions | None:
+    if not (folder / name).is_file():
         return None
-    return Decisions.from_json(read_json(_inside(folder, CLASSES)), str(folder / CLASSES))
+    return kind.from_json(read_json(_inside(folder, name)), str(folder / name))
 
 
 def _config(values: Any, method: str | None, folder: Path) -> ExperimentConfig:
@@ -250,11 +262,11 @@ def public_origin(origin: Origin | None) -> Origin | None:
     return dataclasses.replace(origin, source=_name(origin.source))
 
 
-def public_decisions(decisions: Decisions) -> Decisions:
+def public_decisions(decisions: AnyDecisions) -> AnyDecisions:
     """Names the data set that decisions were fitted on without its folder.
 
     Args:
-      decisions: of a network's classes.
+      decisions: of a network's classes or structures.
     """
     said = dict(decisions.fitted_on)
     if "dataset" in said:

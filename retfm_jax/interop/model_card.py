@@ -16,6 +16,7 @@ from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.interop.huggingface import image_processor
 from retfm_jax.interop.zoo import UNKNOWN, Origin, entry_of, zoo
+from retfm_jax.mask_decisions import MaskDecisions
 
 #: Rows of the table beyond which a reader would look into the evaluation itself.
 _MOST_ROWS = 100
@@ -51,6 +52,7 @@ def model_card(
     evaluation: Mapping[str, Any] | None = None,
     export: Export | None = None,
     decisions: Decisions | None = None,
+    mask_decisions: MaskDecisions | None = None,
 ) -> str:
     """Writes the card of a network, with its YAML header.
 
@@ -63,6 +65,7 @@ def model_card(
       evaluation: document of an evaluation; None for none.
       export: what the folder is without this package; None: one that `retfm_jax.load` reads.
       decisions: of the network's own classes; None where it has none.
+      mask_decisions: of the structures that it finds; None where it finds none.
 
     Returns:
       Markdown, in which texts of users are text.
@@ -73,6 +76,7 @@ def model_card(
     title = (origin and origin.title) or f"{config.method} network"
     license_, terms = _license(origin, began_with)
     texts = getattr(config.model, "text", None) is not None
+    classes, masks = decisions is not None, mask_decisions is not None
     header: dict[str, Any] = {"license": license_}
     if license_ == "other":
         header |= {
@@ -81,7 +85,7 @@ def model_card(
         }
     header |= {
         "library_name": "retfm_jax" if export is None else export.library,
-        "pipeline_tag": _task(texts, decisions is not None),
+        "pipeline_tag": _task(texts, classes, masks),
         "tags": ["retina", "ophthalmology", "medical", "jax", "flax", config.method],
     }
     parts = [
@@ -96,16 +100,18 @@ def model_card(
         "",
         "## Use",
         "",
-        *(_use(texts, decisions is not None) if export is None else export.use),
+        *(_use(texts, classes, masks) if export is None else export.use),
         "",
         "## Images",
         "",
         f"`{describe(config.data.image)}`",
         "",
-        *(_loading(config) if export is None else [_ABOUT_PREPROCESSING]),
+        *([_geometry(config), ""] if masks else []),
+        *(_loading(config, masks) if export is None else [_ABOUT_PREPROCESSING]),
         "",
         *_tokenizer(config, texts),
         *_classes(decisions),
+        *_structures(mask_decisions),
         "## Origin",
         "",
         *_origin(config, origin, began_with, license_, terms),
@@ -117,19 +123,29 @@ def model_card(
     return "\n".join(parts)
 
 
-def _task(texts: bool, classes: bool) -> str:
+def _task(texts: bool, classes: bool, masks: bool) -> str:
     """The Hub's name for what the network does."""
-    if classes:
-        return "image-classification"
+    if classes or masks:
+        return "image-segmentation" if masks else "image-classification"
     return "zero-shot-image-classification" if texts else "image-feature-extraction"
 
 
-def _use(texts: bool, classes: bool) -> list[str]:
+def _use(texts: bool, classes: bool, masks: bool) -> list[str]:
     lines = [
         "```python",
         "import retfm_jax",
         "",
         'model = retfm_jax.load("hf:OWNER/NAME")  # or this folder',
+    ]
+    if masks:
+        return [
+            *lines,
+            'probabilities = model.segment("photograph.jpg")  # (h, w, structures) at its size',
+            "print(model.structures)",
+            "masks = model.mask_decisions.masks(probabilities)  # (h, w, structures) bool",
+            "```",
+        ]
+    lines += [
         'images = model.encode_images(["photograph.jpg"])  # unit-norm float32',
     ]
     if texts:
@@ -162,13 +178,9 @@ def _classes(decisions: Decisions | None) -> list[str]:
     if not decisions.fitted_on:
         nothing = "Nothing was fitted to their probabilities, which are as trained."
         return ["## Classes", "", *lines, nothing, ""]
-    said = decisions.fitted_on
-    who = "patients" if said.get("patients_known", True) else "images, whose patients are not known"
     lines += [
         f"Logits are divided by {decisions.temperature:.4g}, as fitted on "
-        f"{_text(str(said.get('dataset', 'unknown')))}, {_text(str(said.get('split', 'unknown')))}:"
-        f" {_text(str(said.get('images', '?')))} images of {_text(str(said.get('patients', '?')))} "
-        f"{who}.",
+        f"{_split_of(decisions.fitted_on)}.",
     ]
     if decisions.conformal is not None:
         lines.append(
@@ -181,8 +193,52 @@ def _classes(decisions: Decisions | None) -> list[str]:
     return ["## Classes", "", *lines, ""]
 
 
-def _loading(config: ExperimentConfig) -> list[str]:
-    return ["`retfm_jax.load` does all of it.", *_processor(config)]
+def _split_of(said: Mapping[str, Any]) -> str:
+    """The split that decisions were fitted on, in words."""
+    who = "patients" if said.get("patients_known", True) else "images, whose patients are not known"
+    return (
+        f"{_text(str(said.get('dataset', 'unknown')))}, {_text(str(said.get('split', 'unknown')))}:"
+        f" {_text(str(said.get('images', '?')))} images of {_text(str(said.get('patients', '?')))} "
+        f"{who}"
+    )
+
+
+def _structures(decisions: MaskDecisions | None) -> list[str]:
+    """The structures that a network finds, and their thresholds."""
+    if decisions is None:
+        return []
+    named, left = decisions.structures[:_MOST_CLASSES], len(decisions.structures) - _MOST_CLASSES
+    listed = [
+        f"{_text(name)} ({threshold:.4g})"
+        for name, threshold in zip(named, decisions.thresholds, strict=False)
+    ]
+    more = f", and {left} more" if left > 0 else ""
+    chosen = "The thresholds were not fitted."
+    if decisions.fitted_on:
+        split = _split_of(decisions.fitted_on)
+        chosen = f"The thresholds were chosen for the largest Dice on {split}."
+    lines = [
+        "A pixel shows a structure where its probability is greater than its threshold: "
+        f"{', '.join(listed)}{more}. {chosen}",
+    ]
+    lines.append("All is in `structures.json`. Not one of these numbers is a promise elsewhere.")
+    return ["## Structures", "", *lines, ""]
+
+
+def _geometry(config: ExperimentConfig) -> str:
+    """How a network sees photographs whose pixels it tells apart."""
+    size, masks = config.data.image.size, config.data.masks
+    if masks.geometry == "whole":
+        return "It sees photographs as a whole; masks have the photograph's own size."
+    at = f"a long side of {masks.working_size} pixels" if masks.working_size else "their own size"
+    return (
+        f"It sees photographs at {at}, in windows of {size} pixels that overlap by half and are "
+        "blended; masks have the photograph's own size."
+    )
+
+
+def _loading(config: ExperimentConfig, masks: bool) -> list[str]:
+    return ["`retfm_jax.load` does all of it.", *([] if masks else _processor(config))]
 
 
 def _processor(config: ExperimentConfig) -> list[str]:

@@ -2,19 +2,24 @@
 
 A method tells its outputs (`Method.outputs`); whoever writes a network for PyTorch or ONNX reads
 them and never asks which method it is. Each output begins with a tower and goes on with steps that
-take vectors (b, d) and give vectors (b, e).
+take vectors (b, d) and give vectors (b, e); or it begins with feature maps of a tower, of which a
+decoder makes logits of pixels.
 """
 
 import dataclasses
 from typing import Literal
 
-from retfm_jax.models import bert, resnet, vit
+from retfm_jax.models import bert, resnet, unet, unetr, vit
 
 #: What the outputs are called, everywhere.
 IMAGE_EMBEDDING, IMAGE_FEATURES = "image_embedding", "image_features"
 TEXT_EMBEDDING, CLASS_LOGITS = "text_embedding", "class_logits"
 #: Calibrated, beside the logits.
 CLASS_PROBABILITIES = "class_probabilities"
+#: Of every pixel of the network's input, (n, h, w, k) and (n, h, w, c).
+PIXEL_LOGITS, PIXEL_PROBABILITIES = "pixel_logits", "pixel_probabilities"
+#: Of every pixel of photographs at their own size, one behind the other, (pixels, c).
+PHOTOGRAPH_PROBABILITIES = "photograph_probabilities"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,39 @@ class ImageTower:
     projected: bool
     path: str = "visual"
     norm: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerMaps:
+    """Image tower: normalized photographs -> feature maps of several levels.
+
+    Attributes:
+      config: its sizes, whose type says which tower it is.
+      levels: of the maps, as its `maps` takes them.
+      path: of its parameters.
+    """
+
+    config: vit.ViTConfig | resnet.ResNetConfig
+    levels: tuple[int, ...]
+    path: str = "visual"
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelDecoder:
+    """Decoder: feature maps and normalized photographs -> logits of every pixel.
+
+    Attributes:
+      config: its form, whose type says which decoder it is.
+      outputs: logits of a pixel.
+      exclusive: whether a pixel shows one structure at most; the first logit is then the
+        background's, and probabilities are a softmax, else sigmoids.
+      path: of its parameters.
+    """
+
+    config: unet.UnetConfig | unetr.UnetrConfig
+    outputs: int
+    exclusive: bool
+    path: str = "decoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +127,9 @@ class Scale:
     factor: float | str
 
 
-Step = ImageTower | TextTower | LinearMap | Relu | Unit | Twice | Scale
+#: What an output begins with.
+AnyTower = ImageTower | TowerMaps | TextTower
+Step = AnyTower | PixelDecoder | LinearMap | Relu | Unit | Twice | Scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +145,14 @@ class Output:
     steps: tuple[Step, ...]
 
     @property
-    def tower(self) -> ImageTower | TextTower:
+    def tower(self) -> AnyTower:
         """The tower that it begins with.
 
         Raises:
           ValueError: it begins with none.
         """
         first = self.steps[0] if self.steps else None
-        if not isinstance(first, ImageTower | TextTower):
+        if not isinstance(first, AnyTower):
             raise ValueError(f"the output {self.name} begins with no tower")
         return first
 

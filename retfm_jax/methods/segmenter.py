@@ -14,6 +14,7 @@ from retfm_jax.losses import segmentation as losses
 from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published, Selected
 from retfm_jax.methods.dual_encoder import split_keys
 from retfm_jax.methods.image_tower import TowerConfig, TowerMethod, TowerNetwork
+from retfm_jax.methods.outputs import PIXEL_LOGITS, Output, PixelDecoder, TowerMaps
 from retfm_jax.methods.towers import prefixed, relative
 from retfm_jax.models import resnet, unet, unetr, vit
 from retfm_jax.models.layers import split
@@ -141,6 +142,13 @@ class Segmenter(TowerMethod[SegmenterNetwork]):
     @property
     def exclusive_structures(self) -> bool:
         return self.config.loss == "exclusive"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The logits of every pixel; see `Method.outputs`."""
+        config = self.config
+        decoder = PixelDecoder(config.form, config.logits, self.exclusive_structures)
+        return (Output(PIXEL_LOGITS, (TowerMaps(config.image, config.map_levels), decoder)),)
 
     @property
     def weight_names(self) -> tuple[tuple[str, str, str], ...]:

@@ -11,13 +11,14 @@ import numpy as np
 
 from retfm_jax.config import DataConfig
 from retfm_jax.decisions import Decisions
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, first_of
+from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.methods.base import Method, MethodState, Params
-from retfm_jax.methods.outputs import Output
+from retfm_jax.methods.outputs import Output, PixelDecoder, TowerMaps
 
 #: Files of an export.
-PROGRAM, PREPROCESSING, CLASSES, TOKENIZER = (
-    "model.py", "preprocessing.json", "classes.json", "tokenizer.json"
+PROGRAM, PREPROCESSING, CLASSES, STRUCTURES, TOKENIZER = (
+    "model.py", "preprocessing.json", "classes.json", "structures.json", "tokenizer.json"
 )  # fmt: skip
 
 
@@ -31,6 +32,7 @@ class Exported:
       params, state: its arrays.
       data: preprocessing of photographs and texts.
       decisions: of its classes; None without any.
+      mask_decisions: of its structures; None without any.
       scale: factor on cosines before a softmax over texts.
       wordpieces: whether texts can be tokenized by `interop.parts.tokenizer`.
     """
@@ -41,26 +43,47 @@ class Exported:
     state: MethodState
     data: DataConfig
     decisions: Decisions | None = None
+    mask_decisions: MaskDecisions | None = None
     scale: float = 1.0
     wordpieces: bool = False
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How a photograph becomes pixels, and pixels the network's input, as JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self.data.image)))
+        said = dataclasses.asdict(self.data.image)
+        if self.mask_decisions is not None:
+            masks = self.data.masks
+            said["masks"] = {"geometry": masks.geometry, "working_size": masks.working_size}
+        return json.loads(json.dumps(said))
 
     @property
     def texts(self) -> bool:
         """Tells whether the network embeds texts."""
         return self.method.text is not None
 
+    @property
+    def exclusive(self) -> bool:
+        """Tells whether a pixel shows one structure at most."""
+        return self.method.exclusive_structures
+
     def told(self, kind: type) -> tuple[Output, ...]:
         """Outputs whose tower is of a kind.
 
         Args:
-          kind: `outputs.ImageTower` or `outputs.TextTower`.
+          kind: `outputs.ImageTower`, `outputs.TowerMaps` or `outputs.TextTower`.
         """
         return tuple(each for each in self.method.outputs if isinstance(each.tower, kind))
+
+    @property
+    def maps(self) -> tuple[TowerMaps, PixelDecoder] | None:
+        """The tower and the decoder of a network that finds structures; None of others."""
+        for output in self.told(TowerMaps):
+            tower, *steps = output.steps
+            if isinstance(tower, TowerMaps) and len(steps) == 1:
+                (decoder,) = steps
+                if isinstance(decoder, PixelDecoder):
+                    return tower, decoder
+        return None
 
     def require_told(self, form: str) -> None:
         """Refuses networks whose outputs are not told in steps.
@@ -76,6 +99,22 @@ class Exported:
                 f"the method {self.method.name} does not tell its outputs in steps "
                 f"(Method.outputs), so that there is no {form} export of it: stablehlo takes "
                 "every network"
+            )
+
+    def require_vectors(self, library: str) -> None:
+        """Refuses networks that find structures.
+
+        Args:
+          library: whose folders hold towers, and heads for classes, for the message.
+
+        Raises:
+          UserError: the network is one of them.
+        """
+        if self.mask_decisions is not None:
+            raise UserError(
+                f"{library} has no model of an image tower with this decoder for "
+                f"{first_of(self.mask_decisions.structures, 5)}: export to torch, onnx, stablehlo "
+                "or saved_npz"
             )
 
 

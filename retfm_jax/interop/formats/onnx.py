@@ -18,10 +18,16 @@ from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
 from retfm_jax.interop.formats.programs import load_program, program_text, run_program, usage
 from retfm_jax.interop.formats.torch import require_torch
 from retfm_jax.interop.formats.torch_network import network_code, torch_tensors
-from retfm_jax.methods.outputs import CLASS_PROBABILITIES, IMAGE_EMBEDDING, TEXT_EMBEDDING
+from retfm_jax.methods.outputs import (
+    CLASS_PROBABILITIES,
+    IMAGE_EMBEDDING,
+    PIXEL_PROBABILITIES,
+    TEXT_EMBEDDING,
+)
 
 IMAGES, TEXTS = "image.onnx", "text.onnx"
 INT8 = {IMAGES: "image_int8.onnx", TEXTS: "text_int8.onnx"}
+_PROBABILITIES = (CLASS_PROBABILITIES, PIXEL_PROBABILITIES)
 #: Of ONNX itself; what runtimes of 2023 and later read.
 _OPSET = 18
 #: A file of protocol buffers ends at 2 GB: larger networks have their weights beside it.
@@ -32,7 +38,7 @@ _SHORTEST = 3
 _SECONDS = 1.0
 _LOAD = '''
 def load(folder=None, int8=False, providers=None):
-    """Opens the networks that lie beside this file, and makes a `Program`.
+    """Opens the networks that lie beside this file, and makes a program of them.
 
     Args:
       folder: where they lie; None: where this file lies.
@@ -42,7 +48,7 @@ def load(folder=None, int8=False, providers=None):
     folder = pathlib.Path(__file__).parent if folder is None else pathlib.Path(folder)
     suffix = "_int8.onnx" if int8 else ".onnx"
     images = on_session(folder / f"image{suffix}", providers){texts}
-    return Program({arguments})
+    return {program}
 '''
 
 
@@ -68,8 +74,8 @@ class Onnx(Form):
         texts = ""
         if network.texts:
             texts = '\n    texts = on_session(folder / f"text{suffix}", providers)'
-        parts = [bundle([("retfm_jax.interop.parts.onnx_program", "on_session")])]
-        text = program_text(network, "ONNX", parts, _LOAD.replace("{texts}", texts))
+        roots = [("retfm_jax.interop.parts.onnx_program", "on_session")]
+        text = program_text(network, "ONNX", roots, "", _LOAD.replace("{texts}", texts))
         (folder / PROGRAM).write_text(text, encoding="utf-8")
         with _quiet():
             _write_networks(folder, network)
@@ -103,12 +109,16 @@ class Onnx(Form):
                 "a_second": [_speed(full, given), _speed(less, given)],
                 "largest_difference": {
                     key: float(np.abs(changed[key] - wanted[key]).max())
-                    for key in (CLASS_PROBABILITIES, IMAGE_EMBEDDING, TEXT_EMBEDDING)
+                    for key in (*_PROBABILITIES, IMAGE_EMBEDDING, TEXT_EMBEDDING)
                     if key in wanted
                 },
-                "least_cosine": _least_cosine(wanted, changed),
-                "same_class": _same_class(wanted, changed),
             }
+            if PIXEL_PROBABILITIES in wanted:
+                thresholds = exact.structures["thresholds"]
+                found[name]["dice"] = _dice(wanted, changed, thresholds)
+            else:
+                found[name]["least_cosine"] = _least_cosine(wanted, changed)
+                found[name]["same_class"] = _same_class(wanted, changed)
         return {"int8": found}
 
     def readme(self, network: Exported, measured: Mapping[str, Any]) -> list[str]:
@@ -153,7 +163,8 @@ def _torch_network(network: Exported) -> Any:
     """The module `Network` with its weights, of the text that a PyTorch export has."""
     import torch
 
-    towers, text = network_code(network)
+    roots, text = network_code(network)
+    towers = bundle(roots)
     module = types.ModuleType("exported_network")
     module.__dict__["PREPROCESSING"] = network.preprocessing
     code = "\n".join([*towers.imports, towers.code, text])
@@ -268,25 +279,41 @@ def _same_class(wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray
     return float((before == after).mean())
 
 
+def _dice(
+    wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], thresholds: Sequence[float]
+) -> float:
+    """Dice of masks with what they were, over the pixels of all structures and photographs."""
+    least = np.asarray(thresholds, np.float64)
+    before, after = (each[PIXEL_PROBABILITIES] > least for each in (wanted, found))
+    pixels = int(before.sum()) + int(after.sum())
+    return 2 * int((before & after).sum()) / pixels if pixels else 1.0
+
+
 def _int8_table(measured: Mapping[str, Any]) -> list[str]:
+    """What is measured, a row for each network."""
+    columns = ("network", "MB, float32", "MB, int8", "a second, float32", "a second, int8")
+    masks = any("dice" in each for each in measured.values())
+    columns += ("Dice of the masks with those of float32",) if masks else ("least cosine",)
+    columns += ("largest difference of probabilities",) + (() if masks else ("same class",))
     lines = [
         "What rounding changes, on the photographs and texts of the parity report (the first are "
         "also those by which convolutions are rounded), and how fast it is on the processor that "
         "wrote this folder. It is not bound by the parity of float32.",
         "",
-        "| network | MB, float32 | MB, int8 | a second, float32 | a second, int8 | least cosine | "
-        "largest difference of probabilities | same class |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(columns),
     ]
     for name, each in measured.items():
         (full, small), (slow, fast) = each["bytes"], each["a_second"]
-        changed = each["largest_difference"].get(CLASS_PROBABILITIES)
-        same = each["same_class"]
-        lines.append(
-            f"| `{INT8[name]}` | {full / 1e6:.1f} | {small / 1e6:.1f} | {slow:.1f} | {fast:.1f} | "
-            f"{each['least_cosine']:.4f} | {'-' if changed is None else f'{changed:.3f}'} | "
-            f"{'-' if same is None else f'{same:.0%}'} |"
-        )
+        differences = each["largest_difference"]
+        changed = next((differences[key] for key in _PROBABILITIES if key in differences), None)
+        cells = [f"`{INT8[name]}`", f"{full / 1e6:.1f}", f"{small / 1e6:.1f}"]
+        cells += [f"{slow:.1f}", f"{fast:.1f}", f"{each['dice' if masks else 'least_cosine']:.4f}"]
+        cells.append("-" if changed is None else f"{changed:.3f}")
+        if not masks:
+            same = each["same_class"]
+            cells.append("-" if same is None else f"{same:.0%}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

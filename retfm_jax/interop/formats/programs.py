@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.config import DataConfig
-from retfm_jax.interop.bundles import Bundle, bundle
+from retfm_jax.interop.bundles import bundle
 from retfm_jax.interop.formats.base import PROGRAM, TOKENIZER, Exported
+from retfm_jax.methods.outputs import PHOTOGRAPH_PROBABILITIES, PIXEL_LOGITS
+
+#: Photographs of which a network that finds structures is run at their own size.
+AT_OWN_SIZE = 2
 
 _MAIN = """
 if __name__ == "__main__":
@@ -24,36 +28,42 @@ if __name__ == "__main__":
 """
 
 
-def program_text(network: Exported, language: str, parts: Sequence[Bundle | str], load: str) -> str:
+def program_text(
+    network: Exported, language: str, roots: Sequence[tuple[str, str]], own: str, load: str
+) -> str:
     """Assembles the file `model.py` of an export.
 
     Args:
       network: what the program computes.
       language: in which it does, for the docstring.
-      parts: code of the network, in its order.
-      load: text of the function `load`, which makes a `Program` of `{arguments}`.
+      roots: (module, name) of what is taken along, as `bundle` takes them.
+      own: code of the network that uses it; empty where there is none.
+      load: text of the function `load`, in which `{program}` stands for the call that makes a
+        program of `images` and, where the network has them, `texts`.
 
     Returns:
       Python source text that imports nothing of this package.
     """
-    roots = [("retfm_jax.interop.parts.program", "Program")]
+    wanted = [*roots, ("retfm_jax.interop.parts.program", "Program")]
+    if network.mask_decisions is not None:
+        wanted[-1] = ("retfm_jax.interop.parts.mask_program", "MaskProgram")
     if network.wordpieces:
-        roots.append(("retfm_jax.interop.parts.tokenizer", "WordPieces"))
-    program = bundle(roots)
-    own = [*parts, program]
-    imports = {line for each in own if isinstance(each, Bundle) for line in each.imports}
-    imports |= {"import pathlib"}
+        wanted.append(("retfm_jax.interop.parts.tokenizer", "WordPieces"))
+    taken = bundle(wanted)
+    imports = {*taken.imports, "import pathlib"}
     plain = {line for line in imports if line.startswith("import ")}
-    codes = [each.code if isinstance(each, Bundle) else each for each in own]
     shown = "print(path, program.embed_images(path)[0])"
     if network.decisions is not None:
         shown = "print(path, program.decide(path)[0])"
+    if network.mask_decisions is not None:
+        shown = "print(path, {name: mask.mean() for name, mask in program.masks(path).items()})"
     blocks = [
         f'"""{_docstring(network, language)}"""',
         "\n".join([*sorted(plain), *sorted(imports - plain)]),
         _constants(network),
-        *codes,
-        load.replace("{arguments}", _arguments(network)).strip("\n"),
+        taken.code,
+        *filter(None, [own]),
+        load.replace("{program}", _program(network)).strip("\n"),
         _MAIN.format(shown=shown).strip("\n"),
     ]
     return "\n\n\n".join(blocks) + "\n"
@@ -80,6 +90,12 @@ def usage(network: Exported) -> list[str]:
 
 def _usage(network: Exported) -> list[str]:
     lines = ["import model", "", "program = model.load()"]
+    if network.mask_decisions is not None:
+        return [
+            *lines,
+            'program.masks("photograph.jpg")  # by structure (h, w) bool, at its own size',
+            'program.segment("photograph.jpg")  # probabilities (h, w, structures)',
+        ]
     if network.decisions is not None:
         lines.append('program.predict(["photograph.jpg"])  # calibrated probabilities')
         lines.append('program.decide("photograph.jpg")  # classes by name, prediction sets')
@@ -97,6 +113,15 @@ def _constants(network: Exported) -> str:
     lines = [
         "#: How a photograph becomes the network's input.",
         f"PREPROCESSING = {_literal(network.preprocessing)}",
+    ]
+    if network.mask_decisions is not None:
+        lines += [
+            "#: Names of the structures; a pixel shows one where its probability is greater than",
+            "#: the threshold.",
+            f"STRUCTURES = {_literal(network.mask_decisions.to_json())}",
+        ]
+        return "\n".join(lines)
+    lines += [
         "#: Names of the classes, and what was fitted on validation; None: there are no classes.",
         f"DECISIONS = {_literal(decisions)}",
     ]
@@ -111,17 +136,28 @@ def _constants(network: Exported) -> str:
     return "\n".join(lines)
 
 
-def _arguments(network: Exported) -> str:
-    """Text of the arguments of `Program`."""
+def _program(network: Exported) -> str:
+    """Text of the call that makes the program."""
+    if network.mask_decisions is not None:
+        return f"MaskProgram(images, PREPROCESSING, STRUCTURES, {network.exclusive})"
     if not network.texts:
-        return "images, PREPROCESSING, decisions=DECISIONS"
+        return "Program(images, PREPROCESSING, decisions=DECISIONS)"
     words = f'WordPieces(folder / "{TOKENIZER}", TEXT_LENGTH, STRAIGHTEN)'
     tokenizer = words if network.wordpieces else "None"
-    return f"images, PREPROCESSING, texts, {tokenizer}, DECISIONS, SCALE"
+    return f"Program(images, PREPROCESSING, texts, {tokenizer}, DECISIONS, SCALE)"
 
 
 def _literal(value: Any) -> str:
     return pprint.pformat(value, width=80, sort_dicts=False)
+
+
+def of_pixels(photographs: Sequence[np.ndarray]) -> np.ndarray:
+    """Joins what was computed of pixels of photographs of any sizes, (pixels, c).
+
+    Args:
+      photographs: of each (h, w, c).
+    """
+    return np.concatenate([each.reshape(-1, each.shape[-1]) for each in photographs])
 
 
 def load_program(folder: pathlib.Path, **options: Any) -> Any:
@@ -151,9 +187,12 @@ def run_program(
 
     Args:
       folder: that this process wrote.
-      photographs: encoded.
+      photographs: encoded; of structures the first `AT_OWN_SIZE` are seen at their own size, too.
       texts: () where the network takes none.
     """
     program = load_program(folder)
     found = program.outputs(list(photographs))
+    if PIXEL_LOGITS in found:
+        seen = [program.segment(each) for each in photographs[:AT_OWN_SIZE]]
+        found[PHOTOGRAPH_PROBABILITIES] = of_pixels(seen)
     return found | program.text_outputs(list(texts)) if texts else found

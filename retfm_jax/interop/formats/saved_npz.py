@@ -6,19 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.interop.bundles import bundle
 from retfm_jax.interop.formats.arrays import write_arrays
 from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
 from retfm_jax.interop.formats.programs import program_text, run_program, usage
-from retfm_jax.interop.formats.steps import Dialect, output_lines, tower_sizes, towers_of
-from retfm_jax.methods.outputs import ImageTower, TextTower
-from retfm_jax.models import resnet, vit
+from retfm_jax.interop.formats.steps import (
+    Dialect,
+    image_lines,
+    output_lines,
+    tower_sizes,
+    towers_of,
+)
+from retfm_jax.methods.outputs import AnyTower, ImageTower, PixelDecoder, TextTower, TowerMaps
+from retfm_jax.models import resnet, unetr, vit
 
 WEIGHTS = "weights.npz"
-_LAYERS, _TOWERS = (f"retfm_jax.interop.parts.numpy_{part}" for part in ("layers", "towers"))
+_LAYERS, _TOWERS, _DECODERS = (
+    f"retfm_jax.interop.parts.numpy_{part}" for part in ("layers", "towers", "decoders")
+)
 _LOAD = '''
 def load(folder=None):
-    """Reads the arrays that lie beside this file, and makes a `Program`.
+    """Reads the arrays that lie beside this file, and makes a program of them.
 
     Args:
       folder: where they lie; None: where this file lies.
@@ -30,7 +37,7 @@ def load(folder=None):
     def images(pixels):
         return image_outputs(arrays, pixels)
 {texts}
-    return Program({arguments})
+    return {program}
 '''
 _TEXTS = """
     def texts(tokens):
@@ -52,9 +59,11 @@ class SavedNpz(Form):
         """See `Form.write`."""
         names = {_function(tower) for tower in towers_of(network).values()}
         roots = [(_LAYERS, name) for name in ("linear", "unit", "softmax", "sigmoid")]
-        towers = bundle([*roots, *((_TOWERS, name) for name in sorted(names))])
+        roots += [(_TOWERS, name) for name in sorted(names)]
+        if network.maps is not None:
+            roots.append((_DECODERS, _decoder(network.maps[1])))
         load = _LOAD.replace("{texts}", _TEXTS if network.texts else "")
-        text = program_text(network, "NumPy", [towers, "\n".join(_functions(network))], load)
+        text = program_text(network, "NumPy", roots, "\n".join(_functions(network)), load)
         (folder / PROGRAM).write_text(text, encoding="utf-8")
         write_arrays(folder / WEIGHTS, network)
 
@@ -80,11 +89,20 @@ class _NumPy(Dialect):
     """NumPy, in functions of arrays by path."""
 
     def tower(self, tower: ImageTower | TextTower, given: str) -> str:
-        path = tower.path
-        called = f"{_function(tower)}(arrays, {path!r}, {_constant(path)}, {given}"
+        called = self._called(tower, given)
         if isinstance(tower, ImageTower) and isinstance(tower.config, vit.ViTConfig):
-            called += f", {tower.norm or f'{path}/ln_post'!r}"
+            called += f", {tower.norm or f'{tower.path}/ln_post'!r}"
         return f"{called})"
+
+    def maps(self, tower: TowerMaps, given: str) -> str:
+        return f"{self._called(tower, given)}, {tower.levels!r})"
+
+    def pixels(self, decoder: PixelDecoder, maps: str, images: str) -> str:
+        return f"{_decoder(decoder)}(arrays, {decoder.path!r}, {maps}, {images})"
+
+    def _called(self, tower: AnyTower, given: str) -> str:
+        path = tower.path
+        return f"{_function(tower)}(arrays, {path!r}, {_constant(path)}, {given}"
 
     def linear(self, path: str, value: str) -> str:
         return f"linear(arrays, {path!r}, {value})"
@@ -113,7 +131,7 @@ def _functions(network: Exported) -> Iterator[str]:
         f'    """Computes outputs by name from pixels (n, {size}, {size}, 3) uint8."""',
         '    mean, std = (np.array(PREPROCESSING[name], np.float32) for name in ("mean", "std"))',
         "    images = (pixels.astype(np.float32) / np.float32(255) - mean) / std",
-        *output_lines(network, ImageTower, "images", _NumPy(), 4),
+        *image_lines(network, "images", _NumPy(), 4),
     )
     if network.texts:
         yield from (
@@ -125,13 +143,20 @@ def _functions(network: Exported) -> Iterator[str]:
         )
 
 
-def _function(tower: ImageTower | TextTower) -> str:
+def _function(tower: AnyTower) -> str:
     """The function of a tower."""
     if isinstance(tower, TextTower):
         return "bert"
+    clip = isinstance(tower.config, resnet.ClipResNetConfig)
+    name = "clip_resnet" if clip else "resnet"
     if isinstance(tower.config, vit.ViTConfig):
-        return "vit"
-    return "clip_resnet" if isinstance(tower.config, resnet.ClipResNetConfig) else "resnet"
+        name = "vit"
+    return f"{name}_maps" if isinstance(tower, TowerMaps) else name
+
+
+def _decoder(decoder: PixelDecoder) -> str:
+    """The function of a decoder."""
+    return "unetr" if isinstance(decoder.config, unetr.UnetrConfig) else "unet"
 
 
 def _constant(path: str) -> str:

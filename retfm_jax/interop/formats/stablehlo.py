@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from retfm_jax.data.device_augment import prepare
-from retfm_jax.interop.bundles import bundle
 from retfm_jax.interop.formats.arrays import arrays_of, network_of, write_arrays
 from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
 from retfm_jax.interop.formats.programs import program_text, run_program, usage
@@ -20,6 +19,8 @@ from retfm_jax.methods.outputs import (
     CLASS_PROBABILITIES,
     IMAGE_EMBEDDING,
     IMAGE_FEATURES,
+    PIXEL_LOGITS,
+    PIXEL_PROBABILITIES,
     TEXT_EMBEDDING,
 )
 
@@ -27,7 +28,7 @@ IMAGES, TEXTS, WEIGHTS = "image.stablehlo", "text.stablehlo", "weights.npz"
 PLATFORMS = ("cpu", "cuda", "tpu")
 _LOAD = '''
 def load(folder=None):
-    """Opens the networks that lie beside this file, and makes a `Program`.
+    """Opens the networks that lie beside this file, and makes a program of them.
 
     They run on JAX's first device.
 
@@ -37,7 +38,7 @@ def load(folder=None):
     folder = pathlib.Path(__file__).parent if folder is None else pathlib.Path(folder)
     weights = read_weights(folder / "weights.npz")
     images = on_exported(folder / "image.stablehlo", weights){texts}
-    return Program({arguments})
+    return {program}
 '''
 
 
@@ -55,13 +56,9 @@ class StableHlo(Form):
         texts = ""
         if network.texts:
             texts = '\n    texts = on_exported(folder / "text.stablehlo", weights)'
-        parts = bundle(
-            [
-                ("retfm_jax.interop.parts.jax_program", name)
-                for name in ("read_weights", "on_exported")
-            ]
-        )
-        text = program_text(network, "JAX", [parts], _LOAD.replace("{texts}", texts))
+        names = ("read_weights", "on_exported")
+        roots = [("retfm_jax.interop.parts.jax_program", name) for name in names]
+        text = program_text(network, "JAX", roots, "", _LOAD.replace("{texts}", texts))
         (folder / PROGRAM).write_text(text, encoding="utf-8")
         write_arrays(folder / WEIGHTS, network)
         size, length = network.data.image.size, network.data.text.context_length
@@ -102,6 +99,8 @@ def image_function(network: Exported) -> Callable[[Mapping[str, Any], Any], dict
     """
     method, decisions = network.method, network.decisions
     functions = {IMAGE_EMBEDDING: method.encode_images, IMAGE_FEATURES: method.image_features}
+    if network.mask_decisions is not None:
+        functions = {PIXEL_LOGITS: method.pixel_logits}
     if decisions is not None:
         functions[CLASS_LOGITS] = method.class_logits
 
@@ -115,6 +114,8 @@ def image_function(network: Exported) -> Callable[[Mapping[str, Any], Any], dict
                     found[name] = function(params, state, given)
                 except NotImplementedError:  # networks differ in what they have
                     continue
+        if network.mask_decisions is not None:
+            found[PIXEL_PROBABILITIES] = method.probabilities(found[PIXEL_LOGITS])
         if decisions is not None:
             scaled = found[CLASS_LOGITS] / decisions.temperature
             findings = decisions.outcome == "findings"

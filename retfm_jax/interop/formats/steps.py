@@ -1,7 +1,7 @@
 """Steps of a network's outputs as lines of code, in whatever dialect of Python."""
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,24 @@ from retfm_jax.interop.formats.base import Exported
 from retfm_jax.methods.outputs import (
     CLASS_LOGITS,
     CLASS_PROBABILITIES,
+    PIXEL_LOGITS,
+    PIXEL_PROBABILITIES,
+    AnyTower,
     ImageTower,
     LinearMap,
+    PixelDecoder,
     Relu,
     Scale,
     Step,
     TextTower,
+    TowerMaps,
     Twice,
     Unit,
 )
-from retfm_jax.models import resnet, vit
+from retfm_jax.models import resnet, unetr, vit
+
+#: Parts of towers that make vectors of feature maps.
+BEHIND_MAPS = ("projection", "pooling", "attnpool")
 
 
 class Dialect(abc.ABC):
@@ -33,6 +41,24 @@ class Dialect(abc.ABC):
         Args:
           tower: that is called.
           given: name of its input.
+        """
+
+    @abc.abstractmethod
+    def maps(self, tower: TowerMaps, given: str) -> str:
+        """Calls a tower for its feature maps.
+
+        Args:
+          tower: that is called.
+          given: name of its input.
+        """
+
+    @abc.abstractmethod
+    def pixels(self, decoder: PixelDecoder, maps: str, images: str) -> str:
+        """Calls a decoder, whose logits come as (n, h, w, k).
+
+        Args:
+          decoder: that is called.
+          maps, images: names of its inputs.
         """
 
     @abc.abstractmethod
@@ -70,6 +96,28 @@ class Dialect(abc.ABC):
         """
 
 
+def image_lines(network: Exported, given: str, dialect: Dialect, indent: int) -> Iterator[str]:
+    """Lines that compute all outputs of photographs, and return them by name.
+
+    Args:
+      network: whose outputs are told.
+      given: name of the photographs, normalized.
+      dialect: of the lines.
+      indent: spaces before each.
+    """
+    if network.maps is None:
+        yield from output_lines(network, ImageTower, given, dialect, indent)
+        return
+    (tower, decoder), space = network.maps, " " * indent
+    said = dialect.probabilities(PIXEL_LOGITS, not decoder.exclusive)
+    yield f"{space}maps = {dialect.maps(tower, given)}"
+    yield f"{space}{PIXEL_LOGITS} = {dialect.pixels(decoder, 'maps', given)}"
+    if decoder.exclusive:  # before the structures stands the background
+        said += "[..., 1:]"
+    yield f"{space}{PIXEL_PROBABILITIES} = {said}"
+    yield from _returned((PIXEL_LOGITS, PIXEL_PROBABILITIES), space)
+
+
 def output_lines(
     network: Exported, kind: type, given: str, dialect: Dialect, indent: int
 ) -> Iterator[str]:
@@ -105,6 +153,10 @@ def output_lines(
             said = dialect.probabilities(scaled, findings)
             yield f"{space}{CLASS_PROBABILITIES} = {said}"
             names.append(CLASS_PROBABILITIES)
+    yield from _returned(names, space)
+
+
+def _returned(names: Sequence[str], space: str) -> Iterator[str]:
     yield f"{space}return {{"
     yield from (f'{space}    "{name}": {name},' for name in names)
     yield f"{space}}}"
@@ -131,7 +183,7 @@ def _factor(params: Mapping[str, Any], factor: float | str) -> float:
     return factor
 
 
-def towers_of(network: Exported) -> dict[str, ImageTower | TextTower]:
+def towers_of(network: Exported) -> dict[str, AnyTower]:
     """Towers of a network by the path of their parameters.
 
     Args:
@@ -140,7 +192,7 @@ def towers_of(network: Exported) -> dict[str, ImageTower | TextTower]:
     return {output.tower.path: output.tower for output in network.method.outputs}
 
 
-def tower_sizes(tower: ImageTower | TextTower, network: Exported) -> dict[str, Any]:
+def tower_sizes(tower: AnyTower, network: Exported) -> dict[str, Any]:
     """Sizes of a tower by name, as the towers of `interop.parts` take them.
 
     Args:
@@ -161,6 +213,8 @@ def tower_sizes(tower: ImageTower | TextTower, network: Exported) -> dict[str, A
             "pooling": tower.tokens,
         }
     config, own = tower.config, entry(network.params, tower.path)
+    if isinstance(tower, TowerMaps):  # without what makes vectors of maps
+        own = {name: each for name, each in own.items() if name not in BEHIND_MAPS}
     if isinstance(config, vit.ViTConfig):
         projection = own.get("projection")
         return {
@@ -180,14 +234,33 @@ def tower_sizes(tower: ImageTower | TextTower, network: Exported) -> dict[str, A
             "registers": config.registers,
             "rope": config.positions == "rope",
             "class_position": config.class_position,
-            "pooling": config.pooling,
+            "pooling": "mean" if isinstance(tower, TowerMaps) else config.pooling,
             "embed_dim": None if projection is None else projection.shape[1],
         }
     sizes: dict[str, Any] = {"stages": config.stages, "width": config.width}
     if isinstance(config, resnet.ClipResNetConfig):
-        embed_dim = own["attnpool"]["out"]["kernel"].shape[1]
+        pool = own.get("attnpool")
+        embed_dim = None if pool is None else pool["out"]["kernel"].shape[1]
         sizes |= {"image_size": config.image_size, "embed_dim": embed_dim}
     return sizes
+
+
+def decoder_sizes(network: Exported) -> dict[str, Any]:
+    """Sizes of a network's decoder by name, as the decoders of `interop.parts` take them.
+
+    Args:
+      network: that finds structures.
+    """
+    assert network.maps is not None
+    tower, decoder = network.maps
+    if isinstance(decoder.config, unetr.UnetrConfig):
+        assert isinstance(tower.config, vit.ViTConfig)
+        sizes = {"width": tower.config.width, "channels": decoder.config.channels}
+    else:
+        assert isinstance(tower.config, resnet.ResNetConfig)
+        inside = entry(network.params, f"{decoder.path}/bridge1/conv/kernel").shape[-1]
+        sizes = {"widths": tower.config.map_widths, "inside": inside}
+    return sizes | {"outputs": decoder.outputs}
 
 
 def entry(params: Mapping[str, Any], path: str) -> Any:

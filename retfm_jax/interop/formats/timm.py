@@ -52,6 +52,7 @@ class Timm(Form):
     def check(self, network: Exported) -> None:
         """See `Form.check`."""
         network.require_told(self.name)
+        network.require_vectors(self.name)
         config = image_tower_of(network).config
         if isinstance(config, ViTConfig):
             _architecture(config)

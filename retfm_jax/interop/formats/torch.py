@@ -8,7 +8,6 @@ import numpy as np
 
 from retfm_jax.errors import UserError
 from retfm_jax.extras import install
-from retfm_jax.interop.bundles import bundle
 from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
 from retfm_jax.interop.formats.programs import program_text, run_program, usage
 from retfm_jax.interop.formats.torch_network import network_code, torch_tensors
@@ -16,7 +15,7 @@ from retfm_jax.interop.formats.torch_network import network_code, torch_tensors
 WEIGHTS = "weights.pt"
 _LOAD = '''
 def load(folder=None, device="cpu"):
-    """Reads the weights that lie beside this file, and makes a `Program`.
+    """Reads the weights that lie beside this file, and makes a program of them.
 
     Args:
       folder: where they lie; None: where this file lies.
@@ -28,7 +27,7 @@ def load(folder=None, device="cpu"):
     network.load_state_dict(tensors)
     network.eval().to(device)
     images = on_arrays(network.images, network){texts}
-    program = Program({arguments})
+    program = {program}
     program.network = network
     return program
 '''
@@ -88,9 +87,9 @@ def write_torch(folder: pathlib.Path, network: Exported) -> None:
     import torch
 
     texts = "\n    texts = on_arrays(network.texts, network)" if network.texts else ""
-    arrays = bundle([("retfm_jax.interop.parts.torch_program", "on_arrays")])
-    parts = [*network_code(network), arrays]
-    text = program_text(network, "PyTorch", parts, _LOAD.replace("{texts}", texts))
+    roots, own = network_code(network)
+    roots.append(("retfm_jax.interop.parts.torch_program", "on_arrays"))
+    text = program_text(network, "PyTorch", roots, own, _LOAD.replace("{texts}", texts))
     (folder / PROGRAM).write_text(text, encoding="utf-8")
     tensors = {name: torch.from_numpy(x.copy()) for name, x in torch_tensors(network).items()}
     torch.save(tensors, folder / WEIGHTS)

@@ -6,11 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.interop.bundles import Bundle, bundle
 from retfm_jax.interop.formats.base import Exported
-from retfm_jax.interop.formats.steps import Dialect, entry, output_lines, tower_sizes, towers_of
-from retfm_jax.methods.outputs import ImageTower, LinearMap, TextTower
-from retfm_jax.models import resnet, vit
+from retfm_jax.interop.formats.steps import (
+    BEHIND_MAPS,
+    Dialect,
+    decoder_sizes,
+    entry,
+    image_lines,
+    output_lines,
+    tower_sizes,
+    towers_of,
+)
+from retfm_jax.methods.outputs import (
+    AnyTower,
+    ImageTower,
+    LinearMap,
+    PixelDecoder,
+    TextTower,
+    TowerMaps,
+)
+from retfm_jax.models import resnet, unetr, vit
 from retfm_jax.trees import flatten
 
 _PARTS = "retfm_jax.interop.parts"
@@ -18,16 +33,16 @@ _PARTS = "retfm_jax.interop.parts"
 _WIDTH = 88
 
 
-def network_code(network: Exported) -> tuple[Bundle, str]:
-    """Code of the towers, and the text of the module `Network` that puts them together.
+def network_code(network: Exported) -> tuple[list[tuple[str, str]], str]:
+    """Towers as (module, name) of their classes, and the text of the module `Network` of them.
 
     Args:
       network: whose outputs are told.
     """
     wanted = {_class(tower) for tower in towers_of(network).values()}
-    towers = bundle([(f"{_PARTS}.torch_layers", "unit"), *sorted(wanted)])
-    imports = (*towers.imports, "import torch", "from torch import nn")
-    return Bundle(imports, towers.code), _module(network)
+    if network.maps is not None:
+        wanted.add(_decoder_class(network.maps[1]))
+    return [(f"{_PARTS}.torch_layers", "unit"), *sorted(wanted)], _module(network)
 
 
 def _module(network: Exported) -> str:
@@ -45,6 +60,11 @@ def _module(network: Exported) -> str:
     for path, tower in towers_of(network).items():
         made = (f"{name}={value!r}" for name, value in tower_sizes(tower, network).items())
         lines += _call_text(f"self.{_attribute(path)} = {_class(tower)[1]}", list(made))
+    if network.maps is not None:
+        decoder = network.maps[1]
+        made = (f"{name}={value!r}" for name, value in decoder_sizes(network).items())
+        called = f"self.{_attribute(decoder.path)} = {_decoder_class(decoder)[1]}"
+        lines += _call_text(called, list(made))
     for path in _maps(network):
         weight, bias = _linear(network.params, path)
         outputs, inputs = weight.shape
@@ -59,7 +79,7 @@ def _module(network: Exported) -> str:
         "",
         "    def normalized_images(self, images):",
         f'        """Computes outputs by name from (n, 3, {size}, {size}) float32."""',
-        *output_lines(network, ImageTower, "images", _Torch(), 8),
+        *image_lines(network, "images", _Torch(), 8),
     ]
     if network.texts:
         lines += [
@@ -76,6 +96,12 @@ class _Torch(Dialect):
 
     def tower(self, tower: ImageTower | TextTower, given: str) -> str:
         return f"self.{_attribute(tower.path)}({given})"
+
+    def maps(self, tower: TowerMaps, given: str) -> str:
+        return f"self.{_attribute(tower.path)}.maps({given}, {tower.levels!r})"
+
+    def pixels(self, decoder: PixelDecoder, maps: str, images: str) -> str:
+        return f"self.{_attribute(decoder.path)}({maps}, {images}).permute(0, 2, 3, 1)"
 
     def linear(self, path: str, value: str) -> str:
         return f"self.{_attribute(path)}({value})"
@@ -96,7 +122,7 @@ def _maps(network: Exported) -> list[str]:
     return list(dict.fromkeys(step.path for step in steps if isinstance(step, LinearMap)))
 
 
-def _class(tower: ImageTower | TextTower) -> tuple[str, str]:
+def _class(tower: AnyTower) -> tuple[str, str]:
     """Module and name of the class of a tower."""
     if isinstance(tower, TextTower):
         return f"{_PARTS}.torch_bert", "Bert"
@@ -106,6 +132,12 @@ def _class(tower: ImageTower | TextTower) -> tuple[str, str]:
     return f"{_PARTS}.torch_resnet", "ClipResNet" if clip else "ResNet"
 
 
+def _decoder_class(decoder: PixelDecoder) -> tuple[str, str]:
+    """Module and name of the class of a decoder."""
+    head = isinstance(decoder.config, unetr.UnetrConfig)
+    return f"{_PARTS}.torch_decoders", "UnetrHead" if head else "Unet"
+
+
 def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
     """Arrays under the names of the module `Network`, in PyTorch's layout.
 
@@ -113,9 +145,18 @@ def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
       network: whose outputs are told.
     """
     tensors: dict[str, np.ndarray] = {}
-    for path, tower in towers_of(network).items():
+    parts: dict[str, AnyTower | PixelDecoder] = {**towers_of(network)}
+    if network.maps is not None:
+        parts[network.maps[1].path] = network.maps[1]
+    for path, tower in parts.items():
         arrays = flatten(entry(network.params, path))
         arrays |= flatten(network.state.batch_stats.get(path, {}))
+        if isinstance(tower, TowerMaps):
+            arrays = {
+                leaf: value
+                for leaf, value in arrays.items()
+                if leaf.partition("/")[0] not in BEHIND_MAPS
+            }
         if isinstance(tower, ImageTower) and tower.norm is not None:
             other = flatten(entry(network.params, tower.norm))
             arrays |= {f"ln_post/{leaf}": value for leaf, value in other.items()}
@@ -147,7 +188,7 @@ def _tensors(leaf: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             for name, tensor in _tensors(leaf.removeprefix("blocks/"), each):
                 yield f"blocks.{number}.{name}", tensor
         return
-    *parents, last = re.sub(r"block(\d+)", r"\1", leaf).split("/")
+    *parents, last = re.sub(r"(layer\d)/block(\d+)", r"\1/\2", leaf).split("/")
     if last == "kernel":
         last, value = "weight", value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
     elif parents:

@@ -63,6 +63,7 @@ class Transformers(Form):
         """See `Form.check`."""
         require_torch()
         network.require_told(self.name)
+        network.require_vectors(self.name)
         config = image_tower_of(network).config
         if isinstance(config, ViTConfig):
             kind = _kind(config)

@@ -147,8 +147,21 @@ def activated(x: np.ndarray, kind: str) -> np.ndarray:
     return gate * sigmoid(gate) * value
 
 
+def batch_norm(arrays: Arrays, path: str, x: np.ndarray) -> np.ndarray:
+    """Normalizes by running statistics.
+
+    Args:
+      arrays: of the network.
+      path: of the norm.
+      x: (..., c) float32.
+    """
+    mean, variance = (arrays[f"batch_stats/{path}/{name}"] for name in ("mean", "var"))
+    scale = arrays[f"{path}/scale"] / np.sqrt(variance + np.float32(1e-5))
+    return (x - mean) * scale + arrays[f"{path}/bias"]
+
+
 def convolved(x: np.ndarray, kernel: np.ndarray, stride: int = 1, padding: int = 0) -> np.ndarray:
-    """Convolves images with a square kernel, as one matrix product.
+    """Convolves images with a square kernel, as one matrix product for each of its rows.
 
     Args:
       x: (n, h, w, inputs) float32.
@@ -157,8 +170,14 @@ def convolved(x: np.ndarray, kernel: np.ndarray, stride: int = 1, padding: int =
     """
     size, _, inputs, outputs = kernel.shape
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
-    windows = windows[:, ::stride, ::stride]  # (n, h, w, inputs, size, size)
-    n, height, width = windows.shape[:3]
-    rows = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * inputs)
-    return (rows @ kernel.reshape(-1, outputs)).reshape(n, height, width, outputs)
+    last = x.shape[1] - size
+    found: np.ndarray | None = None
+    for row, weights in enumerate(kernel):
+        lines = x[:, row : row + last + 1 : stride]
+        windows = np.lib.stride_tricks.sliding_window_view(lines, size, axis=2)[:, :, ::stride]
+        n, height, width = windows.shape[:3]  # (n, h, w, inputs, size)
+        rows = windows.swapaxes(3, 4).reshape(-1, size * inputs)
+        part = rows @ weights.reshape(-1, outputs)
+        found = part if found is None else found + part
+    assert found is not None
+    return found.reshape(n, height, width, outputs)

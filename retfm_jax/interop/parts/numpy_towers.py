@@ -1,5 +1,6 @@
 """Towers of exported networks in NumPy; readable, not fast."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from retfm_jax.interop.parts.numpy_layers import (
     Arrays,
     activated,
     attend,
+    batch_norm,
     convolved,
     gelu,
     heads_first,
@@ -32,6 +34,35 @@ def vit(
     Returns:
       the embedding (n, e), not normalized, and the features (n, d).
     """
+    (x,) = _tokens(arrays, path, sizes, images, (sizes["layers"] - 1,))
+    prefix = x.shape[1] - (images.shape[1] // sizes["patch_size"]) ** 2
+    features = _pooled(arrays, path, sizes, x, prefix, norm)
+    projection = arrays.get(f"{path}/projection")
+    return (features if projection is None else features @ projection), features
+
+
+def vit_maps(
+    arrays: Arrays, path: str, sizes: Any, images: np.ndarray, levels: Sequence[int]
+) -> list[np.ndarray]:
+    """Computes feature maps (n, rows, columns, d): patches of blocks behind the last norm.
+
+    Args:
+      arrays, path, sizes, images: as for `vit`.
+      levels: numbers of the blocks, from 0.
+    """
+    side = images.shape[1] // sizes["patch_size"]
+    return [
+        layer_norm(arrays, f"{path}/ln_post", x[:, -side * side :], sizes["eps"]).reshape(
+            len(x), side, side, -1
+        )
+        for x in _tokens(arrays, path, sizes, images, levels)
+    ]
+
+
+def _tokens(
+    arrays: Arrays, path: str, sizes: Any, images: np.ndarray, levels: Sequence[int]
+) -> list[np.ndarray]:
+    """Outputs of blocks, before the last norm."""
     n, patch, eps, heads = len(images), sizes["patch_size"], sizes["eps"], sizes["heads"]
     x = convolved(images, arrays[f"{path}/patch/kernel"], patch).reshape(n, -1, sizes["width"])
     x = x + arrays.get(f"{path}/patch/bias", np.float32(0))
@@ -51,6 +82,7 @@ def vit(
         x = layer_norm(arrays, f"{path}/ln_pre", x, eps)
     prefix = x.shape[1] - (images.shape[1] // patch) ** 2
     angles = rope_angles(images.shape[1] // patch, sizes["width"] // heads, prefix)
+    found = {}
     for number in range(sizes["layers"]):
         own = layer(arrays, f"{path}/blocks", number)
         maps = np.split(linear(own, "qkv", layer_norm(own, "ln_1", x, eps)), 3, axis=-1)
@@ -60,9 +92,9 @@ def vit(
         x = x + linear(own, "out", attend(query, key, value)) * own.get("scale_1", 1)
         hidden = linear(own, "fc", layer_norm(own, "ln_2", x, eps))
         x = x + linear(own, "proj", activated(hidden, sizes["activation"])) * own.get("scale_2", 1)
-    features = _pooled(arrays, path, sizes, x, prefix, norm)
-    projection = arrays.get(f"{path}/projection")
-    return (features if projection is None else features @ projection), features
+        if number in levels:
+            found[number] = x
+    return [found[level] for level in levels]
 
 
 def _pooled(
@@ -116,13 +148,6 @@ def rotate(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
-def _norm_of(arrays: Arrays, path: str, x: np.ndarray) -> np.ndarray:
-    """Batch normalization by running statistics."""
-    mean, variance = (arrays[f"batch_stats/{path}/{name}"] for name in ("mean", "var"))
-    scale = arrays[f"{path}/scale"] / np.sqrt(variance + np.float32(1e-5))
-    return (x - mean) * scale + arrays[f"{path}/bias"]
-
-
 def _averaged(x: np.ndarray, size: int) -> np.ndarray:
     """Means of windows side by side."""
     n, height, width, channels = x.shape
@@ -130,8 +155,9 @@ def _averaged(x: np.ndarray, size: int) -> np.ndarray:
     return x.reshape(n, height // size, size, width // size, size, channels).mean((2, 4))
 
 
-def _stages(arrays: Arrays, path: str, sizes: Any, x: np.ndarray, pooled: bool) -> np.ndarray:
-    """Bottlenecks of all four stages."""
+def _stages(arrays: Arrays, path: str, sizes: Any, x: np.ndarray, pooled: bool) -> list[np.ndarray]:
+    """What each of the four stages of bottlenecks gives."""
+    found = []
     for number, blocks in enumerate(sizes["stages"], 1):
         for index in range(blocks):
             own = f"{path}/layer{number}/block{index}"
@@ -142,16 +168,17 @@ def _stages(arrays: Arrays, path: str, sizes: Any, x: np.ndarray, pooled: bool) 
             def part(name: str, y: np.ndarray, stride: int, own: str = own) -> np.ndarray:
                 kernel = arrays[f"{own}/conv{name}/kernel"]
                 y = convolved(y, kernel, stride, len(kernel) // 2)
-                return _norm_of(arrays, f"{own}/bn{name}", y)
+                return batch_norm(arrays, f"{own}/bn{name}", y)
 
             y = np.maximum(part("1", x, 1), 0)
             y = _averaged(np.maximum(part("2", y, step), 0), pool)
             y = part("3", y, 1)
             if f"{own}/shortcut_conv/kernel" in arrays:
                 x = convolved(_averaged(x, pool), arrays[f"{own}/shortcut_conv/kernel"], step)
-                x = _norm_of(arrays, f"{own}/shortcut_bn", x)
+                x = batch_norm(arrays, f"{own}/shortcut_bn", x)
             x = np.maximum(x + y, 0)
-    return x
+        found.append(x)
+    return found
 
 
 def resnet(
@@ -168,13 +195,27 @@ def resnet(
     Returns:
       the mean of the last feature map (n, d), twice.
     """
+    (x,) = resnet_maps(arrays, path, sizes, images, (5,))
+    features = x.mean((1, 2))
+    return features, features
+
+
+def resnet_maps(
+    arrays: Arrays, path: str, sizes: Any, images: np.ndarray, levels: Sequence[int]
+) -> list[np.ndarray]:
+    """Computes feature maps (n, rows, columns, c): 1 behind the stem, 2 to 5 behind the stages.
+
+    Args:
+      arrays, path, sizes, images: as for `resnet`.
+      levels: their numbers.
+    """
     x = convolved(images, arrays[f"{path}/conv1/kernel"], 2, 3)
-    x = np.maximum(_norm_of(arrays, f"{path}/bn1", x), 0)
-    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros are no larger than what is there
+    first = np.maximum(batch_norm(arrays, f"{path}/bn1", x), 0)
+    x = np.pad(first, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros are no larger than what is there
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
     x = windows[:, ::2, ::2].max((4, 5))
-    features = _stages(arrays, path, sizes, x, pooled=False).mean((1, 2))
-    return features, features
+    found = [first, *_stages(arrays, path, sizes, x, pooled=False)]
+    return [found[level - 1] for level in levels]
 
 
 def clip_resnet(
@@ -188,12 +229,7 @@ def clip_resnet(
     Returns:
       the embedding (n, e), twice.
     """
-    x = images
-    for number in (1, 2, 3):
-        kernel, stride = arrays[f"{path}/conv{number}/kernel"], 2 if number == 1 else 1
-        x = convolved(x, kernel, stride, 1)
-        x = np.maximum(_norm_of(arrays, f"{path}/bn{number}", x), 0)
-    x = _stages(arrays, path, sizes, _averaged(x, 2), pooled=True)
+    (x,) = clip_resnet_maps(arrays, path, sizes, images, (5,))
     x = x.reshape(len(x), -1, x.shape[3])
     own = f"{path}/attnpool"
     x = np.concatenate([x.mean(1, keepdims=True), x], axis=1) + arrays[f"{own}/position_embedding"]
@@ -202,6 +238,23 @@ def clip_resnet(
     parts = (heads_first(linear(arrays, f"{own}/{name}", each), heads) for name, each in maps)
     embedding = linear(arrays, f"{own}/out", attend(*parts)[:, 0])
     return embedding, embedding
+
+
+def clip_resnet_maps(
+    arrays: Arrays, path: str, sizes: Any, images: np.ndarray, levels: Sequence[int]
+) -> list[np.ndarray]:
+    """Computes feature maps; see `resnet_maps`.
+
+    Args:
+      arrays, path, sizes, images, levels: as there.
+    """
+    x = images
+    for number in (1, 2, 3):
+        kernel, stride = arrays[f"{path}/conv{number}/kernel"], 2 if number == 1 else 1
+        x = convolved(x, kernel, stride, 1)
+        x = np.maximum(batch_norm(arrays, f"{path}/bn{number}", x), 0)
+    found = [x, *_stages(arrays, path, sizes, _averaged(x, 2), pooled=True)]
+    return [found[level - 1] for level in levels]
 
 
 def bert(arrays: Arrays, path: str, sizes: Any, tokens: np.ndarray) -> np.ndarray:

@@ -14,7 +14,66 @@ from retfm_jax.data.images import decode_picture, fit
 from retfm_jax.interop.parts.tokenizer import WordPieces
 
 
-class Program:
+class ImageProgram:
+    """Network of photographs with its preprocessing.
+
+    Args:
+      run_images: (n, size, size, 3) uint8 -> outputs by name.
+      preprocessing: how a photograph becomes such pixels, as `preprocessing.json` says.
+      batch_size: photographs that are computed at once.
+    """
+
+    def __init__(
+        self,
+        run_images: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        preprocessing: Mapping[str, Any],
+        batch_size: int = 16,
+    ):
+        self.preprocessing: Any = types.SimpleNamespace(**preprocessing)
+        self.run_images, self.batch_size = run_images, batch_size
+
+    def outputs(self, photographs: Any) -> dict[str, np.ndarray]:
+        """Computes all outputs of photographs, by name, a row each.
+
+        Args:
+          photographs: one or a list of them: paths or encoded bytes (no DICOM), PIL images, or
+            arrays (uint8, or float from 0 to 1; gray, RGB or RGBA).
+        """
+        kinds = (str, bytes, os.PathLike, Image.Image, np.ndarray)
+        rows = [photographs] if isinstance(photographs, kinds) else photographs
+        return self._batched(self.run_images, rows, self._pixels)
+
+    def _pixels(self, photograph: Any) -> np.ndarray:
+        """What the network takes of one photograph as a whole, (size, size, 3) uint8."""
+        return fit(self._decoded(photograph), self.preprocessing)
+
+    def _decoded(self, photograph: Any) -> np.ndarray:
+        """One photograph at its own size, (h, w, 3) uint8."""
+        if isinstance(photograph, str | os.PathLike):
+            data = pathlib.Path(photograph).read_bytes()
+            return decode_picture(data, str(photograph))
+        if isinstance(photograph, bytes):
+            return decode_picture(photograph, "photograph")
+        if isinstance(photograph, Image.Image):
+            return pil_to_rgb(photograph, "photograph")
+        return array_to_rgb(np.asarray(photograph), "photograph")
+
+    def _batched(
+        self,
+        run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        rows: Any,
+        make: Callable[[Any], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        if not len(rows):
+            raise ValueError("give at least one")
+        parts = [
+            run(np.stack([make(row) for row in rows[start : start + self.batch_size]]))
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class Program(ImageProgram):
     """Network with its preprocessing.
 
     Args:
@@ -38,20 +97,9 @@ class Program:
         scale: float = 1.0,
         batch_size: int = 16,
     ):
-        self.preprocessing: Any = types.SimpleNamespace(**preprocessing)
-        self.run_images, self.run_texts, self.tokenizer = run_images, run_texts, tokenizer
-        self.decisions, self.scale, self.batch_size = decisions, scale, batch_size
-
-    def outputs(self, photographs: Any) -> dict[str, np.ndarray]:
-        """Computes all outputs of photographs, by name, a row each.
-
-        Args:
-          photographs: one or a list of them: paths or encoded bytes (no DICOM), PIL images, or
-            arrays (uint8, or float from 0 to 1; gray, RGB or RGBA).
-        """
-        kinds = (str, bytes, os.PathLike, Image.Image, np.ndarray)
-        rows = [photographs] if isinstance(photographs, kinds) else photographs
-        return self._batched(self.run_images, rows, self._pixels)
+        super().__init__(run_images, preprocessing, batch_size)
+        self.run_texts, self.tokenizer = run_texts, tokenizer
+        self.decisions, self.scale = decisions, scale
 
     def text_outputs(self, texts: str | Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
         """Computes all outputs of texts, by name, a row each.
@@ -133,30 +181,3 @@ class Program:
         logits = self.scale * self.embed_images(photographs) @ self.embed_texts(texts).T
         weights = np.exp(logits - logits.max(1, keepdims=True))
         return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-    def _pixels(self, photograph: Any) -> np.ndarray:
-        """What the network takes of one photograph, (size, size, 3) uint8."""
-        if isinstance(photograph, str | os.PathLike):
-            data = pathlib.Path(photograph).read_bytes()
-            pixels = decode_picture(data, str(photograph))
-        elif isinstance(photograph, bytes):
-            pixels = decode_picture(photograph, "photograph")
-        elif isinstance(photograph, Image.Image):
-            pixels = pil_to_rgb(photograph, "photograph")
-        else:
-            pixels = array_to_rgb(np.asarray(photograph), "photograph")
-        return fit(pixels, self.preprocessing)
-
-    def _batched(
-        self,
-        run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-        rows: Any,
-        make: Callable[[Any], np.ndarray],
-    ) -> dict[str, np.ndarray]:
-        if not len(rows):
-            raise ValueError("give at least one")
-        parts = [
-            run(np.stack([make(row) for row in rows[start : start + self.batch_size]]))
-            for start in range(0, len(rows), self.batch_size)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

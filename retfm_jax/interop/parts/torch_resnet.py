@@ -1,5 +1,7 @@
 """Residual networks in PyTorch: torchvision's (v1.5) and CLIP's."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,20 @@ def stage(number: int, blocks: int, width: int, pooled: bool) -> nn.Sequential:
     )
 
 
+def each_of(stages: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """Runs modules one behind the other, and returns what each gives.
+
+    Args:
+      stages: the modules.
+      x: input of the first.
+    """
+    found = []
+    for each in stages:
+        x = each(x)
+        found.append(x)
+    return found
+
+
 class ResNet(nn.Module):
     """torchvision's residual network without its classifier: normalized images -> features, twice.
 
@@ -87,10 +103,21 @@ class ResNet(nn.Module):
         Returns:
           the features (n, d), twice: there is no projection.
         """
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        (x,) = self.maps(images, (5,))
         features = x.mean((2, 3))
         return features, features
+
+    def maps(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Computes feature maps (n, c, rows, columns): 1 behind the stem, 2 to 5 behind the stages.
+
+        Args:
+          images: normalized, (n, 3, h, w) float32.
+          levels: their numbers.
+        """
+        first = torch.relu(self.bn1(self.conv1(images)))
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        found = [first, *each_of(stages, self.maxpool(first))]
+        return [found[level - 1] for level in levels]
 
 
 class AttentionPool(nn.Module):
@@ -134,10 +161,12 @@ class ClipResNet(nn.Module):
       stages: bottlenecks of each stage.
       width: inner width of the first stage.
       image_size: height and width of the images, in pixels.
-      embed_dim: width of the embedding.
+      embed_dim: width of the embedding; None: there are feature maps alone.
     """
 
-    def __init__(self, *, stages: tuple[int, ...], width: int, image_size: int, embed_dim: int):
+    def __init__(
+        self, *, stages: tuple[int, ...], width: int, image_size: int, embed_dim: int | None
+    ):
         super().__init__()
         half = width // 2
         self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
@@ -150,7 +179,8 @@ class ClipResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             stage(number, blocks, width, True) for number, blocks in enumerate(stages, 1)
         )
-        self.attnpool = AttentionPool((image_size // 32) ** 2 + 1, 32 * width, embed_dim)
+        tokens = (image_size // 32) ** 2 + 1
+        self.attnpool = AttentionPool(tokens, 32 * width, embed_dim) if embed_dim else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embeds images.
@@ -161,8 +191,21 @@ class ClipResNet(nn.Module):
         Returns:
           the embedding (n, e), not normalized, twice: there are no features before it.
         """
+        assert self.attnpool is not None
+        (x,) = self.maps(images, (5,))
+        embedding = self.attnpool(x)
+        return embedding, embedding
+
+    def maps(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Computes feature maps; see `ResNet.maps`.
+
+        Args:
+          images: normalized, (n, 3, h, w) float32.
+          levels: their numbers.
+        """
         x = torch.relu(self.bn1(self.conv1(images)))
         x = torch.relu(self.bn2(self.conv2(x)))
-        x = self.pool(torch.relu(self.bn3(self.conv3(x))))
-        embedding = self.attnpool(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
-        return embedding, embedding
+        first = torch.relu(self.bn3(self.conv3(x)))
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        found = [first, *each_of(stages, self.pool(first))]
+        return [found[level - 1] for level in levels]

@@ -1,5 +1,7 @@
 """Vision transformers in PyTorch, of the forms that `models.vit` has."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -182,6 +184,38 @@ class ViT(nn.Module):
         Returns:
           the embedding (n, e), not normalized, and the features (n, d).
         """
+        (x,) = self.tokens(images, (len(self.blocks) - 1,))
+        if self.pool == "class":
+            features = self.ln_post(x[:, 0])
+        elif self.pool == "mean":
+            features = self.ln_post(x[:, self.prefix :]).mean(1)
+        elif self.pool == "mean_norm":
+            features = self.ln_post(x[:, self.prefix :].mean(1))
+        else:
+            assert self.pooling is not None
+            features = self.pooling(self.ln_post(x))
+        return (features if self.projection is None else features @ self.projection), features
+
+    def maps(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Computes feature maps (n, d, rows, columns): patches of blocks behind the last norm.
+
+        Args:
+          images: normalized, (n, 3, h, w) float32.
+          levels: numbers of the blocks, from 0.
+        """
+        n, side = images.shape[0], images.shape[2] // self.patch.stride[0]
+        return [
+            self.ln_post(x[:, self.prefix :]).transpose(1, 2).reshape(n, -1, side, side)
+            for x in self.tokens(images, levels)
+        ]
+
+    def tokens(self, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Computes the outputs of blocks (n, tokens, d), before the last norm.
+
+        Args:
+          images: normalized, (n, 3, h, w) float32.
+          levels: numbers of the blocks, from 0.
+        """
         n = images.shape[0]
         patches = self.patch(images).flatten(2).transpose(1, 2)
         positions = self.position_embedding
@@ -199,18 +233,12 @@ class ViT(nn.Module):
         if self.ln_pre is not None:
             x = self.ln_pre(x)
         rotation = (self.sine, self.cosine) if self.rope else None
-        for block in self.blocks:
+        found = {}
+        for number, block in enumerate(self.blocks):
             x = block(x, rotation)
-        if self.pool == "class":
-            features = self.ln_post(x[:, 0])
-        elif self.pool == "mean":
-            features = self.ln_post(x[:, self.prefix :]).mean(1)
-        elif self.pool == "mean_norm":
-            features = self.ln_post(x[:, self.prefix :].mean(1))
-        else:
-            assert self.pooling is not None
-            features = self.pooling(self.ln_post(x))
-        return (features if self.projection is None else features @ self.projection), features
+            if number in levels:
+                found[number] = x
+        return [found[level] for level in levels]
 
 
 def rope_angles(grid: int, head: int, prefix: int) -> Tensor:
