@@ -319,7 +319,7 @@ class RetinalModel:
         batch = devices * -(-_FEW // devices)
         logits = photograph_logits(
             pixels,
-            self._pictures,
+            self.picture_logits,
             self.data_config,
             batch=batch,
             background=self.method.exclusive_structures,
@@ -624,10 +624,19 @@ class RetinalModel:
             found[[position for position, _ in damaged]] = nothing
         return found
 
-    def _pictures(
+    def picture_logits(
         self, pictures: UInt8[np.ndarray, "b size size 3"]
     ) -> Float32[np.ndarray, "b size size k"]:
-        """Logits of pixels, over all local devices where they have the same number of pictures."""
+        """Logits of the pixels of pictures at the network's size, see `Method.pixel_logits`.
+
+        Args:
+          pictures: photographs as a whole or windows of them, RGB; over all local devices where
+            these get the same number of pictures. It compiles for each number.
+
+        Raises:
+          UserError: the network finds no structures.
+        """
+        self.require_structures()
         devices = jax.local_devices()
         devices = devices[:1] if len(pictures) % len(devices) else devices
         found = self._spread("pixel logits", {"image": pictures}, devices)["image"]

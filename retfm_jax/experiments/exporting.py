@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from retfm_jax.data.image_files import read
@@ -26,7 +27,6 @@ from retfm_jax.files import (
     write_json,
 )
 from retfm_jax.interop.formats import get_form
-from retfm_jax.interop.formats.arrays import arrays_of
 from retfm_jax.interop.formats.base import (
     CLASSES,
     PREPROCESSING,
@@ -36,7 +36,6 @@ from retfm_jax.interop.formats.base import (
     Form,
 )
 from retfm_jax.interop.formats.programs import AT_OWN_SIZE, of_pixels
-from retfm_jax.interop.formats.stablehlo import image_function
 from retfm_jax.interop.hub_folder import (
     began_with,
     public,
@@ -160,12 +159,14 @@ def write_program(
     out = as_path(out)
     exact = _exact(model)
     network = _exported(exact)
+    if network.maps is not None:
+        model.require_structures()
     form.check(network)
     _require_space(out, exact, form)
     photographs, what = _photographs(exact, images)
     texts = _TEXTS * (COUNT // len(_TEXTS)) if network.wordpieces else ()
     if network.mask_decisions is not None:
-        expected = _pixel_outputs(exact, network, photographs)
+        expected = _pixel_outputs(exact, photographs)
     else:
         expected = _outputs(exact, photographs, texts)
     with whole_folder(out, last=PARITY) as folder:
@@ -282,20 +283,18 @@ def _outputs(
     return found
 
 
-def _pixel_outputs(
-    model: RetinalModel, network: Exported, photographs: Sequence[bytes]
-) -> dict[str, np.ndarray]:
+def _pixel_outputs(model: RetinalModel, photographs: Sequence[bytes]) -> dict[str, np.ndarray]:
     """What this package computes of pixels, of photographs as a whole and at their own size."""
-    parts: dict[str, list[np.ndarray]] = {}
+    image = model.data_config.image
+    pixels = np.stack([fit(decode(data, "photograph"), image) for data in photographs])
     with jax.default_matmul_precision("highest"):
-        run, arrays = jax.jit(image_function(network)), arrays_of(network)
-        for data in photographs:
-            pixels = fit(decode(data, "photograph"), model.data_config.image)
-            for name, value in run(arrays, pixels[None]).items():
-                parts.setdefault(name, []).append(np.asarray(value))
+        logits = model.picture_logits(pixels)
         own = [model.segment(data) for data in photographs[:AT_OWN_SIZE]]
-    found = {name: np.concatenate(each) for name, each in parts.items()}
-    return found | {PHOTOGRAPH_PROBABILITIES: of_pixels(own)}
+    return {
+        PIXEL_LOGITS: logits,
+        PIXEL_PROBABILITIES: np.asarray(model.method.probabilities(jnp.asarray(logits))),
+        PHOTOGRAPH_PROBABILITIES: of_pixels(own),
+    }
 
 
 def _compared(

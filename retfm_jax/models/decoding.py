@@ -64,7 +64,7 @@ def resize_maps(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Arra
     """
     if x.shape[1:3] == size:
         return x
-    shape = (len(x), *size, x.shape[-1])
+    shape = (x.shape[0], *size, x.shape[-1])
     return jax.image.resize(x.astype(jnp.float32), shape, "bilinear").astype(x.dtype)
 
 

@@ -147,9 +147,7 @@ class Groups(NamedTuple):
     views: int
 
 
-def _groups(config: ResNetConfig, rows: int, train: bool, views: int) -> Groups | None:
-    if not train:
-        return None
+def _groups(config: ResNetConfig, rows: int, views: int) -> Groups:
     samples = rows // views
     size = config.norm_batch or samples
     if samples % size:
@@ -373,7 +371,7 @@ class _ResidualTower(Tower):
         unknown = sorted(set(levels) - set(self.config.map_levels))
         if unknown:
             raise ValueError(f"levels {list(levels)} are none of {list(self.config.map_levels)}")
-        groups = _groups(self.config, images.shape[0], train, views)
+        groups = _groups(self.config, images.shape[0], views) if train else None
         found = {1: self._stem(images.astype(self.dtype), groups)}
         x = self._halve(found[1])
         for number in _STAGES:

@@ -151,7 +151,7 @@ class UnetrHead(nnx.Module):
             other = getattr(self, f"s{number}")(skip, groups=groups)
             joined = jnp.concatenate([x, other], axis=-1)
             x = getattr(self, f"c{number}")(joined, groups=groups)
-        whole = jnp.ones((len(x), 1, 1, x.shape[-1]), x.dtype)
+        whole = jnp.ones((x.shape[0], 1, 1, x.shape[-1]), x.dtype)
         x = x * dropout(whole, self.config.dropout, keys)
         return resize_maps(self.cls(x.astype(jnp.float32)), size)
 

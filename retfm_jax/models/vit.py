@@ -398,7 +398,7 @@ class ViT(Tower):
         grid = (h // patch, w // patch)
         found = self.tokens_of(levels, self._embed(images), grid=grid, keys=layer_keys)
         first = self.config.prefix_tokens
-        return tuple(self.ln_post(x[:, first:]).reshape(len(x), *grid, -1) for x in found)
+        return tuple(self.ln_post(x[:, first:]).reshape(x.shape[0], *grid, -1) for x in found)
 
     def patches(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
         """Embeds patches and adds learned positions.
