@@ -1,6 +1,7 @@
 """Photographs whose colors are their masks, and a network that reads masks from colors."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -41,6 +42,7 @@ def scene(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, dict[str,
         cv2.line(vessels, start, end, 1, max(2, width // 20))
     cv2.circle(field, (width // 2, height // 2), int(0.47 * max(height, width)), 1, -1)
     image = np.stack([disc, vessels, cup], axis=-1) * np.uint8(255)
+    image ^= rng.integers(0, 32, image.shape, np.uint8)  # else files of it are taken for masks
     return image, drawn
 
 
@@ -113,6 +115,7 @@ class Reader(Segmenter):
         channels = [STRUCTURES.index(name) for name in self.structures]
         found = 6 * images[..., channels]
         if self.exclusive_structures:
+            found += 3.0 * jnp.arange(len(channels))  # the last one that is there
             return jnp.concatenate([jnp.zeros_like(found[..., :1]), found], axis=-1)
         return found
 
@@ -134,3 +137,16 @@ def reader(structures: tuple[str, ...] = STRUCTURES, loss="dice_ce", **masks_con
         }
     )
     return RetinalModel(Reader(config.model), {}, MethodState({}, {}), config)
+
+
+def write_mask_folder(root: Path, count: int, shape: tuple[int, int] = (60, 80)) -> Path:
+    """Writes photographs with masks into folders; the colors of the k-th lie k columns beside."""
+    for name in ("images", "fov", *(f"masks/{each}" for each in STRUCTURES)):
+        (root / name).mkdir(parents=True)
+    for seed in range(count):
+        image, drawn = scene(*shape, seed)
+        (root / "images" / f"{seed}.png").write_bytes(png(np.roll(image, seed, axis=1)))
+        (root / "fov" / f"{seed}.png").write_bytes(png(255 * drawn["field"]))
+        for name in STRUCTURES:
+            (root / "masks" / name / f"{seed}.png").write_bytes(png(255 * drawn[name]))
+    return root

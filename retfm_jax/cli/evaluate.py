@@ -9,7 +9,7 @@ from retfm_jax.cli.tables import Table
 from retfm_jax.evaluation.protocols import default_protocol, get_protocols, protocol_names
 
 if TYPE_CHECKING:
-    from retfm_jax.evaluation.results import Results
+    from retfm_jax.evaluation.results import MaskSection, Results
 
 #: Sections that fit beside each other on a console; the page has all.
 _CLASS_COLUMNS = 5
@@ -28,12 +28,14 @@ def add(verbs) -> None:
         parser,
         "--task",
         help=f"protocols with commas between: {', '.join(protocol_names())}; module:Class is one "
-        "of your own (classify for a network with classes, else zero_shot, if not given)",
+        "of your own (classify for a network with classes, segment for one that finds structures, "
+        "else zero_shot, if not given)",
     )
     parser.add_argument(
         "--dataset",
         help="built dataset, a published task (IDRiD, FIVES, REFUGE, ...) or a folder with "
-        "train/CLASS/*.jpg and test/CLASS/*.jpg (the dataset of training if not given)",
+        "train/CLASS/*.jpg and test/CLASS/*.jpg, or with images and masks (the dataset of training "
+        "if not given)",
     )
     parser.add_argument("--data_dir", help="where datasets are (that of training if not given)")
     parser.add_argument(
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     shots = parse_shots(args.shots)
     check_out(args.out)
     model = load(args.workdir)
-    task = args.task or default_protocol(model.classes)
+    task = args.task or default_protocol(model.classes, model.structures)
     config = model.data_config
     if model.method.text is not None:
         check_tokenizer(config.text, model.method.text)  # said before hours of images
@@ -160,6 +162,8 @@ def tables(results: "Results") -> list[Table]:
         found.append(table)
         if len(results.sections) <= _CLASS_COLUMNS:
             found.append(_class_table(results))
+    if results.masks is not None:
+        found += _mask_tables(results, results.masks)
     if results.retrievals:
         heads = [f"recall at {k}" for k in RECALL_AT]
         title = f"{results.data}: retrieval, 95% intervals by {results.by}"
@@ -168,6 +172,35 @@ def tables(results: "Results") -> list[Table]:
             for direction, recalls in retrieval.recalls.items():
                 name = f"{readable(direction)}, {LANGUAGE_NAMES[language]}"
                 table.row(name, *recalls.values())
+        found.append(table)
+    return found
+
+
+def _mask_tables(results: "Results", masks: "MaskSection") -> list[Table]:
+    """A table over structures, and those that stand beside it on the page."""
+    from retfm_jax.evaluation.metrics.bootstrap import Estimate
+    from retfm_jax.evaluation.report.figures import class_name
+
+    prefix, metrics = "best_" if masks.fitted_on else "", masks.metrics
+    columns = {
+        "average\nprecision": "average_precision",
+        "Dice": f"{prefix}dice",
+        "mean Dice of\nphotographs": f"{prefix}image_dice",
+    }
+    title = f"{results.data}: structures, 95% intervals by {results.by}"
+    table = Table(title, ["structure", "present\nabove", *columns])
+    for name, row in metrics.classes.items():
+        cells = [str(row[each]) for each in columns.values()]
+        table.row(class_name(name), f"{masks.thresholds[name]:.3f}", *cells)
+    if len(metrics.classes) > 1:
+        table.row("mean", "", *(str(metrics.macro.get(each, "–")) for each in columns.values()))
+    for name, why in metrics.left_out.items():
+        table.row(class_name(name), "", why, "", "")
+    found = [table]
+    for shown in masks.shown:
+        table = Table(shown.heading, [title.replace(" ", "\n", 1) for title in shown.header])
+        for row in shown.rows:
+            table.row(*(cell if isinstance(cell, Estimate) else str(cell) for cell in row))
         found.append(table)
     return found
 

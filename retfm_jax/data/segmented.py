@@ -12,8 +12,9 @@ from jaxtyping import Int64, UInt8
 from retfm_jax.config import DataConfig
 from retfm_jax.data import images, masks
 from retfm_jax.data.building.patients import BY_IMAGE
+from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.built_splits import open_built
-from retfm_jax.data.class_files import whereabouts
+from retfm_jax.data.class_files import ALL, whereabouts
 from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.mask_folders import describe_folder, is_mask_folder
@@ -151,7 +152,8 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
       config: names the dataset: a task on masks (`retfm tasks`), a folder with masks (see
         `data.mask_folders`) or a built dataset; and its structures (`classes`). `train_split` and
         `eval_split` are what is asked for of a built one as "train" and "validation".
-      splits: of "train", "validation" and "test".
+      splits: of "train", "validation" and "test"; or "all" of them, of data from which nothing is
+        learned.
 
     Raises:
       UserError: the dataset is missing or has no masks, a structure is unknown, or a split is
@@ -161,16 +163,16 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
     division = Division(config.shares, config.fold)
     task = _described(config)
     if task is None:
-        sources, said = _built(config, wanted), []
+        sources, said = _built(config, SPLITS if ALL in wanted else wanted), []
     else:
         sources, said = _in_place(config, *task)
-    missing = [split for split in wanted if split not in division.splits(sources)]
+    missing = [split for split in wanted if split not in (*division.splits(sources), ALL)]
     if missing:
         raise UserError(f"{config.dataset} has no split {', '.join(missing)}")
     parts = {
         split: _part(source)
         for split, source in sources.items()
-        if split in (*wanted, "train", UNDIVIDED) or division.fold is not None
+        if split in (*wanted, "train", UNDIVIDED) or division.fold is not None or ALL in wanted
     }
     patients = {split: part.patients for split, part in parts.items()}
     for split, assigned in division.assign(patients, sources).items():
@@ -180,7 +182,9 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
     found = {split: _chosen(parts, split, columns) for split in wanted}
     if task is None and not all(part.patients_known for part in parts.values()):
         said.append(BY_IMAGE)
-    said += [division_said(division, sources), *(sentence for _, sentence in found.values())]
+    if wanted != (ALL,):
+        said.append(division_said(division, sources))
+    said += [sentence for _, sentence in found.values()]
     return SegmentedData(
         {split: source for split, (source, _) in found.items()},
         tuple(names[column] for column in columns),
@@ -314,7 +318,7 @@ def _chosen(
     """
     rows, unknown = {}, 0
     for name, part in parts.items():
-        here = [row for row, of in enumerate(part.split) if of == split]
+        here = [row for row, of in enumerate(part.split) if split in (of, ALL)]
         rows[name] = [row for row in here if any(part.known[row][column] for column in columns)]
         unknown += len(here) - len(rows[name])
     holding = [name for name in parts if rows[name]]

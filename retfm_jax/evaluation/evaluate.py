@@ -25,11 +25,13 @@ from retfm_jax.evaluation.metrics.retrieval import retrieve
 from retfm_jax.evaluation.mistake_maps import with_mistake_maps
 from retfm_jax.evaluation.options import DEFAULTS, Options, ResolvedOptions
 from retfm_jax.evaluation.protocols import get_protocols
+from retfm_jax.evaluation.protocols.base import Protocol
 from retfm_jax.evaluation.protocols.zero_shot import zero_shot
 from retfm_jax.evaluation.report.write import write
 from retfm_jax.evaluation.results import Results
+from retfm_jax.evaluation.segmentation import open_split
 from retfm_jax.evaluation.study import Study
-from retfm_jax.files import PathLike, absolute
+from retfm_jax.files import PathLike
 from retfm_jax.heatmaps import choose_way
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
@@ -83,11 +85,16 @@ def measure(
     for protocol in asked:
         if protocol.compares_texts and model.method.text is None:
             others = "linear_probe, linear_probe_unprojected or fine_tune"
+            if own := "classify, " * bool(model.classes) + "segment, " * bool(model.structures):
+                others = own + others
             raise UserError(
                 f"task {protocol.name} compares images with texts, and a {model.method.name} "
-                f"network takes images alone: ask for {'classify, ' * bool(model.classes)}{others}"
+                f"network takes images alone: ask for {others}"
             )
     resolved = _decided(options, model)
+    if any(protocol.of_masks for protocol in asked):
+        _check_of_masks(model, asked, options)
+        return _of_masks(model, asked, dataset, data_dir, split, resolved)
     reading = _reading(model, dataset, split, options)
     source = open_task(dataset, split, data_dir, reading)
     how_read, by = said_of(source), counts_by(source)
@@ -113,27 +120,45 @@ def measure(
         Results(f"{source.name}, {source.split}", order=order, by=by),
         notes,
     )
-    # What is missing is said before anything is embedded.
-    for protocol in asked:
-        protocol.check(study)
     if resolved.mistakes:
         choose_way(model.method.config.image, None, targeted=True)
-    numbers = {protocol.name: protocol.run(study) for protocol in asked}
-    with_mistake_maps(model, study.results, resolved.mistakes)
-    settings = _settings(resolved, _words(model, resolved.prompts), by)
+    facts = {
+        "modality": modality,
+        "labels_from": labels_from,
+        "class_order": None if order is None else order.to_json(),
+        **how_read.facts,
+    }
+    words = {
+        "languages": list(resolved.languages),
+        "prompts": resolved.prompts,
+        "prompt_words": _words(model, resolved.prompts),
+    }
+    return _run(study, asked, facts, words)
+
+
+def _run(
+    study: Study,
+    asked: Sequence[Protocol],
+    facts: Mapping[str, Any],
+    words: Mapping[str, Any],
+) -> Results:
+    """Runs protocols on a study, and makes the document."""
+    # What is missing is said before anything is computed.
     for protocol in asked:
-        settings |= protocol.settings(resolved)
+        protocol.check(study)
+    numbers = {protocol.name: protocol.run(study) for protocol in asked}
+    with_mistake_maps(study.model, study.results, study.options.mistakes)
+    settings = {**words, **_settings(study.options, study.results.by)}
+    for protocol in asked:
+        settings |= protocol.settings(study.options)
     study.results.document = {
-        "model": {"method": model.method.name},
+        "model": {"method": study.model.method.name},
         "data": {
-            "dataset": source.name,
-            "split": source.split,
-            "records": len(source),
-            "modality": modality,
-            "labels_from": labels_from,
-            "class_order": None if order is None else order.to_json(),
-            "intervals_by": by,
-            **how_read.facts,
+            "dataset": study.source.name,
+            "split": study.source.split,
+            "records": len(study.source),
+            "intervals_by": study.results.by,
+            **facts,
             "notes": study.notes,
         },
         "settings": settings,
@@ -141,6 +166,55 @@ def measure(
         **numbers,
     }
     return study.results
+
+
+def _of_masks(
+    model: Any,
+    asked: Sequence[Protocol],
+    dataset: str,
+    data_dir: str,
+    split: str,
+    options: ResolvedOptions,
+) -> Results:
+    """Runs protocols on a split with masks."""
+    reading = _reading(model, dataset, split, options)
+    opened = open_split(model, dataset, data_dir, split, reading)
+    if opened.said:
+        say(*opened.said)
+    (source,) = opened.sources.values()
+    by = "patient" if source.patients_known else "image"
+    results = Results(f"{source.name}, {source.split}", by=by)
+    study = Study(
+        model, source, None, options, model_prompts(model, options.prompts), results,
+        list(opened.said),
+    )  # fmt: skip
+    return _run(study, asked, {"structures": list(source.structures)}, {})
+
+
+#: Options of protocols that compare with classes, texts or labels.
+_NOT_OF_MASKS = (
+    "languages", "prompts", "train_split", "shots", "folds", "fit_augmentations",
+    "test_augmentations", "fine_tune", "mistakes",
+)  # fmt: skip
+
+
+def _check_of_masks(model: Any, asked: Sequence[Protocol], options: Options) -> None:
+    """Checks what is asked for together with protocols of masks.
+
+    Raises:
+      UserError: other protocols are asked for as well, the network finds no structures, or an
+        option is another protocol's.
+    """
+    others = [protocol.name for protocol in asked if not protocol.of_masks]
+    if others:
+        raise UserError(
+            f"task {', '.join(others)} compares with classes or texts, and photographs with masks "
+            "are opened without them: evaluate it for itself"
+        )
+    model.require_structures()
+    for name in _NOT_OF_MASKS:
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            raise UserError(f"{name} is an option of tasks on classes and texts: leave it out")
 
 
 def evaluate(
@@ -187,11 +261,11 @@ def _reading(model: Any, dataset: str, split: str, options: Options) -> Reading:
       UserError: all of that is asked for.
     """
     own: DataConfig = model.data_config
-    if not model.classes or options.reading.division is not None:
+    learned = model.classes or model.structures
+    if not learned or options.reading.division is not None:
         return options.reading
     then = reading_of(own)
-    # By its name: a path that was relative to another folder tells no more.
-    if absolute(dataset).name == absolute(own.dataset).name:
+    if requirements.was_trained_on(own, dataset):
         if split == ALL:
             raise UserError(
                 f"split {ALL} of {dataset} holds, by its name, what the network was trained on: "
@@ -240,11 +314,8 @@ def _say_how_read(said: Said, options: Options, already: Sequence[str] = ()) -> 
     return sentences
 
 
-def _settings(options: ResolvedOptions, words: str, by: str) -> dict[str, Any]:
+def _settings(options: ResolvedOptions, by: str) -> dict[str, Any]:
     return {
-        "languages": list(options.languages),
-        "prompts": options.prompts,
-        "prompt_words": words,
         "bootstrap_draws": options.draws,
         "interval": f"95%, percentiles of a bootstrap by {by}; of proportions (accuracy, "
         "sensitivity, specificity, recall at k) Clopper-Pearson; every number names its own",

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from retfm_jax.config import DataConfig
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.files import PathLike, as_path, check_writable
+from retfm_jax.files import PathLike, absolute, as_path, check_writable
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 #: More would take hours or more memory than there is, and says no more.
@@ -101,6 +102,18 @@ def check_out(out: PathLike) -> None:
     if path.is_dir():
         raise UserError(f"out {path} is a folder: name a .json file")
     check_writable(path)
+
+
+def was_trained_on(config: DataConfig, dataset: str) -> bool:
+    """Tells whether a dataset is that of a training, by its name.
+
+    A path that was relative to another folder tells no more.
+
+    Args:
+      config: of the training's data.
+      dataset: a name or folder.
+    """
+    return absolute(dataset).name == absolute(config.dataset).name
 
 
 def check_records(source: RecordSource) -> None:

@@ -5,11 +5,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import Retrieval
+from retfm_jax.evaluation.metrics.segmentation import SegmentationMetrics
 from retfm_jax.heatmaps import Targets
 
 if TYPE_CHECKING:
@@ -73,6 +77,50 @@ class Section:
         return str(value) if interval or math.isnan(value.value) else f"{value.value:.3f}"
 
 
+class MaskExample(NamedTuple):
+    """A photograph with a structure, as reports show it.
+
+    Attributes:
+      structure: its name.
+      standing: "worst", "median" or "best", by Dice; or "only".
+      name: of the photograph.
+      dice: of the structure on it.
+      truth, predicted: the photograph with the masks, RGB (h, w, 3) uint8.
+      differences: pixels that are right, false and missed, as `overlays.differences_over` has them.
+    """
+
+    structure: str
+    standing: str
+    name: str
+    dice: float
+    truth: UInt8[np.ndarray, "h w 3"]
+    predicted: UInt8[np.ndarray, "h w 3"]
+    differences: UInt8[np.ndarray, "h w 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskSection:
+    """Structures that a network finds, against what is drawn.
+
+    Attributes:
+      metrics: of every structure, at one half and at the thresholds that were chosen.
+      thresholds: of the structures, by name: the network's.
+      fitted_on: on what these were chosen, in a sentence; "": they are one half.
+      scores: by structure, absent and present pixels by score, the lowest first, (2, bins).
+      dices: by structure, Dice of each photograph that shows it, at the network's threshold.
+      examples: photographs of each structure, the worst first.
+      shown: tables beside those of the metrics.
+    """
+
+    metrics: SegmentationMetrics
+    thresholds: Mapping[str, float]
+    fitted_on: str
+    scores: Mapping[str, Shaped[np.ndarray, "2 bins"]]
+    dices: Mapping[str, Float[np.ndarray, " photographs"]]
+    examples: tuple[MaskExample, ...] = ()
+    shown: tuple[Shown, ...] = ()
+
+
 @dataclasses.dataclass(eq=False)
 class Results:
     """Findings of one evaluation.
@@ -81,6 +129,7 @@ class Results:
       data: dataset and split, in words.
       sections: classification, by protocol and setting.
       retrievals: by language, over `split`.
+      masks: of a split with masks; None where no protocol compared with any.
       split: with its embeddings; None where no protocol needed them.
       order: of the classes, where they are grades.
       by: the unit that intervals resample, "patient" or "image".
@@ -90,6 +139,7 @@ class Results:
     data: str
     sections: list[Section] = dataclasses.field(default_factory=list)
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
+    masks: MaskSection | None = None
     split: EmbeddedSplit | None = None
     order: Order | None = None
     by: str = "patient"

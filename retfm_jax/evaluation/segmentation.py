@@ -1,5 +1,6 @@
 """What a network that finds structures makes of a split with masks, one photograph at a time."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,17 +8,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from retfm_jax.config import DataConfig
+from retfm_jax.data.building.splits import SPLITS, split_name
+from retfm_jax.data.class_files import ALL, Reading
+from retfm_jax.data.division import Division
 from retfm_jax.data.image_limits import ImageError
 from retfm_jax.data.masks import UNKNOWN, MaskError
-from retfm_jax.data.segmented import SegmentedSource, Truth, truth_of
+from retfm_jax.data.segmented import (
+    SegmentedData,
+    SegmentedSource,
+    Truth,
+    open_segmented,
+    truth_of,
+)
+from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError, did_you_mean, first_of
 from retfm_jax.evaluation.embeddings import refuse_unusable
 from retfm_jax.evaluation.metrics.segmentation import Tally
+from retfm_jax.evaluation.requirements import was_trained_on
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.threads import in_threads
 
 #: Parts of names of structures that are lines, whose centerlines say more than their pixels.
-_THIN = ("vessel", "arter", "vein", "venule")
+_THIN = ("vessel", "arter", "vein", "venule", "capillar")
 
 
 class Segmented(NamedTuple):
@@ -35,6 +48,41 @@ class Segmented(NamedTuple):
     name: str
     truth: Truth
     probabilities: Float32[np.ndarray, "h w structures"]
+
+
+def open_split(
+    model: Any, dataset: str, data_dir: str, split: str, reading: Reading
+) -> SegmentedData:
+    """Opens a split with masks for a network; what it was trained on is divided as it was then.
+
+    Args:
+      model: a `RetinalModel` with structures.
+      dataset: a task on masks, a folder with masks, or a built dataset.
+      data_dir: folder of built datasets and of the tasks' own folders; it may be empty where a
+        folder is named.
+      split: "train", "validation", "test" or "all".
+      reading: how files are read and divided.
+
+    Raises:
+      UserError: there is no such split; see `data.segmented.open_segmented`.
+    """
+    wanted = ALL if split == ALL else split_name(split)
+    if wanted is None:
+        raise UserError(f"photographs with masks have no split {split!r}: {', '.join(SPLITS)}, all")
+    own: DataConfig = model.data_config
+    division = reading.division or Division()
+    config = dataclasses.replace(
+        own if was_trained_on(own, dataset) else DataConfig(),
+        dataset=dataset,
+        data_dir=data_dir or own.data_dir,
+        classes=(),
+        patient_regex=reading.patient_regex,
+        follow_links=reading.follow_links,
+        exclude=reading.exclude,
+        shares=division.shares,
+        fold=division.fold,
+    )
+    return open_segmented(config, (wanted,))
 
 
 def segmented(
@@ -62,7 +110,7 @@ def segmented(
       UserError: the network finds no structures, or none of those of the split.
     """
     model.require_structures()
-    columns = _columns(model, source)
+    columns = check_structures(model, source)
     chosen = range(len(source)) if rows is None else rows
     read = functools.partial(_read, source, unusable is not None)
     bar = progress_bar(total=len(chosen), desc="segmenting", unit="image", disable=not progress)
@@ -160,12 +208,25 @@ def centerlines(model: Any, thresholds: Mapping[str, float] | None) -> dict[str,
     Returns:
       thresholds by the names of the structures.
     """
+    if thresholds is None:
+        return {}
     thin = [name for name in model.structures if any(part in name.casefold() for part in _THIN)]
-    return {} if thresholds is None else {name: thresholds[name] for name in thin}
+    return {name: thresholds[name] for name in thin}
 
 
-def _columns(model: Any, source: SegmentedSource) -> tuple[int, ...]:
-    """Positions of the network's structures among the split's, -1 for one that it does not know."""
+def check_structures(model: Any, source: RecordSource) -> tuple[int, ...]:
+    """Finds a network's structures among those of a split.
+
+    Args:
+      model: a `RetinalModel` with structures.
+      source: photographs with masks.
+
+    Returns:
+      positions among the split's, -1 for one that it does not know.
+
+    Raises:
+      UserError: the split knows none of them, or not all of those that exclude each other.
+    """
     names, known = model.structures, source.structures
     columns = tuple(known.index(name) if name in known else -1 for name in names)
     missing = [name for name, column in zip(names, columns, strict=True) if column < 0]

@@ -1,5 +1,7 @@
 """Heat maps and masks over photographs, as pictures."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -18,6 +20,14 @@ STRUCTURE_COLORS = (
     ("black", (0, 0, 0)),
 )
 _COVER = 0.7
+#: What differences between masks are, how their colors are called and what they are, RGB, on a
+#: photograph whose gray is dimmed.
+DIFFERENCES = {
+    "right": ("green", (0, 158, 115)),
+    "false": ("orange", (230, 159, 0)),
+    "missed": ("sky blue", (86, 180, 233)),
+}
+_DIM = 0.6
 #: Level of the contour, as a share of the way from the least to the largest value.
 _CONTOUR = 0.5
 
@@ -91,7 +101,9 @@ def outlined(
 
 
 def shares_over(
-    photograph: UInt8[np.ndarray, "h w 3"], shares: Float32[np.ndarray, "h w structures"]
+    photograph: UInt8[np.ndarray, "h w 3"],
+    shares: Float32[np.ndarray, "h w structures"],
+    colors: Sequence[tuple[str, tuple[int, int, int]]] = STRUCTURE_COLORS,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Colors what structures cover of each pixel of a small copy, the last on top.
 
@@ -99,17 +111,35 @@ def shares_over(
 
     Args:
       photograph: the copy, RGB, (h, w, 3) uint8.
-      shares: of each pixel, 0 to 1, (h, w, structures) float32, in the order of `STRUCTURE_COLORS`.
+      shares: of each pixel, 0 to 1, (h, w, structures) float32.
+      colors: in turn, with their names.
 
     Returns:
       RGB, (h, w, 3) uint8.
     """
     picture = photograph.astype(np.float32)
     for column in range(shares.shape[-1]):
-        _, color = STRUCTURE_COLORS[column % len(STRUCTURE_COLORS)]
+        _, color = colors[column % len(colors)]
         cover = _COVER * np.sqrt(shares[..., column, None])
         picture += cover * (np.array(color, np.float32) - picture)
     return np.rint(picture).astype(np.uint8)
+
+
+def differences_over(
+    photograph: UInt8[np.ndarray, "h w 3"], shares: Float32[np.ndarray, "h w 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colors what of each pixel of a small copy is right, false and missed; see `DIFFERENCES`.
+
+    Args:
+      photograph: the copy, RGB, (h, w, 3) uint8, of which a dim gray is left.
+      shares: as of `shares_over`, of pixels that are right, false and missed.
+
+    Returns:
+      RGB, (h, w, 3) uint8.
+    """
+    gray = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
+    dim = np.repeat((gray * _DIM).astype(np.uint8)[..., None], 3, axis=2)
+    return shares_over(dim, shares, tuple(DIFFERENCES.values()))
 
 
 def beside(*pictures: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h all 3"]:

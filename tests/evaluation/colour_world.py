@@ -44,7 +44,7 @@ class ColourMethod:
 class ColourModel:
     """Embeds photographs and texts by class: `sees` 1 always rightly, 0 by chance alone."""
 
-    classes, decisions = (), None
+    classes, structures, decisions = (), (), None
 
     def __init__(self, sees: float = 1.0, patients: bool = False, width: int = 16):
         self.sees, self.trains_on_patients, self.logit_scale = sees, patients, 10.0

@@ -26,7 +26,7 @@ def test_probabilities_lie_on_the_photographs_own_pixels(model, shape):
     assert found.shape == (*shape, 3)
     assert found.dtype == np.float32
     wanted = np.stack([drawn[name] for name in model.structures], axis=-1)
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(6.0 - 12.0 * wanted)), atol=1e-5)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(6.0 - image / 21.25)), atol=1e-5)
     np.testing.assert_array_equal(model.mask_decisions.masks(found), wanted)
     np.testing.assert_array_equal(found, model.segment(scenes.png(image)))
 

@@ -198,6 +198,19 @@ def trapezoid_of(positives: Histogram, negatives: Histogram) -> float:
     return float(np.trapezoid(np.r_[1.0, precision], np.r_[0.0, true / true[-1]]))
 
 
+def is_counted_at(threshold: float) -> bool:
+    """Tells whether a `Tally` counts masks at a threshold: 0.5, k / 255 or k / 10.
+
+    Args:
+      threshold: of probabilities.
+    """
+    return bool(_near(threshold).any())
+
+
+def _near(threshold: float) -> Bool[np.ndarray, " edges"]:
+    return np.isclose(_EDGES, threshold, rtol=0, atol=1e-12)
+
+
 class Tally:
     """Counts of images, from which all metrics follow.
 
@@ -321,7 +334,7 @@ class Tally:
         Raises:
           ValueError: images are not counted there.
         """
-        (edge,) = np.nonzero(np.isclose(_EDGES, threshold, rtol=0, atol=1e-12))
+        (edge,) = np.nonzero(_near(threshold))
         if not len(edge):
             raise ValueError(f"threshold {threshold} is neither 0.5 nor k / 255 or k / 10")
         counts = np.stack([image.counts[index] for image in self._images])  # (n, 2, edges + 1)

@@ -17,6 +17,8 @@ class Protocol(abc.ABC):
       name: under which its numbers are found in the document.
       compares_texts: whether it compares images with texts, which takes a method that embeds both.
       learns: whether it learns from the labels of a training split, `Study.train`.
+      of_masks: whether it compares with masks, of a split that is opened with them; such protocols
+        use no labels, and are asked for without others.
       needs_labels: whether the splits must have labels; where they have none, their reports label
         them.
     """
@@ -24,6 +26,7 @@ class Protocol(abc.ABC):
     name: ClassVar[str]
     compares_texts: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    of_masks: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 
     def check(self, study: Study) -> None:  # noqa: B027 - some need nothing

@@ -21,6 +21,7 @@ from retfm_jax.evaluation.metrics.classification import (
 )
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
+from retfm_jax.evaluation.results import MaskSection
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.rendering import fonts
 from retfm_jax.rendering.figures import new_figure, plain_style, words, wrapped
@@ -152,6 +153,49 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
         for axes in (roc, pr):
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
             _legend(axes, legends[axes])
+    return figure
+
+
+@plain_style()
+def mask_curves(masks: MaskSection, title: str) -> Figure:
+    """Plots precision-recall curves of pixels, and Dice of every photograph, by structure.
+
+    Args:
+      masks: of a split.
+      title: of the figure.
+    """
+    names = list(masks.metrics.classes)
+    figure = new_figure(13, 0.9 + 4.2)
+    figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
+    pr, dice = figure.subplots(1, 2, width_ratios=(1.0, 1.0))
+    _clean(
+        pr,
+        "Pixels of all photographs, and average precision; • at the threshold",
+        "recall (sensitivity)",
+        "precision",
+    )
+    _clean(dice, "Photographs that show it", "", "Dice of a photograph")
+    labels, legend = class_labels(names), []
+    for column, name in enumerate(names):
+        row, color = masks.metrics.classes[name], _COLORS[column % len(_COLORS)]
+        style = {"color": color, "linewidth": 1.4}
+        absent, present = masks.scores[name][:, ::-1].astype(np.float64).cumsum(1)
+        some = present + absent > 0
+        absent, present = absent[some], present[some]
+        recall, precision = present / present[-1], present / (present + absent)
+        (line,) = pr.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", **style)
+        prefix = "best_" if masks.fitted_on else ""
+        at = row[f"{prefix}sensitivity"].value, row[f"{prefix}precision"].value
+        pr.plot(*at, "o", color=color, markersize=6)
+        legend.append((line, f"{labels[column]}  {row['average_precision']}"))
+        values = np.sort(masks.dices[name])
+        spread = 0.3 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same in every run
+        dice.plot(column + spread, values, "o", color=color, markersize=3.5, alpha=0.7)
+        dice.hlines(np.median(values), column - 0.38, column + 0.38, color=_INK, linewidth=1.6)
+    pr.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    dice.set(xlim=(-0.6, len(names) - 0.4), ylim=(-0.02, 1.02))
+    dice.set_xticks(range(len(names)), labels, rotation=25, ha="right", fontsize=8)
+    _legend(pr, legend)
     return figure
 
 

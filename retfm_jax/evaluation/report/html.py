@@ -12,8 +12,15 @@ from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
 from retfm_jax.evaluation.report import figures as pictures
 from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.report.summary import Mistake, measured_columns, mistakes
-from retfm_jax.evaluation.results import LANGUAGE_NAMES, Results, Section
-from retfm_jax.rendering import figures, markup
+from retfm_jax.evaluation.results import (
+    LANGUAGE_NAMES,
+    MaskExample,
+    MaskSection,
+    Results,
+    Section,
+    Shown,
+)
+from retfm_jax.rendering import figures, markup, overlays
 
 _CAVEAT = (
     '<p class="note">Maps show what raised the odds of a class, by a method with limits of its '
@@ -48,6 +55,8 @@ def page(results: Results, document: dict[str, Any]) -> str:
         parts.append("<h3>Retrieval</h3>" + _retrievals(results))
     for position, section in enumerate(results.sections):
         parts.append(f'<h2 id="s{position}">{markup.own(section.title)}</h2>' + _section(section))
+    if results.masks is not None:
+        parts.append(_structures(results.masks))
     for number, language in enumerate(results.retrievals, start=len(results.sections)):
         heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
         parts.append(heading + _gallery(results, language))
@@ -133,12 +142,7 @@ def _section(section: Section) -> str:
             f"{_figure(calibration, 'calibration')}</div>"
         )
     parts.append("<h3>Classes</h3>" + _classes(section))
-    for table in section.shown:
-        heading = f"<h3>{markup.text(table.heading)}</h3>"
-        note = f'<p class="note">{markup.own(table.note)}</p>' if table.note else ""
-        found = [cell for row in table.rows for cell in row]
-        ways = _ways((table.heading, cell) for cell in found)
-        parts.append(heading + _rows(table.header, table.rows) + note + ways)
+    parts += [_shown(table) for table in section.shown]
     worst = mistakes(measured.predictions) if section.mistakes is None else section.mistakes
     if worst:
         figures = "".join(_mistake(section, mistake) for mistake in worst)
@@ -149,6 +153,13 @@ def _section(section: Section) -> str:
             f'{broad}">{figures}</div>'
         )
     return "\n".join(parts)
+
+
+def _shown(table: Shown) -> str:
+    heading = f"<h3>{markup.text(table.heading)}</h3>"
+    note = f'<p class="note">{markup.own(table.note)}</p>' if table.note else ""
+    ways = _ways((table.heading, cell) for row in table.rows for cell in row)
+    return heading + _rows(table.header, table.rows) + note + ways
 
 
 def _classes(section: Section) -> str:
@@ -222,6 +233,108 @@ def _maps(mistake: Mistake) -> str:
         for each in mistake.maps
     )
     return f'<div class="maps">{shown}</div>'
+
+
+#: Columns of a table of structures: metrics at a threshold, and those of scores.
+_AT = ("dice", "iou", "sensitivity", "specificity", "precision", "mcc", "image_dice")
+_RANKED = ("average_precision", "auroc")
+_AREAS = (
+    "average_precision", "trapezoid_aupr", "eleven_aupr", "images", "images_with_it",
+    "images_empty_and_so_predicted",
+)  # fmt: skip
+_TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "centerline_dice": "centerline Dice",
+    "image_dice": "mean Dice of photographs",
+    "mcc": "MCC",
+    "trapezoid_aupr": "trapezoids (FLAIR)",
+    "eleven_aupr": "eleven thresholds (M2MRF)",
+    "images": "photographs",
+    "images_with_it": "with it",
+    "images_empty_and_so_predicted": "without it, and empty above one half",
+}
+
+
+def _structures(masks: MaskSection) -> str:
+    """Tables, curves and photographs of structures that were segmented."""
+    metrics, prefix = masks.metrics, "best_" if masks.fitted_on else ""
+    parts = ["<h2>Structures</h2>"]
+    if metrics.classes:
+        parts.append(_figure(pictures.mask_curves(masks, ""), "PR curves and Dice"))
+    shown = ("threshold", *_RANKED, *(prefix + name for name in _AT), "centerline_dice")
+    heading = (
+        "at the thresholds that were chosen on other photographs"
+        if masks.fitted_on
+        else "above one half"
+    )
+    parts += [f"<h3>Masks {heading}</h3>", _of_structures(masks, shown)]
+    notes = [masks.fitted_on, "95% intervals are percentiles of the bootstrap."]
+    parts.append(f'<p class="note">{markup.own(" ".join(filter(None, notes)))}</p>')
+    if masks.fitted_on:
+        parts += ["<h3>Masks above one half</h3>", _of_structures(masks, _AT)]
+    parts += ["<h3>Areas under the precision-recall curve</h3>", _of_structures(masks, _AREAS)]
+    parts.append(
+        '<p class="note">Average precision is the step-wise area; the others are as published '
+        "elsewhere, for comparison. A photograph without a structure and without a pixel that is "
+        "taken for it counts as a Dice of 1.</p>"
+    )
+    parts += [_shown(table) for table in masks.shown]
+    if masks.examples:
+        colors = ", ".join(f"{kind} {color}" for kind, (color, _) in overlays.DIFFERENCES.items())
+        parts.append(
+            "<h2>Photographs</h2>"
+            f'<p class="note">Of those that show a structure. Differences: what is {colors}. '
+            "Pixels outside of the field of view, or that nobody judged, have no color.</p>"
+        )
+    for name in dict.fromkeys(each.structure for each in masks.examples):
+        examples = [_example(each) for each in masks.examples if each.structure == name]
+        parts.append(f"<h3>{markup.own(pictures.class_name(name))}</h3>" + "".join(examples))
+    return "\n".join(parts)
+
+
+def _of_structures(masks: MaskSection, columns: Sequence[str]) -> str:
+    metrics = masks.metrics
+    used = [
+        name
+        for name in columns
+        if name == "threshold"
+        or any(not math.isnan(_number(row.get(name))) for row in metrics.classes.values())
+    ]
+    rows: list[list[Any]] = []
+    for name, row in metrics.classes.items():
+        known = {**row, "threshold": masks.thresholds[name]}
+        cells = [
+            f"{value:.3f}" if isinstance(value, float) else value
+            for value in (known.get(each) for each in used)
+        ]
+        rows.append([pictures.class_name(name), *cells])
+    if len(rows) > 1:
+        rows.append(["mean", *(metrics.macro.get(each) for each in used)])
+    for name, why in metrics.left_out.items():
+        rows.append([pictures.class_name(name), why, *[""] * (len(used) - 1)])
+    header = [_TITLES.get(name.removeprefix("best_"), readable(name)) for name in used]
+    return _rows(["structure", *(title.removeprefix("best ") for title in header)], rows)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(getattr(value, "value", value))
+
+
+def _example(example: MaskExample) -> str:
+    panels = {
+        "drawn": example.truth,
+        "predicted": example.predicted,
+        "differences": example.differences,
+    }
+    shown = "".join(
+        f"<figure>{markup.photograph(picture)}<figcaption>{title}</figcaption></figure>"
+        for title, picture in panels.items()
+    )
+    return (
+        f'<figure><div class="maps">{shown}</div><figcaption>{example.standing}, Dice '
+        f"{example.dice:.3f}<small>{markup.own(example.name)}</small></figcaption></figure>"
+    )
 
 
 def _figure(figure: Figure, alt: str) -> str:

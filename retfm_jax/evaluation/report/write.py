@@ -36,6 +36,9 @@ def _pictures(results: Results, out: Path) -> list[Path]:
         shown = {section.title: section.measured for section in results.sections[:_CURVES]}
         written.append(out.with_suffix(".png"))
         save(figures.curves(shown, results.data), written[-1])
+    if results.masks is not None and results.masks.metrics.classes:
+        written.append(out.with_suffix(".png"))
+        save(figures.mask_curves(results.masks, results.data), written[-1])
     for language, retrieval in results.retrievals.items():
         assert results.split is not None, "a retrieval is over it"
         written.append(out.with_name(f"{out.stem}_gallery_{language}.png"))
