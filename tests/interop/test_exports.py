@@ -29,16 +29,18 @@ class Refuse:
 
 
 sys.meta_path.insert(0, Refuse())
-sys.path.insert(0, {folder!r})
-import model
+for folder, out in {folders!r}:
+    sys.path.insert(0, folder)
+    sys.modules.pop("model", None)
+    import model
 
-program = model.load()
-found = program.outputs({paths!r})
-if program.run_texts is not None:
-    found.update(program.text_outputs({texts!r}))
-import numpy as np
+    program = model.load()
+    found = program.outputs({paths!r})
+    if program.run_texts is not None:
+        found.update(program.text_outputs({texts!r}))
+    import numpy as np
 
-np.savez({out!r}, **found)
+    np.savez(out, **found)
 """
 _TEXTS = ["右眼可见硬性渗出", "Drusen of the macula, OD: “naïve” ｆｕｌｌ"]
 
@@ -76,17 +78,6 @@ def exports(models, tmp_path_factory):
     return export
 
 
-def run_alone(folder, photographs, refused, tmp_path):
-    """Outputs of a program in a process that cannot import what is refused."""
-    out = str(tmp_path / "found.npz")
-    code = _ALONE.format(
-        refused=refused, folder=str(folder), paths=photographs, texts=_TEXTS, out=out
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return np.load(out)
-
-
 #: What the user of a form need not have.
 _WITHOUT = {
     "torch": ("retfm_jax", "jax", "flax", "transformers", "onnxruntime"),
@@ -102,11 +93,30 @@ _CASES = [
 ]
 
 
+@pytest.fixture(scope="session")
+def alone(exports, photographs, tmp_path_factory):
+    """Outputs of a form's programs, by network, in a process that cannot import what is refused."""
+    found = {}
+
+    def run(form):
+        if form not in found:
+            names = [name for other, name in _CASES if other == form]
+            out = tmp_path_factory.mktemp(f"alone_{form}")
+            folders = [(str(exports(form, name)), str(out / f"{name}.npz")) for name in names]
+            code = _ALONE.format(
+                refused=_WITHOUT[form], folders=folders, paths=photographs, texts=_TEXTS
+            )
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            found[form] = {name: np.load(out / f"{name}.npz") for name in names}
+        return found[form]
+
+    return run
+
+
 @pytest.mark.parametrize(("form", "name"), _CASES)
-def test_a_program_computes_the_same_without_this_package(
-    form, name, models, exports, photographs, tmp_path
-):
-    found = run_alone(exports(form, name), photographs, _WITHOUT[form], tmp_path)
+def test_a_program_computes_the_same_without_this_package(form, name, models, alone, photographs):
+    found = alone(form)[name]
     exact = exporting._exact(models[name])
     expected = {"image_embedding": exact.encode_images(photographs)}
     if exact.method.text is not None:
