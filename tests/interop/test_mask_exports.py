@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,7 +53,7 @@ np.savez(sys.argv[3], **model.load().masks(sys.argv[2]))
 """
 
 
-def random_network(method) -> tuple:
+def random_network(method) -> tuple[Any, MethodState]:
     """Arrays of a size at which each matters; statistics, too."""
     rng = np.random.default_rng(0)
 
@@ -90,7 +91,8 @@ def model() -> RetinalModel:
     method = make_method(config.method, config.model)
     fitted_on = {"dataset": "/home/me/eyes", "split": "validation", "images": 9, "patients": 5}
     decisions = MaskDecisions(("disc", "cup"), (0.35, 0.4), fitted_on)
-    return RetinalModel(method, *random_network(method), config, mask_decisions=decisions)
+    params, state = random_network(method)
+    return RetinalModel(method, params, state, config, mask_decisions=decisions)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,7 @@ def test_a_program_goes_alone_and_turns_photographs_upright(exports, model, tmp_
     given = [sys.executable, "-c", _ALONE, str(folder), photograph, found]
     done = subprocess.run(given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert model.mask_decisions is not None
     masks = model.mask_decisions.masks(model.segment(photograph))
     assert masks.shape == (70, 50, 2)
     assert 0 < masks.mean() < 1
@@ -146,8 +149,8 @@ def test_a_program_is_one_file_that_defines_each_name_once(form, exports):
     tree = ast.parse((exports(form)[1] / "model.py").read_text())
     named = [each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)]
     assert len(set(named)) == len(named)
-    imported = {each.module for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)}
-    assert not [name for name in imported if name.startswith("retfm_jax")]
+    imported = [each.module for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)]
+    assert not [name for name in imported if str(name).startswith("retfm_jax")]
 
 
 def test_a_folder_says_what_it_finds_and_from_which_probability(exports):
@@ -195,6 +198,7 @@ def test_decoders_for_torch_and_numpy_give_the_published_logits(name):
         found = built.normalized_images(torch.from_numpy(images))["pixel_logits"].numpy()
     assert np.abs(np.moveaxis(found, -1, 1) - wanted).max() < 2e-5 * largest
     arrays, planes = arrays_of(network), np.moveaxis(images, 1, -1)
+    assert network.maps is not None
     tower, _ = network.maps
     maps, decoder = (resnet_maps, unet) if name.startswith("flair") else (vit_maps, unetr)
     levels = maps(arrays, "visual", tower_sizes(tower, network), planes, tower.levels)
@@ -230,6 +234,7 @@ def test_a_folder_for_the_hub_keeps_bits_and_thresholds(model, tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+    assert again.mask_decisions is not None
     assert again.mask_decisions.thresholds == (0.35, 0.4)
     assert again.mask_decisions.fitted_on["dataset"] == "eyes"
     assert again.config.data.masks == model.config.data.masks
@@ -238,6 +243,7 @@ def test_a_folder_for_the_hub_keeps_bits_and_thresholds(model, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'model.segment("photograph.jpg")' in card
     assert "disc (0.35), cup (0.4)" in card
+    assert model.mask_decisions is not None
     unfitted = dataclasses.replace(model.mask_decisions, fitted_on={})
     write_hub_folder(tmp_path / "other", model.stored._replace(mask_decisions=unfitted))
     assert "The thresholds were not fitted" in (tmp_path / "other" / "README.md").read_text()

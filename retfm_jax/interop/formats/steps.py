@@ -133,6 +133,7 @@ def output_lines(
     space = " " * indent
     outputs, names = network.told(kind), []
     tower = outputs[0].tower
+    assert not isinstance(tower, TowerMaps)
     left = "embedding, features" if isinstance(tower, ImageTower) else "text"
     yield f"{space}{left} = {dialect.tower(tower, given)}"
     for output in outputs:

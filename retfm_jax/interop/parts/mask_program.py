@@ -46,10 +46,11 @@ class MaskProgram(ImageProgram):
           (h, w, structures) float32, at the photograph's own size, upright.
         """
         masks = types.SimpleNamespace(**self.preprocessing.masks)
+        config: Any = types.SimpleNamespace(image=self.preprocessing, masks=masks)
         logits = photograph_logits(
             self._decoded(photograph),
             lambda pictures: self.run_images(pictures)["pixel_logits"],
-            types.SimpleNamespace(image=self.preprocessing, masks=masks),
+            config,
             batch=self.batch_size,
             background=self.exclusive,
         )

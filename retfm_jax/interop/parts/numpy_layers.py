@@ -170,14 +170,11 @@ def convolved(x: np.ndarray, kernel: np.ndarray, stride: int = 1, padding: int =
     """
     size, _, inputs, outputs = kernel.shape
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    last = x.shape[1] - size
-    found: np.ndarray | None = None
+    height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
+    found = np.zeros((len(x) * height * width, outputs), x.dtype)
     for row, weights in enumerate(kernel):
-        lines = x[:, row : row + last + 1 : stride]
+        lines = x[:, row : row + stride * (height - 1) + 1 : stride]
         windows = np.lib.stride_tricks.sliding_window_view(lines, size, axis=2)[:, :, ::stride]
-        n, height, width = windows.shape[:3]  # (n, h, w, inputs, size)
-        rows = windows.swapaxes(3, 4).reshape(-1, size * inputs)
-        part = rows @ weights.reshape(-1, outputs)
-        found = part if found is None else found + part
-    assert found is not None
-    return found.reshape(n, height, width, outputs)
+        rows = windows.swapaxes(3, 4).reshape(-1, size * inputs)  # of (n, h, w, inputs, size)
+        found += rows @ weights.reshape(-1, outputs)
+    return found.reshape(len(x), height, width, outputs)
