@@ -129,6 +129,10 @@ def test_what_a_central_crop_leaves_out_is_unseen():
     inner = np.s_[8:-8, 40:-40]
     assert not unseen[inner].any()
     assert np.abs(found[inner] - image[inner]).max() < 12
+    chosen = config("whole", resize="crop")
+    other = windows.photograph_logits(image, itself, chosen, background=True)
+    assert (other[unseen] == [-windows.UNSEEN, windows.UNSEEN, windows.UNSEEN]).all()
+    np.testing.assert_array_equal(other[~unseen], found[~unseen])
 
 
 def test_a_field_of_view_is_found_and_brought_back_to_its_place():
