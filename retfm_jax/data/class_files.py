@@ -223,6 +223,15 @@ def has_class_folders(folder: Path) -> bool:
     return len(list(itertools.islice(filled, 2))) == 2
 
 
+def is_class_folder(folder: Path) -> bool:
+    """Tells whether photographs lie in folders of classes, with or without splits above them.
+
+    Args:
+      folder: that may hold them; it may be missing.
+    """
+    return folder.is_dir() and (bool(split_folders(folder)) or has_class_folders(folder))
+
+
 def folder_sources(
     folder: Path, splits: Sequence[str], reading: Reading = AS_RELEASED
 ) -> dict[str, FileSource]:

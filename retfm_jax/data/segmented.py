@@ -14,7 +14,7 @@ from retfm_jax.data import images, masks
 from retfm_jax.data.building.patients import BY_IMAGE
 from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.built_splits import open_built
-from retfm_jax.data.class_files import ALL, whereabouts
+from retfm_jax.data.class_files import ALL, is_class_folder, whereabouts
 from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.mask_folders import describe_folder, is_mask_folder
@@ -32,6 +32,10 @@ from retfm_jax.data.sources import (
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.dataset_folders import is_built
 from retfm_jax.errors import UserError, did_you_mean
+
+
+class NoMasks(UserError):
+    """A dataset has no masks, whatever else it has."""
 
 
 class SegmentedSource(Subset[SegmentedRecord]):
@@ -145,7 +149,9 @@ class _Part:
     split: list[str] = dataclasses.field(default_factory=list)
 
 
-def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> SegmentedData:
+def open_segmented(
+    config: DataConfig, splits: Sequence[str] = ("train",), *, test: str = "test"
+) -> SegmentedData:
     """Opens splits of photographs with masks, divided by patient where they are not divided yet.
 
     Args:
@@ -154,16 +160,21 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
         `eval_split` are what is asked for of a built one as "train" and "validation".
       splits: of "train", "validation" and "test"; or "all" of them, of data from which nothing is
         learned.
+      test: the TFDS split that is asked for as "test", of a built dataset.
 
     Raises:
-      UserError: the dataset is missing or has no masks, a structure is unknown, or a split is
-        empty.
+      NoMasks: the dataset has none.
+      UserError: the dataset is missing, a structure is unknown, or a split is empty.
     """
     config, wanted = _of_built(config), tuple(dict.fromkeys(splits))
     division = Division(config.shares, config.fold)
     task = _described(config)
     if task is None:
-        sources, said = _built(config, SPLITS if ALL in wanted else wanted), []
+        sources, said = _built(config, SPLITS if ALL in wanted else wanted, test), []
+    elif test != "test":
+        raise UserError(
+            f"{config.dataset} is one of files, whose test split is called test, not {test!r}"
+        )
     else:
         sources, said = _in_place(config, *task)
     missing = [split for split in wanted if split not in (*division.splits(sources), ALL)]
@@ -192,6 +203,16 @@ def open_segmented(config: DataConfig, splits: Sequence[str] = ("train",)) -> Se
     )
 
 
+def masks_alone(dataset: str) -> bool:
+    """Tells whether a name is that of photographs with masks and without labels.
+
+    Args:
+      dataset: a task, a folder, or a built dataset, which has a name of neither.
+    """
+    folder = Path(dataset).expanduser()
+    return "masks" in described_tasks().get(dataset, {}) or is_mask_folder(folder)
+
+
 def _of_built(config: DataConfig) -> DataConfig:
     """Where a task's release is not there and its set is built, that and the task's structures."""
     task = described_tasks().get(config.dataset, {})
@@ -209,17 +230,22 @@ def _described(config: DataConfig) -> tuple[PublicSet, Path, Sequence[str], Sequ
     """The set that a name or folder means, its folder, structures and layouts; None: a built one.
 
     Raises:
-      UserError: a task of that name asks for classes, or its release is not there.
+      NoMasks: it is a task of classes, or a folder of such.
+      UserError: its release is not there.
     """
     folder = Path(config.dataset).expanduser()
     if folder.is_dir() and is_mask_folder(folder):
         described = describe_folder(folder)
         return described, folder, tuple(described.masks), ()
+    if folder.suffix in (".yaml", ".yml") or (
+        not is_built(config.dataset, config.data_dir) and is_class_folder(folder)
+    ):
+        raise NoMasks(f"{folder} has photographs by class, and segmentation learns from masks")
     task = described_tasks().get(config.dataset)
     if task is None:
         return None
     if "masks" not in task:
-        raise UserError(
+        raise NoMasks(
             f"task {config.dataset} is one of classes, and segmentation learns from masks: "
             + ", ".join(name for name, each in described_tasks().items() if "masks" in each)
         )
@@ -257,19 +283,21 @@ def _in_place(
     return sources, said
 
 
-def _built(config: DataConfig, wanted: Sequence[str]) -> dict[str, RecordSource[SegmentedRecord]]:
+def _built(
+    config: DataConfig, wanted: Sequence[str], test: str
+) -> dict[str, RecordSource[SegmentedRecord]]:
     """The splits of a built dataset that records are taken from."""
 
     def opened(name: str) -> RecordSource[SegmentedRecord]:
         return open_dataset(config.dataset, name, config.data_dir, config.exclude)
 
-    found = open_built(config, wanted, opened)
+    found = open_built(config, wanted, opened, test=test)
     return {split: _with_masks(source) for split, source in found.items()}
 
 
 def _with_masks(source: RecordSource[Any]) -> RecordSource[SegmentedRecord]:
     if not source.structures:
-        raise UserError(
+        raise NoMasks(
             f"dataset {source.name} has no masks, and segmentation learns from them: name a task "
             "of masks (`retfm tasks`), a folder with images and masks, or a dataset that was built "
             "of one"

@@ -8,7 +8,7 @@ from typing import Any
 from retfm_jax.config import to_dict
 from retfm_jax.experiments.benchmark import tables, words
 from retfm_jax.experiments.benchmark.comparisons import Compared
-from retfm_jax.experiments.benchmark.results import CellResult, Findings
+from retfm_jax.experiments.benchmark.results import SEGMENT, CellResult, Findings, TaskFacts
 from retfm_jax.experiments.benchmark.sections import estimate, verdict
 from retfm_jax.experiments.benchmark.suite import Published
 from retfm_jax.rendering import markup
@@ -71,13 +71,13 @@ def published(findings: Findings, compared: Sequence[Compared]) -> str:
       findings: of a benchmark.
       compared: their comparisons.
     """
-    of = {(each.task, each.protocol, each.setting): each for each in compared}
+    of = {row: each for each in compared for row in tables.published_of(findings, each)}
     every = findings.suite.published
     sources = list(dict.fromkeys(_source(row) for row in every))
     rows = []
     for row in every:
         way = words.protocol(row.protocol, row.setting)
-        here = tables.ours(findings, of.get((row.task, row.protocol, row.setting)), row)
+        here = tables.ours(findings, of.get(row), row)
         apart = _NONE
         if here is not None and not math.isnan(here.value):
             apart = words.decimal(here.value - row.value, sign=True)
@@ -176,7 +176,8 @@ def cost(findings: Findings) -> str:
     return (
         f"{markup.table(header, rows)}<p class='note'>Parameters are of the image network. "
         "Training counts all points of the grid and all seeds; memory is that of the compiled "
-        "program. "
+        "program. Of segmentation they are of tower and decoder, and an image is what the network "
+        "sees at once, which may be a window of a photograph. "
         'Seconds and host memory depend on the machine and stand in <a href="cost.html">cost.html'
         "</a> and timing.csv.</p>"
     )
@@ -192,6 +193,8 @@ def method(findings: Findings) -> str:
     seeds = [str(seed) for seed in suite.seed_range()]
     seeded = f"{'the seed' if len(seeds) == 1 else 'seeds'} {words.listed(seeds, 10)}"
     metric = words.metric(suite.metric)
+    if SEGMENT in suite.protocols:
+        metric += ", for segmentation by the macro AUPR of pixels"
     said = [
         "Every model has the same splits, prompts, seeds, grids and augmentation. The test split "
         "of a task was used for its numbers alone: whatever is chosen is chosen on validation, by "
@@ -210,6 +213,12 @@ def method(findings: Findings) -> str:
         "p of all pairs of a comparison are corrected by Holm's procedure. Told apart is a pair "
         "whose corrected p is at most 0.05.",
     ]
+    if SEGMENT in suite.protocols:
+        said.append(
+            "A pixel shows a structure where its probability is above the threshold with the best "
+            "Dice on validation. Masks are compared at the size of the photographs, within the "
+            "field of view; patients are drawn with all pixels of their photographs."
+        )
     parts = [f"<ul>{''.join(f'<li>{markup.text(line)}</li>' for line in said)}</ul>"]
     parts.append("<h3>Protocols</h3>")
     parts.append(
@@ -241,7 +250,7 @@ def tasks(findings: Findings) -> str:
       findings: of a benchmark.
     """
     rows = []
-    for name, facts in findings.tasks.items():
+    for name, facts in _facts(findings):
         images, patients = facts.images, facts.patients
         known = ", ".join(f"{many:,} {split}" for split, many in images.items())
         known += (
@@ -260,13 +269,23 @@ def tasks(findings: Findings) -> str:
                 markup.own(" ".join(facts.notes) or _NONE),
             ]
         )
-    unopened = [name for name in findings.suite.tasks if name not in findings.tasks]
+    opened = {**findings.tasks, **findings.masks}
+    unopened = [name for name in findings.suite.tasks if name not in opened]
     note = ""
     if unopened:
         names = words.listed([markup.own(name) for name in unopened], 20)
         note = f"<p class='note'>Not opened: {names}.</p>"
     header = ("task", "images", "classes", "number", "names", "from", "licence", "notes")
     return f'<div class="words">{markup.table(header, rows)}</div>{note}'
+
+
+def _facts(findings: Findings) -> list[tuple[str, TaskFacts]]:
+    """Facts of each task's labels and of its masks, as far as there are any."""
+    found = []
+    for name in findings.suite.tasks:
+        both = [of[name] for of in (findings.tasks, findings.masks) if name in of]
+        found += [(name, facts) for facts in both if facts.classes or len(both) == 1]
+    return found
 
 
 def _counts(counts: Mapping[str, int]) -> str:

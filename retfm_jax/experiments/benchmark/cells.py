@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.data.class_files import FileSource
+from retfm_jax.data.segmented import masks_alone
 from retfm_jax.data.tasks import unknown_classes
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import EmbeddedSplit, View, embed_split
@@ -21,8 +22,9 @@ from retfm_jax.evaluation.protocols.zero_shot import check_classes, zero_shot
 from retfm_jax.evaluation.requirements import check_reports
 from retfm_jax.evaluation.study import undecodable
 from retfm_jax.experiments.benchmark.features import seen_by
-from retfm_jax.experiments.benchmark.fine_tuning import fine_tune, keep_chosen
+from retfm_jax.experiments.benchmark.fine_tuning import Tuned, keep_chosen, tune
 from retfm_jax.experiments.benchmark.heads import Chosen, Examples, choose_head
+from retfm_jax.experiments.benchmark.masked import Masked
 from retfm_jax.experiments.benchmark.networks import Network, Networks
 from retfm_jax.experiments.benchmark.photographs import Photographs, Place, raw_test
 from retfm_jax.experiments.benchmark.results import (
@@ -38,13 +40,22 @@ from retfm_jax.experiments.benchmark.suite import (
     FineTune,
     LinearProbe,
     Retrieval,
+    Segment,
     Suite,
+    Training,
     ZeroShot,
+)
+from retfm_jax.experiments.benchmark.trials import (
+    ClassTrial,
+    Found,
+    MaskTrial,
+    Trial,
+    network_cost,
 )
 from retfm_jax.files import Path
 from retfm_jax.knowledge.prompts import prompts_of
 
-#: In the folder of a cell of fine-tuning: its runs while they last, and the network that is kept.
+#: In the folder of a cell that trains: its runs while they last, and the network that is kept.
 RUNS, KEPT = "runs", "network"
 
 
@@ -69,12 +80,18 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """A cell with its network and its photographs, opened."""
+    """A cell with its network and what its protocol needs of its task, opened."""
 
     bench: Bench
     cell: Cell
     network: Network
-    photographs: Photographs
+    opened: Photographs | Masked | None
+
+    @property
+    def photographs(self) -> Photographs:
+        """What protocols of classes and texts work on."""
+        assert isinstance(self.opened, Photographs), "see `measure_cell`"
+        return self.opened
 
     @property
     def shared(self) -> Path:
@@ -107,13 +124,14 @@ class _Work:
         return Cost(**{**values, **more}, seconds=dict(seconds), peak_rss=_peak_rss())
 
 
-def measure_cell(bench: Bench, cell: Cell, photographs: Photographs) -> CellResult:
+def measure_cell(bench: Bench, cell: Cell, opened: Photographs | Masked | None) -> CellResult:
     """Measures a cell.
 
     Args:
       bench: with what.
       cell: which one.
-      photographs: of its task.
+      opened: the photographs of its task; of the protocol `Segment` those with masks, None where
+        the task has none.
 
     Raises:
       Held: another process is making what this cell needs.
@@ -123,7 +141,7 @@ def measure_cell(bench: Bench, cell: Cell, photographs: Photographs) -> CellResu
     settings = bench.suite.protocols[cell.protocol]
     entry = bench.suite.models[cell.model]
     network = bench.networks.open(cell.model, entry)
-    work = _Work(bench, cell, network, photographs)
+    work = _Work(bench, cell, network, opened)
     try:
         match settings:
             case ZeroShot():
@@ -136,6 +154,8 @@ def measure_cell(bench: Bench, cell: Cell, photographs: Photographs) -> CellResu
                 return _few_shot(work, settings)
             case FineTune():
                 return _fine_tune(work, settings)
+            case Segment():
+                return _segment(work, settings)
     except NotApplicable as reason:
         return CellResult(cell, "not applicable", str(reason))
 
@@ -195,6 +215,8 @@ def _zero_shot(work: _Work, settings: ZeroShot) -> CellResult:
 def _retrieval(work: _Work) -> CellResult:
     _need_texts(work)
     bench, language, model = work.bench, work.cell.setting, work.network.model
+    if masks_alone(bench.suite.tasks[work.cell.task].dataset):
+        raise NotApplicable("the task has masks, and no reports")
     source = raw_test(bench.place, bench.suite.tasks[work.cell.task])
     if isinstance(source, FileSource):
         raise NotApplicable("the task is one of files, which have no reports")
@@ -291,21 +313,38 @@ def _judged_rows(validation: Images, shots: Shots, seed: int) -> np.ndarray:
 
 def _fine_tune(work: _Work, settings: FineTune) -> CellResult:
     _need_labels(work)
+    tuned = _tuned(work, settings, ClassTrial(work.photographs))
+    cost = work.cost(tuned.seconds, **_of_training(tuned))
+    return CellResult(
+        work.cell, "measured", predictions=tuned.found, chosen=tuned.chosen, cost=cost
+    )
+
+
+def _segment(work: _Work, settings: Segment) -> CellResult:
+    if not isinstance(work.opened, Masked):
+        raise NotApplicable("the task has no masks")
+    tuned = _tuned(work, settings, MaskTrial(work.opened))
+    cost = work.cost(tuned.seconds, **_of_training(tuned), **network_cost(tuned.config))
+    return CellResult(work.cell, "measured", masks=tuned.found, chosen=tuned.chosen, cost=cost)
+
+
+def _tuned(work: _Work, settings: Training, trial: Trial[Found]) -> Tuned[Found]:
+    """Runs of training, of which one may be kept."""
+    suite, runs = work.bench.suite, work.folder / RUNS
     initial = work.bench.networks.initial(work.network)
-    runs = work.folder / RUNS
-    seeds = work.bench.suite.seed_range()
-    tuned = fine_tune(settings, work.photographs, initial, seeds, runs)
+    changes = suite.tasks[work.cell.task].changes
+    tuned = tune(settings, trial, changes, initial, suite.seed_range(), runs)
     if settings.keep:
         keep_chosen(tuned, runs, work.folder / KEPT)
-    cost = work.cost(
-        tuned.seconds,
-        trained_parameters=tuned.parameters,
-        training_flops=tuned.flops,
-        memory_bytes=tuned.memory,
-    )
-    return CellResult(
-        work.cell, "measured", predictions=tuned.predictions, chosen=tuned.chosen, cost=cost
-    )
+    return tuned
+
+
+def _of_training(tuned: Tuned[Any]) -> dict[str, Any]:
+    return {
+        "trained_parameters": tuned.parameters,
+        "training_flops": tuned.flops,
+        "memory_bytes": tuned.memory,
+    }
 
 
 def _predictions(work: _Work, test: Images, scores: np.ndarray) -> Predictions:

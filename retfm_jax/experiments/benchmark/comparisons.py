@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.errors import UserError
-from retfm_jax.evaluation.metrics import paired, ranks
+from retfm_jax.evaluation.metrics import mask_counts, paired, ranks
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.evaluation.metrics.calibration import calibration
 from retfm_jax.evaluation.metrics.grades import class_order
@@ -20,6 +20,8 @@ from retfm_jax.experiments.benchmark.results import CellResult, Findings, Hits
 
 #: Of a retrieval: the mean of its recalls at 1, 5 and 10 in both directions.
 MEAN_RECALL = "mean_recall"
+#: What segmentations are compared by: the pixels' scores, and the masks of each photograph.
+MEASURES = ("average_precision", "image_dice")
 #: Taken where the suite's metric is not defined for a task.
 _ALWAYS = "auroc"
 #: Metrics with intervals that need no resampling, see `metrics.intervals`.
@@ -27,8 +29,10 @@ _EXACT = ("auroc", "aca", "accuracy")
 #: Whose scores of findings are no probabilities.
 _UNFITTED = ("zero_shot",)
 
-#: Task, protocol and setting.
-Key = tuple[str, str, str]
+#: Protocol, setting and measure: of one way every comparison is a task.
+Way = tuple[str, str, str]
+#: Task, protocol, setting and measure.
+Key = tuple[str, str, str, str]
 Pair = tuple[str, str]
 
 
@@ -38,6 +42,7 @@ class Compared:
 
     Attributes:
       task, protocol, setting: which comparison; setting is "" where the protocol has one alone.
+      measure: one of several metrics by which the same cells are compared; "" where there is one.
       metric: what the models are compared by.
       cells: by model, in the suite's order.
       found: values and differences.
@@ -48,11 +53,13 @@ class Compared:
       samples: of the test split.
       patients: by whom they are.
       caveats: sentences on this comparison as a whole.
+      parts: of masks the same metric by structure and model.
     """
 
     task: str
     protocol: str
     setting: str
+    measure: str
     metric: str
     cells: Mapping[str, CellResult]
     found: Comparison
@@ -62,6 +69,12 @@ class Compared:
     samples: int
     patients: frozenset[str]
     caveats: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, Estimate]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def way(self) -> Way:
+        """What this has in common with comparisons of other tasks."""
+        return self.protocol, self.setting, self.measure
 
     @property
     def values(self) -> Mapping[str, Estimate]:
@@ -108,7 +121,7 @@ class Panel:
     """Models over all tasks of one protocol, as a critical-difference picture shows them.
 
     Attributes:
-      protocol, setting: of all its comparisons.
+      protocol, setting, measure: of all its comparisons.
       tasks: in which all of the models were measured.
       order: the models, the lowest average rank first.
       average_ranks: by model, of its values, 1 the best.
@@ -119,12 +132,18 @@ class Panel:
 
     protocol: str
     setting: str
+    measure: str
     tasks: tuple[str, ...]
     order: tuple[str, ...]
     average_ranks: Mapping[str, float]
     friedman: ranks.Friedman
     groups: tuple[tuple[str, ...], ...]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def way(self) -> Way:
+        """What all its comparisons have in common."""
+        return self.protocol, self.setting, self.measure
 
 
 def by_value(values: Mapping[str, float]) -> list[str]:
@@ -156,10 +175,13 @@ def compare(findings: Findings) -> tuple[Compared, ...]:
     for result in findings.cells:
         if result.status == "measured" and not broken(result):
             cell = result.cell
-            key = (cell.task, cell.protocol, cell.setting)
-            cells.setdefault(key, {})[cell.model] = result
-    places = _places(findings)
-    keys = sorted(cells, key=lambda key: (*places[key[1:]], places[key[0]]))
+            for measure in MEASURES if result.masks else ("",):
+                key = (cell.task, cell.protocol, cell.setting, measure)
+                cells.setdefault(key, {})[cell.model] = result
+    places, measures = _places(findings), ("", *MEASURES)
+    keys = sorted(
+        cells, key=lambda key: (*places[key[1:3]], measures.index(key[3]), places[key[0]])
+    )
     return tuple(_compared(findings, key, cells[key]) for key in keys)
 
 
@@ -189,14 +211,14 @@ def broken(result: CellResult) -> str:
 
 
 def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> Compared:
-    task, protocol, setting = key
+    task, protocol, setting, measure = key
     suite = findings.suite
     facts = {name: _facts(cell) for name, cell in cells.items()}
     paired.check_same({f"{name} on {task}": each for name, each in facts.items()})
     first = next(iter(cells.values()))
-    patients = first.hits.patients if first.hits else first.predictions[0].patients
-    metric, caveats, graded = MEAN_RECALL, [], is_graded(findings, task)
-    if first.hits is None:
+    patients = first.patients
+    metric, caveats, graded = measure or MEAN_RECALL, [], is_graded(findings, task)
+    if first.predictions:
         metric, why = _metric_of(suite.metric, first.predictions[0], graded)
         caveats += [why] if why else []
     models = {name: statistics_of(cell, metric, graded) for name, cell in cells.items()}
@@ -206,13 +228,14 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
     found = dataclasses.replace(found, values=values)
     p = {pair: difference.p for pair, difference in found.differences.items()}
     corrected = dict(zip(p, ranks.holm(list(p.values())), strict=True))
-    known = task not in findings.tasks or findings.tasks[task].patients_known
-    if not known:
+    about = findings.facts(task, protocol)
+    if about is not None and not about.patients_known:
         caveats.append("Patients are unknown: every image counts as a patient of its own")
     compared = Compared(
         task=task,
         protocol=protocol,
         setting=setting,
+        measure=measure,
         metric=metric,
         cells=cells,
         found=found,
@@ -221,10 +244,32 @@ def _compared(findings: Findings, key: Key, cells: Mapping[str, CellResult]) -> 
         calibration={name: _calibration(cell) for name, cell in cells.items()},
         samples=len(patients),
         patients=frozenset(patients),
-        caveats=tuple(caveats),
+        caveats=(*caveats, *_hidden(first)),
+        parts=_parts(suite, cells, metric),
     )
     defined = {n: each.value for n, each in values.items() if not math.isnan(each.value)}
     return dataclasses.replace(compared, ranks=ranks.ranks(defined, compared.apart))
+
+
+def _hidden(cell: CellResult) -> list[str]:
+    """Structures of which nothing can be said."""
+    shown = cell.masks[0].shown if cell.masks else ()
+    names = [name for name in (cell.masks[0].structures if cell.masks else ()) if name not in shown]
+    if not names:
+        return []
+    return [f"No test photograph shows {' or '.join(names)}: means over structures leave it out"]
+
+
+def _parts(
+    suite: Any, cells: Mapping[str, CellResult], metric: str
+) -> dict[str, Mapping[str, Estimate]]:
+    """Of masks the metric of every structure that is shown, by model."""
+    first = next(iter(cells.values()))
+    found = {}
+    for name in first.masks[0].shown if first.masks else ():
+        models = {model: statistics_of(cell, f"{name}/{metric}") for model, cell in cells.items()}
+        found[name] = paired.compare(models, first.patients, suite.draws, suite.seed).values
+    return found
 
 
 def _with_interval(value: Estimate, cell: CellResult, metric: str) -> Estimate:
@@ -237,6 +282,8 @@ def _with_interval(value: Estimate, cell: CellResult, metric: str) -> Estimate:
 
 
 def _facts(cell: CellResult) -> dict[str, Any]:
+    if cell.masks:
+        return mask_counts.sample_facts(cell.masks[0])
     if cell.hits is None:
         return paired.sample_facts(cell.predictions[0])
     return {"queries": cell.hits.samples, "patients": cell.hits.patients}
@@ -266,8 +313,8 @@ def statistics_of(cell: CellResult, metric: str, graded: bool = False) -> list[S
 
     Args:
       cell: one that was measured.
-      metric: one of `paired.METRICS`; of a retrieval `MEAN_RECALL` or such as
-        "image_to_report/recall_at_1".
+      metric: one of `paired.METRICS`; of masks one of `mask_counts.METRICS`, also of one structure;
+        of a retrieval `MEAN_RECALL` or such as "image_to_report/recall_at_1".
       graded: whether the task says that its classes are grades, in their order.
 
     Raises:
@@ -275,6 +322,8 @@ def statistics_of(cell: CellResult, metric: str, graded: bool = False) -> list[S
     """
     if cell.hits is not None:
         return [paired.mean(_recalls(cell.hits, metric))]
+    if cell.masks:
+        return [each.statistic(metric) for each in cell.masks]
     first = cell.predictions[0]
     order = class_order(first.names, graded) if metric == "quadratic_kappa" else None
     return [paired.statistic(metric, each, order) for each in cell.predictions]
@@ -322,16 +371,23 @@ def panels(findings: Findings, compared: Sequence[Compared]) -> tuple[Panel, ...
     Returns:
       panels of at least two models, in the order of the comparisons.
     """
-    by_way: dict[tuple[str, str], list[Compared]] = {}
-    for each in compared:
-        by_way.setdefault((each.protocol, each.setting), []).append(each)
-    found = [_panel(findings, *way, each) for way, each in by_way.items()]
+    found = [_panel(findings, each) for each in ways_of(compared).values()]
     return tuple(panel for panel in found if panel is not None)
 
 
-def _panel(
-    findings: Findings, protocol: str, setting: str, compared: Sequence[Compared]
-) -> Panel | None:
+def ways_of(compared: Sequence[Compared]) -> dict[Way, list[Compared]]:
+    """Sorts comparisons by what they have in common, whatever their tasks.
+
+    Args:
+      compared: as `compare` returns them.
+    """
+    found: dict[Way, list[Compared]] = {}
+    for each in compared:
+        found.setdefault(each.way, []).append(each)
+    return found
+
+
+def _panel(findings: Findings, compared: Sequence[Compared]) -> Panel | None:
     defined = {
         each.task: [name for name, of in each.values.items() if not math.isnan(of.value)]
         for each in compared
@@ -357,9 +413,11 @@ def _panel(
         for task in defined
         if task not in tasks
     ]
+    protocol, setting, measure = compared[0].way
     return Panel(
         protocol=protocol,
         setting=setting,
+        measure=measure,
         tasks=tuple(tasks),
         order=tuple(order),
         average_ranks=average,

@@ -52,7 +52,7 @@ class Judged(NamedTuple):
 
     Attributes:
       score: the deciding metric, larger is better; NaN where it is undefined.
-      nll: negative log-likelihood.
+      nll: negative log-likelihood; NaN where there is none.
     """
 
     score: float
@@ -146,17 +146,17 @@ def choose_head(
     return Chosen(predict, points[best][0], said, unfinished)
 
 
-def better(points: Sequence[tuple[Judged, float]]) -> int:
+def better(points: Sequence[tuple[Judged, Any]]) -> int:
     """Position of the best grid point.
 
     Of points that are equally good (few photographs know few ranks) the one with the smallest
     negative log-likelihood is taken, and of those the one with the smallest number.
 
     Args:
-      points: of each what the judge says, and a number.
+      points: of each what the judge says, and a number, or several that are compared in turn.
     """
 
-    def key(position: int) -> tuple[float, float, float]:
+    def key(position: int) -> tuple[float, float, Any]:
         (score, likelihood), last = points[position]
         return (
             -score if math.isfinite(score) else math.inf,

@@ -158,12 +158,13 @@ def page(
 
 
 def _title(compared: Compared) -> str:
-    way = words.protocol(compared.protocol, compared.setting)
+    way = words.protocol(*compared.way)
     return f"{markup.own(compared.task)}, {markup.text(way)}"
 
 
 def _synthetic(findings: Findings) -> str:
-    names = [name for name, facts in findings.tasks.items() if facts.synthetic]
+    every = (*findings.tasks.items(), *findings.masks.items())
+    names = list(dict.fromkeys(name for name, facts in every if facts.synthetic))
     if not names:
         return ""
     which = "All tasks" if len(names) == len(findings.suite.tasks) else None

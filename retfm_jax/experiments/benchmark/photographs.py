@@ -14,6 +14,7 @@ from retfm_jax.data.exclusions import AUDITED, COLUMNS, read_exclusions
 from retfm_jax.data.labeled import LabeledSource, Unlabeled, open_labeled
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.public_sets.description import PublicSet
+from retfm_jax.data.segmented import masks_alone
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.tasks import modality_of, open_task
 from retfm_jax.errors import UserError
@@ -28,7 +29,7 @@ from retfm_jax.files import Path, PathLike, as_path, atomic_write, read_json, wr
 from retfm_jax.runtime.lock import hold
 
 SPLITS = ("train", "validation", "test")
-#: In the folder of a task: its facts, and the records that training leaves out.
+#: In the folder of a task: facts of its labels, and the records that training leaves out.
 FACTS, EXCLUSIONS = "task.json", "exclusions.csv"
 
 
@@ -101,7 +102,50 @@ def open_photographs(place: Place, name: str, entry: TaskEntry) -> Photographs:
       Held: another process looks through the task's photographs.
       UserError: the task cannot be opened, or is not what it was when other cells were measured.
     """
-    data = DataConfig(
+    data = data_of(place, entry)
+    if masks_alone(entry.dataset):
+        described = described_set(entry.dataset)
+        modality = "cfp" if described is None else described.modality
+        return _unlabeled(place, name, entry, data, modality)
+    try:
+        opened = open_labeled(data, SPLITS, test=entry.test)
+    except Unlabeled:
+        return _unlabeled(place, name, entry, data, modality_of(raw_test(place, entry)))
+    order = class_order(opened.classes, stated=opened.outcome == "grades")
+    if order is not None and opened.outcome == "grades" and not entry.classes:
+        opened = opened.reordered(order.classes)
+    splits = {split: _looked_through(place, name, opened.sources[split]) for split in SPLITS}
+    dropped, said = keep_apart(name, splits)
+    modality, notes = modality_of(raw_test(place, entry)), (*opened.said, *said)
+    facts = facts_of(name, entry, splits, opened.classes, opened.outcome, modality, notes)
+    keep_facts(place.task(name) / FACTS, facts, digest_of(splits))
+    left_out = {split: _records(splits[split], dropped[split]) for split in dropped}
+    path = place.task(name) / EXCLUSIONS
+    exclude = exclusions(place, path, opened.sources["train"].name, entry, left_out)
+    data = dataclasses.replace(
+        data, classes=opened.classes, outcome=opened.outcome, exclude=exclude
+    )
+    judge = Judge(place.metric, opened.classes, opened.outcome != "findings", order)
+    return Photographs(facts, splits, data, judge)
+
+
+def _unlabeled(
+    place: Place, name: str, entry: TaskEntry, data: DataConfig, modality: str
+) -> Photographs:
+    """A task without labels, of which some protocols can do something."""
+    facts = facts_of(name, entry, {}, (), "", modality, ())
+    keep_facts(place.task(name) / FACTS, facts, "")
+    return Photographs(facts, None, data, Judge(place.metric, (), True))
+
+
+def data_of(place: Place, entry: TaskEntry) -> DataConfig:
+    """Configuration of the data of a task, as its suite has it.
+
+    Args:
+      place: of the benchmark.
+      entry: of the task.
+    """
+    return DataConfig(
         dataset=entry.dataset,
         data_dir=place.data_dir,
         train_split=entry.train,
@@ -112,23 +156,32 @@ def open_photographs(place: Place, name: str, entry: TaskEntry) -> Photographs:
         follow_links=entry.follow_links,
         exclude=None if place.exclude is None else str(place.exclude),
     )
-    try:
-        opened = open_labeled(data, SPLITS, test=entry.test)
-    except Unlabeled:
-        facts = _facts(place, name, entry, {}, (), "", ())
-        _keep(place.task(name), facts, "")
-        return Photographs(facts, None, data, Judge(place.metric, (), True))
-    order = class_order(opened.classes, stated=opened.outcome == "grades")
-    if order is not None and opened.outcome == "grades" and not entry.classes:
-        opened = opened.reordered(order.classes)
-    splits = {split: _looked_through(place, name, opened.sources[split]) for split in SPLITS}
+
+
+#: Record ids by split and reason.
+Dropped = Mapping[str, dict[str, list[str]]]
+
+
+def keep_apart(name: str, splits: Mapping[str, Images]) -> tuple[Dropped, tuple[str, ...]]:
+    """Leaves out of training and validation what later splits hold, too.
+
+    Args:
+      name: of the task.
+      splits: "train", "validation" and "test", of which the first two are changed.
+
+    Returns:
+      what was dropped of these two, and sentences on it and on what cannot be decoded.
+
+    Raises:
+      UserError: nothing is left of a split.
+    """
     dropped = {
         "validation": splits["validation"].without(splits["test"]),
         "train": splits["train"].without(splits["test"]),
     }
     for reason, ids in splits["train"].without(splits["validation"]).items():
         dropped["train"][reason] += ids
-    notes = [*opened.said]
+    notes = []
     for split, reasons in dropped.items():
         for reason, ids in reasons.items():
             if ids:
@@ -140,16 +193,7 @@ def open_photographs(place: Place, name: str, entry: TaskEntry) -> Photographs:
         notes += [f"{split}: {each}" for each in undecodable(images.unusable)]
         if not images.rows:
             raise UserError(f"{name}: split {split} has no photograph left that can be used")
-    facts = _facts(place, name, entry, splits, opened.classes, opened.outcome, tuple(notes))
-    _keep(place.task(name), facts, _digest(splits))
-    source = opened.sources["train"]
-    left_out = {split: _records(splits[split], dropped[split]) for split in dropped}
-    exclude = _exclusions(place, name, source, entry, left_out)
-    data = dataclasses.replace(
-        data, classes=opened.classes, outcome=opened.outcome, exclude=exclude
-    )
-    judge = Judge(place.metric, opened.classes, opened.outcome != "findings", order)
-    return Photographs(facts, splits, data, judge)
+    return dropped, tuple(notes)
 
 
 def raw_test(place: Place, entry: TaskEntry) -> RecordSource:
@@ -166,17 +210,15 @@ def raw_test(place: Place, entry: TaskEntry) -> RecordSource:
     return open_task(entry.dataset, entry.test, place.data_dir, reading)
 
 
-def read_facts(place: Place, name: str) -> TaskFacts | None:
+def read_facts(path: Path) -> TaskFacts | None:
     """Facts of a task that has been opened before; else None.
 
     Args:
-      place: of the benchmark.
-      name: of the task, in the suite.
+      path: of the file that has them.
 
     Raises:
-      UserError: its file is damaged.
+      UserError: it is damaged.
     """
-    path = place.task(name) / FACTS
     if not path.is_file():
         return None
     said = read_json(path)
@@ -222,14 +264,28 @@ def _records(images: Images, reasons: Mapping[str, list[str]]) -> dict[str, str]
     return found
 
 
-def _exclusions(
+def exclusions(
     place: Place,
+    path: Path,
     name: str,
-    source: LabeledSource,
     entry: TaskEntry,
     left_out: Mapping[str, Mapping[str, str]],
 ) -> str | None:
-    """The list that fine-tuning leaves out: the benchmark's own, and what the splits share."""
+    """The list that training leaves out: the benchmark's own, and what is not to be learned from.
+
+    Args:
+      place: of the benchmark.
+      path: of the list, which is written where there is something to add.
+      name: of the set, as its records have it.
+      entry: of the task.
+      left_out: of "train" and "validation", record ids with the reason.
+
+    Returns:
+      the list's path; None where nothing is left out.
+
+    Raises:
+      UserError: it cannot be written, or the benchmark's own cannot be read.
+    """
     given = None if place.exclude is None else str(place.exclude)
     if not any(left_out.values()):
         return given
@@ -242,12 +298,11 @@ def _exclusions(
             ]
     everyone = {**left_out["validation"], **left_out["train"]}
     for split in dict.fromkeys((entry.train, entry.validation)):
-        rows.append({"set": source.name, "split": split, "reason": AUDITED})
+        rows.append({"set": name, "split": split, "reason": AUDITED})
         rows += [
-            {"set": source.name, "split": split, "record": record, "reason": reason}
+            {"set": name, "split": split, "record": record, "reason": reason}
             for record, reason in sorted(everyone.items())
         ]
-    path = place.task(name) / EXCLUSIONS
     with atomic_write(path) as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -255,9 +310,14 @@ def _exclusions(
     return str(path)
 
 
-def _digest(splits: Mapping[str, Images]) -> str:
-    """Identifies photographs, labels and patients of all splits."""
-    found = hashlib.sha256()
+def digest_of(splits: Mapping[str, Images], more: bytes = b"") -> str:
+    """Identifies photographs, labels and patients of all splits.
+
+    Args:
+      splits: by name.
+      more: what identifies all else that belongs to them.
+    """
+    found = hashlib.sha256(more)
     for split, images in splits.items():
         labels: Int[np.ndarray, "n classes"] = images.labels
         found.update(f"{split} {labels.shape}".encode())
@@ -267,13 +327,17 @@ def _digest(splits: Mapping[str, Images]) -> str:
     return found.hexdigest()
 
 
-def _keep(folder: Path, facts: TaskFacts, digest: str) -> None:
+def keep_facts(path: Path, facts: TaskFacts, digest: str) -> None:
     """Writes what the task is, or makes sure that it is what it was.
+
+    Args:
+      path: of the file.
+      facts: of the task.
+      digest: that identifies its photographs, see `digest_of`.
 
     Raises:
       UserError: it is another one.
     """
-    path = folder / FACTS
     if path.is_file():
         said = read_json(path)
         if said.get("digest") != digest:
@@ -286,16 +350,23 @@ def _keep(folder: Path, facts: TaskFacts, digest: str) -> None:
     write_json(path, {"digest": digest, "facts": dataclasses.asdict(facts)})
 
 
-def _facts(
-    place: Place,
+def facts_of(
     name: str,
     entry: TaskEntry,
     splits: Mapping[str, Images],
     classes: tuple[str, ...],
     outcome: str,
+    modality: str,
     notes: tuple[str, ...],
 ) -> TaskFacts:
-    described = _described(entry.dataset)
+    """Collects what a reader must know of a task.
+
+    Args:
+      name, entry: of the task, in the suite.
+      splits: its photographs; {} where they have neither labels nor masks.
+      classes, outcome, modality, notes: as of `TaskFacts`.
+    """
+    described = described_set(entry.dataset)
     known = all(getattr(images.source, "patients_known", False) for images in splits.values())
     return TaskFacts(
         name=name,
@@ -304,7 +375,7 @@ def _facts(
         images={split: len(images.rows) for split, images in splits.items()},
         patients={split: len(set(images.patients)) for split, images in splits.items()},
         patients_known=bool(splits) and known,
-        modality=modality_of(raw_test(place, entry)),
+        modality=modality,
         citation="" if described is None else described.source,
         licence="" if described is None else described.licence,
         synthetic=described is not None and described.name.startswith("synthetic"),
@@ -312,8 +383,12 @@ def _facts(
     )
 
 
-def _described(dataset: str) -> PublicSet | None:
-    """The public set of a task or a built dataset."""
+def described_set(dataset: str) -> PublicSet | None:
+    """The public set of a task or a built dataset; None where it is of none.
+
+    Args:
+      dataset: by its name or folder.
+    """
     sets = public_sets()
     found = next((each for each in sets.values() if dataset in each.tasks), None)
     return found or next((sets[part] for part in as_path(dataset).parts if part in sets), None)

@@ -130,7 +130,7 @@ def _draw(axes: Axes, panel: Panel, top: float) -> None:
     """One panel, in inches: names, average ranks from the left, the best, on, and bars."""
     count = len(panel.tasks)
     tasks = panel.tasks[0] if count == 1 else f"{count} tasks"
-    title = f"{words.protocol(panel.protocol, panel.setting)}: average rank, {tasks}"
+    title = f"{words.protocol(*panel.way)}: average rank, {tasks}"
     axes.text(0.12, top - 0.08, figures.words(title, 60), fontsize=10, va="top", color=_INK)
     first, last = top - _HEAD, top - _HEAD - _ROW * len(panel.order)
     most = len(panel.order)

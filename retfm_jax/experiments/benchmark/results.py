@@ -1,8 +1,9 @@
 """Results of a benchmark's cells, and the files that hold them.
 
-``<out>/cells/<model>/<task>/<cell>`` holds `predictions.npz` or `hits.npz`, `measured.json` and,
-written last, `cell.json`. What depends on the machine and the hour, seconds and peak memory, stands
-in `measured.json` alone: the other files are the same bytes whenever and wherever they are made.
+``<out>/cells/<model>/<task>/<cell>`` holds `predictions.npz`, `hits.npz` or `masks.npz`,
+`measured.json` and, written last, `cell.json`. What depends on the machine and the hour, seconds
+and peak memory, stands in `measured.json` alone: the other files are the same bytes whenever and
+wherever they are made.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from jaxtyping import Bool
 
 from retfm_jax.array_files import read_arrays, write_arrays
 from retfm_jax.errors import UserError
+from retfm_jax.evaluation.metrics.mask_counts import MaskCounts, sample_facts
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT
 from retfm_jax.files import Path, PathLike, as_path, read_json, write_json
@@ -37,8 +39,11 @@ Verdict = Literal[
 ]
 STATUSES: tuple[Status, ...] = ("measured", "not applicable", "failed")
 
+#: The protocol that works on masks, and the outcome of a task as far as its masks go.
+SEGMENT, DRAWN = "segment", "masks"
 #: Names of the files of a cell; the first one is written last.
-CELL, PREDICTIONS, HITS, MEASURED = "cell.json", "predictions.npz", "hits.npz", "measured.json"
+CELL, MEASURED = "cell.json", "measured.json"
+PREDICTIONS, HITS, MASKS = "predictions.npz", "hits.npz", "masks.npz"
 #: Names of folders are cut to this many characters, before the digest that keeps them apart.
 _LONGEST = 60
 
@@ -113,8 +118,9 @@ class CellResult:
       status: "measured"; "not applicable" where the model or the task cannot do this; "failed"
         where a user's mistake ended it, which the next run tries again.
       reason: a sentence, where it is not measured.
-      predictions: of the test split, one for each seed; () of retrieval.
+      predictions: of classes of the test split, one for each seed; () of other protocols.
       hits: of retrieval, else None.
+      masks: of a segmentation of the test split, one for each seed; () of other protocols.
       chosen: for each seed: "seed", "values" (of the grid, chosen), "metric", "points" (every grid
         point's values and its score on validation, None where undefined).
       cost: None where nothing ran.
@@ -129,6 +135,19 @@ class CellResult:
     chosen: tuple[Mapping[str, Any], ...] = ()
     cost: Cost | None = None
     notes: tuple[str, ...] = ()
+    masks: tuple[MaskCounts, ...] = ()
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Of the samples of a cell that was measured, by whom they are."""
+        if self.hits is not None:
+            return self.hits.patients
+        return (self.predictions or self.masks)[0].patients
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that the value is a mean of."""
+        return max(1, len(self.predictions), len(self.masks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +177,9 @@ class TaskFacts:
 
     Attributes:
       name: in the suite.
-      classes: in the order of the predictions' columns.
-      outcome: what they are to each other, "exclusive", "findings" or "grades"; "" without labels.
+      classes: in the order of the predictions' columns; of masks the structures.
+      outcome: what they are to each other, "exclusive", "findings" or "grades"; `DRAWN` of masks;
+        "" without labels.
       images, patients: of "train", "validation" and "test", by these names.
       patients_known: whether intervals can be by patient; else every image is a unit of its own.
       modality: "cfp", "ffa" or "oct".
@@ -219,6 +239,7 @@ class Findings:
       contamination: by model and task.
       models, tasks: facts by name, in the suite's order; of a model or task that cannot be opened
         there are none.
+      masks: facts of tasks as far as their masks go, likewise.
       versions: of this package and of the libraries that numbers depend on, by name.
     """
 
@@ -228,6 +249,15 @@ class Findings:
     models: Mapping[str, ModelFacts]
     tasks: Mapping[str, TaskFacts]
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, TaskFacts] = dataclasses.field(default_factory=dict)
+
+    def facts(self, task: str, protocol: str) -> TaskFacts | None:
+        """Facts of a task as far as a protocol goes; None where there are none.
+
+        Args:
+          task, protocol: their names in the suite.
+        """
+        return (self.masks if protocol == SEGMENT else self.tasks).get(task)
 
 
 def folder_name(name: str) -> str:
@@ -277,6 +307,8 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
     folder = as_path(folder)
     if result.predictions:
         write_arrays(folder / PREDICTIONS, _packed(result.predictions))
+    if result.masks:
+        write_arrays(folder / MASKS, _packed_masks(result.masks))
     if result.hits is not None:
         hits = result.hits
         arrays: dict[str, Any] = {
@@ -296,6 +328,7 @@ def write_cell(folder: PathLike, result: CellResult) -> None:
         "reason": result.reason,
         "predictions": len(result.predictions),
         "hits": result.hits is not None,
+        "masks": len(result.masks),
         "chosen": [_plain(each) for each in result.chosen],
         "cost": cost,
         "notes": list(result.notes),
@@ -339,12 +372,14 @@ def read_cell(folder: PathLike) -> CellResult | None:
         cell = Cell(*(_text(said[name]) for name in ("model", "task", "protocol", "setting")))
         if said["status"] not in STATUSES:
             raise ValueError(f"status {said['status']!r}")
-        predictions, hits, cost = (), None, None
+        predictions, hits, masks, cost = (), None, (), None
         if said["predictions"]:
             arrays = read_arrays(folder / PREDICTIONS, remedy="")
             predictions = _unpacked(arrays, int(said["predictions"]))
         if said["hits"]:
             hits = _hits(read_arrays(folder / HITS, remedy=""))
+        if said.get("masks"):  # cells of older versions have none
+            masks = _masks(read_arrays(folder / MASKS, remedy=""), int(said["masks"]))
         if said["cost"] is not None:
             measured = read_json(folder / MEASURED) if (folder / MEASURED).is_file() else {}
             cost = Cost(**said["cost"], **measured)
@@ -357,6 +392,7 @@ def read_cell(folder: PathLike) -> CellResult | None:
             chosen=tuple(dict(each) for each in said["chosen"]),
             cost=cost,
             notes=tuple(_text(each) for each in said["notes"]),
+            masks=masks,
         )
     except (KeyError, TypeError, ValueError, UserError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else str(error)
@@ -413,6 +449,42 @@ def _unpacked(arrays: Mapping[str, np.ndarray], seeds: int) -> tuple[Predictions
             exclusive=bool(arrays["exclusive"]),
         )
         for each in scores
+    )
+
+
+def _packed_masks(masks: Sequence[MaskCounts]) -> dict[str, Any]:
+    """Arrays of all seeds, which share the photographs."""
+    first = masks[0]
+    if any(sample_facts(other) != sample_facts(first) for other in masks[1:]):
+        raise ValueError("the seeds of a cell segment different samples")
+    return {
+        "structures": np.array(first.structures, np.str_),
+        "patients": np.array(first.patients, np.str_),
+        "samples": np.array(first.samples, np.int64),
+        "thresholds": np.array([each.thresholds for each in masks], np.float64),
+        "scores": np.stack([each.scores for each in masks]),
+        "counts": np.stack([each.counts for each in masks]),
+    }
+
+
+def _masks(arrays: Mapping[str, np.ndarray], seeds: int) -> tuple[MaskCounts, ...]:
+    structures, patients = (tuple(map(str, arrays[name])) for name in ("structures", "patients"))
+    samples = tuple(map(int, arrays["samples"]))
+    count, classes = len(samples), len(structures)
+    shapes = {name: arrays[name].shape for name in ("thresholds", "scores", "counts")}
+    fits = (
+        len(patients) == count
+        and shapes["thresholds"] == (seeds, classes)
+        and shapes["counts"] == (seeds, count, classes, 4)
+        and shapes["scores"][:-1] == (seeds, count, classes, 2)
+    )
+    if not fits:
+        raise ValueError(f"{count} photographs, {classes} structures and arrays of {shapes}")
+    return tuple(
+        MaskCounts(structures, tuple(map(float, thresholds)), patients, samples, scores, counts)
+        for thresholds, scores, counts in zip(
+            arrays["thresholds"], arrays["scores"], arrays["counts"], strict=True
+        )
     )
 
 

@@ -19,14 +19,18 @@ from retfm_jax.errors import Stopped, UserError, first_of
 from retfm_jax.experiments.benchmark.cells import RUNS, Bench, measure_cell
 from retfm_jax.experiments.benchmark.comparisons import Compared, compare
 from retfm_jax.experiments.benchmark.contamination import Audited, contamination_of, read_audit
+from retfm_jax.experiments.benchmark.masked import FACTS as MASKS
+from retfm_jax.experiments.benchmark.masked import Masked, open_masked
 from retfm_jax.experiments.benchmark.networks import Networks, read_model_facts
 from retfm_jax.experiments.benchmark.photographs import (
+    FACTS,
     Photographs,
     Place,
     open_photographs,
     read_facts,
 )
 from retfm_jax.experiments.benchmark.results import (
+    SEGMENT,
     Cell,
     CellResult,
     Contamination,
@@ -143,7 +147,8 @@ def find(
     networks = Networks(place, suite.seed)
     found = [read_cell(cell_folder(place.out, cell)) for cell in suite.cells()]
     models = {name: read_model_facts(networks.folder(name)) for name in suite.models}
-    tasks = {name: read_facts(place, name) for name in suite.tasks}
+    tasks = {name: read_facts(place.task(name) / FACTS) for name in suite.tasks}
+    masks = {name: read_facts(place.task(name) / MASKS) for name in suite.tasks}
     contamination: dict[tuple[str, str], Contamination] = {}
     for model, facts in models.items():
         for task, entry in suite.tasks.items():
@@ -157,6 +162,7 @@ def find(
         contamination=contamination,
         models={name: facts for name, facts in models.items() if facts is not None},
         tasks={name: facts for name, facts in tasks.items() if facts is not None},
+        masks={name: facts for name, facts in masks.items() if facts is not None},
         versions=dict(versions),
     )
 
@@ -214,7 +220,7 @@ def _try(bench: Bench, cell: Cell, photographs: "_Opened", title: str) -> bool:
 
 def _measured(bench: Bench, cell: Cell, photographs: "_Opened") -> CellResult:
     try:
-        return measure_cell(bench, cell, photographs.open(cell.task))
+        return measure_cell(bench, cell, photographs.open(cell))
     except (Held, Stopped):
         raise
     except UserError as error:
@@ -222,22 +228,25 @@ def _measured(bench: Bench, cell: Cell, photographs: "_Opened") -> CellResult:
 
 
 class _Opened:
-    """Tasks that were opened, and those that cannot be."""
+    """Tasks that were opened, for their labels or for their masks, and those that cannot be."""
 
     def __init__(self, bench: Bench):
         self._bench = bench
-        self._tasks: dict[str, Photographs | UserError] = {}
+        self._tasks: dict[tuple[str, bool], Photographs | Masked | UserError | None] = {}
 
-    def open(self, name: str) -> Photographs:
-        if name not in self._tasks:
-            entry = self._bench.suite.tasks[name]
+    def open(self, cell: Cell) -> Photographs | Masked | None:
+        """What the protocol of a cell works on, see `measure_cell`."""
+        key = (cell.task, cell.protocol == SEGMENT)
+        if key not in self._tasks:
+            place, entry = self._bench.place, self._bench.suite.tasks[cell.task]
             try:
-                self._tasks[name] = open_photographs(self._bench.place, name, entry)
+                opening = open_masked if cell.protocol == SEGMENT else open_photographs
+                self._tasks[key] = opening(place, cell.task, entry)
             except Held:
                 raise
             except UserError as error:
-                self._tasks[name] = error
-        found = self._tasks[name]
+                self._tasks[key] = error
+        found = self._tasks[key]
         if isinstance(found, UserError):
             raise found
         return found

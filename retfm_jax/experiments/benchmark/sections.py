@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from retfm_jax.evaluation.metrics import ranks
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.experiments.benchmark import tables, words
-from retfm_jax.experiments.benchmark.comparisons import Compared, Panel
+from retfm_jax.experiments.benchmark.comparisons import MEASURES, Compared, Panel, ways_of
 from retfm_jax.experiments.benchmark.pictures import Scale
 from retfm_jax.experiments.benchmark.results import Findings, Verdict
 from retfm_jax.rendering import markup
@@ -61,7 +61,7 @@ def _of_panel(panel: Panel, findings: Findings) -> str:
         told = "no two models can be told apart"
     elif others:
         told = f"it cannot be told apart from {words.listed(others)}"
-    return f"<b>{words.protocol(panel.protocol, panel.setting)}</b>: {said}; {told}."
+    return f"<b>{words.protocol(*panel.way)}</b>: {said}; {told}."
 
 
 def _is_suspect(findings: Findings, model: str, task: str) -> bool:
@@ -95,7 +95,7 @@ def by_comparison(findings: Findings, compared: Sequence[Compared]) -> str:
 
 
 def _where(compared: Compared) -> str:
-    way = words.protocol(compared.protocol, compared.setting)
+    way = words.protocol(*compared.way)
     return f"{markup.own(compared.task)}, {markup.text(way)}"
 
 
@@ -128,15 +128,12 @@ def matrices(findings: Findings, compared: Sequence[Compared]) -> str:
       findings: of a benchmark.
       compared: their comparisons.
     """
-    by_way: dict[tuple[str, str], list[Compared]] = {}
-    for each in compared:
-        by_way.setdefault((each.protocol, each.setting), []).append(each)
     without = {
         (r.cell.model, r.cell.task, r.cell.protocol, r.cell.setting): r.status
         for r, _ in tables.passed_over(findings)
     }
     parts = []
-    for way, those in by_way.items():
+    for way, those in ways_of(compared).items():
         metrics = list(dict.fromkeys(words.metric(each.metric) for each in those))
         rows = []
         for name in findings.suite.models:
@@ -146,7 +143,7 @@ def matrices(findings: Findings, compared: Sequence[Compared]) -> str:
             each.task if len(metrics) == 1 else f"{each.task} ({words.metric(each.metric)})"
             for each in those
         ]
-        title = f"{words.protocol(*way)}: {' or '.join(metrics)}"
+        title = f"{words.protocol(*way[:2])}: {' or '.join(metrics)}"
         parts.append(f"<h3>{markup.text(title)}</h3>{markup.table(('model', *tasks), rows)}")
     note = (
         "<p class='note'>Bold: rank 1, no model is proven better. Below each value its 95 % "
@@ -198,7 +195,7 @@ def differences_over_tasks(panels: Sequence[Panel], picture: str) -> str:
     tested = [panel for panel in panels if not math.isnan(panel.friedman.p)]
     rows = [
         [
-            markup.text(words.protocol(panel.protocol, panel.setting)),
+            markup.text(words.protocol(*panel.way)),
             str(len(panel.tasks)),
             f"{panel.friedman.statistic:.2f}",
             words.p_value(panel.friedman.p).replace("<", "&lt;"),
@@ -215,7 +212,7 @@ def differences_over_tasks(panels: Sequence[Panel], picture: str) -> str:
     left_out: dict[str, list[str]] = {}
     for panel in panels:
         for reason in panel.left_out:
-            left_out.setdefault(reason, []).append(words.protocol(panel.protocol, panel.setting))
+            left_out.setdefault(reason, []).append(words.protocol(*panel.way))
     if left_out:
         items = "".join(
             f"<li>{markup.own(reason)} ({markup.text('; '.join(ways))})</li>"
@@ -232,7 +229,7 @@ def comparison(findings: Findings, compared: Compared) -> str:
       findings: of a benchmark.
       compared: one of its comparisons.
     """
-    facts = findings.tasks.get(compared.task)
+    facts = findings.facts(compared.task, compared.protocol)
     unit = "queries" if compared.metric == "mean_recall" else "images"
     said = [f"{words.metric(compared.metric)}", f"{compared.samples:,} {unit} of the test split"]
     if facts is None or facts.patients_known:
@@ -241,14 +238,16 @@ def comparison(findings: Findings, compared: Compared) -> str:
         said.append("<b>synthetic images</b>")
     parts = [f'<p class="sub">{" · ".join(said)}</p>']
     parts += [f'<p class="note">{markup.own(caveat)}</p>' for caveat in compared.caveats]
-    parts += [_values(findings, compared), _pairs(compared), _choices(compared)]
+    parts += [_values(findings, compared), _by_structure(compared), _pairs(compared)]
+    if compared.measure in ("", MEASURES[0]):  # once for all comparisons of the same cells
+        parts.append(_choices(compared))
     return "".join(parts)
 
 
 def _values(findings: Findings, compared: Compared) -> str:
     scale = Scale(list(compared.values.values()))
     calibrated = any(compared.calibration.values())
-    several = any(len(cell.predictions) > 1 for cell in compared.cells.values())
+    several = any(cell.seeds > 1 for cell in compared.cells.values())
     remarks = list(dict.fromkeys(n for cell in compared.cells.values() for n in cell.notes))
     rows = []
     for name in compared.order:
@@ -280,6 +279,40 @@ def _values(findings: Findings, compared: Compared) -> str:
     header += ["over seeds"] * several + ["ECE", "Brier"] * calibrated + ["contamination"]
     notes = "".join(f"<li>{markup.own(note)}</li>" for note in remarks)
     return markup.table(header, rows) + (f'<ol class="note">{notes}</ol>' if notes else "")
+
+
+def _by_structure(compared: Compared) -> str:
+    """Of masks the metric of every structure, the models as above."""
+    if not compared.parts:
+        return ""
+    rows = [
+        [markup.own(name), *(estimate(of[name]) for of in compared.parts.values())]
+        for name in compared.order
+    ]
+    header = ("model", *compared.parts)
+    title = f"By structure: {words.metric(compared.metric).removeprefix('macro ')}"
+    table = markup.table(header, rows)
+    return f"<details open><summary>{title}</summary>{table}{_thresholds(compared)}</details>"
+
+
+def _thresholds(compared: Compared) -> str:
+    """Above which a structure is taken to be present, where masks are compared."""
+    if compared.metric != MEASURES[1]:
+        return ""
+    said = []
+    for name in compared.order:
+        masks = compared.cells[name].masks
+        of = [
+            f"{markup.text(structure)} {words.listed([f'{t:.2f}' for t in each], 10)}"
+            for structure, *each in zip(
+                masks[0].structures, *(seed.thresholds for seed in masks), strict=True
+            )
+        ]
+        said.append(f"<li>{markup.own(name)}: {', '.join(of)}</li>")
+    return (
+        "<p class='note'>Thresholds of probabilities, those of the best Dice on validation, for "
+        f"each seed:</p><ul class='note'>{''.join(said)}</ul>"
+    )
 
 
 _CALIBRATION = ("expected_calibration_error", "brier")

@@ -8,10 +8,10 @@ names. Its entries::
     models      name -> what `retfm_jax.load` takes, or a mapping with the entries of `ModelEntry`
     tasks       a list of tasks (as `retfm tasks` names them, built datasets, class folders), or
                 a mapping of names to such, or to the entries of `TaskEntry`
-    protocols   name -> the entries of `ZeroShot`, `LinearProbe`, `FewShot`, `FineTune` or
-                `Retrieval`; {} takes their defaults
+    protocols   name -> the entries of `ZeroShot`, `LinearProbe`, `FewShot`, `FineTune`, `Segment`
+                or `Retrieval`; {} takes their defaults
     seed, seeds the first seed, and how many: of protocols that draw samples, and of training
-    metric      the primary one, by which grids are chosen on validation
+    metric      the primary one of classes, by which grids are chosen on validation
     draws       of the bootstrap
     published   rows of articles that are shown beside ours, see `Published`
 """
@@ -26,7 +26,8 @@ from typing import Annotated, Any, Literal
 
 from retfm_jax.config import build_section, to_dict
 from retfm_jax.errors import UserError, did_you_mean, first_of
-from retfm_jax.experiments.benchmark.results import Cell
+from retfm_jax.evaluation.metrics import mask_counts
+from retfm_jax.experiments.benchmark.results import SEGMENT, Cell
 from retfm_jax.files import PathLike
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
 from retfm_jax.parsing import read_yaml
@@ -39,6 +40,8 @@ METRICS = ("auroc", "average_precision", "aca", "accuracy", "f1", "kappa", "quad
 
 _Languages = Annotated[tuple[Literal["en", "zh"], ...], Filled()]
 _Grid = Annotated[tuple[PositiveFloat, ...], Filled()]
+#: Of the layers of a tower: that all of them learn.
+ALL = "all"
 #: Penalties of logistic regression: a decade and a half step between two of them.
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
 
@@ -72,9 +75,12 @@ class TaskEntry(Section):
       dataset: a task that `retfm tasks` lists, a built dataset, or a folder of class folders.
       train, validation, test: splits; of a built dataset any TFDS splits. Without a validation
         split a share of training is taken, by patient, the same for all models.
-      classes: some of the task's, in this order; () for all that training shows.
+      classes: some of the task's classes or structures, in this order; () for all of its
+        structures, and for all classes that training shows.
       outcome: what the classes are to each other; None: as the labels are.
       patient_regex, follow_links: how files are read, see `data.class_files.Reading`.
+      changes: entries of the configuration of all training on this task, after those of the
+        protocol, such as "data.masks.geometry=whole".
     """
 
     dataset: Name
@@ -85,6 +91,11 @@ class TaskEntry(Section):
     outcome: Literal["exclusive", "findings", "grades"] | None = None
     patient_regex: Name | None = None
     follow_links: bool = False
+    changes: tuple[Name, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_changes(self.changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,32 +159,33 @@ class FewShot(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class FineTune(Section):
-    """Training of the whole network with a new head, as `retfm train --config finetune` does it.
+class Training(Section):
+    """Runs of the training loop, whose grid is chosen on validation.
 
     Attributes:
       learning_rate: peaks to choose from.
       config: the configuration that is trained.
       epochs, batch_size: of a run; None: as the configuration has them.
       changes: other entries of the configuration, such as "optimizer.layer_decay=0.75".
+      last_layers: how many layers of the tower learn, to choose from: numbers from 0, a tower that
+        stays as it is, and "all"; see `config.OptimizerConfig`.
       keep: keeps the chosen network of the first seed in the cell's folder, "network".
     """
 
-    learning_rate: _Grid = (1e-4, 5e-4, 2e-3)
-    config: Name = "finetune"
+    learning_rate: _Grid
+    config: Name
     epochs: PositiveFloat | None = None
     batch_size: Positive | None = None
     changes: tuple[Name, ...] = ()
     keep: bool = False
+    last_layers: Annotated[tuple[Name, ...], Filled()] = (ALL,)
 
     def __post_init__(self):
         super().__post_init__()
-        for change in self.changes:
-            key = change.partition("=")[0]
-            if "=" not in change:
-                raise RangeError(f"changes holds {change!r}: write entry=value")
-            if key in _DECIDED or key.startswith("init."):
-                raise RangeError(f"changes holds {key}, which the benchmark decides: leave it out")
+        _check_changes(self.changes)
+        for each in self.last_layers:
+            if each != ALL and not (each.isascii() and each.isdecimal()):
+                raise RangeError(f"last_layers holds {each!r}: write a number from 0, or {ALL!r}")
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -181,12 +193,42 @@ class FineTune(Section):
         return ("",)
 
 
-#: Entries of the configuration of fine-tuning that are not for a suite to change.
+@dataclasses.dataclass(frozen=True)
+class FineTune(Training):
+    """Training of a network with a new head, as `retfm train --config finetune` does it."""
+
+    learning_rate: _Grid = (1e-4, 5e-4, 2e-3)
+    config: Name = "finetune"
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment(Training):
+    """Training of a network with a new decoder, as `retfm train --config segment` does it.
+
+    Grids are chosen by the average precision of the pixels of validation photographs, the mean over
+    structures.
+    """
+
+    learning_rate: _Grid = (3e-4, 1e-3)
+    config: Name = "segment"
+
+
+#: Entries of the configuration of training that are not for a suite to change.
 _DECIDED = (
     "method", "data.dataset", "data.data_dir", "data.train_split", "data.eval_split",
-    "data.classes", "data.outcome", "data.shares", "data.fold", "data.exclude", "train.seed",
-    "train.best", "train.evaluate_every", "optimizer.learning_rate",
+    "data.classes", "data.outcome", "data.shares", "data.fold", "data.exclude",
+    "data.patient_regex", "data.follow_links", "train.seed", "train.best", "train.evaluate_every",
+    "optimizer.learning_rate", "optimizer.last_layers",
 )  # fmt: skip
+
+
+def _check_changes(changes: Sequence[str]) -> None:
+    for change in changes:
+        key = change.partition("=")[0]
+        if "=" not in change:
+            raise RangeError(f"changes holds {change!r}: write entry=value")
+        if key in _DECIDED or key.startswith("init."):
+            raise RangeError(f"changes holds {key}, which the benchmark decides: leave it out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +247,7 @@ class Retrieval(Section):
         return self.languages
 
 
-Settings = ZeroShot | LinearProbe | FewShot | FineTune | Retrieval
+Settings = ZeroShot | LinearProbe | FewShot | FineTune | Segment | Retrieval
 #: In the order of the page.
 PROTOCOLS: Mapping[str, type] = {
     "zero_shot": ZeroShot,
@@ -213,6 +255,7 @@ PROTOCOLS: Mapping[str, type] = {
     "linear_probe": LinearProbe,
     "few_shot": FewShot,
     "fine_tune": FineTune,
+    SEGMENT: Segment,
 }
 
 
@@ -223,7 +266,8 @@ class Published(Section):
     Attributes:
       task, protocol, setting: what it is to be compared with; names of this suite.
       model: as it is called here, in this suite or not.
-      metric: one of `METRICS`, or "recall_at_1" and the like of a retrieval, as in
+      metric: one of `METRICS`; of masks one of `mask_counts.METRICS`, as in "dice" or
+        "vessels/dice"; or "recall_at_1" and the like of a retrieval, as in
         "image_to_report/recall_at_1".
       value: as printed, scaled to 0..1.
       source: the article, its table, row and column.
@@ -468,9 +512,11 @@ def _check_published(row: Published, suite: Suite, where: str) -> None:
             f"{where}.setting: {row.protocol} has the settings {', '.join(map(repr, settings))}, "
             f"not {row.setting!r}"
         )
-    if row.metric.rpartition("/")[2] not in METRICS and "recall_at_" not in row.metric:
-        hint = did_you_mean(row.metric, METRICS)
-        raise UserError(f"{where}.metric: {row.metric!r} is none of {', '.join(METRICS)}{hint}")
+    masks = isinstance(suite.protocols[row.protocol], Segment)
+    metrics, name = (mask_counts.METRICS if masks else METRICS), row.metric.rpartition("/")[2]
+    if name not in metrics and "recall_at_" not in row.metric:
+        hint = did_you_mean(name, metrics)
+        raise UserError(f"{where}.metric: {row.metric!r} is none of {', '.join(metrics)}{hint}")
 
 
 def _section(section: type, values: Any, where: str, entry: str) -> Any:

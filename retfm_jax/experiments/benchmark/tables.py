@@ -8,7 +8,13 @@ from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics import paired
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.experiments.benchmark import words
-from retfm_jax.experiments.benchmark.comparisons import Compared, broken, is_graded, statistics_of
+from retfm_jax.experiments.benchmark.comparisons import (
+    MEASURES,
+    Compared,
+    broken,
+    is_graded,
+    statistics_of,
+)
 from retfm_jax.experiments.benchmark.results import CellResult, Findings
 from retfm_jax.experiments.benchmark.suite import Published
 
@@ -65,7 +71,7 @@ def _measured(findings: Findings, compared: Compared, name: str) -> Row:
         "metric": compared.metric,
         **_estimate(value, "value", "low", "high"),
         "interval": value.interval if value.has_interval else "",
-        "seeds": max(1, len(result.predictions)),
+        "seeds": result.seeds,
         "seed_deviation": _number(compared.found.spread[name]),
         "rank": compared.ranks.get(name, ""),
         "best": compared.best,
@@ -138,12 +144,23 @@ def chosen_score(chosen: Mapping[str, Any]) -> float:
 def published_of(findings: Findings, compared: Compared) -> list[Published]:
     """Published numbers of a comparison.
 
+    Of comparisons of the same cells by several measures each number belongs to one.
+
     Args:
       findings: of a benchmark.
       compared: one of its comparisons.
     """
-    key = (compared.task, compared.protocol, compared.setting)
-    return [row for row in findings.suite.published if (row.task, row.protocol, row.setting) == key]
+
+    def measure(row: Published) -> str:
+        name = row.metric.rpartition("/")[2]
+        return compared.measure and (name if name in MEASURES else MEASURES[0])
+
+    key = (compared.task, compared.protocol, compared.setting, compared.measure)
+    return [
+        row
+        for row in findings.suite.published
+        if (row.task, row.protocol, row.setting, measure(row)) == key
+    ]
 
 
 def ours(findings: Findings, compared: Compared | None, row: Published) -> Estimate | None:
@@ -163,9 +180,8 @@ def ours(findings: Findings, compared: Compared | None, row: Published) -> Estim
         statistics = statistics_of(cell, row.metric, is_graded(findings, compared.task))
     except UserError:
         return None
-    patients = cell.hits.patients if cell.hits else cell.predictions[0].patients
     suite = findings.suite
-    found = paired.compare({row.model: statistics}, patients, suite.draws, suite.seed)
+    found = paired.compare({row.model: statistics}, cell.patients, suite.draws, suite.seed)
     return found.values[row.model]
 
 
@@ -217,7 +233,7 @@ def console_rows(compared: Sequence[Compared]) -> tuple[tuple[str, ...], list[tu
         rows.append(
             (
                 each.task,
-                words.protocol(each.protocol, each.setting),
+                words.protocol(*each.way),
                 words.metric(each.metric),
                 "–" if undefined else each.best,
                 str(value),

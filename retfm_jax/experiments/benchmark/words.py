@@ -14,8 +14,18 @@ _METRICS = {
     "mean_recall": "mean recall",
     "quadratic_kappa": "quadratic kappa",
     "expected_calibration_error": "ECE",
+    "image_dice": "macro Dice",
+    "image_iou": "macro IoU",
+    "dice": "pooled Dice",
+    "iou": "pooled IoU",
+    "mcc": "MCC",
 }
-_PROTOCOLS = {"zero_shot": "zero-shot", "few_shot": "few-shot", "fine_tune": "fine-tuning"}
+_PROTOCOLS = {
+    "zero_shot": "zero-shot",
+    "few_shot": "few-shot",
+    "fine_tune": "fine-tuning",
+    "segment": "segmentation",
+}
 
 #: What the words of the contamination column mean.
 VERDICTS: Mapping[Verdict, str] = {
@@ -38,19 +48,23 @@ ABBREVIATIONS: Mapping[str, str] = {
     "ACA": "average class accuracy: the mean over classes of the share that is recognized; 1 is "
     "best",
     "AUPR": "area under the precision-recall curve, by steps (average precision); 1 is best, "
-    "chance is the share of the class",
+    "chance is the share of the class. Of masks it is that of all pixels within the field of view",
     "AUROC": "area under the receiver operating characteristic curve: how often an image with the "
     "class is scored above one without it; 1 is best, 0.5 is chance",
     "Brier": "Brier score: mean squared error of the probabilities, summed over classes where one "
     "of them holds; 0 is best",
+    "Dice": "of a mask that is found and one that is drawn, twice the pixels that they share over "
+    "the sum of the pixels of each; 1 is best, and where neither has any. It is the mean over "
+    "photographs; pooled: of all pixels together",
     "ECE": "expected calibration error: how far probabilities are from frequencies, on average; 0 "
     "is best",
     "F1": "harmonic mean of precision and recall; 1 is best",
     "FLOPs": "floating-point operations; G stands for 10⁹, T for 10¹²",
+    "IoU": "intersection over union of a mask that is found and one that is drawn; 1 is best",
     "interval": "95 % interval: how far the value varies with the patients of the test split; "
     "there is none where no resample of them varies it",
     "kappa": "Cohen's kappa: agreement beyond chance; 1 is best, 0 is chance",
-    "macro": "unweighted mean over classes",
+    "macro": "unweighted mean over classes, or over structures",
     "mean recall": "of a retrieval: share of queries whose own report or image is among the first "
     "1, 5 and 10 answers, mean over the three and over both directions; 1 is best",
     "p": "probability of a difference at least as large between models that are equally good; "
@@ -70,15 +84,17 @@ def metric(name: str) -> str:
     return _METRICS.get(name) or name.replace("/", ", ").replace("_", " ")
 
 
-def protocol(name: str, setting: str = "") -> str:
+def protocol(name: str, setting: str = "", measure: str = "") -> str:
     """A protocol and its setting in words.
 
     Args:
       name: such as "linear_probe".
       setting: such as "en" or "5 shots"; "" where there is one alone.
+      measure: one of several metrics by which the same cells are compared; "" where there is one.
     """
     said = _PROTOCOLS.get(name) or name.replace("_", " ")
-    return f"{said}, {LANGUAGE_NAMES.get(setting, setting)}" if setting else said
+    parts = [said, LANGUAGE_NAMES.get(setting, setting), metric(measure) if measure else ""]
+    return ", ".join(filter(None, parts))
 
 
 def p_value(p: float) -> str:
