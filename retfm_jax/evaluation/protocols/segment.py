@@ -1,5 +1,6 @@
 """Segmentation by the network's own decoder: its masks against what is drawn on a split."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,7 +63,8 @@ class Segment(Protocol):
         chosen = decisions.by_name if decisions.fitted_on else None
         metrics = counted.measured(chosen, options.draws, options.seed)
         numbers = metrics.to_json() | {"thresholds": decisions.by_name}
-        shown = () if pair is None else (_cups(ratios, counted.groups, numbers, study),)
+        drawn = any(not math.isnan(truth) for _, truth in ratios)
+        shown = (_cups(ratios, counted.groups, numbers, study),) if drawn else ()
         if decisions.fitted_on:
             numbers["decisions"] = decisions.to_json()
         counts, scores = counted.pixels_by_image(decisions.by_name), counted.scores_by_image()
@@ -119,7 +121,7 @@ def _ratios(model: Any, found: Segmented, pair: tuple[int, int]) -> tuple[float,
     disc, cup = pair
     truth, inside = found.truth.masks, found.truth.field > 0
     if (truth[..., [disc, cup]] > 1)[inside].any():
-        return np.nan, np.nan
+        return math.nan, math.nan
     masks = model.mask_decisions.masks(found.probabilities) & inside[..., None]
     drawn = (truth == 1) & inside[..., None]
     return _ratio(model, masks, disc, cup), _ratio(model, drawn, disc, cup)
