@@ -18,7 +18,7 @@ from retfm_jax.experiments.photograph_list import PhotographList
 from retfm_jax.experiments.prediction_files import Parts, Row
 from retfm_jax.files import as_path, read_bytes
 from retfm_jax.rendering import markup
-from retfm_jax.rendering.overlays import outlined, shares_over
+from retfm_jax.rendering.overlays import STRUCTURE_COLORS, outlined, shares_over
 from retfm_jax.runtime.threads import cores, in_threads
 
 #: Photographs on the page, evenly spaced through the list, and their longer side, in pixels.
@@ -135,9 +135,11 @@ def _of_structure(row: Row, name: str) -> str:
 
 
 def _legend(structures: Sequence[Mapping[str, Any]]) -> str:
+    """The colors on photographs, which have a black of their own."""
+    colors = [color for _, color in STRUCTURE_COLORS]
     spans = "".join(
-        f'<span><i class="swatch" style="background: rgb{tuple(each["color"])}"></i>'
+        f'<span><i class="swatch" style="background: rgb{colors[number % len(colors)]}"></i>'
         f"{markup.own(each['name'])} above {each['threshold']:.3g}</span>"
-        for each in structures
+        for number, each in enumerate(structures)
     )
     return f'<p class="legend">{spans}</p>'

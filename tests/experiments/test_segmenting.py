@@ -172,7 +172,7 @@ def test_the_page_shows_photographs_beside_their_masks(whole):
     assert "6 photographs, of which 5 are shown" in page
     assert page.count("<figure>") == 5
     assert 'href="overlays/1~2.jpg"' in page
-    assert "<bdi>disc</bdi> above 0.6" in page
+    assert 'background: rgb(86, 180, 233)"></i><bdi>disc</bdi> above 0.6' in page
     assert "Thresholds were fitted" in page
     assert "vertical cup-disc ratio" in page
 
