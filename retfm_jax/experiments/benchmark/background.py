@@ -192,9 +192,9 @@ def method(findings: Findings) -> str:
     suite = findings.suite
     seeds = [str(seed) for seed in suite.seed_range()]
     seeded = f"{'the seed' if len(seeds) == 1 else 'seeds'} {words.listed(seeds, 10)}"
-    metric = words.metric(suite.metric)
-    if SEGMENT in suite.protocols:
-        metric += ", for segmentation by the macro AUPR of pixels"
+    metrics = [words.metric(suite.metric)] if {*suite.protocols} - {SEGMENT} else []
+    metrics += ["the macro AUPR of pixels for segmentation"] if SEGMENT in suite.protocols else []
+    metric = " and ".join(metrics)
     said = [
         "Every model has the same splits, prompts, seeds, grids and augmentation. The test split "
         "of a task was used for its numbers alone: whatever is chosen is chosen on validation, by "

@@ -257,7 +257,8 @@ def _hidden(cell: CellResult) -> list[str]:
     names = [name for name in (cell.masks[0].structures if cell.masks else ()) if name not in shown]
     if not names:
         return []
-    return [f"No test photograph shows {' or '.join(names)}: means over structures leave it out"]
+    which = ", ".join(names)
+    return [f"All pixels of the test photographs are alike in {which}: means leave that out"]
 
 
 def _parts(

@@ -79,8 +79,11 @@ def metric(name: str) -> str:
     """A metric in words.
 
     Args:
-      name: such as "auroc" or "image_to_report/recall_at_1".
+      name: such as "auroc", "vessels/dice" or "image_to_report/recall_at_1".
     """
+    part, _, last = name.rpartition("/")
+    if part and last in _METRICS:
+        return f"{part.replace('_', ' ')}, {metric(last).removeprefix('macro ')}"
     return _METRICS.get(name) or name.replace("/", ", ").replace("_", " ")
 
 
