@@ -315,13 +315,11 @@ class RetinalModel:
         if len(images) != 1:
             raise UserError(f"segment takes one photograph, not {len(images)}: call it for each")
         pixels = self.decode(images[0], name)
-        devices = len(jax.local_devices())
-        batch = devices * -(-_FEW // devices)
         logits = photograph_logits(
             pixels,
             self.picture_logits,
             self.data_config,
-            batch=batch,
+            batch=_pictures_at_once(),
             background=self.method.exclusive_structures,
         )
         if not np.isfinite(logits).all():
@@ -630,17 +628,24 @@ class RetinalModel:
         """Logits of the pixels of pictures at the network's size, see `Method.pixel_logits`.
 
         Args:
-          pictures: photographs as a whole or windows of them, RGB; over all local devices where
-            these get the same number of pictures. It compiles for each number.
+          pictures: photographs as a whole or windows of them, RGB. One is computed alone, several
+            in equal parts over all local devices, so that it compiles for two numbers.
 
         Raises:
           UserError: the network finds no structures.
         """
         self.require_structures()
-        devices = jax.local_devices()
-        devices = devices[:1] if len(pictures) % len(devices) else devices
-        found = self._spread("pixel logits", {"image": pictures}, devices)["image"]
-        return np.asarray(found, np.float32)
+        size, devices = 1, jax.local_devices()[:1]
+        if len(pictures) > 1:
+            size, devices = _pictures_at_once(), jax.local_devices()
+        found = []
+        for start in range(0, len(pictures), size):
+            part = pictures[start : start + size]
+            padded = np.zeros((size, *part.shape[1:]), np.uint8)
+            padded[: len(part)] = part
+            logits = self._spread("pixel logits", {"image": padded}, devices)["image"]
+            found.append(np.asarray(logits, np.float32)[: len(part)])
+        return np.concatenate(found)
 
     def _pixel_probabilities(
         self, logits: Float32[np.ndarray, "h w k"]
@@ -736,6 +741,12 @@ class RetinalModel:
             "reports": lambda p, s, b: self.encoder.encode_reports(p, s, b["tokens"]),
         }
         return {name: jax.jit(function) for name, function in functions.items()}
+
+
+def _pictures_at_once() -> int:
+    """Pictures whose pixels are computed at once, as many on each local device."""
+    devices = len(jax.local_devices())
+    return devices * -(-_FEW // devices)
 
 
 def _fitting_decisions(method: Method, decisions: Decisions | None) -> Decisions | None:

@@ -119,7 +119,7 @@ def make_app(
     at_once = at_once or int(os.environ.get("RETFM_AT_ONCE", 2))
     module = read_export(folder)
     program = module.load()
-    decisions = program.decisions
+    decisions = getattr(program, "decisions", None)  # programs of structures have none
     if decisions is None:
         raise SystemExit(f"RETFM_EXPORT: the network in {folder} has no classes")
     app = FastAPI(title="retfm_jax classifier", description=NOTICE)
