@@ -1,10 +1,11 @@
 """A decoder on an image tower finds the pixels of structures in photographs with masks.
 
-`retfm train --config segment --config.data.dataset=NAME --config.model.structures='["vessels"]'
---config.init.image=WEIGHTS`, where the structures are those of the dataset, in its order or as
-`config.data.classes` has them, and the form of the tower is that of the weights. The head learns
-at 1e-3 and the blocks below it at 0.75 of what the block above them has. Windows of 512 pixels are
-taken of photographs at 1,440 (M2MRF's size of IDRiD); `data.masks.geometry=whole` sees all of them.
+`retfm train --config segment --config.data.dataset=NAME --config.init.image=WEIGHTS`, where the
+structures are those of the dataset, in its order or as `config.data.classes` has them, and the form
+of the tower is that of the weights. The decoder learns at 1e-3 and the blocks below it at 0.75 of
+what the block above them has; `optimizer.last_layers` leaves some or all of them as they are.
+Windows of 512 pixels are taken of photographs at 1,440 (M2MRF's size of IDRiD);
+`data.masks.geometry=whole` sees all of them. docs/segmentation.md has more.
 """
 
 from ml_collections import ConfigDict

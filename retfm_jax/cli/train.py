@@ -57,5 +57,5 @@ def run(args: argparse.Namespace) -> None:
     train_to_the_end(config, args.workdir)
     if jax.process_index() == 0:
         say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")
-        if verb := _VERBS.get(told(config)):
-            say(f"then: retfm {verb.format(args.workdir)}")
+        if (what := told(config)) is not None:
+            say(f"then: retfm {_VERBS[what].format(args.workdir)}")

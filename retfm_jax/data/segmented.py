@@ -288,7 +288,7 @@ def _built(
 ) -> dict[str, RecordSource[SegmentedRecord]]:
     """The splits of a built dataset that records are taken from."""
 
-    def opened(name: str) -> RecordSource[SegmentedRecord]:
+    def opened(name: str) -> RecordSource[Any]:
         return open_dataset(config.dataset, name, config.data_dir, config.exclude)
 
     found = open_built(config, wanted, opened, test=test)

@@ -97,7 +97,7 @@ def measure_fold(folder: Path) -> dict[str, Any]:
     if model.structures:
         test = open_segmented(model.data_config, ("test",)).sources["test"]
         chosen = model.mask_decisions
-        fitted = chosen.by_name if chosen.fitted_on else None
+        fitted = chosen.by_name if chosen is not None and chosen.fitted_on else None
         numbers = structure_metrics(model, test, fitted)
     else:
         test = open_labeled(model.data_config, ("train", "test")).sources["test"]

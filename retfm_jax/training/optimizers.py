@@ -115,7 +115,9 @@ class Partition:
         Args:
           trainable, fixed: the two nested dicts that `split` returns.
         """
-        flat = traverse_util.flatten_dict(trainable) | traverse_util.flatten_dict(fixed)
+        flat: dict[Any, Any] = {}
+        for tree in (trainable, fixed):
+            flat |= traverse_util.flatten_dict(tree)
         for path, leaf in flat.items():
             if count := self.still.get(_joined(path)):
                 flat[path] = jnp.concatenate([jax.lax.stop_gradient(leaf[:count]), leaf[count:]])
