@@ -217,8 +217,7 @@ def _with_tower(
         raise UserError(f"{source} holds another image tower than config.model.image: {listed}")
     wanted = _visual(params, state.batch_stats)
     leaves = dict(tower.leaves)
-    positions = "visual/position_embedding"
-    if positions in wanted and positions in leaves:
+    for positions in _POSITIONS & wanted.keys() & leaves.keys():
         rows = wanted[positions].shape[0]
         leaves[positions] = resize_positions(
             np.asarray(leaves[positions]), rows, aligned=tower.aligned, where=source
@@ -241,6 +240,8 @@ def _with_tower(
     return params, unflatten_like(state.batch_stats, flatten(state.batch_stats) | new)
 
 
+#: Positions of a grid, of a vision transformer and of attention pooling.
+_POSITIONS = {"visual/position_embedding", "visual/attnpool/position_embedding"}
 #: What may differ: positions are resized, the pooling is how a tower is used, the rest is training.
 FREE = ("image_size", "pooling", "drop_path", "patch_dropout", "remat", "norm_batch")
 

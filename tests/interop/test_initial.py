@@ -1,6 +1,7 @@
 """Weights of others to begin with: towers and whole networks find their places or are refused."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.interop.state_dict import resize_positions, to_state_dict
 from retfm_jax.methods import get_method_class, make_method
+from retfm_jax.model import RetinalModel
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,28 @@ def test_image_tower_of_another_image_size(tmp_path, model, published):
     for init in (InitConfig(image=path), InitConfig(weights=path)):
         tensors = _initial(model, init, image_size=64)
         np.testing.assert_array_equal(tensors[name], resize_positions(published[name], 65))
+
+
+def test_positions_of_attention_pooling_fit_another_image_size(tmp_path):
+    sizes = {"stages": [1, 1, 1, 1], "width": 8, "image_size": 64}
+    small = load_config("quickstart", [f"model.image={json.dumps(sizes)}", "model.embed_dim=16"])
+    method = make_method(small.method, small.model)
+    network = method.init(jax.random.key(0))
+    theirs = to_state_dict(method, *network)
+    RetinalModel(method, *network, small).save(tmp_path / "saved")
+    name = "visual.attnpool.positional_embedding"
+    changes = [
+        "data.image.size=96",
+        "model.embed_dim=16",
+        'model.classes=["a","b"]',
+        f"model.image={json.dumps(sizes | {'image_size': 96})}",
+    ]
+    for init in (_save(tmp_path / "clip.pt", theirs), str(tmp_path / "saved")):
+        config = load_config("finetune", [*changes, f"init.image={init}"])
+        classifier = make_method(config.method, config.model)
+        params, _ = initial_network(config, classifier)
+        found = params["visual"]["attnpool"]["position_embedding"]
+        np.testing.assert_allclose(found, resize_positions(theirs[name], 10), atol=1e-6)
 
 
 def test_hugging_face_bert_folder(tmp_path, model):
