@@ -91,6 +91,7 @@ def segmented(
     rows: Sequence[int] | None = None,
     *,
     unusable: list[str] | None = None,
+    on_error: str = "skip",
     progress: bool = True,
 ) -> Iterator[Segmented]:
     """Segments photographs of a split; those to come are decoded while one is seen.
@@ -101,13 +102,15 @@ def segmented(
       rows: positions of the photographs; None: all.
       unusable: list that gets the name of every photograph that cannot be decoded, or whose masks
         cannot be; they are left out. None raises at the first one.
+      on_error: "refuse" ends at the first of these, "skip" leaves them out.
       progress: whether a progress bar is shown.
 
     Yields:
       photographs in the order of `rows`, of which few are in memory at once.
 
     Raises:
-      UserError: the network finds no structures, or none of those of the split.
+      UserError: the network finds no structures, or none of those of the split; or a photograph
+        cannot be used and none may be left out.
     """
     model.require_structures()
     columns = check_structures(model, source)
@@ -119,6 +122,7 @@ def segmented(
             if truth is None:
                 assert unusable is not None, "the reading raises without the list"
                 unusable.append(name)
+                refuse_unusable(unusable, on_error)
             else:
                 masks = _masks(truth.masks, columns, model.method.exclusive_structures)
                 probabilities = model.segment(truth.image, name)
@@ -157,10 +161,9 @@ def tally(
     model.require_structures()
     counted = Tally(model.structures, centerlines(model, thresholds))
     damaged: list[str] = []
-    for each in segmented(model, source, unusable=damaged, progress=progress):
-        refuse_unusable(damaged, on_error)
+    for each in segmented(model, source, unusable=damaged, on_error=on_error, progress=progress):
         add(counted, source, each)
-    finish(source, counted, damaged, on_error)
+    check_counted(source, counted, damaged)
     if unusable is not None:
         unusable += damaged
     return counted
@@ -178,19 +181,17 @@ def add(counted: Tally, source: SegmentedSource, found: Segmented) -> None:
     counted.add(found.name, found.probabilities, truth.masks, truth.field, patient)
 
 
-def finish(source: SegmentedSource, counted: Tally, damaged: Sequence[str], on_error: str) -> None:
-    """Refuses a split of which no photograph, or too few, could be used.
+def check_counted(source: SegmentedSource, counted: Tally, damaged: Sequence[str]) -> None:
+    """Checks that some photograph of a split could be used.
 
     Args:
       source: the split.
       counted: its photographs.
       damaged: names of those that could not be used.
-      on_error: see `tally`.
 
     Raises:
-      UserError: all are unusable, or one is and none may be left out.
+      UserError: none could.
     """
-    refuse_unusable(damaged, on_error)
     if not counted.groups:
         raise UserError(
             f"{source.name}, split {source.split}: no photograph can be used with its masks; the "

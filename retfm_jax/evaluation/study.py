@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from retfm_jax.console import say
@@ -78,7 +78,7 @@ class Study:
         return found
 
 
-def undecodable(names: tuple[str, ...] | list[str]) -> list[str]:
+def undecodable(names: Sequence[str]) -> list[str]:
     """Describes images that cannot be decoded, in no or one sentence.
 
     Args:

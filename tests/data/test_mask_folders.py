@@ -87,6 +87,13 @@ def test_folders_are_read_in_place(folders):
         np.testing.assert_array_equal(truth.field, 1 - drawn(seed))
 
 
+def test_data_from_which_nothing_is_learned_is_one_split(folders):
+    data = open_segmented(DataConfig(dataset=str(folders)), ("all",))
+    assert len(data.sources["all"]) == 4
+    assert data.sources["all"].split == "all"
+    assert not any("validation" in sentence for sentence in data.said)
+
+
 def test_a_table_is_read_in_place_with_what_is_absent_and_unknown(table):
     data = opened(table)
     assert data.structures == ("vessels", "drusen")

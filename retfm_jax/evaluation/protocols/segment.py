@@ -53,12 +53,14 @@ class Segment(Protocol):
         damaged: list[str] = []
         rows: list[int] = []
         ratios: list[tuple[float, float]] = []
-        for each in segmentation.segmented(model, source, unusable=damaged):
+        for each in segmentation.segmented(
+            model, source, unusable=damaged, on_error=options.on_error
+        ):
             segmentation.add(counted, source, each)
             rows.append(each.row)
             if pair is not None:
                 ratios.append(_ratios(model, each, pair))
-        segmentation.finish(source, counted, damaged, options.on_error)
+        segmentation.check_counted(source, counted, damaged)
         _say(study, damaged)
         chosen = decisions.by_name if decisions.fitted_on else None
         metrics = counted.measured(chosen, options.draws, options.seed)
@@ -163,11 +165,11 @@ def _cups(
 
 
 class _Wanted(NamedTuple):
-    """A photograph of the report: `index` among those that were counted."""
+    """A photograph of the report: `position` among those that were counted."""
 
     column: int
     standing: str
-    index: int
+    position: int
 
 
 def _examples(
@@ -180,15 +182,16 @@ def _examples(
     wanted = [
         each for column in range(dices.shape[1]) for each in _standing(column, dices, present)
     ]
-    again = sorted({each.index for each in wanted})
+    again = sorted({each.position for each in wanted})
     found: dict[_Wanted, MaskExample] = {}
+    assert isinstance(study.source, SegmentedSource), "of_masks asks for it"
     seen = segmentation.segmented(
-        study.model, study.source, [rows[index] for index in again], progress=False
+        study.model, study.source, [rows[position] for position in again], progress=False
     )
-    for index, photograph in zip(again, seen, strict=True):
+    for position, photograph in zip(again, seen, strict=True):
         for each in wanted:
-            if each.index == index:
-                dice = float(dices[index, each.column])
+            if each.position == position:
+                dice = float(dices[position, each.column])
                 found[each] = _example(study.model, photograph, each, dice)
     return tuple(found[each] for each in wanted)
 
@@ -205,7 +208,7 @@ def _standing(
         chosen = dict(zip(("worst", "best") if len(order) == 2 else ("only",), order, strict=True))
     else:
         chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
-    return [_Wanted(column, standing, int(index)) for standing, index in chosen.items()]
+    return [_Wanted(column, standing, int(position)) for standing, position in chosen.items()]
 
 
 def _example(model: Any, found: Segmented, wanted: _Wanted, dice: float) -> MaskExample:
