@@ -405,11 +405,17 @@ def test_what_cannot_be_segmented_is_said_in_a_sentence(
         assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
-def test_the_verb_says_what_it_wrote(folder, tmp_path, capsys):
-    out = tmp_path / "a"
-    command = ["segment", "--workdir", "run", "--images", folder, "--out", out, "--overlays"]
-    assert cli.main([str(each) for each in command]) == 0
+def test_the_verb_says_what_it_wrote(folder, whole, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(segmenting, "load", retfm_jax.load)
+    model = fitted(scenes.reader())
+    model.config = dataclasses.replace(model.config, method="mask_photographs:Reader")
+    model.save(tmp_path / "run")
+    out = tmp_path / "out"
+    command = ["segment", "--workdir", tmp_path / "run", "--images", folder, "--out", out]
+    options = ["--overlays", "--probabilities"]
+    assert cli.main([*map(str, command), *options]) == 0
     said = capsys.readouterr().out
     assert f"6 rows in {out}/areas.csv\n" in said
     assert "1 images cannot be used:" in said
     assert f"page  {out}/index.html" in said
+    assert files_of(out) == files_of(whole)
