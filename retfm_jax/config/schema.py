@@ -63,11 +63,24 @@ class TextConfig(Section):
     Attributes:
       tokenizer: "bert-base-chinese" (the bundled vocabulary), a vocabulary file or folder, or
         "hf:owner/name" of the Hub.
-      context_length: tokens with [CLS] and [SEP]; longer reports are cut, shorter ones padded.
+      context_length: tokens with [CLS] and [SEP], or words with what begins and ends them; longer
+        reports are cut, shorter ones padded.
+      words: of a network that writes reports, in the order of their ids, from 1; it has no other
+        tokenizer.
+      cleaning: division of reports into these words, "plain" (`data.words.clean`) or "published",
+        as MM-Retinal's captioner has it.
     """
 
     tokenizer: Name = "bert-base-chinese"
     context_length: Annotated[int, Range(low=3, high=LARGEST)] = 100
+    words: tuple[Name, ...] = ()
+    cleaning: Literal["plain", "published"] = "plain"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(set(self.words)) < len(self.words):
+            twice = sorted({word for word in self.words if self.words.count(word) > 1})
+            raise RangeError(f"words names {', '.join(twice[:5])} twice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +172,8 @@ class DataConfig(Section):
       data_dir: where `retfm data build` and `retfm data import` put datasets.
       train_split, eval_split: TFDS split names; slices such as "train[:90%]" are allowed.
       language: of the reports; "mixed" samples one for every sample.
+      case_images: images of a case that a sample of report generation has at most; of more,
+        training takes random ones.
       image, text: conversion of photographs and reports.
       augment: random changes to training images.
       masks: what is seen of photographs with masks.
@@ -193,6 +208,7 @@ class DataConfig(Section):
     train_split: Name = "train"
     eval_split: Name = "validation"
     language: Literal["en", "zh", "mixed"] = "zh"
+    case_images: Annotated[int, Range(low=1, high=1024)] = 1
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -226,12 +242,14 @@ class OptimizerConfig(Section):
     """AdamW with linear warm-up and half a cosine to zero.
 
     Attributes:
+      rule: "adamw"; or "amsgrad", Adam with AMSGrad whose weight decay is part of the gradient, as
+        PyTorch's Adam has it (MM-Retinal's captioner).
       learning_rate: the largest one, after the warm-up.
       warmup_steps: steps of linear warm-up, `learning_rate * (step + 1) / warmup_steps`.
       warmup_epochs: its length in passes over the training split, which a run turns into
         `warmup_steps`; None: as many steps as that says.
       weight_decay: of AdamW, times the learning rate.
-      b1, b2: decay of AdamW's first and second moment.
+      b1, b2: decay of the first and the second moment.
       eps: added to the root of the second moment.
       decay: "published" spares tensors whose published name contains bn, ln, bias or logit_scale;
         "matrices" spares those of one axis, as for MAE: biases, norms; "all" decays everything.
@@ -242,9 +260,12 @@ class OptimizerConfig(Section):
         blocks of a transformer, stages of a residual network; 0: the tower stays as it is; None:
         all of it learns.
       clip_norm: largest global gradient norm, None for no clipping.
+      clip_value: largest absolute value of a gradient's entry, None for no clipping; it comes
+        behind `clip_norm`.
       frozen: path prefixes of parameters that stay as they are ("visual" freezes a tower).
     """
 
+    rule: Literal["adamw", "amsgrad"] = "adamw"
     learning_rate: PositiveFloat = 3e-5
     warmup_steps: Count = 50
     warmup_epochs: NonNegative | None = None
@@ -257,6 +278,7 @@ class OptimizerConfig(Section):
     tower_rate: PositiveShare = 1.0
     last_layers: Count | None = None
     clip_norm: PositiveFloat | None = None
+    clip_value: PositiveFloat | None = None
     frozen: tuple[Name, ...] = ()
 
 

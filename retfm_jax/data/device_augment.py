@@ -44,8 +44,8 @@ def prepare(
     """Makes a host batch what `Method.loss` takes; jit-able, the configurations static.
 
     Args:
-      batch: global arrays; those of uint8 with four axes are images, NHWC, all others and `masks`
-        pass as they are.
+      batch: global arrays; those of uint8 with four axes are images, NHWC, with five the images of
+        cases (b, images, h, w, 3); all others and `masks` pass as they are.
       image_config: mean and standard deviation of the channels.
       augment_config: its color, erasing and mixing entries; needed with a key only. What has an
         `image` and `labels` is mixed.
@@ -58,9 +58,10 @@ def prepare(
     """
     prepared: dict[str, Any] = dict(batch)
     for name, images in batch.items():
-        if images.dtype != jnp.uint8 or images.ndim != 4 or name in _DRAWN:
+        if images.dtype != jnp.uint8 or images.ndim not in (4, 5) or name in _DRAWN:
             continue
-        planes = jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255
+        rows = images.reshape(-1, *images.shape[-3:])
+        planes = jnp.moveaxis(rows, -1, 1).astype(jnp.float32) / 255
         if key is None:
             planes = normalize(planes, image_config)
         else:
@@ -78,7 +79,7 @@ def prepare(
                 planes, prepared["labels"] = mixed(
                     planes, jnp.asarray(batch["labels"]), augment_config, mixing_key
                 )
-        prepared[name] = jnp.moveaxis(planes, 1, -1)
+        prepared[name] = jnp.moveaxis(planes, 1, -1).reshape(images.shape)
     return prepared
 
 

@@ -84,6 +84,25 @@ class SegmentedRecord(ImageRecord):
     field: EncodedMask | None
 
 
+@dataclasses.dataclass(frozen=True)
+class CaseRecord:
+    """Images and the report on all of them.
+
+    Attributes:
+      record_id: of the first image, or of the patient.
+      patient_id: cases of one patient share it.
+      images: the encoded photographs, at least one; of a patient the left eye before the right one.
+      names: what messages call each of them.
+      report: text by language, "" where there is none; there is one in some language.
+    """
+
+    record_id: str
+    patient_id: str
+    images: tuple[bytes, ...]
+    names: tuple[str, ...]
+    report: Mapping[str, str]
+
+
 def _text() -> dict[str, Any]:
     return {language: tfds.features.Text() for language in LANGUAGES}
 

@@ -14,11 +14,11 @@ from retfm_jax.knowledge.laterality import exchange_sides
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
 if TYPE_CHECKING:
-    from retfm_jax.data.records import ImageRecord, PatientRecord
+    from retfm_jax.data.records import CaseRecord, ImageRecord, PatientRecord
 
 Sample = dict[str, Any]
 #: The record that a sample is made of.
-Source = TypeVar("Source", bound="ImageRecord | PatientRecord", contravariant=True)
+Source = TypeVar("Source", bound="ImageRecord | PatientRecord | CaseRecord", contravariant=True)
 
 #: Key of a sample's host-only entry: names of its eyes that could not be decoded.
 DAMAGED = "damaged"

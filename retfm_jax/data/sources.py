@@ -15,15 +15,15 @@ from jaxtyping import Int64
 from retfm_jax.console import say
 from retfm_jax.data import exclusions
 from retfm_jax.data.datasets import open_builder, stored_digests
-from retfm_jax.data.records import ImageRecord, PatientRecord, parse_record
+from retfm_jax.data.records import CaseRecord, ImageRecord, PatientRecord, parse_record
 from retfm_jax.dataset_folders import find
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.files import Path, PathLike, reason
 from retfm_jax.knowledge.laterality import SIDES, names_side
 
 Record = PatientRecord | ImageRecord
-#: The records of a source that has one kind of them.
-OneKind = TypeVar("OneKind", bound=Record, covariant=True)
+#: The records of a source that has one kind of them: these, or what is made of them.
+OneKind = TypeVar("OneKind", bound=Record | CaseRecord, covariant=True)
 
 _SCANNED_AT_ONCE = 256
 
@@ -45,7 +45,7 @@ class RecordSource(abc.ABC, Generic[OneKind]):
 
     name: str
     split: str
-    kind: Literal["patient", "image"]
+    kind: Literal["patient", "image", "case"]
     label_names: tuple[str, ...]
     ordered: bool = False
 

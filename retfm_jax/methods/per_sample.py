@@ -1,9 +1,10 @@
-"""Methods whose loss is the mean of a loss of each sample."""
+"""Methods whose loss is the mean, weighted or not, of a loss of each sample."""
 
 import abc
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Network, Params
@@ -12,6 +13,19 @@ from retfm_jax.methods.dual_encoder import split_keys
 
 class PerSampleMethod(Method[Network]):
     """A method whose samples know nothing of each other, so that parts of a batch add up."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether they know nothing of each other as the method is configured."""
+        return True
+
+    def sample_shares(self, batch: Batch) -> Float[Array, " b"] | None:
+        """Weights of the samples in the loss, of mean 1 over the batch; None: they count alike.
+
+        Args:
+          batch: the method's arrays, sample axis first.
+        """
+        return None
 
     @abc.abstractmethod
     def sample_losses(
@@ -46,17 +60,29 @@ class PerSampleMethod(Method[Network]):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, ""], tuple[Metrics, MethodState]]:
-        """Computes the mean of `sample_losses`; see `Method.loss`."""
+        """Computes the weighted mean of `sample_losses`; see `Method.loss`."""
         keys, _ = split_keys(key, batch)
         losses = self.sample_losses(params, state, batch, keys=keys, train=train)
-        metrics: dict[str, Any] = jax.tree.map(lambda each: each.mean(), losses)
+        metrics = averaged(losses, self.sample_shares(batch))
         return metrics["loss_total"], (metrics, state)
 
 
+def averaged(
+    losses: dict[str, Float[Array, " b"]], shares: Float[Array, " b"] | None
+) -> dict[str, Any]:
+    """Computes the weighted mean of each loss.
+
+    Args:
+      losses: of each sample, by name.
+      shares: see `PerSampleMethod.sample_shares`.
+    """
+    return jax.tree.map(lambda each: jnp.mean(each if shares is None else each * shares), losses)
+
+
 def as_per_sample(method: Method) -> PerSampleMethod | None:
-    """Returns the method itself where its loss is a mean over samples, else None.
+    """Returns the method itself where parts of a batch add up, else None.
 
     Args:
       method: any method.
     """
-    return method if isinstance(method, PerSampleMethod) else None
+    return method if isinstance(method, PerSampleMethod) and method.separable else None

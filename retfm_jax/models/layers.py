@@ -135,7 +135,7 @@ def attention(
     query: Float[Array, "b n h d"],
     key: Float[Array, "b m h d"],
     value: Float[Array, "b m h d"],
-    mask: Bool[Array, "b m"] | None = None,
+    mask: Bool[Array, "b m"] | Bool[Array, "b n m"] | None = None,
     *,
     rate: float = 0.0,
     rngs: Key[Array, " b"] | None = None,
@@ -146,7 +146,8 @@ def attention(
     Args:
       query: n queries (b, n, h, d), for h heads of width d.
       key, value: m keys and their values (b, m, h, d), in the type of `query`.
-      mask: which keys may be seen (b, m) bool, of each row the first ones; None: all.
+      mask: which keys may be seen (b, m) bool, of each row the first ones; or (b, n, m), by each
+        query; None: all.
       rate: dropout on the attention probabilities, in [0, 1).
       rngs: PRNG keys of the dropout, one for each sample; None drops nothing.
       tap: observes the attention probabilities (b, h, n, m) float32; None: they are not looked at.
@@ -154,7 +155,8 @@ def attention(
     Returns:
       what the queries attend to, (b, n, h, d).
     """
-    if (rngs is None or rate == 0) and tap is None and _fused(query):
+    by_query = mask is not None and mask.ndim == 3
+    if (rngs is None or rate == 0) and tap is None and not by_query and _fused(query):
         return _fused_attention(query, key, value, mask)
     # Heads before tokens makes batched matrix products of both contractions, as they lie in memory:
     # (b h n d) . (b h m d) -> (b h n m)
@@ -162,7 +164,8 @@ def attention(
     logits = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
     logits = logits * query.shape[-1] ** -0.5
     if mask is not None:
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+        seen = mask[:, None] if by_query else mask[:, None, None, :]
+        logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits)
     weights = weights if tap is None else tap(weights)
     weights = dropout(weights, rate, rngs).astype(value.dtype)

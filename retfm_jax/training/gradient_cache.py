@@ -12,8 +12,8 @@ Memory is that of one microbatch, whatever their number; the price is one more f
 result does not depend on their number: dropout masks belong to the sample (`split_keys`), and batch
 norms normalize groups of samples that lie in one microbatch (`ResNetConfig.norm_batch`).
 
-Where the loss is a mean over samples that know nothing of each other, the gradients of microbatches
-are averaged instead, at no price.
+Where the loss is a mean, weighted or not, over samples that know nothing of each other, the
+gradients of microbatches are averaged instead, at no price.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from retfm_jax.config import check_norm_batch
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
 from retfm_jax.methods.dual_encoder import as_dual_encoder, split_keys
-from retfm_jax.methods.per_sample import as_per_sample
+from retfm_jax.methods.per_sample import as_per_sample, averaged
 from retfm_jax.runtime.mesh import AXES
 from retfm_jax.training.optimizers import Partition
 
@@ -99,14 +99,15 @@ def loss_and_gradients(
         return _whole(method, partition, trainable, fixed, state, batch, key)
 
     keys, objective_key = split_keys(key, batch)
-    parts = divide((batch, keys), microbatches, mesh)
     separable = as_per_sample(method)
+    shares = None if separable is None else separable.sample_shares(batch)
+    parts = divide((batch, keys, shares), microbatches, mesh)
     if separable is not None:
         return _accumulated(separable, partition, trainable, fixed, state, parts, microbatches)
     encoder = as_dual_encoder(method, "config.train.microbatches above 1")
 
     def embed(_, part):
-        part_batch, part_keys = part
+        part_batch, part_keys, _ = part
         return None, encoder.encode(params, state, part_batch, keys=part_keys, train=True)
 
     _, (embeddings, stats) = jax.lax.scan(embed, None, parts)
@@ -130,7 +131,7 @@ def loss_and_gradients(
     )(trainable, join(embeddings))
 
     def pull_back(gradients, part):
-        (part_batch, part_keys), part_cotangents = part
+        (part_batch, part_keys, _), part_cotangents = part
 
         def encode(trainable):
             whole = partition.merge(trainable, fixed)
@@ -158,10 +159,10 @@ def _whole(method, partition, trainable, fixed, state, batch, key):
 
 def _accumulated(method, partition, trainable, fixed, state, parts, microbatches):
     def part_loss(trainable, part):
-        batch, keys = part
+        batch, keys, shares = part
         params = partition.merge(trainable, fixed)
         losses = method.sample_losses(params, state, batch, keys=keys, train=True)
-        metrics = jax.tree.map(lambda each: each.mean(), losses)
+        metrics = averaged(losses, shares)
         return metrics["loss_total"], metrics
 
     def add(total, part):

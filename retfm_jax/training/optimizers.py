@@ -1,4 +1,4 @@
-"""AdamW with the published decay groups, its schedule, and which parameters it moves at all."""
+"""Optimizers with the published decay groups, their schedule, and which parameters they move."""
 
 import dataclasses
 import math
@@ -312,11 +312,12 @@ def learning_rate_schedule(config: OptimizerConfig, horizon: int) -> optax.Sched
 def make_optimizer(
     config: OptimizerConfig, method: Method, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Makes AdamW as PyTorch computes it, for the trainable parameters.
+    """Makes AdamW as PyTorch computes it, or its Adam with AMSGrad, for the trainable parameters.
 
     p <- p - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay p), decay only where the mask says so;
     with `layer_decay` and `tower_rate`, lr is that of the parameter's layer, and before the
-    `last_layers` 0.
+    `last_layers` 0. With "amsgrad" the decay is part of the gradient, and the largest v so far
+    stands for v.
 
     Args:
       config: the optimizer's section.
@@ -325,14 +326,41 @@ def make_optimizer(
     """
     rule = config.decay
     mask = None if rule == "all" else lambda params: decay_mask(method, params, rule)
-    adamw = optax.chain(
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask),
-        optax.scale_by_learning_rate(schedule),
-    )
+    decayed = optax.add_decayed_weights(config.weight_decay, mask)
+    if config.rule == "amsgrad":
+        moved = (decayed, _amsgrad(config.b1, config.b2, config.eps))
+    else:
+        moved = (optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps), decayed)
+    optimizer = optax.chain(*moved, optax.scale_by_learning_rate(schedule))
     if config.layer_decay is not None or config.tower_rate != 1 or config.last_layers:
-        adamw = _by_layer(adamw, method, config)
-    return adamw if config.clip_norm is None else _clipped(adamw, config.clip_norm)
+        optimizer = _by_layer(optimizer, method, config)
+    if config.clip_value is not None:
+        optimizer = _clipped(optimizer, optax.clip(config.clip_value))
+    if config.clip_norm is not None:
+        optimizer = _clipped(optimizer, optax.clip_by_global_norm(config.clip_norm))
+    return optimizer
+
+
+def _amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """AMSGrad (Reddi et al., ICLR 2018) as PyTorch has it: v is corrected after its maximum.
+
+    Optax corrects it before, which makes the first steps smaller.
+    """
+
+    def init(params):
+        zeros = [jax.tree.map(jnp.zeros_like, params) for _ in range(3)]
+        return optax.ScaleByAmsgradState(jnp.zeros((), jnp.int32), *zeros)
+
+    def update(updates, state, params=None):
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        largest = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        first, second = 1 - b1**count, jnp.sqrt(1 - b2**count)
+        updates = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v) / second + eps), mu, largest)
+        return updates, optax.ScaleByAmsgradState(count, mu, nu, largest)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _by_layer(
@@ -350,13 +378,12 @@ def _by_layer(
 
 
 def _clipped(
-    optimizer: optax.GradientTransformation, largest: float
+    optimizer: optax.GradientTransformation, clip: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """Clips the gradients' global norm before an optimizer, whose state stays as it is.
+    """Clips the gradients before an optimizer, whose state stays as it is.
 
     So a run can be resumed with clipping, or without.
     """
-    clip = optax.clip_by_global_norm(largest)
 
     def update(updates, state, params=None, **_):
         updates, _ = clip.update(updates, optax.EmptyState(), params)
