@@ -378,7 +378,7 @@ class Captioner(nnx.Module):
         x = self._embedded(tokens, self.positions[:n])
         x = dropout(x, self.config.dropout, embedding_keys)
         # (b, 1, n) words that are there, (n, n) words that stand before
-        there = (tokens > 0).at[:, 0].set(True)[:, None]
+        there = ((tokens > 0) | (jnp.arange(n) == 0))[:, None]
         seen = there & jnp.tril(jnp.ones((n, n), bool))
         x, _ = scan_layers(
             self.decoder.blocks,

@@ -49,7 +49,7 @@ def test_images_of_a_patient_with_one_report_are_a_case(source, capsys):
     ]  # fmt: skip
     assert [case.patient_id for case in cases] == ["a", "b", "a"]
     assert cases[0].report["en"] == "Leakage of the left eye."
-    assert "1 of 9 images have no report" in capsys.readouterr().err
+    assert "1 of 9 images have no report" in capsys.readouterr().out
     other = as_cases(source.at(np.array([0, 2]), "two"))
     assert cases.identity != other.identity
     assert cases.identity == pickle.loads(pickle.dumps(cases)).identity
