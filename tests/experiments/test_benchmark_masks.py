@@ -34,13 +34,12 @@ from retfm_jax.experiments.benchmark.results import (
     write_cell,
 )
 from retfm_jax.experiments.benchmark.suite import Segment, TaskEntry, suite_of
-from retfm_jax.experiments.benchmark.trials import MaskTrial
 from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel, load
 
 TOWER = [
     *("model.image.image_size=32", "data.image.size=32", "model.image.width=16"),
-    *("model.image.layers=4", "model.image.heads=2", "model.decoder.width=16"),
+    *("model.image.layers=2", "model.image.heads=2", "model.decoder.width=16"),
     "model.decoder.heads=2",
 ]
 #: As short as it can be: whole photographs, one step.
@@ -142,8 +141,6 @@ def test_a_network_is_trained_and_killed_before_its_cell_is_written(world, tmp_p
     masked = opened(Place(tmp_path / "again", str(tmp_path), None, "auroc"), world / "eyes")
     again = tally(kept, masked.source("test"), progress=False)
     np.testing.assert_array_equal(again.scores_by_image(), masks.scores)
-    judged = MaskTrial(masked).judged(kept)
-    assert found.chosen[0]["points"][0]["score"] == pytest.approx(judged.score)
     assert not (folder / "runs").exists()
 
 
