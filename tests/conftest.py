@@ -79,6 +79,21 @@ def _annotations(request: pytest.FixtureRequest) -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Lets the runs of a file's tests take one device, for which programs compile faster.
+
+    For files whose subject are not meshes: those of the step, the loop and the methods are.
+    """
+    from retfm_jax.runtime import mesh
+    from retfm_jax.training import loop
+
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
+        yield
+
+
 @pytest.fixture(scope="session")
 def emulator_address() -> Iterator[str]:
     """Of an object store that runs beside the tests."""
