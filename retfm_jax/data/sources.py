@@ -338,7 +338,7 @@ def without_excluded(
 
 
 def _positions(
-    source: RecordSource[Record], listed: Mapping[str, exclusions.Excluded]
+    source: RecordSource[Record | CaseRecord], listed: Mapping[str, exclusions.Excluded]
 ) -> dict[int, str]:
     """Positions of listed records: where the list says, else all records are read."""
     known = source.record_ids
