@@ -26,7 +26,7 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(one_device, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = str(folder / "datasets")
     build = ["data", "build", "synthetic_fundus", "--data_dir", data, "--image_size", "32"]

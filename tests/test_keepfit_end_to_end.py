@@ -19,8 +19,6 @@ from retfm_jax.data.kinds.category import category_id
 from retfm_jax.data.pipeline import TrainIterator, open_training
 from retfm_jax.interop.weights import read_tensors
 from retfm_jax.methods.keepfit import Keepfit
-from retfm_jax.runtime import mesh as meshes
-from retfm_jax.training import loop
 
 HELD_OUT = ("drusen", "hazy_media", "large_cup")
 TINY = [
@@ -32,17 +30,11 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_for_one_device():
-    """Meshes are tested with the step; here the same small program runs again and again."""
-    first = jax.devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda config: meshes.make_mesh(config, first))
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(one_device, tmp_path_factory):
     folder = tmp_path_factory.mktemp("keepfit")
     data = str(folder / "datasets")
     build = ["data", "build", "synthetic_fundus", "--data_dir", data, "--image_size", "32"]

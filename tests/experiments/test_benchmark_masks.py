@@ -37,6 +37,8 @@ from retfm_jax.experiments.benchmark.suite import Segment, TaskEntry, suite_of
 from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel, load
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TOWER = [
     *("model.image.image_size=32", "data.image.size=32", "model.image.width=16"),
     *("model.image.layers=2", "model.image.heads=2", "model.decoder.width=16"),

@@ -12,6 +12,8 @@ from retfm_jax.errors import UserError
 from retfm_jax.experiments.cross_validation import cross_validate, summary
 from retfm_jax.model import load
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TINY = [
     "model.image.image_size=32", "model.image.patch_size=16", "model.image.width=16",
     "model.image.layers=1", "model.image.heads=2", "data.image.size=32", "data.threads=2",

@@ -21,6 +21,8 @@ from retfm_jax.model import to_torch
 from retfm_jax.runtime.checkpoints import load_network, whole_steps
 from retfm_jax.trees import flatten
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TINY = [
     "model.image.image_size=32", "model.image.patch_size=16", "model.image.width=16",
     "model.image.layers=2", "model.image.heads=2", "data.image.size=32", "data.threads=2",

@@ -25,6 +25,8 @@ from retfm_jax.model import RetinalModel
 from retfm_jax.runtime.checkpoints import load_network, whole_steps
 from retfm_jax.trees import flatten
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TINY = [
     "model.image.image_size=32", "model.image.width=16", "model.image.layers=2",
     "model.image.heads=2", "model.decoder={'kind':'unetr','channels':4}", "data.image.size=32",
