@@ -373,6 +373,9 @@ def _build_tower(towers: Sequence[Any], value: Any, where: str) -> Any:
         towers = [tower for tower in towers if tower.kind == kind] or _none(
             f"{where}.kind", kind, [tower.kind for tower in towers]
         )
+    if size is not None and not any(tower.sizes for tower in towers):
+        example = json.dumps({"kind": towers[0].kind})
+        raise UserError(f"{where} must be entries in JSON, such as {example}, not {_short(size)}")
     if size is not None:
         found = [tower for tower in towers if size in tower.sizes]
         towers = found or _none(

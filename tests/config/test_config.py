@@ -248,6 +248,12 @@ def test_a_tower_is_named_by_kind_by_size_or_by_its_entries():
             image(f"model.image={entry}")
 
 
+@pytest.mark.parametrize("entry", ["{kind: unetr}", "unetr"])
+def test_what_has_no_named_sizes_is_given_by_entries(entry):
+    with pytest.raises(UserError, match=r"decoder must be entries in JSON, such as .*kind"):
+        load_config("segment", [f"model.decoder={entry}"])
+
+
 def test_model_entries_of_version_0_1_are_those_of_today():
     config = load_config("retclip_vit_b16")
     now = to_dict(config)["model"]
