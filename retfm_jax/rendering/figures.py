@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import textwrap
 from collections.abc import Iterator
 
@@ -30,6 +31,8 @@ def plain_style() -> Iterator[None]:
         "font.family": list(fonts.families()),
         "axes.formatter.use_mathtext": False,
     }
+    # A font of one weight draws all: Matplotlib warns of that once for each weight and font.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with style.context(["default", settings]):
         yield
 
