@@ -1,5 +1,6 @@
 """ROC and PR curves, calibration, confusion matrix and galleries as matplotlib figures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from retfm_jax.data import images
 from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.data.tasks import described_tasks
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
 from retfm_jax.evaluation.metrics.classification import (
     CALIBRATION_BINS,
@@ -78,12 +80,18 @@ def readable(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """Writes a class in words: a condition's id is read out, any other name stays as it was given.
+    """Writes a class or structure in words; what is no id of ours stays as it was given.
 
     Args:
-      name: of the class.
+      name: a condition's id, that of a structure of a public set, or any other name.
     """
-    return readable(name) if name in load_vocabulary() else name
+    return readable(name) if name in load_vocabulary() or name in _structures() else name
+
+
+@functools.cache
+def _structures() -> frozenset[str]:
+    """Structures of which some public set has masks."""
+    return frozenset(name for task in described_tasks().values() for name in task.get("masks", ()))
 
 
 def class_labels(names: Sequence[str]) -> list[str]:
