@@ -44,8 +44,6 @@ _NUMBER = "~"
 _LEVELS = 65_535
 #: Palette entries beside the background.
 _MOST_STRUCTURES = 255
-#: Stands for black, which a black background hides.
-_ORANGE = (230, 159, 0)
 _JPEG_QUALITY = 92
 
 
@@ -141,7 +139,7 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     Args:
       count: number of structures.
     """
-    colors = [color if any(color) else _ORANGE for _, color in STRUCTURE_COLORS]
+    colors = [color for _, color in STRUCTURE_COLORS]
     return [(0, 0, 0), *(colors[number % len(colors)] for number in range(count))]
 
 

@@ -17,7 +17,7 @@ STRUCTURE_COLORS = (
     ("green", (0, 158, 115)),
     ("blue", (0, 114, 178)),
     ("purple", (204, 121, 167)),
-    ("black", (0, 0, 0)),
+    ("orange", (230, 159, 0)),
 )
 _COVER = 0.7
 #: What differences between masks are, how their colors are called and what they are, RGB, on a
