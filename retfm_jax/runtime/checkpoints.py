@@ -452,6 +452,10 @@ def _sync_folder(path: str | os.PathLike[str]) -> None:
         _sync(path)
 
 
+#: How often half-written folders are removed, and seconds between.
+_ATTEMPTS, _PAUSE = 4, 0.2
+
+
 def remove_half_written(folder: Path) -> None:
     """Removes unfinished checkpoints, of a killed process or a full disk, from a folder.
 
@@ -460,9 +464,15 @@ def remove_half_written(folder: Path) -> None:
     Args:
       folder: the folder that holds the checkpoints.
     """
-    for half_written in _half_written(folder):
-        with contextlib.suppress(*errors()):
-            remove(half_written)
+    for attempt in range(_ATTEMPTS):
+        left = _half_written(folder)
+        if not left:
+            return
+        if attempt:  # threads of the write that failed may still have been making files
+            time.sleep(_PAUSE)
+        for half_written in left:
+            with contextlib.suppress(*errors()):
+                remove(half_written)
 
 
 def _half_written(folder: Path) -> list[Path]:
