@@ -7,7 +7,7 @@ JSON beside the weights, and repeated by every export.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -213,20 +213,37 @@ def default_decisions(classes: tuple[str, ...], outcome: Outcome) -> Decisions:
     return Decisions(tuple(classes), outcome, thresholds=thresholds)
 
 
-def read_decisions(folder: PathLike) -> Decisions | None:
+class Stored(Protocol):
+    """Decisions that stand in the JSON file of a workdir."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that `from_json` reads."""
+        ...
+
+    @classmethod
+    def from_json(cls, said: Any, where: str) -> Self:
+        """Reads what `to_json` wrote; see `Decisions.from_json`."""
+        ...
+
+
+_Stored = TypeVar("_Stored", bound=Stored)
+
+
+def read_decisions(folder: PathLike, kind: type[_Stored]) -> _Stored | None:
     """Reads the decisions of a workdir; None where it has none.
 
     Args:
       folder: with the file `decisions.json`.
+      kind: `Decisions` of classes, or `mask_decisions.MaskDecisions`.
 
     Raises:
       UserError: the file cannot be read, or holds something else.
     """
     path = as_path(folder) / FILE
-    return Decisions.from_json(read_json(path), str(path)) if path.is_file() else None
+    return kind.from_json(read_json(path), str(path)) if path.is_file() else None
 
 
-def write_decisions(folder: PathLike, decisions: Decisions) -> None:
+def write_decisions(folder: PathLike, decisions: Stored) -> None:
     """Writes the decisions of a workdir, in place of those before.
 
     Args:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from retfm_jax.decisions import FILE, entries_of, fitted_on_of, names_of, numbers_of
+from retfm_jax.decisions import entries_of, fitted_on_of, names_of, numbers_of
 from retfm_jax.errors import UserError
-from retfm_jax.files import PathLike, as_path, read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,29 +95,3 @@ def default_mask_decisions(structures: tuple[str, ...]) -> MaskDecisions:
       UserError: there is none, or one occurs twice.
     """
     return MaskDecisions(tuple(structures), (0.5,) * len(structures))
-
-
-def read_mask_decisions(folder: PathLike) -> MaskDecisions | None:
-    """Reads the decisions of a workdir; None where it has none.
-
-    Args:
-      folder: with the file `decisions.json`.
-
-    Raises:
-      UserError: the file cannot be read, or holds something else.
-    """
-    path = as_path(folder) / FILE
-    return MaskDecisions.from_json(read_json(path), str(path)) if path.is_file() else None
-
-
-def write_mask_decisions(folder: PathLike, decisions: MaskDecisions) -> None:
-    """Writes the decisions of a workdir, in place of those before.
-
-    Args:
-      folder: gets the file `decisions.json`, as a whole or not at all.
-      decisions: what is written.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    write_json(as_path(folder) / FILE, decisions.to_json())

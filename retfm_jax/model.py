@@ -41,7 +41,7 @@ from retfm_jax.interop.sources import Source, find_weights, is_place
 from retfm_jax.interop.zoo import Origin
 from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
-from retfm_jax.mask_decisions import MaskDecisions, default_mask_decisions, read_mask_decisions
+from retfm_jax.mask_decisions import MaskDecisions, default_mask_decisions
 from retfm_jax.methods import get_method_class, make_method
 from retfm_jax.methods.base import Method, MethodState, Params
 from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
@@ -874,11 +874,11 @@ def _stored_decisions(
     from retfm_jax.runtime.checkpoints import workdir_of
 
     workdir = workdir_of(path)
-    entry = "mask_decisions" if of_masks else "decisions"
-    beside = read_mask_decisions(workdir) if of_masks else read_decisions(workdir)
+    kind = MaskDecisions if of_masks else Decisions
+    entry, beside = "mask_decisions" if of_masks else "decisions", read_decisions(workdir, kind)
     if beside is not None and beside.fitted_on.get(WEIGHTS) in (None, meta["checksums"][0]):
         return {entry: beside}, ()
-    own, kind = meta.get(entry), MaskDecisions if of_masks else Decisions
+    own = meta.get(entry)
     found = {} if own is None else {entry: kind.from_json(own, str(path))}
     if beside is None:
         return found, ()

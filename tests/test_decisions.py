@@ -18,8 +18,6 @@ from retfm_jax.errors import UserError
 from retfm_jax.mask_decisions import (
     MaskDecisions,
     default_mask_decisions,
-    read_mask_decisions,
-    write_mask_decisions,
 )
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (50, 3)).astype(np.float32)
@@ -85,9 +83,9 @@ def test_expected_grades_are_means_of_the_distribution():
 def test_decisions_survive_json_to_the_bit(decisions, tmp_path):
     written = json.loads(json.dumps(decisions.to_json()))
     assert Decisions.from_json(written, "here") == decisions
-    assert read_decisions(tmp_path) is None
+    assert read_decisions(tmp_path, Decisions) is None
     write_decisions(tmp_path, decisions)
-    assert read_decisions(tmp_path) == decisions
+    assert read_decisions(tmp_path, Decisions) == decisions
 
 
 @pytest.mark.parametrize(
@@ -137,11 +135,11 @@ def test_a_pixel_shows_what_is_above_its_threshold():
 
 
 def test_mask_decisions_survive_json_to_the_bit(tmp_path):
-    assert read_mask_decisions(tmp_path) is None
-    write_mask_decisions(tmp_path, MASKS)
-    assert read_mask_decisions(tmp_path) == MASKS
+    assert read_decisions(tmp_path, MaskDecisions) is None
+    write_decisions(tmp_path, MASKS)
+    assert read_decisions(tmp_path, MaskDecisions) == MASKS
     with pytest.raises(UserError, match=r"decisions\.json: decisions has no entry 'structures'"):
-        read_decisions(tmp_path)
+        read_decisions(tmp_path, Decisions)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ _BESIDE = {
     ("ranges", "errors"), ("trees", "errors"), ("array_files", "errors"), ("array_files", "files"),
     ("dataset_folders", "errors"),
     ("dataset_folders", "files"), ("decisions", "errors"), ("decisions", "files"),
-    ("mask_decisions", "decisions"), ("mask_decisions", "errors"), ("mask_decisions", "files"),
+    ("mask_decisions", "decisions"), ("mask_decisions", "errors"),
     ("hub", "errors"), ("rendering", "files"),
 }  # fmt: skip
 #: Generated data is a tool of two rooms, as any caller of the command line's.

@@ -23,7 +23,6 @@ from retfm_jax.evaluation.decision_fitting import fit_decisions, fit_mask_decisi
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.files import PathLike, as_path, read_json
 from retfm_jax.interop.initial import FREE
-from retfm_jax.mask_decisions import write_mask_decisions
 from retfm_jax.model import load
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER as CHECKPOINTS
@@ -299,7 +298,7 @@ def fit(workdir: PathLike, validation: LabeledSource | SegmentedSource) -> None:
     if jax.process_index() == 0:
         model = load(workdir)
         if isinstance(validation, SegmentedSource):
-            write_mask_decisions(workdir, fit_mask_decisions(model, validation, progress=False))
+            write_decisions(workdir, fit_mask_decisions(model, validation, progress=False))
         else:
             write_decisions(workdir, fit_decisions(model, validation, progress=False))
         say(f"decisions for new photographs, fitted on validation: {as_path(workdir) / FILE}")
