@@ -1,7 +1,6 @@
 """Fine-tuning from class folders: runs that can be killed, networks that keep their classes."""
 
 import dataclasses
-import json
 import shutil
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from class_photographs import CLASSES, photograph, write_class_folders
+from written_metrics import written_metrics
 
 import retfm_jax
 from retfm_jax.config import LoraConfig, from_dict, load_config, to_dict
@@ -50,13 +50,6 @@ def finished(eyes, tmp_path_factory):
     return workdir
 
 
-def lines(workdir):
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if "per_second" not in key} for line in found
-    ]
-
-
 def test_the_workdir_is_a_model_with_its_classes(finished, eyes):
     model = retfm_jax.load(finished)
     assert model.classes == tuple(CLASSES)
@@ -73,7 +66,11 @@ def test_the_workdir_is_a_model_with_its_classes(finished, eyes):
 
 
 def test_the_best_on_validation_is_kept_and_read(finished):
-    scores = {line["step"]: line["eval/score"] for line in lines(finished) if "eval/score" in line}
+    scores = {
+        line["step"]: line["eval/score"]
+        for line in written_metrics(finished)
+        if "eval/score" in line
+    }
     assert len(scores) == 4
     best = max(scores, key=lambda step: (scores[step], -step))
     assert whole_steps(finished / "best") == [best]
@@ -101,7 +98,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(finished, eyes, tmp_path,
         ours, theirs = (flatten(load_network(each / place)[0]) for each in (workdir, finished))
         for path, leaf in theirs.items():
             np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
-    assert lines(workdir) == lines(finished)
+    assert written_metrics(workdir) == written_metrics(finished)
     for name in ("decisions.json", "config.json"):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mask_photographs import STRUCTURES, png, scene
 from PIL import Image
+from written_metrics import written_metrics
 
 import retfm_jax
 from retfm_jax.config import LoraConfig, from_dict, load_config, to_dict
@@ -67,13 +68,6 @@ def finished(folder, tmp_path_factory):
     return workdir
 
 
-def lines(workdir):
-    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if "per_second" not in key} for line in found
-    ]
-
-
 @pytest.fixture(scope="module")
 def model(finished):
     return retfm_jax.load(finished)
@@ -102,7 +96,7 @@ def test_the_workdir_is_a_model_with_structures_and_their_thresholds(model, vali
 
 
 def test_the_best_on_validation_is_kept_and_is_worth_what_was_measured(finished, counted):
-    evaluated = {line["step"]: line for line in lines(finished) if "eval/dice" in line}
+    evaluated = {line["step"]: line for line in written_metrics(finished) if "eval/dice" in line}
     scores = {step: line["eval/average_precision"] for step, line in evaluated.items()}
     assert len(scores) == 2
     best = max(scores, key=lambda step: (scores[step], -step))
@@ -149,7 +143,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(finished, folder, tmp_pat
         ours, theirs = (flatten(load_network(each / place)[0]) for each in (workdir, finished))
         for path, leaf in theirs.items():
             np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
-    assert lines(workdir) == lines(finished)
+    assert written_metrics(workdir) == written_metrics(finished)
     for name in ("decisions.json", "config.json"):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes()
 

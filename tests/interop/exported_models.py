@@ -1,7 +1,9 @@
 """Small networks of every system, as tests of exports take them."""
 
 import dataclasses
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -17,6 +19,26 @@ from retfm_jax.models.vit import ViTConfig
 TEXT = BertConfig(width=32, layers=2, heads=2, mlp_width=48, positions=64)
 VIT = ViTConfig(image_size=32, patch_size=8, width=32, layers=2, heads=2)
 CLASSES = ("normal", "drusen", "glaucoma")
+
+_REFUSING = """
+import sys
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ImportError(name)
+
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_without(packages: Collection[str], code: str) -> None:
+    """Runs a program in a process of its own that cannot import some packages."""
+    whole = _REFUSING.format(names=tuple(packages)) + code
+    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def make(config_name: str, image: Any, decisions: Any = None, **sizes: Any) -> RetinalModel:

@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from exported_models import CLASSES, MODELS, VIT, make
+from exported_models import CLASSES, MODELS, VIT, make, run_without
 from PIL import Image
 
 from retfm_jax.decisions import default_decisions
@@ -17,18 +15,10 @@ from retfm_jax.experiments.exporting import PARITY, export_program, write_progra
 from retfm_jax.interop.formats import get_form
 from retfm_jax.interop.formats.programs import load_program
 
-#: Refuses this package, and what a program of a form goes without.
+#: Takes what the programs in some folders give.
 _ALONE = """
 import sys
 
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {refused}:
-            raise ImportError(name)
-
-
-sys.meta_path.insert(0, Refuse())
 for folder, out in {folders!r}:
     sys.path.insert(0, folder)
     sys.modules.pop("model", None)
@@ -103,11 +93,8 @@ def alone(exports, photographs, tmp_path_factory):
             names = [name for other, name in _CASES if other == form]
             out = tmp_path_factory.mktemp(f"alone_{form}")
             folders = [(str(exports(form, name)), str(out / f"{name}.npz")) for name in names]
-            code = _ALONE.format(
-                refused=_WITHOUT[form], folders=folders, paths=photographs, texts=_TEXTS
-            )
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            code = _ALONE.format(folders=folders, paths=photographs, texts=_TEXTS)
+            run_without(_WITHOUT[form], code)
             found[form] = {name: np.load(out / f"{name}.npz") for name in names}
         return found[form]
 

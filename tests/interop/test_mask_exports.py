@@ -3,14 +3,13 @@
 import ast
 import dataclasses
 import json
-import subprocess
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import yaml
+from exported_models import run_without
 from golden_files import Golden
 from mask_photographs import reader
 from PIL import Image
@@ -34,23 +33,6 @@ from retfm_jax.methods.base import MethodState
 from retfm_jax.model import RetinalModel
 
 _PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
-_ALONE = """
-import sys
-
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("retfm_jax", "jax", "flax", "torch", "onnxruntime"):
-            raise ImportError(name)
-
-
-sys.meta_path.insert(0, Refuse())
-sys.path.insert(0, sys.argv[1])
-import model
-import numpy as np
-
-np.savez(sys.argv[3], **model.load().masks(sys.argv[2]))
-"""
 
 
 def random_network(method) -> tuple[Any, MethodState]:
@@ -132,9 +114,12 @@ def test_a_program_goes_alone_and_turns_photographs_upright(exports, model, tmp_
     Image.fromarray(_PHOTOGRAPH).save(tmp_path / "eye.jpg", quality=95, exif=turned)
     _, folder = exports("saved_npz")
     found, photograph = str(tmp_path / "found.npz"), str(tmp_path / "eye.jpg")
-    given = [sys.executable, "-c", _ALONE, str(folder), photograph, found]
-    done = subprocess.run(given, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_without(
+        ("retfm_jax", "jax", "flax", "torch", "onnxruntime"),
+        f"sys.path.insert(0, {str(folder)!r})\n"
+        "import model\nimport numpy as np\n"
+        f"np.savez({found!r}, **model.load().masks({photograph!r}))\n",
+    )
     assert model.mask_decisions is not None
     masks = model.mask_decisions.masks(model.segment(photograph))
     assert masks.shape == (70, 50, 2)
