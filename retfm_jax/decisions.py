@@ -222,7 +222,15 @@ class Stored(Protocol):
 
     @classmethod
     def from_json(cls, said: Any, where: str) -> Self:
-        """Reads what `to_json` wrote; see `Decisions.from_json`."""
+        """Reads what `to_json` wrote.
+
+        Args:
+          said: JSON values.
+          where: name of what was read, for the message.
+
+        Raises:
+          UserError: it is something else.
+        """
         ...
 
 
