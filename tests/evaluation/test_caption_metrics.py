@@ -102,6 +102,9 @@ def test_reports_that_repeat_are_counted():
     found = captions.measure(["a b", "a  b", "c", "d"], ["a b"] * 4, draws=5)
     assert (found.distinct, found.repeated, found.words) == (3, 0.5, (1.5, 2.0))
     assert found.to_json()["share_repeated"] == 0.5
+    assert found.loops == 0
+    looping = captions.measure(["a b c a b c a", "a b c"], ["a"] * 2, draws=5)
+    assert looping.loops == 2 / 6  # abc and bca once more, of five and one
 
 
 def test_a_long_report_is_measured_in_time():
@@ -177,3 +180,50 @@ def test_a_reference_that_says_nothing_is_counted(labeler):
     found = clinical.measure(["Drusen."], ["fundus image 3"], labeler, draws=5)
     assert (found.silent, found.conditions["drusen"]["invented"]) == (1, 1)
     assert found.eyes == {}
+
+
+def shown(text, marks):
+    return [(text[mark.start : mark.end].lower(), mark.kind, mark.condition) for mark in marks]
+
+
+def test_words_of_both_reports_are_marked_by_how_they_agree(labeler):
+    reference = "Drusen of the right eye, macular edema. No hemorrhage. Suspected glaucoma."
+    generated = "Drusen of the left eye, retinal hemorrhage. Cataract. No macular edema."
+    found = clinical.marked(labeler.label(generated), labeler.label(reference))
+    assert shown(reference, found.reference) == [
+        ("drusen", "other_eye", "drusen"),
+        ("macular edema", "contradicted", "macular_oedema"),
+        ("hemorrhage", "contradicted", "retinal_haemorrhage"),
+    ]
+    assert shown(generated, found.generated) == [
+        ("drusen", "other_eye", "drusen"),
+        ("retinal hemorrhage", "contradicted", "retinal_haemorrhage"),
+        ("cataract", "invented", "cataract"),
+        ("macular edema", "contradicted", "macular_oedema"),
+    ]
+    alike = labeler.label(reference)
+    same = clinical.marked(alike, alike)
+    assert {mark.kind for mark in same.reference} == {"named"}
+    assert same.generated == same.reference
+    silent = clinical.marked(labeler.label(""), alike)
+    assert {mark.kind for mark in silent.reference} == {"missed"}
+    assert silent.generated == ()
+
+
+def test_a_sentence_that_another_one_overrules_is_not_marked(labeler):
+    text = "右眼未见出血，左眼视网膜出血。"
+    labels = labeler.label(text)
+    found = clinical.marked(labels, labels)
+    assert [text[mark.start] for mark in found.generated] == [text[text.rindex("视网膜")]]
+
+
+def test_the_findings_of_each_report_make_its_f1(labeler):
+    references = ["Drusen. Macular edema.", "Drusen.", "photograph 3"]
+    generated = ["Drusen.", "Cataract.", "photograph 4"]
+    found = clinical.by_report(generated, references, labeler)
+    for row in range(2):
+        alone = clinical.measure(
+            generated[row : row + 1], references[row : row + 1], labeler, draws=1
+        )
+        assert found[row] == pytest.approx(alone.values["f1"].value)
+    assert math.isnan(found[2])

@@ -2,8 +2,8 @@
 
 They equal pycocoevalcap 1.2, which the publications of report generation use, with one reference to
 each report. A report is a text whose words stand between spaces, nothing else divides it: what
-counts as a word (one Chinese character, a full stop) is decided where reports become ids. METEOR is
-left out: its table of paraphrases makes it a program of its own, and nothing else has its name.
+counts as a word (one Chinese character, a full stop) is decided where reports become ids. METEOR
+has a program of its own, see `meteor`.
 """
 
 import collections
@@ -51,6 +51,8 @@ class CaptionMetrics:
       cases: number of cases, which the intervals resample.
       distinct: number of different texts among the generated reports.
       repeated: share of the generated reports whose text another one has as well.
+      loops: share of all three words in a row of the generated reports that stood in the same
+        report before.
       words: mean number of words of the generated reports and of their references.
     """
 
@@ -59,6 +61,7 @@ class CaptionMetrics:
     cases: int
     distinct: int
     repeated: float
+    loops: float
     words: tuple[float, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ class CaptionMetrics:
             "cases": self.cases,
             "distinct_reports": self.distinct,
             "share_repeated": round(self.repeated, 6),
+            "share_of_trigrams_repeated": round(self.loops, 6),
             "mean_words": round(self.words[0], 3),
             "mean_words_of_references": round(self.words[1], 3),
         }
@@ -108,12 +112,15 @@ def measure(
     found = estimates(whole, bootstrap(groups, statistic, draws, seed))
     texts = collections.Counter(" ".join(text.split()) for text in hypotheses)
     repeated = sum(count for count in texts.values() if count > 1)
+    trigrams = [_grams(text.split(), 3) for text in hypotheses]
+    again, every = (sum(map(count, trigrams)) for count in (_again, collections.Counter.total))
     return CaptionMetrics(
         values=dict(zip(NAMES, found, strict=True)),
         reports=len(hypotheses),
         cases=len(set(groups)),
         distinct=len(texts),
         repeated=repeated / len(hypotheses),
+        loops=again / every if every else 0.0,
         words=(float(counts[:, -2].mean()), float(counts[:, -1].mean())),
     )
 
@@ -163,6 +170,11 @@ def _grams(words: Sequence[str], length: int) -> _Grams:
     return collections.Counter(
         tuple(words[start : start + length]) for start in range(len(words) - length + 1)
     )
+
+
+def _again(grams: _Grams) -> int:
+    """How many of them are not the first of their words."""
+    return grams.total() - len(grams)
 
 
 def _counted(hypothesis: str, reference: str) -> Float[np.ndarray, " 10"]:

@@ -21,8 +21,15 @@ from retfm_jax.evaluation.metrics.bootstrap import (
     to_json,
 )
 from retfm_jax.evaluation.metrics.captions import require_pairs
-from retfm_jax.knowledge.labeler import ABSENT, PATIENT, PRESENT, UNCERTAIN, Labeler
-from retfm_jax.knowledge.laterality import SIDES
+from retfm_jax.knowledge.labeler import (
+    ABSENT,
+    PATIENT,
+    PRESENT,
+    UNCERTAIN,
+    Labeler,
+    ReportLabels,
+)
+from retfm_jax.knowledge.laterality import BOTH, SIDES
 
 
 class Agreement(NamedTuple):
@@ -58,6 +65,81 @@ def agreement(generated: Mapping[str, str], reference: Mapping[str, str]) -> Agr
     denied += [name for name in invented if name in reference]
     named = tuple(name for name in there if name in said)
     return Agreement(named, missed, invented, tuple(denied))
+
+
+#: Kinds of marks, the gravest last.
+MARKS = ("named", "other_eye", "missed", "invented", "contradicted")
+
+
+class Mark(NamedTuple):
+    """Words of a report that speak of a finding, and how the other report agrees.
+
+    Attributes:
+      start, end: the span in the report.
+      kind: one of `MARKS`, as `Agreement` has them; "other_eye": both reports name the finding,
+        each with its eye, and not with this one.
+      condition: its id.
+    """
+
+    start: int
+    end: int
+    kind: str
+    condition: str
+
+
+class Marked(NamedTuple):
+    """How two reports on one patient agree, and where they say it.
+
+    Attributes:
+      found: the findings of the patient.
+      generated, reference: marks of each report, in the order of its text. What the reference only
+        suspects, and what both deny, has none.
+    """
+
+    found: Agreement
+    generated: tuple[Mark, ...]
+    reference: tuple[Mark, ...]
+
+
+def marked(generated: ReportLabels, reference: ReportLabels) -> Marked:
+    """Marks what two reports say of findings.
+
+    Args:
+      generated, reference: what the labeler reads in each.
+    """
+    found = agreement(generated.statuses[PATIENT], reference.statuses[PATIENT])
+    return Marked(
+        found,
+        _marks(generated, reference, found, "invented"),
+        _marks(reference, generated, found, "missed"),
+    )
+
+
+def _marks(
+    own: ReportLabels, other: ReportLabels, found: Agreement, alone: str
+) -> tuple[Mark, ...]:
+    """Marks of one report; `alone` is what a finding is that the other one does not affirm."""
+    marks = []
+    for item in own.evidence:
+        if item.status != own.statuses[PATIENT].get(item.condition):
+            continue  # another sentence of the report decides
+        if item.condition in found.contradicted:
+            kind = "contradicted"
+        elif item.status == ABSENT:
+            continue
+        elif item.condition in found.named:
+            sides = SIDES if item.side == BOTH else (item.side,)
+            there = [
+                side for side in SIDES if other.statuses[side].get(item.condition, ABSENT) != ABSENT
+            ]
+            agrees = item.side is None or not there or set(sides) <= set(there)
+            kind = "named" if agrees else "other_eye"
+        elif item.condition in getattr(found, alone):
+            kind = alone
+        else:
+            continue
+        marks.append(Mark(item.start, item.end, kind, item.condition))
+    return tuple(marks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +223,31 @@ def measure(
         reports=len(said),
         silent=sum(not w[PATIENT] for w in written),
     )
+
+
+def by_report(
+    hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
+) -> Float[np.ndarray, " n"]:
+    """Computes F1 of the findings of every report by itself.
+
+    Args:
+      hypotheses, references, labeler: see `measure`.
+
+    Returns:
+      F1 (n); NaN where neither report names a finding.
+
+    Raises:
+      UserError: there is no report, or one is no text.
+      ValueError: the sequences have different lengths.
+    """
+    require_pairs(hypotheses, references)
+    found = [
+        agreement(labeler.label(ours).statuses[PATIENT], labeler.label(theirs).statuses[PATIENT])
+        for ours, theirs in zip(hypotheses, references, strict=True)
+    ]
+    named = np.array([len(each.named) for each in found])
+    wrong = np.array([len(each.missed) + len(each.invented) for each in found])
+    return ratio(2 * named, 2 * named + wrong)
 
 
 #: Names of the first columns of `_Scope.values`.
