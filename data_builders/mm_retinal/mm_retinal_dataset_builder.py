@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
@@ -18,6 +18,12 @@ _MODALITIES = {
     "ffa": "fluorescein angiograms",
     "oct": "optical coherence tomography",
 }
+#: Behind the name of a modality's folder, that of the copy which the authors train with.
+_COPY = "_resized_jpg"
+#: figure02-30A and figure02-30B are views of one case, and so are figure04-12DA and figure04-12DB.
+_PANEL = re.compile(r"(?<=\d)[A-Za-z]{1,2}$")
+#: "Same patient as Figures 3-9C and D", "see figure13-1-1", "同图1-5"
+_OTHER = re.compile(r"(?:\bfig(?:ure)?s?\.?|图)\s*(\d+(?:\s*[-\u2013]\s*\d+)+)", re.IGNORECASE)
 
 
 class Builder(RowsBuilder):
@@ -31,24 +37,23 @@ class Builder(RowsBuilder):
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Get MM-Retinal from its authors (https://github.com/lxirich/MM-Retinal) and give the folder
-    that holds its CSV files (image, caption) and its images.
+    that holds its CSV files (image, caption; or FFA.csv) and its images.
     """
 
     def label_names(self) -> Sequence[str]:
         return ()
 
     def read_rows(self, source: Path) -> list[Row]:
-        rows = releases.read(source, ["image", "caption|caption_en"], self.problems)
+        rows = releases.read(
+            source, ["image", "caption|caption_en"], self.problems, captions=True, places=_places
+        )
         assert self.builder_config is not None  # one of BUILDER_CONFIGS
         wanted = self.builder_config.name
         mine: dict[str, ImageRow] = {}
         for row in rows:
             if releases.modality(row) != wanted:
                 continue
-            path = PurePosixPath(row.record_id)
-            # figure02-30A and figure02-30B are views of one case.
-            figure = str(path.with_name(re.sub(r"(?<=\d)[A-Za-z]$", "", path.stem)))
-            row = dataclasses.replace(row, group=row.group or figure, attributes=(wanted,))
+            row = dataclasses.replace(row, attributes=(wanted,))
             known = mine.setdefault(row.record_id, row)
             if known is row:
                 continue
@@ -65,4 +70,49 @@ class Builder(RowsBuilder):
                 f"no image of {source} lies in a folder {wanted.upper()}; the modalities are "
                 "told apart by the folders in the image paths"
             )
-        return list(mine.values())
+        return _grouped(list(mine.values()))
+
+
+def _places(path: str) -> Iterator[str]:
+    """Where an image may lie: as it is named, as JPEG, or in the authors' copy of all images."""
+    written = PurePosixPath(path)
+    jpeg = written.with_suffix(".jpg")
+    yield from dict.fromkeys(map(str, (written, jpeg)))
+    if folder := written.parent.name:
+        yield str(written.parent.with_name(f"{folder}{_COPY}") / jpeg.name)
+
+
+def _grouped(rows: Sequence[ImageRow]) -> list[Row]:
+    """The same rows, those of a figure and of figures that a caption refers to in one group."""
+    figures = [_figure(row) for row in rows]
+    names = {_numbers(figure): figure for figure in reversed(figures)}
+    first: dict[str, str] = {}
+
+    def of(figure: str) -> str:
+        while figure in first:
+            figure = first[figure]
+        return figure
+
+    for row, figure in zip(rows, figures, strict=True):
+        for text in row.caption.values():
+            for written in _OTHER.findall(text):
+                key = (str(PurePosixPath(figure).parent), *map(int, re.findall(r"\d+", written)))
+                other = of(names.get(key, figure))
+                if (own := of(figure)) != other:
+                    first[max(own, other)] = min(own, other)
+    return [
+        dataclasses.replace(row, group=row.group or of(figure))
+        for row, figure in zip(rows, figures, strict=True)
+    ]
+
+
+def _figure(row: ImageRow) -> str:
+    """The path of an image without its ending and the letter of its panel."""
+    path = PurePosixPath(row.record_id)
+    return str(path.with_name(_PANEL.sub("", path.stem)))
+
+
+def _numbers(figure: str) -> tuple[str | int, ...]:
+    """The folder of a figure and its numbers, by which captions refer to it."""
+    path = PurePosixPath(figure)
+    return (str(path.parent), *map(int, re.findall(r"\d+", path.name)))

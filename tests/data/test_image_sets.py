@@ -98,6 +98,72 @@ def test_mm_retinal_is_one_configuration_a_modality(tmp_path):
         data_build.run(args)
 
 
+def test_captions_of_angiograms_stand_in_their_categories(tmp_path):
+    source = tmp_path / "mm"
+    start = "MM_Retinal_dataset_v1/FFA"
+    rows = [
+        ("figure01-05B.jpg", "Leakage, in the left eye's disc"),
+        ("figure01-05C.png", "Late phase. Same person as Figure 1-5B"),
+        ("figure01-07DA.png", "Short"),
+        ("figure01-07DB.png", "左眼渗漏"),
+        ("figure02-03.png", "The same patient as Figs. 1-7D and E"),
+        ("figure11-1-1b.jpg", "Window defects"),
+    ]
+    write_csv(
+        source_table := tmp_path / "FFA.csv",
+        [
+            {"": str(n), "image": f"{start}/{name}", "atributes": "[]", "categories": repr([text])}
+            for n, (name, text) in enumerate(rows)
+        ],
+    )
+    copied = f"{start}_resized_jpg"
+    place(
+        source, f"{start}/figure01-05B.jpg", f"{start}/figure01-05C.jpg",
+        *(f"{copied}/{Path(name).stem}.jpg" for name, _ in rows[2:]),
+    )  # fmt: skip
+    (source / "data").mkdir()
+    source_table.rename(source / "data" / "FFA.csv")
+    one = [{"image": "ONE/a.jpg", "atributes": "[]", "categories": "['normal']"}]
+    write_csv(source / "ONE.csv", one)
+    folder = prepare("mm_retinal", source, tmp_path / "data", config="ffa")
+    found = {Path(name).name: record for name, (_, record) in everything(folder).items()}
+    assert {name: max(r.caption.values()) for name, r in found.items()} == dict(rows)
+    assert found["figure01-07DB.png"].caption == {"en": "", "zh": "左眼渗漏"}
+    assert not any(record.categories for record in found.values())
+    assert {name: Path(record.patient_id).name for name, record in found.items()} == {
+        "figure01-05B.jpg": "figure01-05", "figure01-05C.png": "figure01-05",
+        "figure01-07DA.png": "figure01-07", "figure01-07DB.png": "figure01-07",
+        "figure02-03.png": "figure01-07", "figure11-1-1b.jpg": "figure11-1-1",
+    }  # fmt: skip
+    assert problems_of(folder) == []
+    notes = json.loads((folder / SUMMARY_FILE).read_text())["notes"]
+    assert notes[0].endswith("ONE.csv is passed over: it has no column caption|caption_en")
+    place(source, "ONE/a.jpg")
+    assert set(everything(prepare("flair", source, tmp_path / "data"))) == {"ONE/a.jpg"}
+
+
+def test_captions_are_told_from_categories_where_folders_say_nothing(tmp_path):
+    source = tmp_path / "own"
+    place(source, "FFA/a.jpg", "FFA/b.jpg")
+    long = "Dye leaks from the disc and pools below the fovea in the late phase"
+    texts = {"FFA/a.jpg": [long], "FFA/b.jpg": ["Normal filling of the arteries and of all veins"]}
+    write_csv(
+        source / "pairs.csv",
+        [{"image": name, "categories": json.dumps(said)} for name, said in texts.items()],
+    )
+    found = everything(prepare("mm_retinal", source, tmp_path / "data", config="ffa"))
+    assert found["FFA/a.jpg"][1].caption["en"] == long
+    with pytest.raises(UserError, match="no CSV file with the columns image and categories"):
+        prepare("flair", source, tmp_path / "data")
+    texts["FFA/b.jpg"].append("normal")
+    write_csv(
+        source / "pairs.csv",
+        [{"image": name, "categories": json.dumps(said)} for name, said in texts.items()],
+    )
+    found = everything(prepare("flair", source, tmp_path / "data"))
+    assert found["FFA/a.jpg"][1].categories == (long,)
+
+
 def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):
     source = tmp_path / "flair"
     place(source / "images", "01_ONE/a.jpg", "01_ONE/b.jpg", "02_TWO/c.jpg", "02_TWO/d.jpg")

@@ -98,16 +98,44 @@ def read_manifest(
     Raises:
       UserError: the file as a whole cannot be read, or lacks a wanted column.
     """
+    return rows_of(read_table(path, problems, encoding), root, problems)
+
+
+def read_table(
+    path: str | Path, problems: ProblemLog, encoding: str | None = "utf-8"
+) -> tables.Table:
+    """Reads the table of a manifest as it is written, by the ending of its name.
+
+    Args:
+      path, problems, encoding: as of `read_manifest`.
+
+    Raises:
+      UserError: the file as a whole cannot be read.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        table = tables.read_jsonl(path, problems, encoding)
-    elif suffix in (".csv", ".tsv"):
-        table = tables.read_csv(path, problems, encoding)
-    elif suffix == ".xlsx":
-        table = tables.read_xlsx(path, problems)
-    else:
-        raise UserError(f"{path}: a manifest is a .csv, .tsv, .xlsx or .jsonl file")
+        return tables.read_jsonl(path, problems, encoding)
+    if suffix in (".csv", ".tsv"):
+        return tables.read_csv(path, problems, encoding)
+    if suffix == ".xlsx":
+        return tables.read_xlsx(path, problems)
+    raise UserError(f"{path}: a manifest is a .csv, .tsv, .xlsx or .jsonl file")
+
+
+def rows_of(
+    table: tables.Table, root: str | Path, problems: ProblemLog
+) -> tuple[list[Row], list[str]]:
+    """Reads the rows of a table; see `read_manifest`.
+
+    Args:
+      table: with the columns of a manifest.
+      root, problems: as of `read_manifest`.
+
+    Raises:
+      UserError: the table lacks a wanted column.
+    """
+    path = Path(table.path)
     if not Path(root).is_dir():
         raise UserError(f"images {root} is not a folder")
     if _is_of_images(table.columns):

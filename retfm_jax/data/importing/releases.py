@@ -1,8 +1,12 @@
 """Releases that are a folder of tables over one image root: the FLAIR collection, MM-Retinal."""
 
-from collections.abc import Sequence
+import dataclasses
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from retfm_jax.data import cells
 from retfm_jax.data.building.rows import ImageRow
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import manifest, tables
@@ -13,24 +17,41 @@ from retfm_jax.knowledge.prompts import MODALITIES
 #: Where the published projects keep their tables, below the folder that a user gives.
 _TABLES = (
     "*.csv",
+    "data/*.csv",
     "dataframes/*.csv",
     "dataframes/pretraining/*.csv",
     "local_data/dataframes/pretraining/*.csv",
 )
 #: How deep below the given folder the image root may be.
 _DEPTHS = ("", "*/", "*/*/")
+#: So many of a table's first images are looked for, to find the image root.
+_TRIED = 32
+#: Where MM-Retinal's paths start, of its versions and in the FLAIR collection.
+_EXPERT = re.compile(r"(\d+_)?MM_Retinal_dataset\w*", re.IGNORECASE)
+#: Half of the texts in a column of captions have so many words; a category has fewer.
+_CAPTION_WORDS = 8
 
 
-def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[ImageRow]:
+def read(
+    source: Path,
+    columns: Sequence[str],
+    problems: ProblemLog,
+    *,
+    captions: bool = False,
+    places: Callable[[str], Iterable[str]] = lambda path: (path,),
+) -> list[ImageRow]:
     """Reads all tables of a release that have the wanted columns.
 
-    The image root is the folder, `source` or one below it, that holds the first path that a table
-    names.
+    The image root is the folder, `source` or one below it, that holds one of the first paths that a
+    table names.
 
     Args:
       source: the folder of the release.
       columns: what a table must have to belong to it, see `tables.require_columns`.
       problems: takes the rows that cannot be used.
+      captions: whether tables are wanted that have captions in place of categories, as MM-Retinal's
+        FFA has them in the column `categories`; else these are passed over.
+      places: of the path of an image, the paths at which it may lie, the likeliest first.
 
     Raises:
       UserError: no table with these columns, or no folder in which its images are.
@@ -38,37 +59,90 @@ def read(source: Path, columns: Sequence[str], problems: ProblemLog) -> list[Ima
     paths = sorted(path for pattern in _TABLES for path in source.glob(pattern))
     rows: list[ImageRow] = []
     for path in paths:
-        if _belongs(path, columns, problems):
-            found, _ = manifest.read_manifest(path, source, problems)
+        table = _table(path, columns, problems, captions)
+        if table is not None:
+            found, _ = manifest.rows_of(table, source, problems)
             rows += [row for row in found if isinstance(row, ImageRow)]
     if not rows:
         wanted = " and ".join(column.split("|")[0] for column in columns)
         raise UserError(
-            f"no CSV file with the columns {wanted} in {source} or its folder dataframes "
+            f"no CSV file with the columns {wanted} in {source} or its folders data and dataframes "
             f"({len(paths)} CSV files looked at)"
         )
-    root = _image_root(source, rows)
-    return [manifest.under(root, row) for row in rows]
+    root = _image_root(source, rows, places)
+    return [_placed(manifest.under(root, row), root, places) for row in rows]
 
 
-def _belongs(path: Path, columns: Sequence[str], problems: ProblemLog) -> bool:
-    """Whether a table is one of a release, and not of something else such as a test set.
+def _table(
+    path: Path, columns: Sequence[str], problems: ProblemLog, captions: bool
+) -> tables.Table | None:
+    """A table of the release; None of something else, such as a test set.
 
     Raises:
       UserError: it is one but for the spelling of its columns.
     """
+    found = ProblemLog()
     try:
-        table = tables.read_csv(path, ProblemLog())
+        table = tables.read_csv(path, found)
     except UserError as error:
         problems.note("unreadable_table", path, 1, str(error), "table left out")
-        return False
+        return None
+    if _has_captions_for_categories(table):
+        if not captions:
+            problems.notes.append(f"{path} is passed over: its categories are captions")
+            return None
+        table = _with_captions(table, found)
     missing = [name for name in columns if not set(name.split("|")) & set(table.columns)]
     strange = [name for name in table.columns if name]
     if missing and all(any(meant(s, name.split("|")) for s in strange) for name in missing):
         tables.require_columns(table, columns)
     if missing:
         problems.notes.append(f"{path} is passed over: it has no column {' nor '.join(missing)}")
-    return not missing
+        return None
+    problems.extend(found.problems)
+    problems.notes += found.notes
+    return table
+
+
+def _has_captions_for_categories(table: tables.Table) -> bool:
+    """Whether the cells of `categories` hold a caption each, by their paths or by their length."""
+    if not {"image", "categories"} <= set(table.columns) or "caption" in table.columns:
+        return False
+    texts = []
+    expert = bool(table.rows)
+    for line in table.rows:
+        parts = PurePosixPath(str(line.cells["image"])).parts
+        expert = expert and len(parts) > 2 and _EXPERT.fullmatch(parts[0]) is not None
+        try:
+            texts.append(_caption(line))
+        except ValueError:
+            texts.append("")
+    return expert or (
+        bool(texts)
+        and all(texts)
+        and statistics.median(len(text.split()) for text in texts) >= _CAPTION_WORDS
+    )
+
+
+def _caption(line: tables.TableRow) -> str:
+    """The text in the cell of a row's categories, "" where there is none or several are."""
+    found = cells.names(line.cells["categories"], "categories", known=lambda name: True) or ()
+    return found[0] if len(found) == 1 else ""
+
+
+def _with_captions(table: tables.Table, problems: ProblemLog) -> tables.Table:
+    """The same table with a column of captions and none of categories."""
+    rows = []
+    for line in table.rows:
+        said = {name: cell for name, cell in line.cells.items() if name != "categories"}
+        try:
+            said["caption"] = _caption(line)
+        except ValueError as error:
+            problems.unreadable(table.path, line.row, str(error), str(line.cells["image"]))
+            continue
+        rows.append(dataclasses.replace(line, cells=said))
+    columns = [name for name in table.columns if name != "categories"]
+    return dataclasses.replace(table, columns=(*columns, "caption"), rows=rows)
 
 
 def modality(row: ImageRow) -> str | None:
@@ -84,13 +158,33 @@ def modality(row: ImageRow) -> str | None:
     return next((name for name in folders if name in MODALITIES), None)
 
 
-def _image_root(source: Path, rows: Sequence[ImageRow]) -> Path:
+def _image_root(
+    source: Path, rows: Sequence[ImageRow], places: Callable[[str], Iterable[str]]
+) -> Path:
     # Not every file must be there, but one of the first of each table will be.
-    tried = {row.file: row.record_id for row in reversed(rows)}.values()
-    for relative in tried:
-        for depth in _DEPTHS:
-            for folder in sorted(source.glob(depth) if depth else [source]):
-                if (folder / relative).is_file():
-                    return folder
-    example = next(iter(tried))
+    tried: dict[str, list[str]] = {}
+    for row in rows:
+        of_table = tried.setdefault(row.file, [])
+        if len(of_table) < _TRIED:
+            of_table.append(row.record_id)
+    folders = [
+        folder
+        for depth in _DEPTHS
+        for folder in (sorted(source.glob(depth)) if depth else [source])
+    ]
+    for names in tried.values():
+        for relative in names:
+            for place in places(relative):
+                for folder in folders:
+                    if (folder / place).is_file():
+                        return folder
+    example = next(iter(tried.values()))[0]
     raise UserError(f"{source} and its folders hold no {example}, which the tables name")
+
+
+def _placed(row: ImageRow, root: Path, places: Callable[[str], Iterable[str]]) -> ImageRow:
+    """The same row with its picture at the first of its places where a file is."""
+    for place in places(row.record_id):
+        if (root / place).is_file():
+            return dataclasses.replace(row, image=dataclasses.replace(row.image, relative=place))
+    return row
