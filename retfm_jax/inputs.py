@@ -327,7 +327,7 @@ def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> Non
     elif role in ("mask", "flag"):
         if jnp.issubdtype(array.dtype, jnp.floating):
             raise UserError(f"batch: {name} is true or false, not {array.dtype}")
-    elif role == "category" and not jnp.issubdtype(array.dtype, jnp.integer):
+    elif role in ("category", "epoch") and not jnp.issubdtype(array.dtype, jnp.integer):
         raise UserError(f"batch: {name} must be integers, not {array.dtype}")
 
 

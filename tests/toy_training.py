@@ -197,7 +197,10 @@ def toy_data(bad: int | None = None, signals: dict[int, str] | None = None) -> l
             yield batch
 
     return loop.TrainingData(
-        open=opened, prepare=prepare, identity={"source": "toy"}, steps_per_epoch=10
+        open=opened,
+        prepare=prepare,
+        identity={"source": "toy"},
+        steps_in=lambda epochs: 10 * epochs,
     )
 
 

@@ -69,6 +69,7 @@ def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[D
             data_dir=folder,
             expert=config.data.expert and ExpertConfig("synthetic_fundus"),
             balance_sets=False,
+            curriculum=None,
         )
         yield data, f"synthetic eyes, {STORED_SIZE} px"
 

@@ -140,6 +140,59 @@ class ExpertConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class CurriculumStageConfig(Section):
+    """Epochs of a curriculum that see the records of some levels of difficulty.
+
+    Attributes:
+      until: epochs of the run after which the next stage begins; None: the run's end.
+      levels: of the records that take part; 1 is the easiest.
+      descriptions: whether these are records of `CurriculumConfig.descriptions`.
+    """
+
+    until: Positive | None = None
+    levels: Annotated[tuple[Positive, ...], Filled()] = (1,)
+    descriptions: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig(Section):
+    """Order of a run from easy records to hard ones (MedKCO, arXiv 2603.09101).
+
+    An epoch is a pass over the records of its stage. A record has the level that `table` gives it;
+    else that of the `curriculum.csv` beside its dataset; else that of its hardest category.
+
+    Attributes:
+      stages: of the run, one after the other.
+      categories: names of categories by level, the easiest first; a record whose categories stand
+        in none has the last level.
+      table: CSV file with the columns `record_id` and `level`.
+      descriptions: a dataset of images with captions, which takes part in stages of its own.
+    """
+
+    stages: Annotated[tuple[CurriculumStageConfig, ...], Filled()]
+    categories: tuple[tuple[Name, ...], ...] = ()
+    table: Name | None = None
+    descriptions: ExpertConfig | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        *ends, last = [stage.until for stage in self.stages]
+        known = [end for end in ends if end is not None]
+        if last is not None or known != ends or known != sorted(set(known)):
+            raise RangeError(
+                "stages end one after the other, the last one with the run: their until must "
+                f"increase and end with null, not {[*ends, last]}"
+            )
+        if self.descriptions is None and any(stage.descriptions for stage in self.stages):
+            raise RangeError("stages of descriptions need descriptions, which names their dataset")
+        levels: dict[str, int] = {}
+        for level, names in enumerate(self.categories, 1):
+            for name in names:
+                if levels.setdefault(name, level) != level:
+                    raise RangeError(f"categories gives {name} two levels")
+
+
+@dataclasses.dataclass(frozen=True)
 class MasksConfig(Section):
     """What training sees of a photograph with masks.
 
@@ -181,6 +234,7 @@ class DataConfig(Section):
         bundled ones. Both as for `retfm label`.
       extend: YAML files that add conditions to the vocabulary, or names to its conditions.
       expert: the expert stream (KeepFIT only).
+      curriculum: which records an epoch sees, from easy to hard ones; None: all of them.
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: sample the sets of a collection equally often, however large each is (KeepFIT).
       classes: of labeled photographs, which of the dataset's classes are learned, in this order; ()
@@ -216,6 +270,7 @@ class DataConfig(Section):
     vocabulary: Name | None = None
     extend: tuple[Name, ...] = ()
     expert: ExpertConfig | None = None
+    curriculum: CurriculumConfig | None = None
     banned_categories: tuple[Name, ...] = ()
     balance_sets: bool = False
     classes: tuple[Name, ...] = ()

@@ -26,6 +26,7 @@ _PATHS = (
     ("data", "vocabulary"),
     ("data", "extend"),
     ("data", "exclude"),
+    ("data", "curriculum", "table"),
     ("init", "weights"),
     ("init", "image"),
     ("init", "text"),
@@ -34,6 +35,7 @@ _PATHS = (
 _NAMES_OR_PATHS = (
     ("data", "dataset"),
     ("data", "expert", "dataset"),
+    ("data", "curriculum", "descriptions", "dataset"),
     ("data", "text", "tokenizer"),
 )
 

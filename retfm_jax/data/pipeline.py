@@ -18,6 +18,8 @@ from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.console import say
+from retfm_jax.data.curriculum import Staged, staged
+from retfm_jax.data.epochs import Epochs
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import SampleKind
 from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable
@@ -42,6 +44,7 @@ _ENDLESS = 1 << 40
 #: say better.
 _NOT_CONTENT = (
     *("dataset", "data_dir", "train_split", "eval_split", "expert", "vocabulary", "extend"),
+    "curriculum",
     *("workers", "threads", "prefetch"),
     *("classes", "outcome", "shares", "fold", "patient_regex", "follow_links", "exclude"),
 )
@@ -74,7 +77,8 @@ def open_training(config: DataConfig, kind: str) -> tuple[RecordSource, RecordSo
     Raises:
       UserError: a dataset or split is missing, or its records cannot serve the method.
     """
-    return get_kind(kind).open(config)
+    source, second = get_kind(kind).open(config)
+    return staged(source, config, get_kind(kind)), second
 
 
 class _TrainingRows:
@@ -94,7 +98,9 @@ class _TrainingRows:
     ):
         self._source = source
         self._seed, self._batch_size = seed, batch_size
-        self.rows_per_epoch = len(source) // batch_size * batch_size
+        stages = source.stages if isinstance(source, Staged) else ()
+        self.epochs = Epochs(len(source), batch_size, stages)
+        self._with_epoch = "epoch" in kind.roles
         self._orders: dict[int, np.ndarray] = {}
         self._make = kind.maker(config, source.label_names)
         self._prefix = kind.second
@@ -118,7 +124,9 @@ class _TrainingRows:
         return sample
 
     def _primary(self, row: int) -> Sample:
-        epoch, position = divmod(row, self.rows_per_epoch)
+        batch, position = divmod(row, self._batch_size)
+        epoch, batch = self.epochs.locate(batch)
+        position += batch * self._batch_size
         rng = self._rng(0, row)
         order = self._order(epoch)
         # Steps of a whole batch: where an epoch has many, the replacement stands in another one.
@@ -126,7 +134,8 @@ class _TrainingRows:
             order[(position + attempt * self._batch_size) % len(order)]
             for attempt in range(_ATTEMPTS)
         )
-        return _first_usable(self._source, candidates, self._make, rng)
+        sample = _first_usable(self._source, candidates, self._make, rng)
+        return sample | {"epoch": np.int32(epoch)} if self._with_epoch else sample
 
     def _beside(self, row: int, source: RecordSource, make: SampleMaker) -> Sample:
         rng = self._rng(1, row)
@@ -136,7 +145,7 @@ class _TrainingRows:
     def _order(self, epoch: int) -> Int64[np.ndarray, " records"]:
         order = self._orders.get(epoch)
         if order is None:
-            order = self._rng(2, epoch).permutation(len(self._source))
+            order = self.epochs.order(epoch, self._rng(2, epoch))
             # Readers are ahead of one another by less than an epoch.
             near = {other: kept for other, kept in self._orders.items() if abs(other - epoch) == 1}
             self._orders = near | {epoch: order}
@@ -290,7 +299,7 @@ class TrainIterator:
     where it replaces one without a readable image.
 
     Attributes:
-      batches_per_epoch: whole batches of an epoch.
+      epochs: which batches and records an epoch has.
       identity: JSON values that fix what the batches hold; see `check_identity`.
     """
 
@@ -317,7 +326,8 @@ class TrainIterator:
           process_index, process_count: which rows of each global batch this process makes.
 
         Raises:
-          UserError: fewer records than one batch holds, or a batch that does not divide.
+          UserError: fewer records than one batch holds, in all or in a stage of a curriculum, or a
+            batch that does not divide.
         """
         _rows_of_process(batch_size, process_count)
         if len(source) < batch_size:
@@ -328,7 +338,7 @@ class TrainIterator:
         self._config = config
         self._rows = _TrainingRows(source, expert, get_kind(kind), config, batch_size, seed)
         self._shard = (batch_size, process_index, process_count)
-        self.batches_per_epoch = len(source) // batch_size
+        self.epochs = self._rows.epochs
         content = dataclasses.asdict(config)
         self.identity = json.loads(
             json.dumps(

@@ -232,6 +232,12 @@ def public(config: ExperimentConfig) -> ExperimentConfig:
     expert = data.expert
     if expert is not None:
         expert = dataclasses.replace(expert, dataset=_name(expert.dataset))
+    curriculum = data.curriculum
+    if curriculum is not None:
+        texts = curriculum.descriptions
+        if texts is not None:
+            texts = dataclasses.replace(texts, dataset=_name(texts.dataset))
+        curriculum = dataclasses.replace(curriculum, table=None, descriptions=texts)
     data = dataclasses.replace(
         data,
         dataset=_name(data.dataset),
@@ -239,6 +245,7 @@ def public(config: ExperimentConfig) -> ExperimentConfig:
         vocabulary=None,
         extend=(),
         expert=expert,
+        curriculum=curriculum,
     )
     data = dataclasses.replace(
         data, text=dataclasses.replace(data.text, tokenizer=default.text.tokenizer)

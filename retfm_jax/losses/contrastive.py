@@ -143,21 +143,23 @@ def soft_target_info_nce(
     scale: Float[Array, ""] | float,
     category: Int[Array, " b"],
     block_size: int | None = None,
+    text_weight: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, ""]:
-    r"""Symmetric cross-entropy in which all pairs of one category are positives.
+    r"""Cross-entropy of both directions in which all pairs of one category are positives.
 
     .. math:: L = -\frac{1}{2B} \sum_{ij} T_{ij} \big( \log p_{ij}^{v \to t} +
-      \log p_{ij}^{t \to v} \big), \quad T_{ij} = [c_i = c_j] / n_i
+      \beta \log p_{ij}^{t \to v} \big), \quad T_{ij} = [c_i = c_j] / n_i
 
-    with n_i the number of pairs of i's category. With every category different this is
+    with n_i the number of pairs of i's category. With beta = 1 and every category different this is
     `info_nce`. Source: Silva-Rodriguez et al. (FLAIR), arXiv 2308.07898; Wu et al. (KeepFIT),
-    arXiv 2405.11793.
+    arXiv 2405.11793; the weight beta: MedKCO, arXiv 2603.09101.
 
     Args:
       image, text: unit-norm embeddings (B, d); row i of both belongs to pair i.
       scale: the factor s on the similarities, () float32.
       category: the category that pair i was sampled for, (B,) integers.
       block_size: see `cross_entropy`.
+      text_weight: the weight beta of the direction from texts to images, () float32.
 
     Returns:
       the mean over all pairs and both directions, () float32.
@@ -166,7 +168,11 @@ def soft_target_info_nce(
       UserError: the shapes do not fit together, or categories are no integers.
     """
     check_shapes(
-        image=(image, "b d"), text=(text, "b d"), scale=(scale, ""), category=(category, "b")
+        image=(image, "b d"),
+        text=(text, "b d"),
+        scale=(scale, ""),
+        category=(category, "b"),
+        text_weight=(text_weight, ""),
     )
     check_integers(category=category)
     _, group, sizes = jnp.unique(
@@ -183,4 +189,18 @@ def soft_target_info_nce(
         candidates = {"embedding": others, "category": category}
         return cross_entropy(logits_and_targets, candidates, block_size)
 
-    return jnp.mean(direction(image, text) + direction(text, image)) / 2
+    return jnp.mean(direction(image, text) + text_weight * direction(text, image)) / 2
+
+
+def self_paced_weight(epoch: Int[Array, ""], epochs: float) -> Float[Array, ""]:
+    r"""Weight of the direction from texts to images, which grows to 1 as a run proceeds.
+
+    .. math:: \beta_e = \min(1, (e + 1) / E)
+
+    Source: MedKCO, arXiv 2603.09101: beta = epoch / epochs, where epochs count from 1.
+
+    Args:
+      epoch: e, from 0, () integer.
+      epochs: E, after which the weight is 1; above 0.
+    """
+    return jnp.minimum(1.0, (epoch + 1) / epochs)

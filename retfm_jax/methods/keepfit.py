@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from retfm_jax.errors import UserError
-from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
+from retfm_jax.losses.contrastive import info_nce, self_paced_weight, soft_target_info_nce
 from retfm_jax.losses.text_revision import SoftmaxOver, revise_texts, revision_loss
 from retfm_jax.methods.base import Batch, MethodState, Metrics, Params, Published
 from retfm_jax.methods.dual_encoder import DualEncoder, Embeddings
@@ -28,7 +28,7 @@ from retfm_jax.methods.outputs import (
 from retfm_jax.methods.towers import prefixed, relative, text_names
 from retfm_jax.models import bert, resnet
 from retfm_jax.models.layers import Linear, majority, split, unit
-from retfm_jax.ranges import NonNegative, Positive, Rate, Section
+from retfm_jax.ranges import NonNegative, Positive, PositiveFloat, Rate, Section
 
 #: Initial and largest log-temperature.
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
@@ -60,6 +60,8 @@ class KeepfitConfig(Section):
       attention_dropout: share of its weights that is dropped in training.
       attention_over: see `losses.text_revision.revise_texts`.
       expert_weight, revision_weight: of these losses in the sum; 0 leaves one out.
+      self_paced_epochs: epochs in which the weight of the direction from texts to images grows to
+        1, in the category loss (MedKCO, arXiv 2603.09101); None: it is 1 throughout.
       loss_block: candidates per block of the losses, for batches whose similarities do not fit
         into memory; None computes them at once.
     """
@@ -77,6 +79,7 @@ class KeepfitConfig(Section):
     attention_over: SoftmaxOver = "heads"
     expert_weight: NonNegative = 1.0
     revision_weight: NonNegative = 100.0
+    self_paced_epochs: PositiveFloat | None = None
     loss_block: Positive | None = None
 
     def __post_init__(self):
@@ -282,20 +285,23 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
         It is `loss_category + expert_weight * loss_expert + revision_weight * loss_revision`.
 
         Args:
-          batch: `category` (B,) integers, equal where pairs were sampled for the same category.
+          batch: `category` (B,) integers, equal where pairs were sampled for the same category; for
+            a self-paced objective `epoch` (B,) integers, that of the run, from 0.
           key: randomness of the dropout in the revision attention.
 
         Returns:
           the total; metrics `loss_total` and the losses that there is data for; the same state.
 
         Raises:
-          UserError: a weighted loss needs the expert stream and there is none.
+          UserError: a weighted loss needs the expert stream and there is none, or a self-paced one
+            the epoch.
         """
         config = self.config
         scale = self.scale(params)
         image, text = embeddings["image"], embeddings["text"]
         block = config.loss_block
-        total = soft_target_info_nce(image, text, scale, batch["category"], block)
+        weight = self._text_weight(batch)
+        total = soft_target_info_nce(image, text, scale, batch["category"], block, weight)
         losses = {"loss_category": total}
         if "expert_image" in embeddings:
             expert = embeddings["expert_image"], embeddings["expert_text"]
@@ -312,6 +318,14 @@ class Keepfit(DualEncoder[KeepfitNetwork]):
                 "categories alone"
             )
         return total, ({**losses, "loss_total": total}, state)
+
+    def _text_weight(self, batch: Batch) -> Float[Array, ""] | float:
+        epochs = self.config.self_paced_epochs
+        if epochs is None:
+            return 1.0
+        if "epoch" not in batch:
+            raise UserError("batch: epoch missing; config.model.self_paced_epochs needs it")
+        return self_paced_weight(batch["epoch"].max(), epochs)
 
     def _revised(
         self, params: Params, state: MethodState, embeddings: Embeddings, key: PRNGKeyArray | None

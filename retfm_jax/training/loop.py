@@ -61,7 +61,7 @@ class TrainingData:
         same global batch whenever it is read.
       prepare: preprocessing on the device, under the step's jit.
       identity: JSON values that fix what the batches hold.
-      steps_per_epoch: batches in one pass over the training split.
+      steps_in: counts the batches of the run's first epochs, parts of a batch included.
       records: number of records in the training split, for people; None where it is unknown.
       wording: gives the wording of the split's reports, which is kept with the network; None where
         it is trained with prompts.
@@ -70,7 +70,7 @@ class TrainingData:
     open: Callable[[int, Mesh], Generator[Any, None, None]]
     prepare: Prepare
     identity: dict[str, Any]
-    steps_per_epoch: int
+    steps_in: Callable[[float], float]
     records: int | None = None
     wording: Callable[[], ReportWording | None] = lambda: None
 
@@ -97,6 +97,10 @@ class TrainingData:
         expert = None
         if source is None:
             source, expert = open_training(config.data, method.sample_kind)
+        elif config.data.curriculum is not None:
+            raise UserError(
+                f"config.data.curriculum: {method.name} learns without one; leave it out"
+            )
         check_structures(config, source)
         iterator = TrainIterator(
             source,
@@ -122,7 +126,7 @@ class TrainingData:
                 batch, config.data.image, config.data.augment, key
             ),
             identity=iterator.identity,
-            steps_per_epoch=iterator.batches_per_epoch,
+            steps_in=iterator.epochs.steps,
             records=len(source),
             wording=functools.cache(lambda: _wording(source, method)),
         )
@@ -233,7 +237,7 @@ def _run(
         horizon = _steps(train.horizon_epochs, data, "train.horizon_epochs")
 
     setup = Setup.of(config, method, mesh, horizon=horizon)
-    stages = setup.stages(data.steps_per_epoch)
+    stages = setup.stages(data.steps_in)
 
     restored = checkpoints.restore(
         setup.abstract.network(),
@@ -371,12 +375,13 @@ def _header(setup: Setup, workdir: Path, data: TrainingData, step: int, total: i
     hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     records = "" if data.records is None else f"{data.records:,} records, "
     parts = f", encoded in {train.microbatches} parts" if train.microbatches > 1 else ""
+    an_epoch = "an epoch" if config.data.curriculum is None else "in the first epoch"
     return [
         f"training {config.method}",
         f"  devices     {mesh.size} x {device} ({axes}{hosts})",
         f"  parameters  {count(state.params):,}, of which {trained:,} are trained",
         f"  data        {config.data.dataset}, {config.data.train_split}: {records}"
-        f"{data.steps_per_epoch:,} batches of {train.batch_size}{parts} an epoch",
+        f"{data.steps_in(1):,.0f} batches of {train.batch_size}{parts} {an_epoch}",
         f"  steps       {step:,} of {total:,} done; a checkpoint every {train.checkpoint_every:,}",
         f"  workdir     {workdir}: checkpoints, metrics.jsonl, TensorBoard events",
     ]
@@ -450,7 +455,7 @@ def total_steps(config: ExperimentConfig, data: TrainingData) -> int:
 
 
 def _steps(epochs: float, data: TrainingData, entry: str) -> int:
-    steps = epochs * data.steps_per_epoch
+    steps = data.steps_in(epochs)
     if steps > LARGEST:
         raise UserError(f"config.{entry} {epochs:g} makes {steps:.3g} steps: more than {LARGEST}")
     return math.ceil(steps)

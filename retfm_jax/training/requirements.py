@@ -109,8 +109,10 @@ def check_splits(config: ExperimentConfig) -> None:
 
     data = config.data
     open_dataset(data.dataset, data.train_split, data.data_dir)
-    if data.expert is not None:
-        open_dataset(data.expert.dataset, data.expert.split, data.data_dir)
+    described = None if data.curriculum is None else data.curriculum.descriptions
+    for each in (data.expert, described):
+        if each is not None:
+            open_dataset(each.dataset, each.split, data.data_dir)
     if not config.train.evaluate_every:
         return
     try:

@@ -65,11 +65,11 @@ class Setup:
         abstract = abstract_state(method, optimizer, partition, mesh)
         return cls(config, method, mesh, schedule, optimizer, partition, abstract)
 
-    def stages(self, steps_per_epoch: int) -> "dict[int, Setup]":
+    def stages(self, steps_in: Callable[[float], float]) -> "dict[int, Setup]":
         """Assembles the stages of a run, each by the step that it begins with.
 
         Args:
-          steps_per_epoch: batches in one pass over the training split.
+          steps_in: counts the batches of the run's first epochs, parts of a batch included.
 
         Raises:
           UserError: a stage has no step.
@@ -79,10 +79,10 @@ class Setup:
             found[begin] = self._of_stage(stage)
             if stage.until is None:
                 break
-            end = math.ceil(stage.until * steps_per_epoch)
+            end = math.ceil(steps_in(stage.until))
             if end <= begin:
                 raise UserError(
-                    f"{stage.title} ends after {stage.until:g} epochs of {steps_per_epoch} steps, "
+                    f"{stage.title} ends after {stage.until:g} epochs, which are {end} steps, "
                     "before its first step"
                 )
             begin = end

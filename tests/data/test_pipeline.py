@@ -102,7 +102,7 @@ def test_resuming_anywhere_equals_going_on(keepfit_config):
 
 def test_every_record_stands_once_in_an_epoch_up_to_the_remainder(config):
     batches = iterator(config)
-    assert batches.batches_per_epoch == 5
+    assert batches.epochs.steps(1) == 5
     epochs = [[name for _ in range(5) for name in next(batches).record_ids] for _ in range(12)]
     batches.close()
     for names in epochs:
@@ -155,6 +155,7 @@ def test_arrays_are_those_of_the_methods(config, keepfit_config):
         "image": (image, "uint8"),
         "tokens": (tokens, "int32"),
         "category": ((BATCH,), "int32"),
+        "epoch": ((BATCH,), "int32"),
         "expert_image": (image, "uint8"),
         "expert_tokens": (tokens, "int32"),
     }
@@ -254,7 +255,7 @@ def test_what_cannot_be_batched_is_refused(config, keepfit_config):
 
 def test_a_category_set_goes_without_experts_where_none_are_named(config):
     (batch,) = take(iterator(config, "category"), 1)
-    assert set(batch.arrays) == {"image", "tokens", "category"}
+    assert set(batch.arrays) == {"image", "tokens", "category", "epoch"}
 
 
 def test_batches_come_to_the_mesh_in_order_and_ahead(config):

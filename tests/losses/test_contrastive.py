@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from retfm_jax.losses.contrastive import info_nce, soft_target_info_nce
+from retfm_jax.losses.contrastive import info_nce, self_paced_weight, soft_target_info_nce
 
 SCALE = jnp.float32(14.3)
 
@@ -147,3 +147,21 @@ def test_eight_devices_compute_what_one_computes(block_size):
     np.testing.assert_allclose(sharded_value, value, rtol=1e-6)
     for sharded, single in zip(sharded_grads, grads, strict=True):
         np.testing.assert_allclose(sharded, single, atol=1e-6)
+
+
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_the_weight_of_the_texts_direction_weighs_it_alone(block_size):
+    image, text = unit(0, 7, 16), unit(1, 7, 16)
+    category = np.array([2, 5, 2, 2, 0, 5, 8])
+    same = category[:, None] == category[None, :]
+    target = same / same.sum(axis=1, keepdims=True)
+    logits = float(SCALE) * image @ text.T
+    of_images, of_texts = plain_cross_entropy(logits, target), plain_cross_entropy(logits.T, target)
+    for weight in (0.0, 0.2, 1.0):
+        value = soft_target_info_nce(image, text, SCALE, category, block_size, weight)
+        np.testing.assert_allclose(value, (of_images + weight * of_texts) / 2, rtol=2e-6)
+
+
+def test_the_self_paced_weight_reaches_one_in_the_last_epoch_and_stays():
+    found = [float(self_paced_weight(jnp.asarray(epoch), 4.0)) for epoch in range(6)]
+    np.testing.assert_allclose(found, [0.25, 0.5, 0.75, 1, 1, 1])

@@ -226,3 +226,17 @@ def test_clamps_the_log_temperature(network):
     for wild, clamped in ((9.0, np.log(100)), (-1.0, 0.0), (2.0, 2.0)):
         new, _ = method.after_update(params | {"log_scale": jnp.asarray(wild)}, state)
         assert float(new["log_scale"]) == pytest.approx(clamped)
+
+
+def test_a_self_paced_objective_weighs_the_texts_direction_by_the_epoch(golden, network, encoded):
+    method, params, state = network
+    paced = changed(method, self_paced_epochs=4.0, expert_weight=0.0, revision_weight=0.0)
+    pairs = {name: encoded[name] for name in ("image", "text")}
+    batch = golden.batch()
+    args = pairs["image"], pairs["text"], method.scale(params), batch["category"], None
+    for epoch, weight in ((0, 0.25), (3, 1.0), (9, 1.0)):
+        epochs = {"epoch": jnp.full(len(batch["category"]), epoch)}
+        total, _ = paced.objective(params, state, pairs, batch | epochs)
+        np.testing.assert_allclose(total, soft_target_info_nce(*args, weight), rtol=1e-6)
+    with pytest.raises(UserError, match=r"epoch missing; config\.model\.self_paced_epochs"):
+        paced.objective(params, state, pairs, batch)

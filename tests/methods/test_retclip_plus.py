@@ -245,7 +245,7 @@ def _data():
         return device_augment.prepare(batch, CONFIG.data.image, CONFIG.data.augment, key)
 
     return loop.TrainingData(
-        open=opened, prepare=prepare, identity={}, steps_per_epoch=STEPS_PER_EPOCH
+        open=opened, prepare=prepare, identity={}, steps_in=lambda epochs: STEPS_PER_EPOCH * epochs
     )
 
 
@@ -285,19 +285,20 @@ def test_parameters_that_nothing_uses_stay(network):
 
 def test_a_stage_without_a_step_is_refused():
     setup = Setup.of(CONFIG, METHOD, make_mesh(MeshConfig(), jax.devices()[:1]), horizon=6)
-    assert list(setup.stages(10)) == [0, 10, 20]
+    assert list(setup.stages(lambda epochs: 10 * epochs)) == [0, 10, 20]
     first = dataclasses.replace(CONFIG.model.stages[0], until=0.1)
     second = dataclasses.replace(CONFIG.model.stages[1], until=0.2)
     config = dataclasses.replace(CONFIG.model, stages=(first, second, CONFIG.model.stages[2]))
     short = dataclasses.replace(setup, method=RetClipPlus(config))
-    with pytest.raises(UserError, match=r"stage 2 of 3 .* ends after 0.2 epochs of 4 steps"):
-        short.stages(4)
+    with pytest.raises(UserError, match=r"stage 2 of 3 .* after 0.2 epochs, which are 1 steps"):
+        short.stages(lambda epochs: 4 * epochs)
 
 
 def test_the_last_stage_needs_most():
     setup = Setup.of(CONFIG, METHOD, make_mesh(MeshConfig(), jax.devices()[:1]), horizon=6)
     batch = get_kind(METHOD.sample_kind).random_batch(CONFIG, ROWS, 0)
-    flops = [stage.model_flops(batch) or 0 for stage in setup.stages(1).values()]
+    stages = setup.stages(lambda epochs: epochs).values()
+    flops = [stage.model_flops(batch) or 0 for stage in stages]
     assert flops == sorted(flops)
     assert len(set(flops)) == 3
     assert setup.costliest(batch).title.startswith("stage 3 of 3")

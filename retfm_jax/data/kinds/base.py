@@ -14,10 +14,11 @@ if TYPE_CHECKING:  # TensorFlow Datasets takes seconds to import, and only readi
     from retfm_jax.data.sources import RecordSource
 
 #: What an array holds: pixels; token ids, 0 is padding; 1 where a token is text; one truth value a
-#: sample; a multi-hot row of conditions; a number that is equal for equal categories; numbers that
-#: decide what is hidden; of pixels, which structures they show, and 1 inside the field of view.
+#: sample; a multi-hot row of conditions; a number that is equal for equal categories; the epoch of
+#: the run, from 0; numbers that decide what is hidden; of pixels, which structures they show, and 1
+#: inside the field of view.
 Role = Literal[
-    "image", "tokens", "mask", "flag", "labels", "category", "noise", "structures", "field"
+    "image", "tokens", "mask", "flag", "labels", "category", "epoch", "noise", "structures", "field"
 ]
 
 #: What a network itself tells of a photograph.

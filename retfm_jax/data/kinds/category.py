@@ -8,7 +8,7 @@ import numpy as np
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.kinds.base import ArraySpec, SampleKind, image_spec, tokens_spec
 from retfm_jax.data.kinds.pair import PairMaker
-from retfm_jax.data.samples import Sample, SampleMaker, TextSampleMaker, draw_language
+from retfm_jax.data.samples import Sample, SampleMaker, TextSampleMaker, choose_text, draw_language
 from retfm_jax.knowledge.prompts import training_prompt
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CategoryKind(SampleKind):
-    """Arrays `image`, `tokens`, `category`, and `expert_image`, `expert_tokens` with experts."""
+    """Arrays `image`, `tokens`, `category`, `epoch`, and those of experts where there are some."""
 
     name = "category"
     unit = "pairs"
@@ -27,6 +27,7 @@ class CategoryKind(SampleKind):
         "tokens": "tokens",
         "attention_mask": "mask",
         "category": "category",
+        "epoch": "epoch",
         "expert_image": "image",
         "expert_tokens": "tokens",
         "expert_attention_mask": "mask",
@@ -44,6 +45,7 @@ class CategoryKind(SampleKind):
             "image": image,
             "tokens": tokens,
             "category": ArraySpec("category", (), np.int32, categories),
+            "epoch": ArraySpec("epoch", (), np.int32),
         }
         if config.data.expert is not None:
             found |= {"expert_image": image, "expert_tokens": tokens}
@@ -79,8 +81,12 @@ class _CategoryMaker(TextSampleMaker["ImageRecord"]):
         self._label_names = label_names
 
     def training(self, record: "ImageRecord", rng: np.random.Generator) -> Sample:
+        shown = record.shows(self._label_names)
+        if not shown:  # a description, which is a category of its own
+            text = choose_text(record.caption, self.config.language, rng)
+            return self.pair(record, text, {"category": category_id(text)}, rng)
         prompt = training_prompt(
-            record.shows(self._label_names),
+            shown,
             record.attributes,
             rng,
             # Categories beside a caption were cut from it: they are the source's own words.

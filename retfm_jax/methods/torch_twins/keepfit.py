@@ -52,7 +52,10 @@ class Keepfit(nn.Module):
         same = (batch["category"][:, None] == batch["category"]).float()
         targets = same / same.sum(1, keepdim=True)
         logits = scale * image @ text.T
-        total = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+        of_texts = F.cross_entropy(logits.T, targets)
+        if self._model["self_paced_epochs"] is not None:
+            of_texts = of_texts * self._text_weight(batch["epoch"])
+        total = (F.cross_entropy(logits, targets) + of_texts) / 2
         if "expert_image" not in batch:
             return total
         expert = self._pair(batch["expert_image"], batch["expert_tokens"])
@@ -61,6 +64,9 @@ class Keepfit(nn.Module):
             revised = self._revise(image, *expert)
             total = total + self._model["revision_weight"] * F.mse_loss(text, revised)
         return total
+
+    def _text_weight(self, epoch: Tensor) -> Tensor:
+        return ((epoch.max() + 1) / self._model["self_paced_epochs"]).clamp(max=1)
 
     def _revise(self, image: Tensor, expert_image: Tensor, expert_text: Tensor) -> Tensor:
         heads = self._model["attention_heads"]
