@@ -23,11 +23,13 @@ class Wording(NamedTuple):
       image: one of them, as in "A [image] of drusen".
       seen: what it shows, as in "the [seen] shows drusen".
       findings: what is found, as in "[findings] consistent with glaucoma".
+      normal: what one shows where all is well, as in "A [image] of [normal]".
     """
 
     image: str
     seen: str
     findings: str
+    normal: str
 
 
 #: Color fundus photography, fluorescein angiography, optical coherence tomography. An attribute of
@@ -37,20 +39,22 @@ MODALITIES = ("cfp", "ffa", "oct")
 # "mixed" is said of a set with several modalities.
 _WORDING = {
     "cfp": {
-        "en": Wording("fundus photograph", "fundus", "fundus findings"),
-        "zh": Wording("眼底照片", "眼底", "眼底表现"),
+        "en": Wording("fundus photograph", "fundus", "fundus findings", "normal fundus"),
+        "zh": Wording("眼底照片", "眼底", "眼底表现", "正常眼底"),
     },
     "ffa": {
-        "en": Wording("fluorescein angiogram", "angiogram", "angiographic findings"),
-        "zh": Wording("荧光素眼底血管造影图像", "造影", "造影表现"),
+        "en": Wording(
+            "fluorescein angiogram", "angiogram", "angiographic findings", "normal fundus"
+        ),
+        "zh": Wording("荧光素眼底血管造影图像", "造影", "造影表现", "正常眼底"),
     },
     "oct": {
-        "en": Wording("retinal OCT scan", "OCT scan", "OCT findings"),
-        "zh": Wording("视网膜OCT图像", "OCT图像", "OCT表现"),
+        "en": Wording("retinal OCT scan", "OCT scan", "OCT findings", "normal retina"),
+        "zh": Wording("视网膜OCT图像", "OCT图像", "OCT表现", "正常视网膜"),
     },
     "mixed": {
-        "en": Wording("retinal image", "image", "findings"),
-        "zh": Wording("视网膜图像", "图像", "表现"),
+        "en": Wording("retinal image", "image", "findings", "normal fundus"),
+        "zh": Wording("视网膜图像", "图像", "表现", "正常眼底"),
     },
 }
 
@@ -211,7 +215,8 @@ def weighted_prompts(
     Raises:
       UserError: the language, the eye or the modality is unknown.
     """
-    words = _wording(modality, language)._asdict()
+    wordings = _wording(modality, language)
+    words = wordings._asdict()
     if eye not in _EYES[language]:
         raise UserError(f"eye must be 'left', 'right' or None, not {eye!r}")
     vocabulary = vocabulary or load_vocabulary()
@@ -225,7 +230,7 @@ def weighted_prompts(
                 for form in forms
                 for frame in frames
             )
-    name = condition.name[language] if condition else _plain_name(condition_id)
+    name = _name(condition, language, wordings) if condition else _plain_name(condition_id)
     kind = condition.kind if condition else "finding"
     if condition is not None and condition.id == "normal":
         templates = _NORMAL[language]
@@ -239,21 +244,28 @@ def weighted_prompts(
     return tuple(WeightedPrompt(text.format_map(words), weight) for text in templates)
 
 
-def descriptions(condition: Condition, language: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Describes what experts see of a condition on fundus photographs.
+def _name(condition: Condition, language: str, wording: Wording) -> str:
+    return wording.normal if condition.id == "normal" else condition.name[language]
+
+
+def descriptions(
+    condition: Condition, language: str, vocabulary: Vocabulary, modality: str = "cfp"
+) -> tuple[str, ...]:
+    """Describes what experts see of a condition on images of a modality.
 
     Args:
       condition: one of the vocabulary.
       language: "en" or "zh".
       vocabulary: tells the findings that are signs of it.
+      modality: one of `MODALITIES`; of angiograms nothing is said.
 
     Returns:
-      its signs, then its typical findings, each once.
+      its signs, then the names of its typical findings that such images show, each once.
     """
-    findings = (
-        vocabulary[finding].name[language] for finding in vocabulary.findings_of(condition.id)
-    )
-    return tuple(dict.fromkeys((*condition.signs[language], *findings)))
+    seen = condition.seen_on(modality)
+    findings = (vocabulary[finding] for finding in vocabulary.findings_of(condition.id))
+    names = (each.name[language] for each in findings if each.seen_on(modality) is not None)
+    return tuple(dict.fromkeys((*(seen or {language: ()})[language], *names)))
 
 
 def knowledge_prompts(
@@ -266,7 +278,7 @@ def knowledge_prompts(
 
     The class embedding is the mean over them; the first alone is the prompt without domain
     knowledge. A category that the vocabulary does not know has only its own name, and so has
-    every one where the images are no fundus photographs, of which the descriptions speak.
+    every one on angiograms, of which no description speaks.
 
     Args:
       condition: an id or a name of the vocabulary, or any category name.
@@ -277,21 +289,24 @@ def knowledge_prompts(
     Raises:
       UserError: the language or the modality is unknown.
     """
-    image = _wording(modality, language).image
-    phrases = _phrases(condition, language, vocabulary or load_vocabulary(), modality)
+    wording = _wording(modality, language)
+    image, phrases = wording.image, _phrases(condition, language, vocabulary, modality)
     template = _KNOWLEDGE_TEMPLATES[language]
     return tuple(template.format(image=image, name=phrase) for phrase in phrases)
 
 
 def _phrases(
-    category: str, language: str, vocabulary: Vocabulary, modality: str
+    category: str, language: str, vocabulary: Vocabulary | None, modality: str
 ) -> tuple[str, ...]:
     """What a category can be called: its name, then what experts see of it."""
+    vocabulary = vocabulary or load_vocabulary()
     known = vocabulary.find(category)
     if known is None:
         return (_plain_name(category),)
-    seen = descriptions(known, language, vocabulary) if modality in ("cfp", "mixed") else ()
-    return (known.name[language], *seen)
+    # Most images of a set with several modalities are fundus photographs.
+    shown = "cfp" if modality == "mixed" else modality
+    seen = descriptions(known, language, vocabulary, shown)
+    return (_name(known, language, _wording(modality, language)), *seen)
 
 
 def training_prompt(
@@ -323,7 +338,6 @@ def training_prompt(
     image = _wording(modality, language).image
     if not categories:
         raise UserError("a category sample needs at least one category to be prompted with")
-    vocabulary = vocabulary or load_vocabulary()
     category = categories[int(rng.integers(len(categories)))]
     attribute = attributes[int(rng.integers(len(attributes)))] if len(attributes) else ""
     phrases = _phrases(category, language, vocabulary, modality)

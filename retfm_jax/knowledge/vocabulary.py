@@ -34,6 +34,7 @@ class Condition:
       synonyms: other terms, by language.
       abbreviations: matched in capitals; from three letters on in any case.
       signs: what is seen on a color fundus photograph, short phrases by language.
+      oct_signs: what is seen on an OCT scan, the same way.
       kind: "disease", "finding" (a visible sign) or "state".
       parent: the condition that this one is a case of; it is implied.
       grade: "mild", "moderate" or "severe" where this condition is that grade of its parent.
@@ -47,12 +48,25 @@ class Condition:
     synonyms: Mapping[str, tuple[str, ...]]
     abbreviations: tuple[str, ...]
     signs: Mapping[str, tuple[str, ...]]
+    oct_signs: Mapping[str, tuple[str, ...]]
     kind: str = "finding"
     parent: str | None = None
     grade: str | None = None
     sign_of: tuple[str, ...] = ()
     suspicion_of: str | None = None
     absence_of: str | None = None
+
+    def seen_on(self, modality: str) -> Mapping[str, tuple[str, ...]] | None:
+        """What is seen of it on images of a modality, by language; None: nothing at all.
+
+        Args:
+          modality: "cfp" or "oct"; of others, nothing is known.
+        """
+        if modality == "oct":
+            return self.oct_signs if any(self.oct_signs.values()) else None
+        if modality != "cfp" or (any(self.oct_signs.values()) and not any(self.signs.values())):
+            return None
+        return self.signs
 
     def terms(self, language: str | None = None) -> tuple[str, ...]:
         """Name and synonyms in one language or in all, each once.
@@ -175,7 +189,8 @@ def load_vocabulary(
     Args:
       path: a YAML file in the format that `conditions.yaml` explains; the bundled one where None.
       extend: YAML files whose entries are added. An entry with a known id adds its synonyms,
-        abbreviations, signs and `sign_of` to that condition and replaces its other keys.
+        abbreviations, signs of both kinds and `sign_of` to that condition and replaces its other
+        keys.
 
     Raises:
       UserError: a file cannot be read, or an entry is wrong; the message names file and entry.
@@ -257,7 +272,7 @@ def _parse(raw: Mapping[str, Any], known: Condition | None, where: str) -> Condi
     for key, allowed in (("kind", KINDS), ("grade", GRADES)):
         if key in changes and changes[key] not in allowed:
             raise UserError(f"{where}: {key!r} must be one of {', '.join(allowed)}")
-    for key in ("synonyms", "signs"):
+    for key in ("synonyms", "signs", "oct_signs"):
         added = _lists(raw.get(key) or {}, f"{where}: {key!r}")
         before = getattr(known, key) if known else dict.fromkeys(LANGUAGES, ())
         changes[key] = {lang: before[lang] + added[lang] for lang in LANGUAGES}

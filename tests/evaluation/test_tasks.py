@@ -217,8 +217,9 @@ def test_prompts_speak_of_what_the_images_are(idrid, tmp_path):
     path.write_text(yaml.safe_dump(task))
     source = tasks.open_task(str(path), "train", str(tmp_path))
     assert (tasks.modality_of(source), source[0].attributes) == ("oct", ("oct",))
-    (text,) = prompts_of("knowledge", "oct")("drusen", "en", None)
+    text, *seen = prompts_of("knowledge", "oct")("drusen", "en", None)
     assert text == "A retinal OCT scan of drusen"
+    assert "A retinal OCT scan of wavy pigment epithelium" in seen
     assert "Drusen." in prompts_of("report", "oct")("drusen", "en", None)
     path.write_text(yaml.safe_dump(task | {"modality": "mri"}))
     with pytest.raises(UserError, match="modality 'mri'; there are cfp, ffa, oct"):

@@ -64,6 +64,36 @@ def test_descriptions_of_fundus_photographs_are_of_nothing_else():
     assert joint_modality([("ffa",), ()]) == "mixed"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_oct_scan_is_described_by_what_oct_shows(language):
+    vocabulary = load_vocabulary()
+    medkco = (
+        "amd", "drusen", "choroidal_neovascularisation", "central_serous_chorioretinopathy",
+        "diabetic_retinopathy", "diabetic_macular_oedema", "retinal_artery_occlusion",
+        "retinal_vein_occlusion", "vitreomacular_interface_disease", "macular_hole",
+        *(f"macular_hole_stage_{stage}" for stage in (1, 2, 3, 4)),
+        "epiretinal_membrane", "glaucoma", "normal",
+    )  # fmt: skip
+    assert len(medkco) == 17
+    for name in medkco:
+        condition = vocabulary[name]
+        seen = condition.oct_signs[language]
+        found = descriptions(condition, language, vocabulary, "oct")
+        assert seen
+        assert found[: len(seen)] == seen
+        prompts = knowledge_prompts(name, language, modality="oct")
+        assert len(prompts) == 1 + len(found)
+        assert not set(found) & set(condition.signs[language]), "words of another modality"
+    only = {each.id for each in vocabulary if each.seen_on("cfp") is None}
+    assert "intraretinal_fluid" in only
+    assert not only & {"drusen", "macular_hole", "normal"}
+    named = {vocabulary[name].name[language] for name in only}
+    for condition in vocabulary:
+        assert not named & set(descriptions(condition, language, vocabulary))
+    assert knowledge_prompts("normal", modality="oct")[0] == "A retinal OCT scan of normal retina"
+    assert knowledge_prompts("normal")[0] == "A fundus photograph of normal fundus"
+
+
 def test_class_prompts_are_written_like_reports():
     assert "Left eye: hard exudates." in class_prompts("hard_exudates", "en", "left")
     assert "左眼：可见硬性渗出。" in class_prompts("hard_exudates", "zh", "left")

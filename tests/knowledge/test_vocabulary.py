@@ -34,10 +34,12 @@ def test_bundled_vocabulary_is_large_and_complete():
         assert re.fullmatch("[a-z0-9]+(_[a-z0-9]+)*", condition.id)
         for language in LANGUAGES:
             assert condition.name[language]
-            assert condition.signs[language], condition.id
+            assert condition.signs[language] or condition.oct_signs[language], condition.id
         assert condition.name["en"].isascii()
         assert not condition.name["zh"].isascii()
-        assert all(not sign.isascii() for sign in condition.signs["zh"])
+        signs = (*condition.signs["zh"], *condition.oct_signs["zh"])
+        assert all(not sign.isascii() for sign in signs)
+        assert len(condition.oct_signs["en"]) == 0 or condition.oct_signs["zh"], condition.id
 
 
 def test_labels_of_the_synthetic_dataset_and_of_public_tasks_are_conditions():
