@@ -1,7 +1,7 @@
 """Names of a pytree's leaves, what they hold, and differences of mappings."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,6 +55,26 @@ def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
     return tree_map_with_path(lambda path, _: leaves[leaf_name(path)], tree)
 
 
+def at_hand(leaves: Sequence[Any]) -> list[np.ndarray] | None:
+    """Arrays as NumPy has them, where this process and its processors hold all of them.
+
+    What is asked of such arrays needs no program, which would be compiled for these shapes alone.
+
+    Args:
+      leaves: arrays, of JAX (on any mesh) or NumPy.
+
+    Returns:
+      the arrays, in place where one device holds them whole; None: some lie on accelerators or
+      with other hosts.
+    """
+    here = all(
+        not isinstance(leaf, jax.Array)
+        or (leaf.is_fully_addressable and all(of.platform == "cpu" for of in leaf.devices()))
+        for leaf in leaves
+    )
+    return [np.asarray(leaf) for leaf in leaves] if here else None
+
+
 @jax.jit
 def _counts(leaves: list[Any]) -> list[Any]:
     return [jnp.sum(~jnp.isfinite(leaf)) for leaf in leaves]
@@ -75,10 +95,11 @@ def nonfinite_leaves(tree: Any) -> dict[str, int]:
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     }
     leaves = list(floating.values())
-    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
-        counts = [leaf.size - np.count_nonzero(np.isfinite(leaf)) for leaf in leaves]
-    else:
+    arrays = at_hand(leaves)
+    if arrays is None:
         counts = _counts(leaves)
+    else:
+        counts = [array.size - np.count_nonzero(np.isfinite(array)) for array in arrays]
     found = {path: int(count) for path, count in zip(floating, counts, strict=True)}
     return {path: count for path, count in found.items() if count}
 

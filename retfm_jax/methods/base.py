@@ -84,6 +84,32 @@ class Stage(NamedTuple):
     until: float | None = None
 
 
+#: Graph, parameters and batch statistics of the networks asked for last, by class and config.
+_SHAPES: dict[tuple[type, Any], tuple[Any, Any, Any]] = {}
+_SHAPES_KEPT = 16
+
+
+def _shapes(method: "Method") -> tuple[Any, Any, Any]:
+    """Graph, parameters and batch statistics of a network without values.
+
+    One process asks for those of one network many times: to prepare, train, evaluate and load it.
+    """
+    asked = type(method), method.config
+    try:
+        found = _SHAPES.pop(asked, None)
+    except TypeError:  # a config with lists, of a method from outside
+        return _traced(method)
+    _SHAPES[asked] = found = found or _traced(method)
+    for oldest in list(_SHAPES)[:-_SHAPES_KEPT]:
+        _SHAPES.pop(oldest, None)
+    return found
+
+
+def _traced(method: "Method") -> tuple[Any, Any, Any]:
+    abstract = nnx.eval_shape(lambda: method.network(nnx.Rngs(0)))
+    return nnx.split(abstract, nnx.Param, nnx.BatchStat)
+
+
 class Method(abc.ABC, Generic[Network]):
     """A trainable system: its network, what it takes for a sample, its loss.
 
@@ -119,10 +145,7 @@ class Method(abc.ABC, Generic[Network]):
     def __init__(self, config: Any):
         self.config = config
         self._taps: Taps | None = None
-        abstract = nnx.eval_shape(lambda: self.network(nnx.Rngs(0)))
-        self._graphdef, self._abstract_params, self._abstract_stats = nnx.split(
-            abstract, nnx.Param, nnx.BatchStat
-        )
+        self._graphdef, self._abstract_params, self._abstract_stats = _shapes(self)
 
     @abc.abstractmethod
     def network(self, rngs: nnx.Rngs) -> Network:

@@ -28,6 +28,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Bool, UInt32
 
@@ -35,7 +36,7 @@ from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, absolute, as_path, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
-from retfm_jax.trees import flatten, leaf_name, refuse_nonfinite, unflatten_like
+from retfm_jax.trees import at_hand, flatten, leaf_name, refuse_nonfinite, unflatten_like
 
 FOLDER = "checkpoints"
 #: Where the network lies that was best on validation; see `runtime.best`.
@@ -560,18 +561,29 @@ def checksum(tree: Any) -> int:
     Args:
       tree: pytree of arrays of any dtype of 8 to 32 bits, sharded or not.
     """
-    return int(_sum_of_bits(tree))
+    arrays = at_hand(jax.tree.leaves(tree))
+    if arrays is None:
+        return int(_sum_of_bits(tree))
+    bits = (array.view(f"uint{8 * array.dtype.itemsize}") for array in arrays)
+    return sum(int(each.sum(dtype=np.uint32)) for each in bits) % 2**32
 
 
 @functools.partial(jax.jit, static_argnames="norms")
-def _finite(tree: Any, norms: bool) -> list[Bool[Array, ""]]:
+def _finite(leaves: list[Any], norms: bool) -> list[Bool[Array, ""]]:
     return [
         jnp.isfinite(jnp.sum(jnp.square(leaf.astype(jnp.float32))))
         if norms
         else jnp.all(jnp.isfinite(leaf))
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        for leaf in leaves
     ]
+
+
+def _is_finite(array: np.ndarray, norms: bool) -> bool:
+    """`_finite` of an array of this process."""
+    if not norms:
+        return bool(np.isfinite(array).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.square(array.astype(np.float32)).sum()))
 
 
 def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
@@ -582,11 +594,18 @@ def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
       norms: whether arrays whose norm overflows float32 count too. Parameters of that size come
         from an update that went wrong, and give no finite loss.
     """
-    names = [
-        name for name, leaf in flatten(tree).items() if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    found = jax.device_get(_finite(tree, norms))
-    return [name for name, finite in zip(names, found, strict=True) if not finite]
+    floating = {
+        name: leaf
+        for name, leaf in flatten(tree).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+    leaves = list(floating.values())
+    arrays = at_hand(leaves)
+    if arrays is None:
+        found = jax.device_get(_finite(leaves, norms))
+    else:
+        found = [_is_finite(array, norms) for array in arrays]
+    return [name for name, finite in zip(floating, found, strict=True) if not finite]
 
 
 def _seal(data: Mapping[str, Any], meta: Mapping[str, Any]) -> str:

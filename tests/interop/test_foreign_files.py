@@ -631,8 +631,10 @@ def test_a_model_that_went_astray_is_neither_saved_nor_loaded(tmp_path, publishe
         retfm_jax.load(tmp_path / "saved")
 
 
-def test_leaves_are_counted_on_either_side():
+def test_leaves_are_counted_on_either_side(monkeypatch):
     tree = {"a": np.array([1, np.nan, np.inf], np.float32), "b": {"c": np.arange(3)}}
     assert nonfinite_leaves(tree) == {"a": 2}
+    assert nonfinite_leaves(jax.tree.map(jax.numpy.asarray, tree)) == {"a": 2}
+    monkeypatch.setattr("retfm_jax.trees.at_hand", lambda leaves: None)
     assert nonfinite_leaves(jax.tree.map(jax.numpy.asarray, tree)) == {"a": 2}
     assert nonfinite_leaves({"key": jax.random.key(0), "none": np.zeros((0, 2))}) == {}

@@ -22,6 +22,7 @@ from retfm_jax.runtime.checkpoints import (
     checksum,
     find_checkpoint,
     load_network,
+    not_finite,
     save_network,
 )
 from retfm_jax.runtime.mesh import make_mesh, shardings
@@ -462,6 +463,17 @@ def test_checksum_sees_a_bit_and_not_the_mesh(eight, two):
     other = jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].multiply(1 + 2**-23), network)
     assert checksum(network) != checksum(other)
     assert checksum({"flag": jnp.array([True, False]), "half": jnp.ones(2, jnp.bfloat16)}) > 0
+
+
+def test_programs_find_what_is_found_in_place(eight, monkeypatch):
+    tree = _trees(eight, factor=1e18), {"half": jnp.full(3, -2, jnp.bfloat16), "on": np.True_}
+    odd = tree, {"nan": jnp.array([[0, jnp.nan]]), "-inf": -jnp.array(jnp.inf, jnp.bfloat16)}
+    found = []
+    for _ in range(2):
+        found.append([checksum(tree), checksum(odd), not_finite(odd), not_finite(odd, norms=True)])
+        monkeypatch.setattr(checkpoints, "at_hand", lambda leaves: None)
+    assert found[0] == found[1]
+    assert [len(names) for names in found[0][2:]] == [2, 4]
 
 
 if __name__ == "__main__":
