@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import PIL.Image
 from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int32, UInt8
 
-from retfm_jax import heatmaps, hub, zero_shot
+from retfm_jax import captioning, heatmaps, hub, zero_shot
 from retfm_jax.config import (
     DataConfig,
     ExperimentConfig,
@@ -43,7 +43,7 @@ from retfm_jax.knowledge.prompts import WeightedPrompt
 from retfm_jax.knowledge.wording import ReportWording
 from retfm_jax.mask_decisions import MaskDecisions, default_mask_decisions
 from retfm_jax.methods import get_method_class, make_method
-from retfm_jax.methods.base import Method, MethodState, Params
+from retfm_jax.methods.base import Batch, Method, MethodState, Params
 from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated
@@ -123,6 +123,7 @@ class RetinalModel:
             f"images: {describe(self.data_config.image)}"
             + (f"\nclasses: {', '.join(self.classes)}" if self.classes else "")
             + (f"\nstructures: {', '.join(self.structures)}" if self.structures else "")
+            + (f"\nreports: of {len(self.words)} words" if self.method.vocabulary else "")
             + (f"\nweights: {self.origin}" if self.origin else "")
         )
 
@@ -165,6 +166,12 @@ class RetinalModel:
     def structures(self) -> tuple[str, ...]:
         """Names of the structures whose pixels the network finds; () where it finds none."""
         return self.method.structures
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that the network's reports consist of, in the order of their ids from 1; () where
+        it writes none, or its file came without."""
+        return self.data_config.text.words if self.method.vocabulary else ()
 
     @property
     def logit_scale(self) -> float:
@@ -341,6 +348,122 @@ class RetinalModel:
                 "on its image tower and photographs with masks (retfm train, config segment, with "
                 "config.init.image naming the weights)"
             )
+
+    def caption(
+        self,
+        images: Image | Iterable[Image | None],
+        *,
+        beams: int = 3,
+        length: int | None = None,
+        length_penalty: float = 0.0,
+    ) -> str:
+        """Writes the report of one case.
+
+        Args:
+          images: of the case, one or several, of any size, as for `encode_images`; None marks one
+            that is missing, such as the left eye of a patient, which then moves no other. Of more
+            than `data_config.case_images` those are seen that lie evenly from the first to the
+            last, and one that cannot be read is passed over.
+          beams: reports that are followed side by side; one is greedy.
+          length: words of the report at most; None: as many as reports had in training.
+          length_penalty: alpha; the sum of log-probabilities is divided by the number of words to
+            the power of alpha, so that larger values make longer reports.
+
+        Raises:
+          UserError: the network writes no reports or has no words, an option is out of its range,
+            or no image can be used.
+        """
+        return self.captions([images], beams=beams, length=length, length_penalty=length_penalty)[0]
+
+    def captions(
+        self,
+        cases: Iterable[Image | Iterable[Image | None]],
+        *,
+        beams: int = 3,
+        length: int | None = None,
+        length_penalty: float = 0.0,
+        progress: bool = False,
+        unusable: list[tuple[int, str]] | None = None,
+    ) -> list[str]:
+        """Writes the reports of many cases, of which few are in memory at once.
+
+        Args:
+          cases: each as the images of `caption`.
+          beams, length, length_penalty: as there.
+          progress: whether a progress bar is shown.
+          unusable: list that gets the index of every case without an image that can be used, and
+            the reason; its report is "". None raises at the first one.
+
+        Returns:
+          the reports, in the order of the cases.
+
+        Raises:
+          UserError: as for `caption`.
+        """
+        if isinstance(cases, str | os.PathLike | bytes | PIL.Image.Image):
+            cases = [cases]
+        search = captioning.Search(beams, length, length_penalty)
+        count = len(cases) if isinstance(cases, Sized) else None
+        found = captioning.write_reports(
+            self, cases, search, count=count, unusable=unusable, progress=progress
+        )
+        return ["" if each is None else each.text for each in found]
+
+    def require_words(self) -> None:
+        """Refuses a network that writes no reports, or whose words nobody has given.
+
+        Raises:
+          UserError: it is one; the message says how to get them.
+        """
+        if not self.method.vocabulary:
+            raise UserError(
+                f"a {self.method.name} network writes no reports: train one on its image tower and "
+                "images with reports (retfm train, config caption, with config.init.image naming "
+                "the weights)"
+            )
+        if len(self.words) + 1 != self.method.vocabulary:
+            raise UserError(
+                f"the network writes {self.method.vocabulary - 1} words, and "
+                f"{len(self.words) or 'none'} of them are given: import it with its list of words "
+                "(retfm import), which its weights do not hold"
+            )
+
+    def best_reports(
+        self,
+        cases: dict[str, np.ndarray],
+        search: captioning.Search,
+        devices: Sequence[Device],
+    ) -> dict[str, jax.Array]:
+        """Begins to write the reports of prepared cases.
+
+        Args:
+          cases: `image`, (b, images, size, size, 3) uint8, and `has_image`, (b, images) bool, as
+            `data.kinds.case.placed` makes them, and where losses are wanted `tokens`, (b, n) int32;
+            b is a multiple of the devices.
+          search: how reports are searched for, with a length.
+          devices: over which the cases are sharded.
+
+        Returns:
+          `words`, ids (b, length) int32, and `scores`, (b,) float32, of the best report of each;
+          with tokens `losses`, (b,) float32, the mean of -ln p over their words, and `loss_words`,
+          (b,), their number.
+        """
+        name = f"reports by {search}"
+        if name not in self._functions:
+            self._functions[name] = jax.jit(functools.partial(self._best_reports, search))
+        return self._spread(name, cases, devices)
+
+    def _best_reports(
+        self, search: captioning.Search, params: Params, state: MethodState, batch: Batch
+    ) -> dict[str, jax.Array]:
+        batch = prepare(batch, self.data_config.image)
+        seen = batch["image"], batch["has_image"]
+        found = self.method.decode(params, state, *seen, **search._asdict())
+        best = {"words": found.words[:, 0], "scores": found.scores[:, 0]}
+        if "tokens" not in batch:
+            return best
+        losses, words = self.method.report_losses(params, state, batch)
+        return {**best, "losses": losses, "loss_words": words}
 
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """Features of photographs from the image tower, before any projection, not of unit norm.

@@ -22,15 +22,15 @@ _FLOORS = (
     {"runtime", "data"},
     {"training"},
     {"interop"},
-    {"model", "inputs", "zero_shot", "heatmaps"},
+    {"model", "inputs", "zero_shot", "captioning", "heatmaps"},
     {"evaluation", "benchmarks", "planning"},
     {"experiments"},
     {"cli"},
 )  # fmt: skip
 #: Neighbors on one floor, (who imports, whom).
 _BESIDE = {
-    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "heatmaps"),
-    ("heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
+    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "captioning", "heatmaps"),
+    ("captioning", "heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
     ("ranges", "errors"), ("trees", "errors"), ("array_files", "errors"), ("array_files", "files"),
     ("dataset_folders", "errors"),

@@ -10,6 +10,7 @@ from retfm_jax.ranges import Range
 _VERBS = {
     "classes": "predict --workdir {0} --images FOLDER --out predictions.csv",
     "structures": "segment --workdir {0} --images FOLDER --out masks",
+    "reports": "caption --workdir {0} --images FOLDER --out reports.jsonl",
 }
 
 
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from retfm_jax.config import load_config
     from retfm_jax.console import say
     from retfm_jax.experiments.cross_validation import cross_validate
-    from retfm_jax.experiments.training import told, train_to_the_end
+    from retfm_jax.experiments.finetuning import told
+    from retfm_jax.experiments.training import train_to_the_end
     from retfm_jax.runtime import distributed
 
     config = load_config(args.config, args.overrides)

@@ -433,11 +433,14 @@ class EvaluationConfig(Section):
       batch_size: samples embedded at a time, over all devices.
       languages: of prompts and reports.
       bootstrap: number of resamples for a confidence interval.
+      cases: how many cases of the evaluation split, evenly from all of it, have their reports
+        written at each evaluation of a run (networks that write reports only).
     """
 
     batch_size: Positive = 256
     languages: Annotated[tuple[Literal["en", "zh"], ...], Filled()] = ("en", "zh")
     bootstrap: Positive = 1000
+    cases: Positive = 256
 
 
 @dataclasses.dataclass(frozen=True)

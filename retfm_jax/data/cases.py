@@ -1,14 +1,15 @@
 """Cases: the images that one report speaks of, as report generation learns from them."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data.records import CaseRecord
-from retfm_jax.data.sources import Record, RecordSource, of_images, of_patients, scan
+from retfm_jax.data.sources import Record, RecordSource, of_images, of_patients, open_dataset, scan
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES
 
@@ -35,10 +36,14 @@ class Cases(RecordSource[CaseRecord]):
         records = [self._source[int(position)] for position in self._members[index]]
         first: Any = records[0]
         if self._source.kind == "patient":
-            eyes = {side: getattr(first, side) for side in SIDES if getattr(first, side)}
-            names = tuple(f"{first.record_id}/{side}" for side in eyes)
-            images = tuple(eyes.values())
-            return CaseRecord(first.record_id, first.record_id, images, names, first.report)
+            return CaseRecord(
+                record_id=first.record_id,
+                patient_id=first.record_id,
+                images=tuple(getattr(first, side) or b"" for side in SIDES),
+                names=tuple(f"{first.record_id}/{side}" for side in SIDES),
+                report=first.report,
+                eyes=True,
+            )
         images: Any = records
         return CaseRecord(
             record_id=first.record_id,
@@ -48,12 +53,52 @@ class Cases(RecordSource[CaseRecord]):
             report=first.caption,
         )
 
+    def report(self, index: int) -> Mapping[str, str]:
+        """Reads the report of a case, by language.
+
+        Args:
+          index: 0 <= index < len.
+        """
+        record: Any = self._source[int(self._members[index][0])]
+        return record.report if self._source.kind == "patient" else record.caption
+
     @property
     def identity(self) -> dict[str, Any]:
         members = hashlib.sha256()
         for positions in self._members:
             members.update(np.array([len(positions), *positions], np.int64).tobytes())
         return {**self._source.identity, "cases": members.hexdigest(), "kept": len(self)}
+
+
+class CaseData(NamedTuple):
+    """Cases that an experiment names.
+
+    Attributes:
+      sources: by "train" and, where it is asked for, "validation".
+    """
+
+    sources: Mapping[str, Cases]
+
+
+def open_cases(config: DataConfig, splits: Collection[str]) -> CaseData:
+    """Opens the cases with reports of a built dataset.
+
+    Args:
+      config: names the dataset and its splits.
+      splits: of "train" and "validation".
+
+    Raises:
+      UserError: there is no such dataset or split, or it has no case with a report.
+    """
+    names = {"train": config.train_split, "validation": config.eval_split}
+    return CaseData(
+        {
+            split: as_cases(
+                open_dataset(config.dataset, names[split], config.data_dir, config.exclude)
+            )
+            for split in splits
+        }
+    )
 
 
 def as_cases(source: RecordSource[Record]) -> Cases:

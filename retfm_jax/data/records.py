@@ -91,9 +91,10 @@ class CaseRecord:
     Attributes:
       record_id: of the first image, or of the patient.
       patient_id: cases of one patient share it.
-      images: the encoded photographs, at least one; of a patient the left eye before the right one.
+      images: the encoded photographs, at least one; b"" of one that is missing.
       names: what messages call each of them.
       report: text by language, "" where there is none; there is one in some language.
+      eyes: whether the images are the left and the right eye of a patient.
     """
 
     record_id: str
@@ -101,6 +102,7 @@ class CaseRecord:
     images: tuple[bytes, ...]
     names: tuple[str, ...]
     report: Mapping[str, str]
+    eyes: bool = False
 
 
 def _text() -> dict[str, Any]:

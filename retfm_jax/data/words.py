@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Integer
@@ -80,21 +81,52 @@ def clean_as_published(text: str) -> list[str]:
 _CLEAN = {"plain": clean, "published": clean_as_published}
 
 
-def make_vocabulary(
-    reports: Iterable[str], least: int = LEAST, cleaning: str = "plain"
-) -> tuple[str, ...]:
-    """Collects the words of reports, sorted, `UNKNOWN` among them.
+class Counted(NamedTuple):
+    """Words of reports.
+
+    Attributes:
+      words: how often each word occurs.
+      lengths: how many reports have a number of words.
+    """
+
+    words: collections.Counter[str]
+    lengths: collections.Counter[int]
+
+    def longer_than(self, words: int) -> int:
+        """Counts the reports of more words.
+
+        Args:
+          words: their number.
+        """
+        return sum(count for length, count in self.lengths.items() if length > words)
+
+
+def count_words(reports: Iterable[str], cleaning: str = "plain") -> Counted:
+    """Counts the words of reports.
 
     Args:
-      reports: those of the training split, each as often as its case stands there.
-      least: times that a word has to occur.
+      reports: as written, each as often as its case stands in the training split.
       cleaning: see `TextConfig.cleaning`.
+    """
+    found = Counted(collections.Counter(), collections.Counter())
+    for text in reports:
+        words = _CLEAN[cleaning](text)
+        found.words.update(words)
+        found.lengths[len(words)] += 1
+    return found
+
+
+def make_vocabulary(counted: Counted, least: int = LEAST) -> tuple[str, ...]:
+    """Chooses the words of a vocabulary, sorted, `UNKNOWN` among them.
+
+    Args:
+      counted: words of the training reports.
+      least: times that a word has to occur.
 
     Raises:
       UserError: no word occurs so often.
     """
-    counts = collections.Counter(word for text in reports for word in _CLEAN[cleaning](text))
-    words = {word for word, count in counts.items() if count >= least}
+    words = {word for word, count in counted.words.items() if count >= least}
     if not words:
         raise UserError(
             f"no word of the training reports occurs {least} times, so that there is none to learn"
@@ -113,17 +145,15 @@ class WordTokenizer:
       vocab_size: one more than the largest id.
 
     Raises:
-      UserError: there are no words, or `UNKNOWN` is none of them.
+      UserError: `UNKNOWN` is none of the words.
     """
 
     def __init__(self, config: TextConfig):
-        if not config.words:
-            raise UserError(
-                "config.data.text.words is empty: a captioner needs the words that it writes, as "
-                "the training reports have them"
-            )
         if UNKNOWN not in config.words:
-            raise UserError(f"config.data.text.words lacks {UNKNOWN}, which stands for all others")
+            raise UserError(
+                f"config.data.text.words has {len(config.words)} words and lacks {UNKNOWN}, which "
+                "stands for all others"
+            )
         self.context_length, self._cleaning = config.context_length, config.cleaning
         self._words = config.words
         self._ids = {word: number for number, word in enumerate(config.words, start=1)}
@@ -149,14 +179,6 @@ class WordTokenizer:
         ids = [0, *ids][: self.context_length]
         row[: len(ids)] = ids
         return row
-
-    def is_cut(self, text: str) -> bool:
-        """Tells whether a report is too long for a row.
-
-        Args:
-          text: as written.
-        """
-        return len(_CLEAN[self._cleaning](text)) > self.context_length - 2
 
     def words(self, ids: Integer[np.ndarray, " n"] | Sequence[int]) -> list[str]:
         """Words of ids, up to the first 0.

@@ -45,7 +45,7 @@ def cross_validate(config: ExperimentConfig, workdir: PathLike, folds: int) -> d
       UserError: see `training.run_training`; or the method has neither.
     """
     kind = get_kind(make_method(config.method, config.model).sample_kind)
-    if kind.told is None:
+    if kind.told not in ("classes", "structures"):
         raise UserError(
             f"folds divide photographs with labels or masks, and {config.method} learns from "
             f"{kind.unit} without them"

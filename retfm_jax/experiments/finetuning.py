@@ -1,12 +1,12 @@
 """Fine-tuning: what a run takes from its data and its weights, once, before it begins.
 
-It is of a network that tells classes of photographs, or finds structures in them. The configuration
-that it makes is whole: it stands in the workdir, and nothing has to be found out again by those who
-load the network.
+It is of a network that tells classes of photographs, finds structures in them, or writes reports of
+cases. The configuration that it makes is whole: it stands in the workdir, and nothing has to be
+found out again by those who load the network.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,22 +14,33 @@ import jax
 from retfm_jax.config import ExperimentConfig, ImageConfig, from_dict
 from retfm_jax.config.stored_paths import located
 from retfm_jax.console import say
+from retfm_jax.data.cases import CaseData, Cases, open_cases
+from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import Told
 from retfm_jax.data.labeled import LabeledData, LabeledSource, open_labeled
+from retfm_jax.data.samples import choose_text
 from retfm_jax.data.segmented import SegmentedData, SegmentedSource, open_segmented
+from retfm_jax.data.sources import scan
+from retfm_jax.data.words import LEAST, UNKNOWN, count_words, make_vocabulary
 from retfm_jax.decisions import FILE, write_decisions
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.decision_fitting import fit_decisions, fit_mask_decisions
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.files import PathLike, as_path, read_json
 from retfm_jax.interop.initial import FREE
+from retfm_jax.methods import make_method
 from retfm_jax.model import load
 from retfm_jax.runtime import distributed
 from retfm_jax.runtime.checkpoints import FOLDER as CHECKPOINTS
 from retfm_jax.runtime.checkpoints import whole_steps
+from retfm_jax.training.requirements import check_splits
 
 #: What stands behind the tower, by what the network tells: low-rank updates do not replace it.
-_HEADS = {"classes": "head", "structures": "decoder"}
+_HEADS: dict[Told, tuple[str, ...]] = {
+    "classes": ("head",),
+    "structures": ("decoder",),
+    "reports": ("captioner", "places"),
+}
 #: Entries of the preprocessing that decide what of a photograph is seen: a network that finds
 #: structures takes them from its configuration, as its tower takes images of any size.
 _GEOMETRY = ("size", "resize")
@@ -42,31 +53,36 @@ class Prepared(NamedTuple):
 
     Attributes:
       config: with everything that data and weights decide.
-      data: the photographs with their labels or masks, opened: "train" and, where it is evaluated,
-        "validation".
+      data: the photographs with their labels or masks, or the cases, opened: "train" and, where it
+        is evaluated, "validation".
       said: sentences for the user.
     """
 
     config: ExperimentConfig
-    data: LabeledData | SegmentedData
+    data: LabeledData | SegmentedData | CaseData
     said: tuple[str, ...]
 
 
 def prepare(config: ExperimentConfig, workdir: PathLike) -> Prepared:
-    """Fills what the network tells, prevalence, tower and preprocessing.
+    """Fills what the network tells, prevalence, words, tower and preprocessing.
 
     Args:
-      config: the experiment, of a method whose network has classes or structures.
+      config: the experiment, of a method whose network has classes or structures or writes reports.
       workdir: folder of the run; one that resumes has its tower and its preprocessing from there,
         also where the weights that it began with are gone.
 
     Raises:
-      UserError: the data cannot be used (see `labeled.open_labeled`, `segmented.open_segmented`),
-        the weights cannot be read, or the config contradicts them.
+      UserError: the data cannot be used (see `labeled.open_labeled`, `segmented.open_segmented`,
+        `cases.open_cases`), the weights cannot be read, or the config contradicts them.
     """
-    read = _with_classes if _told(config) == "classes" else _with_structures
-    config, data, said = read(config)
-    form, image, found = _tower(config, workdir)
+    stored = _stored(config, workdir)
+    what = told(config)
+    if what == "reports":
+        config, data, said = _with_words(config, stored)
+    else:
+        read = _with_classes if what == "classes" else _with_structures
+        config, data, said = read(config)
+    form, image, found = _tower(config, stored)
     try:
         model = dataclasses.replace(config.model, **form)
     except ValueError as error:
@@ -80,9 +96,24 @@ def prepare(config: ExperimentConfig, workdir: PathLike) -> Prepared:
     return Prepared(config, data, (*said, *found))
 
 
-def _told(config: ExperimentConfig) -> Told:
-    """What the network tells, which is the entry of `config.model` with its names."""
-    return "structures" if hasattr(config.model, "structures") else "classes"
+def told(config: ExperimentConfig) -> Told | None:
+    """Names what the network itself tells of photographs or cases; None: nothing.
+
+    Args:
+      config: the experiment.
+    """
+    return get_kind(make_method(config.method, config.model).sample_kind).told
+
+
+def _stored(config: ExperimentConfig, workdir: PathLike) -> ExperimentConfig | None:
+    """The experiment of a run that resumes; None of one that begins."""
+    workdir = as_path(workdir)
+    if not whole_steps(workdir / CHECKPOINTS):
+        return None
+    stored = from_dict(located(read_json(workdir / "config.json"), workdir))
+    if told(stored) != told(config):
+        raise UserError(f"{workdir} holds a run of method {stored.method}; take another workdir")
+    return stored
 
 
 def _with_classes(config: ExperimentConfig) -> Prepared:
@@ -122,11 +153,72 @@ def _with_structures(config: ExperimentConfig) -> Prepared:
     return Prepared(config, opened, (f"structures: {what}", *opened.said))
 
 
+def _with_words(config: ExperimentConfig, stored: ExperimentConfig | None) -> Prepared:
+    """The words of reports: those given, those that the weights write, or the training reports'."""
+    check_splits(config)
+    opened, text = open_cases(config.data, _splits(config)), config.data.text
+    known, whose = _known_words(config, stored)
+    reports = _reports(opened.sources["train"], config.data.language)
+    counted = count_words(reports, text.cleaning)
+    words = known or make_vocabulary(counted)
+    longest, least = text.context_length - 2, f"each at least {LEAST} times in training"
+    said = [f"cases: {_sizes(opened)}; words: {len(words)}, {whose or least}"]
+    share = 1 - sum(counted.words[word] for word in words) / max(counted.words.total(), 1)
+    if share > 0:
+        said.append(f"{share:.2%} of the words of the training reports are written as {UNKNOWN}")
+    if cut := counted.longer_than(longest):
+        said.append(
+            f"{cut} of {counted.lengths.total()} training reports have more than {longest} words "
+            f"(up to {max(counted.lengths)}) and are cut: config.data.text.context_length takes in "
+            "longer ones"
+        )
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, text=dataclasses.replace(text, words=words)),
+        model=dataclasses.replace(config.model, vocabulary=len(words) + 1),
+    )
+    return Prepared(config, opened, tuple(said))
+
+
+def _known_words(
+    config: ExperimentConfig, stored: ExperimentConfig | None
+) -> tuple[tuple[str, ...], str]:
+    """Words that are not to be collected, and whose they are; () where there are none.
+
+    Raises:
+      UserError: words are given, and the run that resumes or the weights have others.
+    """
+    given = config.data.text.words
+    if stored is not None:
+        theirs, whose = stored.data.text.words, "the run's"
+    elif config.init.weights is not None:
+        model = load(config.init.weights)
+        model.require_words()
+        theirs, whose = model.words, "those of config.init.weights"
+    else:
+        return given, "given" if given else ""
+    if given and given != theirs:
+        raise UserError(
+            f"config.data.text.words are {len(given)} other words than {whose} ({len(theirs)}): "
+            "leave them out, or begin a new run without these weights"
+        )
+    return theirs, whose
+
+
+def _reports(source: Cases, language: str) -> Iterator[str]:
+    """The reports that training sees, of a mixed language all."""
+    for texts in scan(len(source), source.report):
+        if language == "mixed":
+            yield from filter(None, texts.values())
+        else:
+            yield choose_text(texts, language)
+
+
 def _splits(config: ExperimentConfig) -> tuple[str, ...]:
     return ("train", "validation") if evaluates(config) else ("train",)
 
 
-def _sizes(data: LabeledData | SegmentedData) -> str:
+def _sizes(data: LabeledData | SegmentedData | CaseData) -> str:
     return ", ".join(f"{split} {len(source)}" for split, source in data.sources.items())
 
 
@@ -175,19 +267,13 @@ def _ordered(data: LabeledData, named: Sequence[str]) -> tuple[LabeledData, tupl
 
 
 def _tower(
-    config: ExperimentConfig, workdir: PathLike
+    config: ExperimentConfig, stored: ExperimentConfig | None
 ) -> tuple[dict[str, Any], ImageConfig, tuple[str, ...]]:
     """Entries of `config.model` that say the form of the tower, and the preprocessing.
 
     What the config changes wins where a tower can be used in several ways.
     """
-    workdir = as_path(workdir)
-    if whole_steps(workdir / CHECKPOINTS):
-        stored = from_dict(located(read_json(workdir / "config.json"), workdir))
-        if not hasattr(stored.model, _told(config)):
-            raise UserError(
-                f"{workdir} holds a run of method {stored.method}; take another workdir"
-            )
+    if stored is not None:
         form = {name: getattr(stored.model, name) for name in _FORM}
         return _adopted(config, form, stored.data.image, ())
     source = config.init.image
@@ -199,8 +285,7 @@ def _tower(
         )
         return {}, _sized(config.data.image, config.model.image), said
     if config.init.text is not None:
-        what = f"a network with {_told(config)}"
-        raise UserError(f"config.init.text is a text tower, and {what} has none")
+        raise UserError(f"config.init.text is a text tower, and a {config.method} has none")
     model = load(source)
     theirs = model.config.model
     if not hasattr(theirs, "image"):
@@ -235,7 +320,7 @@ def _adopted(
     if lost:
         said = (*said, f"a {theirs.kind} tower has no {', '.join(lost)}: without effect")
     changed = _changed(config.data.image)
-    if _told(config) == "structures":
+    if told(config) == "structures":
         changed |= {name: getattr(config.data.image, name) for name in _GEOMETRY}
     if "size" in changed and "image_size" in known:
         own["image_size"] = _fitting(changed["size"], theirs)
@@ -277,10 +362,12 @@ def _sized(image: ImageConfig, tower: Any) -> ImageConfig:
 
 def _with_head(config: ExperimentConfig) -> Any:
     """Low-rank updates beside which the head or decoder is trained as a whole."""
-    lora, head = config.lora, _HEADS[_told(config)]
-    if lora is None or any(pattern.startswith(head) for pattern in lora.trained):
+    lora, what = config.lora, told(config)
+    heads = () if what is None else _HEADS[what]
+    if lora is None or any(pattern.startswith(heads) for pattern in lora.trained):
         return lora
-    return dataclasses.replace(lora, trained=(*lora.trained, head))
+    there = tuple(head for head in heads if head != "places" or config.model.images == "all")
+    return dataclasses.replace(lora, trained=(*lora.trained, *there))
 
 
 def fit(workdir: PathLike, validation: LabeledSource | SegmentedSource) -> None:

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig
-from retfm_jax.data.kinds import get_kind
-from retfm_jax.data.kinds.base import Told
+from retfm_jax.data.cases import Cases
 from retfm_jax.data.labeled import LabeledSource
 from retfm_jax.data.segmented import SegmentedSource
 from retfm_jax.data.sources import RecordSource, open_dataset
@@ -63,7 +62,7 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     # First: what is wrong with data or tokenizer is said before a large network is initialized.
     mesh = loop.make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, config.train.microbatches, mesh)
-    if told(config) is not None:
+    if finetuning.told(config) is not None:
         prepared = finetuning.prepare(config, workdir)
         finetuning.tell(prepared.said)
         config = prepared.config
@@ -85,24 +84,15 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
         evaluate = None if validation is None else own_evaluation(config, method, validation)
     state = loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
     finished = int(state.step) >= loop.total_steps(config, data)
-    if finished and validation is not None:
+    if finished and validation is not None and not isinstance(validation, Cases):
         finetuning.fit(workdir, validation)
     return finished
 
 
-def told(config: ExperimentConfig) -> Told | None:
-    """Names what the network itself tells of photographs; None: nothing.
-
-    Args:
-      config: the experiment.
-    """
-    return get_kind(make_method(config.method, config.model).sample_kind).told
-
-
 def own_evaluation(
-    config: ExperimentConfig, method: Method, validation: LabeledSource | SegmentedSource
+    config: ExperimentConfig, method: Method, validation: LabeledSource | SegmentedSource | Cases
 ) -> loop.Evaluate:
-    """Metrics of the network's own classes or structures on the validation split.
+    """Metrics of the network's own classes, structures or reports on the validation split.
 
     It is compiled once for a whole run.
 
@@ -112,9 +102,10 @@ def own_evaluation(
       validation: the split.
 
     Returns:
-      a function from parameters and state to metrics by name, see `class_metrics.class_metrics` and
-      `structure_metrics.structure_metrics`.
+      a function from parameters and state to metrics by name, see `class_metrics.class_metrics`,
+      `structure_metrics.structure_metrics` and `caption_metrics.caption_metrics`.
     """
+    from retfm_jax.evaluation.caption_metrics import caption_metrics
     from retfm_jax.evaluation.class_metrics import class_metrics
     from retfm_jax.evaluation.structure_metrics import structure_metrics
 
@@ -123,6 +114,8 @@ def own_evaluation(
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
         params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
         model.params, model.state = params, MethodState(stats, {})
+        if isinstance(validation, Cases):
+            return caption_metrics(model, validation)
         if isinstance(validation, SegmentedSource):
             return structure_metrics(model, validation)
         return class_metrics(model, validation)

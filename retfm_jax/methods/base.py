@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from retfm_jax.decisions import Outcome
 from retfm_jax.methods.outputs import Output
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.layers import STACKED, Tower, all_gather_params, unit
 from retfm_jax.models.taps import Taps
+from retfm_jax.models.word_search import Found
 from retfm_jax.trees import flatten
 
 Params = dict[str, Any]
@@ -221,6 +222,16 @@ class Method(abc.ABC, Generic[Network]):
     def exclusive_structures(self) -> bool:
         """Whether a pixel shows one structure at most, of several in a mask the last one."""
         return False
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids that the reports of the network consist of; 0: it writes none."""
+        return 0
+
+    @property
+    def longest_report(self) -> int:
+        """Number of words that a report of the network has at most."""
+        return 0
 
     @property
     def outcome(self) -> Outcome | None:
@@ -527,6 +538,54 @@ class Method(abc.ABC, Generic[Network]):
           NotImplementedError: the method finds no structures.
         """
         raise NotImplementedError(f"{self.name} finds no structures in images")
+
+    def decode(
+        self,
+        params: Params,
+        state: MethodState,
+        images: Float[Array, "b v h w 3"],
+        has_image: Bool[Array, "b v"] | None = None,
+        *,
+        beams: int = 3,
+        length: int = 90,
+        length_penalty: float = 0.0,
+        block_trigrams: bool = False,
+    ) -> Found:
+        """Writes the reports of cases.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          images: of each case, normalized, float32.
+          has_image: which of them there are; None: all.
+          beams, length, length_penalty, block_trigrams: see `word_search.search`; one beam is
+            greedy.
+
+        Returns:
+          the reports of each case, (b, beams, length) int32 ids, the best first, and their scores.
+
+        Raises:
+          NotImplementedError: the method writes no reports.
+        """
+        raise NotImplementedError(f"{self.name} writes no reports")
+
+    def report_losses(
+        self, params: Params, state: MethodState, batch: Batch
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """Computes how unlikely the reports of cases are, without dropout.
+
+        Args:
+          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
+          state: batch statistics and what the method carries.
+          batch: arrays as for `loss`, sample axis first.
+
+        Returns:
+          of each report the mean of -ln p over its words, and their number, (b,) float32.
+
+        Raises:
+          NotImplementedError: the method writes no reports.
+        """
+        raise NotImplementedError(f"{self.name} writes no reports")
 
     @classmethod
     def select(

@@ -98,7 +98,10 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
     published: ClassVar[Published | None] = Published(
         "MM-Retinal's captioner", (r"encoder_decoder\.att_embed\.",)
     )
-    untrained = ("captioner/positions",)
+    #: What makes one vector of an image is not asked for.
+    untrained = (
+        "captioner/positions", "visual/projection", "visual/pooling", "visual/attnpool"
+    )  # fmt: skip
 
     def network(self, rngs: nnx.Rngs) -> FfaCaptionerNetwork:
         return FfaCaptionerNetwork(self.config, rngs=rngs)
@@ -119,6 +122,16 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
         return (*tower, *prefixed((*caption.names(),), _WRITER, "captioner/"), *places)
 
     @property
+    def vocabulary(self) -> int:
+        """Number of ids: the words, and 0; see `Method.vocabulary`."""
+        return self.config.vocabulary
+
+    @property
+    def longest_report(self) -> int:
+        """Number of positions; see `Method.longest_report`."""
+        return self.config.captioner.positions
+
+    @property
     def separable(self) -> bool:
         """Whether no batch norm normalizes samples by each other; see `PerSampleMethod`."""
         return self.config.norms == "running" or isinstance(self.config.image, vit.ViTConfig)
@@ -137,8 +150,7 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
         Args:
           network: with its arrays, as `bind` returns it.
           images: of each case, normalized, float32.
-          has_image: which of them there are, of each case the first ones and at least one; None:
-            all.
+          has_image: which of them there are, of each case at least one; None: all.
           keys: randomness, one for each case; None drops nothing.
           train: batch norms use and update the statistics of the batch.
 
@@ -150,8 +162,10 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
         """
         b, views = images.shape[:2]
         if has_image is not None:
-            # The first one, so that no blank picture enters a batch norm's statistics.
-            images = jnp.where(has_image[..., None, None, None], images, images[:, :1])
+            # One that is there, so that no blank picture enters a batch norm's statistics.
+            some = has_image.argmax(1)[:, None, None, None, None]
+            some = jnp.take_along_axis(images, some, axis=1)
+            images = jnp.where(has_image[..., None, None, None], images, some)
         rows = images.reshape(b * views, *images.shape[2:])
         row_keys = None if keys is None else split(keys, views).T.reshape(-1)
         level = self.config.image.map_levels[-1]
@@ -261,6 +275,13 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
         """
         return self._read(self.bind(params, state.batch_stats), batch)
 
+    def report_losses(
+        self, params: Params, state: MethodState, batch: Batch
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """Computes the mean of -ln p over the words of each report; see `Method.report_losses`."""
+        losses = self.sample_losses(params, state, batch)["loss_total"]
+        return losses, _mask(batch).sum(1).astype(jnp.float32)
+
     def decode(
         self,
         params: Params,
@@ -273,16 +294,7 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
         length_penalty: float = 0.0,
         block_trigrams: bool = False,
     ) -> Found:
-        """Writes the reports of cases.
-
-        Args:
-          params: all parameters, a nested dict of float32 arrays, as `init` makes them.
-          state: batch statistics and what the method carries.
-          images: of each case, normalized, float32.
-          has_image: which of them there are; None: all.
-          beams, length, length_penalty, block_trigrams: see `word_search.search`; one beam is
-            greedy.
-        """
+        """Writes the reports of cases; see `Method.decode`."""
         network = self.bind(params, state.batch_stats)
         features, mask = self.patch_features(network, images, has_image)
         memory = network.captioner.encode(features, mask)

@@ -113,7 +113,7 @@ def check_splits(config: ExperimentConfig) -> None:
     for each in (data.expert, described):
         if each is not None:
             open_dataset(each.dataset, each.split, data.data_dir)
-    if not config.train.evaluate_every:
+    if not (config.train.evaluate_every or config.train.evaluate_epochs):
         return
     try:
         source = open_dataset(data.dataset, data.eval_split, data.data_dir)
@@ -122,9 +122,8 @@ def check_splits(config: ExperimentConfig) -> None:
             read_exclusions(data.exclude).of(source.name, data.eval_split)
     except UserError as error:
         raise UserError(
-            f"config.data.eval_split {data.eval_split}, which is evaluated every "
-            f"{config.train.evaluate_every} steps: {error}. Name another split, or set "
-            "config.train.evaluate_every=0 to train without"
+            f"config.data.eval_split {data.eval_split}, which is evaluated on the way: {error}. "
+            "Name another split, or set config.train.evaluate_every=0 to train without"
         ) from error
     if empty:
         raise UserError(

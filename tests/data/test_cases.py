@@ -59,7 +59,8 @@ def test_the_eyes_of_a_patient_are_a_case(data_dir):
     cases = as_cases(open_dataset("pairs", "train", data_dir))
     assert len(cases) == 23
     assert cases[0].names == ("p0/left", "p0/right")
-    assert cases[4].names == ("p4/left",)
+    assert cases[4].names == ("p4/left", "p4/right")
+    assert [bool(image) for image in cases[4].images] == [True, False]
 
 
 def test_a_dataset_without_reports_is_refused(tmp_path, make_dataset, make_jpeg):
@@ -69,7 +70,7 @@ def test_a_dataset_without_reports_is_refused(tmp_path, make_dataset, make_jpeg)
         as_cases(open_dataset(str(folder), "train", tmp_path))
 
 
-def test_a_sample_has_the_images_that_are_there_first(source):
+def test_an_image_stands_at_its_own_place_in_a_sample(source):
     make, cases = get_kind("case").maker(CONFIG, ()), as_cases(source)
     sample = make.training(cases[0], np.random.default_rng(0))
     assert sample["has_image"].tolist() == [True, True, False]
@@ -85,9 +86,9 @@ def test_of_many_images_a_sample_has_random_ones_in_their_order(source):
     whole = {}
     one = get_kind("case").maker(dataclasses.replace(CONFIG, case_images=5), ())
     sample = one.training(case, np.random.default_rng(0))
-    assert sample["has_image"].tolist() == [True] * 4 + [False]
+    assert sample["has_image"].tolist() == [False] + [True] * 4
     assert sample[DAMAGED] == ["i1"]
-    for place in range(4):
+    for place in range(1, 5):
         whole[sample["image"][place].tobytes()] = place
     seen = set()
     for seed in range(12):
@@ -106,6 +107,22 @@ def test_a_mirrored_case_has_the_other_sides_in_its_report(source):
     theirs = plain.training(case, np.random.default_rng(0))
     assert ours["tokens"].tolist() == [0, 4, 2, 2, 6, 3, 1, 0]
     np.testing.assert_array_equal(ours["image"][:2, :, ::-1], theirs["image"][:2])
+
+
+def test_a_missing_eye_keeps_its_place_and_a_mirrored_one_is_the_other(source, make_jpeg):
+    case = dataclasses.replace(
+        as_cases(source)[0], images=(b"", make_jpeg(3)), names=("left", "right"), eyes=True
+    )
+    maker = get_kind("case").maker(CONFIG, ())
+    sample = maker.training(case, np.random.default_rng(0))
+    assert sample["has_image"].tolist() == [False, True, False]
+    flipped = dataclasses.replace(QUIET, flip="exchange", flip_probability=1.0)
+    mirrored = get_kind("case").maker(dataclasses.replace(CONFIG, augment=flipped), ())
+    other = mirrored.training(case, np.random.default_rng(0))
+    assert other["has_image"].tolist() == [True, False, False]
+    np.testing.assert_array_equal(other["image"][0, :, ::-1], sample["image"][1])
+    single = get_kind("case").maker(dataclasses.replace(CONFIG, case_images=1), ())
+    assert single.training(case, np.random.default_rng(0))["has_image"].all()
 
 
 def test_a_case_of_which_no_image_can_be_decoded_is_no_sample(source):

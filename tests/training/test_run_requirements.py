@@ -72,7 +72,7 @@ def test_a_plan_needs_no_files_of_the_machine_that_it_is_for():
         (
             {"train": 9},
             [],
-            r"config\.data\.eval_split validation, which is evaluated every 5 steps",
+            r"config\.data\.eval_split validation, which is evaluated on the way",
         ),
         ({"train": 9, "validation": 0}, [], r"eval_split validation of synthetic_fundus is empty"),
         ({"validation": 3}, [], r"no split 'train'"),

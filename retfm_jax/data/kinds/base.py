@@ -21,8 +21,8 @@ Role = Literal[
     "image", "tokens", "mask", "flag", "labels", "category", "epoch", "noise", "structures", "field"
 ]
 
-#: What a network itself tells of a photograph.
-Told = Literal["classes", "structures"]
+#: What a network itself tells of a photograph or a case.
+Told = Literal["classes", "structures", "reports"]
 
 #: How often a random batch shows a condition.
 _LABELED = 0.05
@@ -62,8 +62,8 @@ class SampleKind(abc.ABC):
         that describe categories; None: there are none.
       rows: of the arrays that have several rows for a sample, how many.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
-      told: what the network itself tells of a sample, as `config.model` and the data name it, which
-        a sample's targets show: "classes" or "structures"; None: nothing.
+      told: what the network itself tells of a sample, which a sample's targets show: "classes" or
+        "structures", as `config.model` and the data name them, or "reports"; None: nothing.
     """
 
     name: ClassVar[str]

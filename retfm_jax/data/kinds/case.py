@@ -1,8 +1,10 @@
 """A case: images, of which some may be missing, and one report in ids of whole words."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from jaxtyping import UInt8
 
 from retfm_jax.config import DataConfig, ExperimentConfig
 from retfm_jax.data.images import ImageError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 class CaseKind(SampleKind):
     """Arrays `image`, (images, size, size, 3) uint8, `has_image`, (images,) bool, and `tokens`.
 
-    There is at least one image, and those that are there come first.
+    There is at least one image; see `CaseMaker` for where each stands.
     """
 
     name = "case"
@@ -27,6 +29,7 @@ class CaseKind(SampleKind):
     required = ("image",)
     targets = ("tokens",)
     texts = None
+    told = "reports"
 
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
         """See `SampleKind.arrays`."""
@@ -40,11 +43,9 @@ class CaseKind(SampleKind):
 
     def open(self, config: DataConfig) -> "tuple[RecordSource, None]":
         """See `SampleKind.open`: the cases of images, or of patients, that have a report."""
-        from retfm_jax.data.cases import as_cases
-        from retfm_jax.data.sources import open_dataset
+        from retfm_jax.data.cases import open_cases
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
-        return as_cases(source), None
+        return open_cases(config, ("train",)).sources["train"], None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.maker`."""
@@ -53,6 +54,10 @@ class CaseKind(SampleKind):
 
 class CaseMaker(SampleMaker["CaseRecord"]):
     """Maker of cases, whose images are mirrored together with their report.
+
+    An image stands at its own place in the case, so that one that is missing moves no other, and a
+    mirrored left eye is a right one. Of more images than a sample has, random ones stand there in
+    their order.
 
     Args:
       config: of the data; gives image size, augmentation, number of images, words and language.
@@ -71,18 +76,15 @@ class CaseMaker(SampleMaker["CaseRecord"]):
         return super().identity | {"words": self._tokenizer.digest}
 
     def training(self, record: "CaseRecord", rng: np.random.Generator) -> Sample:
-        """Makes an augmented case; see `SampleMaker.training`.
-
-        Of more images than a sample has, it has random ones, in their order.
-        """
-        size, places = self.config.image.size, self.config.case_images
+        """Makes an augmented case; see `SampleMaker.training`."""
         text = choose_text(record.report, self.config.language, rng)
         mirror, text = draw_flip(self.config.augment, text, rng)
-        order = rng.permutation(len(record.images)).tolist()
+        order = rng.permutation([index for index, image in enumerate(record.images) if image])
         images: dict[int, np.ndarray] = {}
         damaged: list[str] = []
-        while order and len(images) < places:
-            index = order.pop()
+        for index in order.tolist():
+            if len(images) == self.config.case_images:
+                break
             name = record.names[index]
             try:
                 images[index] = self.image(record.images[index], name, rng, mirror=mirror)
@@ -90,15 +92,36 @@ class CaseMaker(SampleMaker["CaseRecord"]):
                 damaged.append(name)
         if not images:
             raise Unusable(record.record_id)
-        pixels = np.zeros((places, size, size, 3), np.uint8)
-        for place, index in enumerate(sorted(images)):
-            pixels[place] = images[index]
+        count = len(record.images)
+        if mirror and record.eyes and self.config.augment.flip == "exchange":
+            images = {count - 1 - index: image for index, image in images.items()}
         return {
-            "image": pixels,
-            "has_image": np.arange(places) < len(images),
+            **placed(images, count, self.config),
             "tokens": self._tokenizer.row(text),
             DAMAGED: damaged,
         }
+
+
+def placed(
+    images: Mapping[int, UInt8[np.ndarray, "size size 3"]], count: int, config: DataConfig
+) -> dict[str, np.ndarray]:
+    """Puts the images of a case where the network expects them.
+
+    Args:
+      images: (size, size, 3) uint8, by their index in the case; `config.case_images` at most.
+      count: images of the case, the missing ones among them.
+      config: of the data; gives number and size of the images.
+
+    Returns:
+      `image`, (images, size, size, 3) uint8, zeros where there is none, and `has_image`,
+      (images,) bool.
+    """
+    size, places = config.image.size, config.case_images
+    own = sorted(images) if count <= places else range(len(images))
+    pixels, there = np.zeros((places, size, size, 3), np.uint8), np.zeros(places, np.bool_)
+    for place, index in zip(own, sorted(images), strict=True):
+        pixels[place], there[place] = images[index], True
+    return {"image": pixels, "has_image": there}
 
 
 KIND = CaseKind()
