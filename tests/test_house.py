@@ -29,8 +29,9 @@ _FLOORS = (
 )  # fmt: skip
 #: Neighbors on one floor, (who imports, whom).
 _BESIDE = {
-    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "captioning", "heatmaps"),
-    ("captioning", "heatmaps", "inputs"), ("heatmaps", "zero_shot"), ("files", "errors"),
+    ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "heatmaps"),
+    ("model", "captioning"), ("captioning", "inputs"), ("heatmaps", "inputs"),
+    ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
     ("ranges", "errors"), ("trees", "errors"), ("array_files", "errors"), ("array_files", "files"),
     ("dataset_folders", "errors"),
