@@ -369,6 +369,7 @@ def _build_tower(towers: Sequence[Any], value: Any, where: str) -> Any:
         raise UserError(f"{where} must be a section with entries, or a size, not {value!r}")
     entries = dict(value)
     kind, size = entries.pop("kind", None), entries.pop("size", None)
+    all_towers = towers
     if kind is not None:
         towers = [tower for tower in towers if tower.kind == kind] or _none(
             f"{where}.kind", kind, [tower.kind for tower in towers]
@@ -383,10 +384,19 @@ def _build_tower(towers: Sequence[Any], value: Any, where: str) -> Any:
         )
         entries = {**towers[0].sizes[size], **entries}
 
-    def unknown(tower: type) -> int:
-        return len(set(entries) - {field.name for field in dataclasses.fields(tower)})
+    def unknown(tower: type) -> set[str]:
+        return set(entries) - {field.name for field in dataclasses.fields(tower)}
 
-    return build_section(min(towers, key=unknown), entries, where)
+    tower = min(towers, key=lambda tower: len(unknown(tower)))
+    others = {field.name for other in all_towers for field in dataclasses.fields(other)}
+    if kind is not None and (foreign := unknown(tower) & others):
+        whole = json.dumps({"kind": kind})
+        raise UserError(
+            f"{where}: a tower of kind {kind} has no {', '.join(sorted(foreign))}; where the "
+            f"experiment sets these for another kind, give the entry as a whole, such as "
+            f"{where}={whole}"
+        )
+    return build_section(tower, entries, where)
 
 
 def _none(where: str, value: Any, known: Sequence[str]) -> typing.NoReturn:

@@ -17,6 +17,7 @@ from retfm_jax.config import (
     to_dict,
 )
 from retfm_jax.errors import UserError
+from retfm_jax.models.resnet import ResNetConfig
 from retfm_jax.ranges import hints
 
 
@@ -260,3 +261,10 @@ def test_model_entries_of_version_0_1_are_those_of_today():
     before = {**now, "image": {key: now["image"][key] for key in now["image"] if key != "kind"}}
     assert before != now
     assert model_entries(type(config.model), before) == now
+
+
+def test_a_tower_of_another_kind_is_given_as_a_whole():
+    with pytest.raises(UserError, match=r"kind resnet has no image_size.*config\.model\.image=\{"):
+        load_config("segment", ["model.image.kind=resnet"])
+    image = load_config("segment", ['model.image={"kind": "resnet"}']).model.image
+    assert image == ResNetConfig()
