@@ -34,6 +34,10 @@ class Builder(RowsBuilder, skip_registration=True):
                 names.update(row.left_labels or (), row.right_labels or ())
         return sorted(names)
 
+    @property
+    def names_cases(self) -> bool:
+        return any(isinstance(row, ImageRow) and row.case is not None for row in self._rows)
+
     def rows_of(self, dl_manager: Any) -> list[Row]:
         return self._rows
 

@@ -17,6 +17,9 @@ def add(verbs) -> None:
     options.data_dir(parser)
     parser.add_argument("--manifest", help="CSV, .xlsx or JSONL, a row a patient")
     parser.add_argument("--images", help="folder that the manifest's paths start from")
+    options.listed(
+        parser, "--columns", default="", help="what the manifest calls its columns: case_id=Visit"
+    )
     parser.add_argument("--encoding", default="utf-8-sig", help="of the manifest")
     parser.add_argument("--tsv", action="append", help="published images, <split>_imgs.tsv")
     parser.add_argument("--texts", action="append", help="published texts, <split>_texts.jsonl")
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     given = [name for name in ("manifest", "tsv", "lmdb", "masks") if getattr(args, name)]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two sources: import them one by one")
-    for option, source in (("images", "manifest"), ("texts", "tsv")):
+    for option, source in (("images", "manifest"), ("columns", "manifest"), ("texts", "tsv")):
         if getattr(args, option, None) and given and source not in given:
             raise UserError(f"--{option} goes with --{source}, not with --{given[0]}")
     if not given:
@@ -61,7 +64,9 @@ def run(args: argparse.Namespace) -> None:
     if args.manifest:
         if not args.images:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
-        rows, unused = manifest.read_manifest(args.manifest, args.images, problems, args.encoding)
+        rows, unused = manifest.read_manifest(
+            args.manifest, args.images, problems, args.encoding, _columns(args.columns)
+        )
         if unused:
             say(f"columns that mean nothing here: {', '.join(unused)}")
     elif args.tsv:
@@ -72,6 +77,13 @@ def run(args: argparse.Namespace) -> None:
         rows = published.rows_of_lmdb(Path(args.lmdb), problems)
     folder = import_rows(rows, problems, args.name, args.data_dir, options, args.overwrite, beam)
     show(folder)
+
+
+def _columns(text: str) -> dict[str, str]:
+    given = [entry.partition("=") for entry in text.split(",") if entry.strip()]
+    if any(not name.strip() or not theirs.strip() for name, _, theirs in given):
+        raise UserError(f"--columns {text!r}: give NAME=COLUMN, such as case_id=Visit")
+    return {name.strip(): theirs.strip() for name, _, theirs in given}
 
 
 def _pairs(images: Sequence[str], texts: Sequence[str]) -> list[tuple[Path, Path]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from retfm_jax import files
+from retfm_jax.data import case_keys
 from retfm_jax.dataset_folders import INFO
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.threads import cores, in_threads
@@ -134,8 +135,9 @@ def write(
         for path in built.iterdir():
             path.rename(made / path.name)
         shutil.rmtree(root)
-        found = digests(made)
+        found, keys = _looked_through(made)
         files.write_json(made / CONTENTS, {"digests": found})
+        case_keys.write(made, keys)
         if files.is_remote(folder):
             _name_by_contents(made, found)
     return folder
@@ -169,33 +171,51 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
     Returns:
       split -> 64 hexadecimal digits.
     """
+    return _looked_through(folder)[0]
+
+
+def _looked_through(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Of every split the digest, and the table of the cases of its records."""
     from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.proto import tf_example_pb2
+
+    from retfm_jax.data.records import record_of
 
     # The module makes its classes when it is imported.
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
 
-    def of_part(part: tuple[str, int, int]) -> bytes:
+    builder = open_builder(folder)
+    features: Any = builder.info.features
+    ours = "record_id" in features
+    classes = features["labels"]["present"].feature.num_classes if ours else 0
+
+    def of_part(part: tuple[str, int, int]) -> tuple[bytes, list[tuple[bytes, str]]]:
         path, start, end = part
         reader = ArrayRecordReader(path)
         entries = map(parse, reader.read(start, end))
-        found = [hashlib.sha256(e.SerializeToString(deterministic=True)).digest() for e in entries]
+        found, keys = [], []
+        for entry in entries:
+            found.append(hashlib.sha256(entry.SerializeToString(deterministic=True)).digest())
+            if ours:
+                record = record_of(entry, classes)
+                keys.append((case_keys.key_of(record), record.record_id))
         reader.close()
-        return b"".join(found)
+        return b"".join(found), keys
 
-    found = {}
-    for name, info in sorted(open_builder(folder).info.splits.items()):
+    found, keys = {}, {}
+    for name, info in sorted(builder.info.splits.items()):
         parts = [
             (str(path), start, min(start + _READ_AT_ONCE, size))
             for path, size in zip(info.filepaths, info.shard_lengths, strict=True)
             for start in range(0, size, _READ_AT_ONCE)
         ]
-        digest = hashlib.sha256()
+        digest, of_split = hashlib.sha256(), []
         with in_threads(of_part, parts, threads=cores(), ahead=2 * cores()) as done:
-            for part in done:
+            for part, of_part_keys in done:
                 digest.update(part)
-        found[name] = digest.hexdigest()
-    return found
+                of_split += of_part_keys
+        found[name], keys[name] = digest.hexdigest(), case_keys.table(of_split)
+    return found, keys
 
 
 def stored_digests(folder: files.Path) -> dict[str, str] | None:

@@ -49,6 +49,8 @@ class ImageRecord:
       caption: text by language, "" where there is none.
       categories, attributes: as the source names them.
       labels: multi-hot (classes,) int8 over the dataset's label names; -1: unknown.
+      case_id: of one patient's images, which of them one report speaks of; "" where the source does
+        not say.
     """
 
     record_id: str
@@ -58,6 +60,7 @@ class ImageRecord:
     categories: tuple[str, ...]
     attributes: tuple[str, ...]
     labels: Int8[np.ndarray, " classes"]
+    case_id: str = dataclasses.field(default="", kw_only=True)
 
     def shows(self, label_names: Sequence[str]) -> tuple[str, ...]:
         """Names what the image shows: its categories, or else its present labels.
@@ -89,9 +92,11 @@ class CaseRecord:
     """Images and the report on all of them.
 
     Attributes:
-      record_id: of the first image, or of the patient.
+      record_id: of the patient and the case, of the first image where cases have no names, or of
+        the patient whose eyes they are.
       patient_id: cases of one patient share it.
-      images: the encoded photographs, at least one; b"" of one that is missing.
+      images: the encoded photographs, at least one, each read when it is taken; b"" of one that is
+        missing.
       names: what messages call each of them.
       report: text by language, "" where there is none; there is one in some language.
       eyes: whether the images are the left and the right eye of a patient.
@@ -99,8 +104,8 @@ class CaseRecord:
 
     record_id: str
     patient_id: str
-    images: tuple[bytes, ...]
-    names: tuple[str, ...]
+    images: Sequence[bytes]
+    names: Sequence[str]
     report: Mapping[str, str]
     eyes: bool = False
 
@@ -142,7 +147,10 @@ def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
 
 
 def image_features(
-    label_names: Sequence[str], structures: Sequence[str] = (), partly: bool = False
+    label_names: Sequence[str],
+    structures: Sequence[str] = (),
+    partly: bool = False,
+    cases: bool = False,
 ) -> tfds.features.FeaturesDict:
     """Makes the TFDS features of a dataset of single images.
 
@@ -150,6 +158,7 @@ def image_features(
       label_names: classes of the label vectors, in their order.
       structures: of which there are masks, in their order; () of images without masks.
       partly: whether some labels of an image may be known and others not.
+      cases: whether the source says which images of a patient are of one case.
     """
     masks = {
         # Masks of all structures, empty of those that are absent or unknown, and the known ones.
@@ -168,6 +177,7 @@ def image_features(
             "attributes": tfds.features.Sequence(tfds.features.Text()),
             "labels": _label_list(label_names, partly),
             **(masks if structures else {}),
+            **({"case_id": tfds.features.Text()} if cases else {}),
         }
     )
 
@@ -226,6 +236,7 @@ def image_example(
     attributes: Iterable[str] = (),
     labels: Iterable[str] | None = None,
     unknown: Iterable[str] | None = None,
+    case_id: str | None = None,
 ) -> dict[str, Any]:
     """Makes the example of a single image that a TFDS builder yields.
 
@@ -238,6 +249,7 @@ def image_example(
       labels: names of the conditions that it shows; None: unknown, empty: nothing found.
       unknown: names of those of which nobody knows, where `labels` are known; None of a dataset
         whose features have no such list.
+      case_id: of the case, "" where nobody knows; None of a dataset whose features have none.
     """
     return {
         "kind": "image",
@@ -248,6 +260,7 @@ def image_example(
         "categories": list(categories),
         "attributes": list(attributes),
         "labels": _labels(labels) | ({} if unknown is None else {"unknown": sorted(set(unknown))}),
+        **({} if case_id is None else {"case_id": case_id}),
     }
 
 
@@ -278,7 +291,17 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
     """
     # The module makes its classes when it is imported.
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
-    features = parse(example).features.feature
+    return record_of(parse(example), classes)
+
+
+def record_of(example: Any, classes: int) -> PatientRecord | ImageRecord:
+    """Reads a record from a `tf.train.Example`; see `parse_record`.
+
+    Args:
+      example: the message.
+      classes: how many labels the dataset has.
+    """
+    features = example.features.feature
 
     def one(key: str) -> bytes:
         return features[key].bytes_list.value[0]
@@ -321,6 +344,7 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
         "categories": names("categories"),
         "attributes": names("attributes"),
         "labels": multi_hot("labels"),
+        "case_id": text("case_id") if "case_id" in features else "",
     }
     if "field" not in features:
         return ImageRecord(**image)

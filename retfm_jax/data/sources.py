@@ -10,15 +10,15 @@ from typing import Any, Generic, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 from retfm_jax.console import say
-from retfm_jax.data import exclusions
+from retfm_jax.data import case_keys, exclusions
 from retfm_jax.data.datasets import open_builder, stored_digests
 from retfm_jax.data.records import CaseRecord, ImageRecord, PatientRecord, parse_record
 from retfm_jax.dataset_folders import find
 from retfm_jax.errors import UserError, did_you_mean
-from retfm_jax.files import Path, PathLike, reason
+from retfm_jax.files import Path, PathLike, as_path, reason
 from retfm_jax.knowledge.laterality import SIDES, names_side
 
 Record = PatientRecord | ImageRecord
@@ -83,6 +83,11 @@ class RecordSource(abc.ABC, Generic[OneKind]):
         """Ids of all records where they are known without reading any, else None."""
         return None
 
+    @property
+    def case_keys(self) -> UInt64[np.ndarray, "n 3"] | None:
+        """Table of the cases of all records (see `case_keys`), where known without reading any."""
+        return None
+
     def at(self, indices: Int64[np.ndarray, " n"], why: str) -> "RecordSource[OneKind]":
         """Takes some of the records, with all that is known of the source.
 
@@ -127,6 +132,7 @@ class _TfdsSource(RecordSource[Record]):
         parts = info.splits[split].file_instructions
         self._files = [str(part.filename) for part in parts]
         self._ends = list(itertools.accumulate(part.take for part in parts))
+        self._taken = [(str(part.filename), part.skip, part.take) for part in parts]
         self.name, self.split = info.name, split
         features: Any = info.features  # those of `data.records`
         self.kind = "patient" if "left" in features else "image"
@@ -173,6 +179,21 @@ class _TfdsSource(RecordSource[Record]):
                 "anew, or build the dataset anew"
             ) from error
 
+    @property
+    def case_keys(self) -> UInt64[np.ndarray, "n 3"] | None:
+        stored = case_keys.read(as_path(self._folder))
+        if stored is None:
+            return None
+        of_files: dict[str, np.ndarray] = {}
+        for name, info in open_builder(self._folder).info.splits.items():
+            ends = np.cumsum(info.shard_lengths)
+            if name not in stored or len(stored[name]) != ends[-1]:
+                return None  # of other records
+            of_shards = np.split(stored[name], ends[:-1])
+            of_files |= dict(zip(map(str, info.filepaths), of_shards, strict=True))
+        taken = [of_files[path][skip : skip + take] for path, skip, take in self._taken]
+        return np.concatenate(taken)
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_opened": None}
 
@@ -218,6 +239,11 @@ class Subset(RecordSource[OneKind]):
     @property
     def identity(self) -> dict[str, Any]:
         return {**self._source.identity, "subset": self._why, "kept": len(self)}
+
+    @property
+    def case_keys(self) -> UInt64[np.ndarray, "n 3"] | None:
+        keys = self._source.case_keys
+        return None if keys is None else keys[self._indices]
 
 
 class Chain(RecordSource[OneKind]):

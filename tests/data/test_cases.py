@@ -1,15 +1,21 @@
 """The images that one report speaks of are a case, and make one sample."""
 
 import dataclasses
+import json
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from retfm_jax.config import AugmentConfig, DataConfig, ImageConfig, TextConfig
-from retfm_jax.data import records
-from retfm_jax.data.cases import as_cases
+from retfm_jax.data import case_keys, records
+from retfm_jax.data.building.builder import BuildOptions
+from retfm_jax.data.building.validation import ProblemLog
+from retfm_jax.data.cases import _Each, as_cases
 from retfm_jax.data.device_augment import prepare
+from retfm_jax.data.importing.importers import import_rows
+from retfm_jax.data.importing.manifest import read_manifest
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.samples import DAMAGED, Unusable
 from retfm_jax.data.sources import open_dataset
@@ -44,7 +50,7 @@ def source(tmp_path, make_dataset, make_jpeg):
 
 def test_images_of_a_patient_with_one_report_are_a_case(source, capsys):
     cases = as_cases(source)
-    assert [case.names for case in cases] == [
+    assert [tuple(case.names) for case in cases] == [
         ("i0", "i3"), ("i1", "i5", "i6", "i7", "i8"), ("i2",)
     ]  # fmt: skip
     assert [case.patient_id for case in cases] == ["a", "b", "a"]
@@ -61,6 +67,69 @@ def test_the_eyes_of_a_patient_are_a_case(data_dir):
     assert cases[0].names == ("p0/left", "p0/right")
     assert cases[4].names == ("p4/left", "p4/right")
     assert [bool(image) for image in cases[4].images] == [True, False]
+
+
+def test_cases_have_the_names_that_their_source_gives(tmp_path, make_jpeg):
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(9):
+        (root / f"{number}.png").write_bytes(make_jpeg(number))
+    (root / "12.png").write_bytes(make_jpeg(12))
+    (root / "5.png").write_bytes(b"no image")
+    same = "Normal fundus."
+    rows = [
+        {"patient_id": "p", "case_id": "1", "images": ["0.png", "1.png"], "caption": same},
+        {"patient_id": "p", "case_id": "2", "images": "12.png; 2.png;3.png", "caption": same},
+        {"patient_id": "q", "case_id": "1", "images": ["4.png"], "caption_zh": "正常"},
+        {"patient_id": "q", "case_id": "1", "images": ["6.png"]},
+        {"patient_id": "r", "images": ["5.png"], "case_id": "lost", "caption": same},
+        {"images": ["7.png", "8.png"], "caption": same},
+        {"patient_id": "s", "case_id": "silent", "images": ["9.png", "10.png"]},
+        {"patient_id": "t", "case_id": "none", "caption": same},
+    ]
+    table = tmp_path / "m.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    problems = ProblemLog()
+    found, _ = read_manifest(table, root, problems)
+    options = BuildOptions(shares={"train": 1.0, "validation": 0.0, "test": 0.0}, threads=1)
+    folder = import_rows(found, problems, "own", tmp_path, options)
+    source = open_dataset(str(folder), "train", tmp_path)
+    cases = as_cases(source)
+    assert {case.record_id: [*case.names] for case in cases} == {
+        "p/1": ["0.png", "1.png"], "p/2": ["2.png", "3.png", "12.png"], "q/1": ["4.png", "6.png"],
+        "7.png": ["7.png", "8.png"],
+    }  # fmt: skip
+    assert {case.record_id: case.patient_id for case in cases}["7.png"] == "7.png"
+    said = Counter(problem.kind for problem in problems.problems)
+    assert said == {"empty_report": 1, "unreadable_row": 1, "broken_image": 1}
+    assert any(each.what == "no image" for each in problems.problems)
+    assert any(note.startswith("1 of 5 cases have no readable image") for note in problems.notes)
+    # The index says what the records say, of the split and of a part of it.
+    (folder / case_keys.FILE).rename(tmp_path / "kept.npz")
+    again = as_cases(open_dataset(str(folder), "train", tmp_path))
+    assert again.identity == cases.identity
+    (tmp_path / "kept.npz").rename(folder / case_keys.FILE)
+    part = open_dataset(str(folder), "train[25%:]", tmp_path)
+    assert part.case_keys[:, :2].tobytes() == b"".join(map(case_keys.key_of, part))
+
+
+def test_a_case_is_opened_without_reading_its_images(source, monkeypatch):
+    read = []
+    take = type(source).__getitem__
+    monkeypatch.setattr(
+        type(source), "__getitem__", lambda self, index: read.append(index) or take(self, index)
+    )
+    keys = case_keys.table((case_keys.key_of(record), record.record_id) for record in source)
+    monkeypatch.setattr(type(source), "case_keys", property(lambda self: keys))
+    read.clear()
+    cases = as_cases(source)
+    assert read == []
+    with monkeypatch.context() as patched:
+        # The checks of types take one of each.
+        taken = {"image": b"", "record_id": ""}
+        patched.setattr(_Each, "__getitem__", lambda self, index: taken[self._attribute])
+        assert [case.report["en"] for case in cases][2] == "right eye"
+    assert read == [0, 1, 2]
 
 
 def test_a_dataset_without_reports_is_refused(tmp_path, make_dataset, make_jpeg):

@@ -19,7 +19,7 @@ from absl import logging
 from retfm_jax import dataset_folders, files
 from retfm_jax.data import datasets, records
 from retfm_jax.data.building import beam as cluster
-from retfm_jax.data.building import splits, validation
+from retfm_jax.data.building import case_rows, splits, validation
 from retfm_jax.data.building.rows import Row, following_links
 from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
@@ -87,6 +87,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.options = options or BuildOptions()
         self.problems = validation.ProblemLog()
+        self._images_of: dict[case_rows.CaseName, list[str]] = {}
         self._progress = progress_bar(disable=True)
         self._on_cluster = False
         super().__init__(file_format="array_record", **kwargs)
@@ -145,6 +146,11 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return ()
 
     @property
+    def names_cases(self) -> bool:
+        """Whether the source says which images of a patient are of one case."""
+        return False
+
+    @property
     def image_size(self) -> int:
         """Short side to which photographs are shrunk, pixels; 0 keeps originals."""
         if self.options.image_size is None:
@@ -166,15 +172,24 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     kind = "patient"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {"patient": records.patient_features, "image": records.image_features}
-        info = self.dataset_info_from_configs(features=features[self.kind](self.label_names()))
+        labels = self.label_names()
+        if self.kind == "patient":
+            features = records.patient_features(labels)
+        else:
+            features = records.image_features(labels, cases=self.names_cases)
+        info = self.dataset_info_from_configs(features=features)
         return datasets.without_bucket(info)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         rows = validation.drop_duplicates(self.rows_of(dl_manager), self.problems)
         if self.options.follow_links:
             rows = [following_links(row) for row in rows]
+        if self.options.patient_regex is None:
+            rows = case_rows.grouped(rows, self.problems)
         rows = splits.with_patients(rows, self.options.patient_regex, self.problems)
+        rows = case_rows.joined(case_rows.grouped(rows, self.problems), self.problems)
+        case_rows.note_reports(rows, self.problems)
+        self._images_of = case_rows.images_of(rows)
         divided = splits.assign_splits(rows, self.shares, self.options.seed, self.problems)
         if self._on_cluster:
             return {
@@ -225,6 +240,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._progress.close()
         if self._on_cluster:
             self.problems.extend(cluster.collect_problems(self.data_path, "_problems_*"))
+        case_rows.note_lost(self._images_of, self.problems)
         if self.options.on_error == "refuse" and self.problems.problems:
             # Outside the folder, which TFDS removes now.
             listed_in = self.root / f"{self.name}-{PROBLEMS_FILE}"

@@ -178,6 +178,8 @@ class ImageRow:
         all labels are known or none is.
       masks: of all structures of the dataset, in its order; None in a dataset without masks.
       field: of the field of view; None where it has to be found.
+      case: the name of its case among those of its group, "" where it has none; None in a dataset
+        whose source names no cases.
     """
 
     record_id: str
@@ -194,6 +196,7 @@ class ImageRow:
     wants_report: bool = False
     masks: Mapping[str, MaskPicture] | None = None
     field: MaskPicture | None = None
+    case: str | None = None
 
 
 Row = PatientRow | ImageRow

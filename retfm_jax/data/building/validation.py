@@ -12,7 +12,10 @@ were found and listed):
 - flat_image: an image of one value everywhere is kept, and named;
 - flat_rest: a JPEG whose lower rows show one value, as cut ones do, is kept, and named;
 - several_pages: the first page or frame is taken;
-- second_report: the first report stays;
+- second_report: the first report stays, of an image and of a case;
+- long_report: a report of more than 1,000 words is kept, and named;
+- unknown_language: a report in letters that are neither Latin nor Chinese is kept, and named;
+- no_image: a case without an image is left out;
 - unreadable_table: a table of a release is left out;
 - similar_id: ids that differ in letter case, zeros in front and the like stay two;
 - similar_file: files that differ in letter case, form of Unicode or `./` are read as written;
@@ -40,6 +43,8 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike, atomic_write
 
 POLICIES = ("skip", "refuse")
+#: What is done about an image that cannot be used.
+LEFT_OUT = "image left out"
 
 #: Formats that are stored as they came. Everything else is re-encoded.
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -369,19 +374,19 @@ def prepare_row(row: Row, short_side: int) -> tuple[dict[str, Any] | None, list[
         return prepared
 
     if isinstance(row, ImageRow):
-        loaded = load(row.image, "image", "image left out", lossless=row.masks is not None)
+        loaded = load(row.image, "image", LEFT_OUT, lossless=row.masks is not None)
         if loaded is None:
             return None, problems
         image, pixels = loaded
         if row.wants_report and not any(row.caption.values()):
             kept = row.labels is not None or bool(row.categories)
-            note("empty_report", "no caption", "kept for its labels" if kept else "image left out")
+            note("empty_report", "no caption", "kept for its labels" if kept else LEFT_OUT)
             if not kept:
                 return None, problems
         example = records.image_example(
             row.record_id, image=image, patient_id=row.group or None, caption=row.caption,
             categories=row.categories, attributes=row.attributes, labels=row.labels,
-            unknown=row.unknown,
+            unknown=row.unknown, case_id=row.case,
         )  # fmt: skip
         if row.masks is not None:
             example |= prepare_masks(row, row.masks, pixels, short_side, note)

@@ -19,12 +19,17 @@ A row a patient:
 
 A row a photograph, as the FLAIR collection and MM-Retinal are written:
 
-- `image`: path under the image root; required.
+- `image`: path under the image root; or `images`: those of a case, a list or separated by `;` or
+  `|`. One of the two is required.
 - `caption` (also `_en`, `_zh`): its text.
 - `categories`, `attributes` (`atributes` in FLAIR's files): names, written as labels are; the
   attribute `ffa` or `oct` marks it as no color photograph.
 - `labels`, `split`: as above.
 - `patient_id`: the photographs of one patient stay in one split.
+- `case_id`: which photographs of a patient are of one case, such as those of a visit. They share a
+  report, which may stand in one of their rows only. Another column whose name says that it numbers
+  examinations is taken for it, which is said, where no value of it has two reports. Photographs of
+  one row are a case, whatever they are called.
 
 `cells.is_empty` defines an empty cell (`nan`, `N/A`, `无`, `-` and so on). Other columns are
 left alone, but one that is close to a column above that is missing (`right_eye`, `Label`, 右眼) is
@@ -34,6 +39,7 @@ refused with the name that it should have.
 import collections
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +57,7 @@ from retfm_jax.data.building.rows import (
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import tables
 from retfm_jax.data.importing.columns import meant
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import LANGUAGES, load_vocabulary
 
@@ -71,18 +77,28 @@ _ONE_IS_ENOUGH = (
     ("caption", *(f"caption_{code}" for code in LANGUAGES)),
     _ATTRIBUTES,
     ("labels", "categories"),
+    ("image", "images"),
 )
 #: So many spellings of nothing are named; longer cells are none.
 _NAMED, _LONGEST_EMPTY = 5, 24
 #: Reads the names in a cell of a column, see `cells.names`.
 NamesIn = Callable[[Any, str], tuple[str, ...] | None]
 _IMAGE_COLUMNS = (
-    "image", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split", "patient_id"
+    "image", "images", *_CAPTION_COLUMNS, "categories", *_ATTRIBUTES, "labels", "split",
+    "patient_id", "case_id",
 )  # fmt: skip
+#: Languages in which groups write reports, and that nothing here reads.
+_UNKNOWN = "ar|bn|cs|da|de|el|es|fa|fi|fr|he|hi|hu|it|ja|jp|ko|kr|nb|nl|pl|pt|ro|ru|sv|th|tr|uk|vi"
+#: Separates the paths of a cell.
+_PATHS = re.compile(r"\s*[;|\n]\s*")
 
 
 def read_manifest(
-    path: str | Path, root: str | Path, problems: ProblemLog, encoding: str = "utf-8"
+    path: str | Path,
+    root: str | Path,
+    problems: ProblemLog,
+    encoding: str = "utf-8",
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Reads a manifest; pictures are only pointed at, not opened.
 
@@ -91,6 +107,7 @@ def read_manifest(
       root: the folder under which all its paths lie.
       problems: takes the rows that cannot be used.
       encoding: of the file.
+      columns: name of a column above -> what the table calls it; None where it has these names.
 
     Returns:
       The rows, and the columns that mean nothing here.
@@ -98,7 +115,35 @@ def read_manifest(
     Raises:
       UserError: the file as a whole cannot be read, or lacks a wanted column.
     """
-    return rows_of(read_table(path, problems, encoding), root, problems)
+    table = read_table(path, problems, encoding)
+    return rows_of(_renamed(table, columns or {}), root, problems)
+
+
+def _renamed(table: tables.Table, columns: Mapping[str, str]) -> tables.Table:
+    """A table whose columns have the names that they have here."""
+    known = (*_PATIENT_COLUMNS, *_IMAGE_COLUMNS)
+    for name, theirs in columns.items():
+        if name not in known:
+            raise UserError(
+                f"columns: {name!r} is no column of a manifest{did_you_mean(name, known)}"
+            )
+        if theirs not in table.columns:
+            raise UserError(
+                f"columns: {table.path} has no column {theirs!r}"
+                f"{did_you_mean(theirs, table.columns)}"
+            )
+        if name in table.columns and name != theirs:
+            raise UserError(f"columns: {table.path} has a column {name!r} beside {theirs!r}")
+    names = {theirs: name for name, theirs in columns.items()}
+    if len(names) < len(columns):
+        raise UserError(f"columns: one column of {table.path} is given for two")
+    rows = [
+        dataclasses.replace(
+            row, cells={names.get(name, name): cell for name, cell in row.cells.items()}
+        )
+        for row in table.rows
+    ]
+    return tables.Table(table.path, tuple(names.get(name, name) for name in table.columns), rows)
 
 
 def read_table(
@@ -139,22 +184,29 @@ def rows_of(
     if not Path(root).is_dir():
         raise UserError(f"images {root} is not a folder")
     if _is_of_images(table.columns):
-        columns, wanted, read = _IMAGE_COLUMNS, ["image"], _image_row
-        wants_report = any(name in table.columns for name in _CAPTION_COLUMNS)
+        table = _with_cases(table, problems)
+        columns, read = _IMAGE_COLUMNS, _image_rows
+        wanted = ["images" if "images" in table.columns else "image"]
+        texts = _CAPTION_COLUMNS
     else:
-        columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_row
-        wants_report = any(name in table.columns for name in _REPORT_COLUMNS)
+        columns, wanted, read = _PATIENT_COLUMNS, ["patient_id", "left|right"], _patient_rows
+        texts = _REPORT_COLUMNS
+    wants_report = any(name in table.columns for name in texts)
+    if not wants_report:
+        _refuse_languages(table, texts)
     tables.require_columns(table, wanted, known=columns)
-    tables.refuse_unread(table, columns, same=_ONE_IS_ENOUGH)
+    # A column that is close to this one was taken for it, or has no cases.
+    near = [name for name in columns if name != "case_id" or name in table.columns]
+    tables.refuse_unread(table, near, same=_ONE_IS_ENOUGH)
     names_in = _reader_of_names(table)
     read_columns = [name for name in columns if name in table.columns]
     problems.notes += _notes(table, read_columns, names_in)
     rows: list[Row] = []
     for line in table.rows:
         try:
-            rows.append(read(line, path, str(root), wants_report, names_in))
+            rows += read(line, path, str(root), wants_report, names_in)
         except ValueError as error:
-            record = str(line.cells.get(columns[0]) or "")
+            record = str(next(filter(None, map(line.cells.get, columns[:2])), ""))
             problems.unreadable(path, line.row, str(error), record)
     return rows, [name for name in table.columns if name and name not in columns]
 
@@ -239,6 +291,42 @@ def _is_of_images(columns: Sequence[str]) -> bool:
     return not eyes and any(name == "image" or meant(name, ["image"]) for name in columns)
 
 
+def _with_cases(table: tables.Table, problems: ProblemLog) -> tables.Table:
+    """The table, a column that names cases under another name called so."""
+    if "case_id" in table.columns:
+        return table
+    numbers_visits = ["case_id"] if "patient_id" not in table.columns else ["case_id", "visit"]
+    named = [
+        name for name in table.columns if name not in _IMAGE_COLUMNS and meant(name, numbers_visits)
+    ]
+    if len(named) != 1:
+        return table
+    reports: dict[tuple[str, ...], str] = {}
+    for line in table.rows:
+        said = [str(line.cells.get(name) or "") for name in ("patient_id", named[0])]
+        for column in _CAPTION_COLUMNS:
+            report = str(line.cells.get(column) or "")
+            if report and said[1] and reports.setdefault((*said, column), report) != report:
+                problems.notes.append(
+                    f"{named[0]} names no cases, for {said[1]!r} has several reports (unless it is "
+                    "called case_id)"
+                )
+                return table
+    problems.notes.append(f"cases are those that the column {named[0]} names")
+    return _renamed(table, {"case_id": named[0]})
+
+
+def _refuse_languages(table: tables.Table, texts: Sequence[str]) -> None:
+    """Refuses a table without a report that has some in a language that is not read."""
+    pattern = re.compile(rf"({'|'.join(texts)})_({_UNKNOWN})")
+    strange = [name for name in table.columns if pattern.fullmatch(name)]
+    if strange:
+        raise UserError(
+            f"{table.path}: the column {strange[0]!r} holds texts in a language that is not known "
+            f"here ({', '.join(LANGUAGES)} are): rename it to {texts[0]!r} if it is one of them"
+        )
+
+
 def under(root: str | Path, row: ImageRow) -> ImageRow:
     """Copies a row with its image under another root.
 
@@ -253,9 +341,9 @@ def _in_vocabulary(name: str) -> bool:
     return load_vocabulary().find(name) is not None
 
 
-def _patient_row(
+def _patient_rows(
     line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
-) -> PatientRow:
+) -> list[Row]:
     said = line.cells
     patient = _wanted(said, "patient_id")
     pictures = {}
@@ -266,7 +354,7 @@ def _patient_row(
     labels, left_labels, right_labels = (names_in(said.get(name), name) for name in _LABELS)
     if labels is None and left_labels is not None and right_labels is not None:
         labels = tuple(dict.fromkeys(left_labels + right_labels))
-    return PatientRow(
+    row = PatientRow(
         record_id=patient,
         file=str(path),
         row=line.row,
@@ -281,19 +369,23 @@ def _patient_row(
         group=cells.identifier(said.get("group")),
         wants_report=wants_report,
     )
+    return [row]
 
 
-def _image_row(
+def _image_rows(
     line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
-) -> ImageRow:
+) -> list[Row]:
     said = line.cells
-    image = _wanted(said, "image")
+    images = _images(said)
     attributes = next((said[name] for name in _ATTRIBUTES if said.get(name)), None)
-    return ImageRow(
-        record_id=image,
+    case = cells.identifier(said.get("case_id")) if "case_id" in said or "images" in said else None
+    if len(images) > 1:
+        case = case or images[0]
+    first = ImageRow(
+        record_id=images[0],
         file=str(path),
         row=line.row,
-        image=FilePicture(root, image),
+        image=FilePicture(root, images[0]),
         caption=_report(said, "caption"),
         categories=names_in(said.get("categories"), "categories") or (),
         attributes=names_in(attributes, "attributes") or (),
@@ -301,7 +393,27 @@ def _image_row(
         split=_split(said),
         group=cells.identifier(said.get("patient_id")),
         wants_report=wants_report,
+        case=case,
     )
+    return [
+        dataclasses.replace(first, record_id=image, image=FilePicture(root, image))
+        for image in images
+    ]
+
+
+def _images(said: Mapping[str, Any]) -> list[str]:
+    """Paths of the images of a row, as they are written, each once."""
+    several = said.get("images")
+    if several is None:
+        return [_wanted(said, "image")]
+    if cells.text(said.get("image")):
+        raise ValueError("both image and images hold paths")
+    if isinstance(several, str) and not several.lstrip().startswith("["):
+        several = _PATHS.split(several)
+    paths = cells.names(several, "images", known=lambda name: True) or ()
+    if not paths:
+        raise ValueError("no image: a case needs one")
+    return list(paths)
 
 
 def _wanted(said: Mapping[str, Any], column: str) -> str:

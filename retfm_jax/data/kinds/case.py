@@ -79,15 +79,18 @@ class CaseMaker(SampleMaker["CaseRecord"]):
         """Makes an augmented case; see `SampleMaker.training`."""
         text = choose_text(record.report, self.config.language, rng)
         mirror, text = draw_flip(self.config.augment, text, rng)
-        order = rng.permutation([index for index, image in enumerate(record.images) if image])
+        order = rng.permutation(len(record.images))
         images: dict[int, np.ndarray] = {}
         damaged: list[str] = []
         for index in order.tolist():
             if len(images) == self.config.case_images:
                 break
+            image = record.images[index]
+            if not image:
+                continue
             name = record.names[index]
             try:
-                images[index] = self.image(record.images[index], name, rng, mirror=mirror)
+                images[index] = self.image(image, name, rng, mirror=mirror)
             except ImageError:
                 damaged.append(name)
         if not images:
