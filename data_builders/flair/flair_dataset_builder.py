@@ -29,7 +29,8 @@ class Builder(RowsBuilder):
         return ()
 
     def read_rows(self, source: Path) -> list[Row]:
-        rows = releases.read(source, ["image", "categories"], self.problems)
+        columns = ["image", "categories"]
+        rows = releases.read(source, columns, self.problems, levels=self.levels)
         return [_with_text(_with_modality(row)) for row in rows]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from retfm_jax import dataset_folders, files
 from retfm_jax.config import CurriculumConfig, DataConfig
 from retfm_jax.console import say
+from retfm_jax.data import cells
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.epochs import Stage
 from retfm_jax.data.importing import tables
@@ -167,6 +168,20 @@ def read_levels(path: files.PathLike) -> dict[str, int]:
         if found.setdefault(record, int(level)) != int(level):
             raise UserError(f"{path} row {line.row}: this record has level {found[record]} already")
     return found
+
+
+def write_levels(path: files.PathLike, levels: Mapping[str, int]) -> None:
+    """Writes a table that `read_levels` reads.
+
+    Args:
+      path: of the CSV file.
+      levels: by record id.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with files.atomic_write(path) as file:
+        cells.write_csv(file, COLUMNS, ((record, str(level)) for record, level in levels.items()))
 
 
 def _tables(wanted: CurriculumConfig, config: DataConfig) -> dict[str, int]:

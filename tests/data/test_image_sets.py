@@ -12,6 +12,7 @@ from test_importers import bring, everything, photograph, problems_of, write_csv
 from retfm_jax.cli import data_build
 from retfm_jax.data.building import registry as build
 from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
+from retfm_jax.data.curriculum import TABLE, read_levels
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.errors import UserError
 
@@ -162,6 +163,76 @@ def test_captions_are_told_from_categories_where_folders_say_nothing(tmp_path):
     )
     found = everything(prepare("flair", source, tmp_path / "data"))
     assert found["FFA/a.jpg"][1].categories == (long,)
+
+
+#: As a file's name that tells who a patient is.
+PERSON = "FAMILYNAME GIVENNAME_19000101"
+
+
+def test_names_of_oct_files_are_nowhere(tmp_path, capsys, caplog):
+    source = tmp_path / "lists"
+    names = [f"17_MM_OCT/{PERSON}_{number}.jpg" for number in range(4)]
+    other = ["17_MM_OCT/OTHERNAME_19010101.jpg", "17_MM_OCT/OTHERNAME_19010101(2).jpg"]
+    place(source, *names[:3], *other)
+    noted = photograph(7)  # a comment behind the JPEG's first marker
+    comment = PERSON.encode()
+    noted = noted[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + noted[2:]
+    (source / names[0]).write_bytes(noted)
+    (source / names[2]).write_bytes(b"no image")
+    said = ["intraretinal fluid", "drusen", "x", "missing", "macular hole", "macular hole, too"]
+    rows = [
+        {"image": name, "attributes": "[]", "caption": text, "stage": str(1 + number % 2),
+         "img_norm_r": "0.5"}
+        for number, (name, text) in enumerate(zip([*names, *other], said, strict=True))
+    ]  # fmt: skip
+    rows.append(rows[1] | {"caption": "another caption"})
+    rows.append(rows[1] | {"attributes": f"[__import__('{PERSON}')]"})
+    write_csv(source / "OCT17_MM_OCT.csv", rows)
+    options = BuildOptions(shares={"train": 0.5, "validation": 0.5, "test": 0.0}, image_size=0)
+    builder = build.builder_class("mm_retinal")(
+        options=options, data_dir=tmp_path / "data", config="oct"
+    )
+    folder = write_dataset(builder, source, overwrite=False)
+    found = everything(folder)
+    assert {record.caption["en"]: record.attributes for _, record in found.values()} == {
+        text: ("oct",) for text in ("intraretinal fluid", "drusen", *said[4:])
+    }
+    assert all(re.fullmatch(r"[0-9a-f]{24}", name) for name in found)
+    patients = {record.caption["en"]: record.patient_id for _, record in found.values()}
+    assert patients[said[0]] == patients[said[1]] != patients[said[4]] == patients[said[5]]
+    levels = read_levels(folder / TABLE)
+    by_text = {record.caption["en"]: levels[name] for name, (_, record) in found.items()}
+    assert by_text == {said[0]: 1, said[1]: 2, said[4]: 1, said[5]: 2}
+    kinds = sorted(problem["kind"] for problem in problems_of(folder))
+    assert kinds == ["broken_image", "missing_image", "second_report", "unreadable_row"]
+    again = everything(prepare("mm_retinal", source, tmp_path / "other", config="oct"))
+    assert set(again) == set(found), "ids are of the images, whatever is asked for"
+    with pytest.raises(UserError, match="no CSV file with the columns image and caption"):
+        prepare("mm_retinal", source, tmp_path / "data", config="cfp")
+    (source / names[1]).rename(source / "moved.jpg")
+    for name in (names[0], names[2], *other):
+        (source / name).unlink()
+    with pytest.raises(UserError, match=r"the OCT tables of .* cannot be read") as refused:
+        prepare("mm_retinal", source, tmp_path / "third", config="oct")
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    printed = capsys.readouterr()
+    texts = [printed.out, printed.err, caplog.text, str(refused.value), repr(refused.value)]
+    for name in (PERSON, "FAMILYNAME", "OTHERNAME"):
+        assert name.encode() not in written
+        assert not any(name in text for text in texts)
+
+
+def test_a_list_that_ranks_its_rows_leaves_a_curriculum(tmp_path):
+    source = tmp_path / "flair"
+    place(source, "ONE/a.jpg", "ONE/b.jpg")
+    rows = [
+        {"image": f"ONE/{name}.jpg", "atributes": "[]", "categories": "['drusen']", "stage": stage,
+         "img_norm_r": "0.1"}
+        for name, stage in (("a", "3"), ("b", "1.0"))
+    ]  # fmt: skip
+    write_csv(source / "ONE.csv", rows)
+    folder = prepare("flair", source, tmp_path / "data")
+    assert read_levels(folder / TABLE) == {"ONE/a.jpg": 3, "ONE/b.jpg": 1}
 
 
 def test_a_collection_of_sets_is_read_without_evaluating_anything(tmp_path):

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from retfm_jax import dataset_folders, files
-from retfm_jax.data import datasets, records
+from retfm_jax.data import curriculum, datasets, records
 from retfm_jax.data.building import beam as cluster
 from retfm_jax.data.building import case_rows, splits, validation
 from retfm_jax.data.building.rows import Row, following_links
@@ -88,6 +88,8 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.options = options or BuildOptions()
         self.problems = validation.ProblemLog()
         self._images_of: dict[case_rows.CaseName, list[str]] = {}
+        #: Level of difficulty by record id, where the source ranks its records; see `curriculum`.
+        self.levels: dict[str, int] = {}
         self._progress = progress_bar(disable=True)
         self._on_cluster = False
         super().__init__(file_format="array_record", **kwargs)
@@ -249,6 +251,8 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         folder = Path(self.data_dir)
         self.problems.write(folder / PROBLEMS_FILE)
         write_json(folder / SUMMARY_FILE, self._summary())
+        if self.levels:
+            curriculum.write_levels(folder / curriculum.TABLE, self.levels)
 
     def _summary(self) -> dict[str, Any]:
         options = dataclasses.asdict(self.options)

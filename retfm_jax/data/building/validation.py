@@ -326,10 +326,15 @@ def checked_image(
         return encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA)), image
     if data.startswith((_JPEG, _PNG)):
         return data, image
-    return (_encode_png if lossless else encode_jpeg)(image), image
+    return (encode_png if lossless else encode_jpeg)(image), image
 
 
-def _encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Encodes an image as PNG.
+
+    Args:
+      image: (h, w, 3) uint8, RGB.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -28,6 +28,8 @@ _DEPTHS = ("", "*/", "*/*/")
 _TRIED = 32
 #: Where MM-Retinal's paths start, of its versions and in the FLAIR collection.
 _EXPERT = re.compile(r"(\d+_)?MM_Retinal_dataset\w*", re.IGNORECASE)
+#: Columns of lists that rank their rows by difficulty.
+_RANKED = ("stage", "img_norm_r")
 #: Half of the texts in a column of captions have so many words; a category has fewer.
 _CAPTION_WORDS = 8
 
@@ -39,6 +41,8 @@ def read(
     *,
     captions: bool = False,
     places: Callable[[str], Iterable[str]] = lambda path: (path,),
+    among: Callable[[Path], bool] = lambda path: True,
+    levels: dict[str, int] | None = None,
 ) -> list[ImageRow]:
     """Reads all tables of a release that have the wanted columns.
 
@@ -52,6 +56,9 @@ def read(
       captions: whether tables are wanted that have captions in place of categories, as MM-Retinal's
         FFA has them in the column `categories`; else these are passed over.
       places: of the path of an image, the paths at which it may lie, the likeliest first.
+      among: tells of a table's path whether it is opened at all.
+      levels: takes the level of difficulty of each record, by its id, from the column `stage` of
+        tables that rank their rows in `img_norm_r`, as MedKCO's lists do; None takes none.
 
     Raises:
       UserError: no table with these columns, or no folder in which its images are.
@@ -59,10 +66,15 @@ def read(
     paths = sorted(path for pattern in _TABLES for path in source.glob(pattern))
     rows: list[ImageRow] = []
     for path in paths:
+        if not among(path):
+            problems.notes.append(f"{path} is passed over: by its name it lists another modality")
+            continue
         table = _table(path, columns, problems, captions)
         if table is not None:
             found, _ = manifest.rows_of(table, source, problems)
             rows += [row for row in found if isinstance(row, ImageRow)]
+            if levels is not None:
+                levels |= _levels(table)
     if not rows:
         wanted = " and ".join(column.split("|")[0] for column in columns)
         raise UserError(
@@ -102,6 +114,18 @@ def _table(
     problems.extend(found.problems)
     problems.notes += found.notes
     return table
+
+
+def _levels(table: tables.Table) -> dict[str, int]:
+    if not {"image", *_RANKED} <= set(table.columns):
+        return {}
+    said = {cells.text(line.cells["image"]): line.cells["stage"] for line in table.rows}
+    found = {}
+    for record, cell in said.items():
+        written = str(cell).strip().removesuffix(".0")
+        if written.isascii() and written.isdecimal() and int(written) > 0:
+            found[record] = int(written)
+    return found
 
 
 def _has_captions_for_categories(table: tables.Table) -> bool:
