@@ -117,7 +117,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
             if each.found:
                 here.setdefault(name, row)
             self._codes.append([name, *reading.codes_of(described, each.cells).values()])
-        if unknown:
+        if unknown and described.labels:
             problems.notes.append(
                 f"{unknown} images lack a label: they are kept without labels, and what the source "
                 f"says of them is in {SOURCE_LABELS_FILE}"

@@ -154,9 +154,10 @@ def refusal(problems: ProblemLog, listed_in: PathLike) -> UserError:
     """
     first = problems.problems[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in problems.counts().items())
+    where = f"{first.file} row {first.row}" if first.row else first.file
     return UserError(
         f"the source has problems ({counts}) and nothing was written, as on_error refuse asks. "
-        f"The first: {first.file} row {first.row}: {first.what}. All of them are in {listed_in}; "
+        f"The first: {where}: {first.what}. All of them are in {listed_in}; "
         "mend them, or build with on_error skip"
     )
 
