@@ -9,7 +9,7 @@ from retfm_jax.cli.tables import Table
 from retfm_jax.evaluation.protocols import default_protocol, get_protocols, protocol_names
 
 if TYPE_CHECKING:
-    from retfm_jax.evaluation.results import MaskSection, Results
+    from retfm_jax.evaluation.results import MaskSection, ReportSection, Results
 
 #: Sections that fit beside each other on a console; the page has all.
 _CLASS_COLUMNS = 5
@@ -29,7 +29,7 @@ def add(verbs) -> None:
         "--task",
         help=f"protocols with commas between: {', '.join(protocol_names())}; module:Class is one "
         "of your own (classify for a network with classes, segment for one that finds structures, "
-        "else zero_shot, if not given)",
+        "captioning for one that writes reports, else zero_shot, if not given)",
     )
     parser.add_argument(
         "--dataset",
@@ -69,6 +69,20 @@ def add(verbs) -> None:
     number(
         learning, "--test_augmentations", COUNT, default=0, help="augmented copies to average over"
     )
+    writing = parser.add_argument_group("captioning")
+    options.search(writing)
+    writing.add_argument(
+        "--meteor",
+        metavar="JAR",
+        help="meteor-1.5.jar, beside its folder data: METEOR is computed by it (needs Java)",
+    )
+    number(
+        writing,
+        "--training_cases",
+        COUNT,
+        default=10_000,
+        help="among whose reports the baselines choose at most; 0: without baselines",
+    )
     tuning = parser.add_argument_group("fine_tune")
     number(tuning, "--backbone_learning_rate", RATE, float, default=2e-6, help="image tower")
     number(tuning, "--head_learning_rate", RATE, float, default=1e-3, help="linear head")
@@ -85,12 +99,13 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: the workdir, a protocol, the dataset or the split cannot be used.
     """
+    from retfm_jax.captioning import Search
     from retfm_jax.config import LoraConfig
     from retfm_jax.console import say
     from retfm_jax.data.class_files import Reading
     from retfm_jax.data.text import check_tokenizer
     from retfm_jax.evaluation.evaluate import measure
-    from retfm_jax.evaluation.options import FineTuneConfig, Options
+    from retfm_jax.evaluation.options import CaptionConfig, FineTuneConfig, Options
     from retfm_jax.evaluation.protocols.few_shot import parse_shots
     from retfm_jax.evaluation.report.write import write
     from retfm_jax.evaluation.requirements import check_out
@@ -101,7 +116,9 @@ def run(args: argparse.Namespace) -> None:
     shots = parse_shots(args.shots)
     check_out(args.out)
     model = load(args.workdir)
-    task = args.task or default_protocol(model.classes, model.structures)
+    task = args.task or default_protocol(
+        model.classes, model.structures, bool(model.method.vocabulary)
+    )
     config = model.data_config
     if model.method.text is not None:
         check_tokenizer(config.text, model.method.text)  # said before hours of images
@@ -129,6 +146,11 @@ def run(args: argparse.Namespace) -> None:
                 layer_decay=args.layer_decay,
                 drop_path=args.drop_path,
                 lora=None if args.lora_rank is None else LoraConfig(rank=args.lora_rank),
+            ),
+            caption=CaptionConfig(
+                search=Search(args.beams, args.length, args.length_penalty),
+                meteor=args.meteor,
+                training_cases=args.training_cases,
             ),
             mistakes=args.mistakes,
             reading=Reading(args.patient_regex, args.follow_links, exclude=args.exclude),
@@ -164,6 +186,8 @@ def tables(results: "Results") -> list[Table]:
             found.append(_class_table(results))
     if results.masks is not None:
         found += _mask_tables(results, results.masks)
+    if results.reports is not None:
+        found.append(_report_table(results, results.reports))
     if results.retrievals:
         heads = [f"recall at {k}" for k in RECALL_AT]
         title = f"{results.data}: retrieval, 95% intervals by {results.by}"
@@ -203,6 +227,17 @@ def _mask_tables(results: "Results", masks: "MaskSection") -> list[Table]:
             table.row(*(cell if isinstance(cell, Estimate) else str(cell) for cell in row))
         found.append(table)
     return found
+
+
+def _report_table(results: "Results", reports: "ReportSection") -> Table:
+    """A table over the network and the baselines."""
+    title = f"{results.data}: reports, 95% intervals by {results.by}"
+    table = Table(title, ["writer", "F1 of findings", "BLEU-4", "ROUGE-L", "CIDEr-D"])
+    for each in reports.scores:
+        words = each.words.values
+        shown = each.clinical.values["f1"], words["bleu_4"], words["rouge_l"], words["cider"]
+        table.row(each.writer, *shown)
+    return table
 
 
 def _class_table(results: "Results") -> Table:

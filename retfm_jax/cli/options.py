@@ -150,6 +150,20 @@ def exclude(parser: Any) -> None:
     )
 
 
+def search(parser: Any) -> None:
+    """Adds how the likeliest report is searched for."""
+    number(parser, "--beams", POSITIVE, default=3, help="reports followed side by side; 1: greedy")
+    number(parser, "--length", POSITIVE, help="words of a report at most (training's if not given)")
+    number(
+        parser,
+        "--length_penalty",
+        Range(low=0, high=10),
+        float,
+        default=0.0,
+        help="more makes longer reports: log-probabilities are divided by words to this power",
+    )
+
+
 def storing(parser: argparse.ArgumentParser) -> None:
     """Adds how a dataset is written, for `retfm data build` and `retfm data import`."""
     number(parser, "--image_size", COUNT, help="store at this size; 0 keeps originals")

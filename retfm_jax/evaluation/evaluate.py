@@ -19,6 +19,7 @@ from retfm_jax.data.tasks import (
 )
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation import report_labels, requirements
+from retfm_jax.evaluation.captioning import cases_by, open_cases
 from retfm_jax.evaluation.embeddings import embed_split, refuse_unusable
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.evaluation.metrics.retrieval import retrieve
@@ -87,14 +88,21 @@ def measure(
             others = "linear_probe, linear_probe_unprojected or fine_tune"
             if own := "classify, " * bool(model.classes) + "segment, " * bool(model.structures):
                 others = own + others
+            elif model.method.vocabulary:
+                others = f"captioning, {others}"
             raise UserError(
                 f"task {protocol.name} compares images with texts, and a {model.method.name} "
                 f"network takes images alone: ask for {others}"
             )
     resolved = _decided(options, model)
     if any(protocol.of_masks for protocol in asked):
-        _check_of_masks(model, asked, options)
+        _check_alone("of_masks", "photographs with masks", asked, options)
+        model.require_structures()
         return _of_masks(model, asked, dataset, data_dir, split, resolved)
+    if any(protocol.of_cases for protocol in asked):
+        _check_alone("of_cases", "cases with reports", asked, options)
+        model.require_words()
+        return _of_cases(model, asked, dataset, data_dir, split, resolved)
     reading = _reading(model, dataset, split, options)
     source = open_task(dataset, split, data_dir, reading)
     how_read, by = said_of(source), counts_by(source)
@@ -191,28 +199,44 @@ def _of_masks(
     return _run(study, asked, {"structures": list(source.structures)}, {})
 
 
+def _of_cases(
+    model: Any,
+    asked: Sequence[Protocol],
+    dataset: str,
+    data_dir: str,
+    split: str,
+    options: ResolvedOptions,
+) -> Results:
+    """Runs protocols on the cases of a split."""
+    source = open_cases(model, dataset, data_dir, split, options.reading)
+    results = Results(f"{source.name}, {source.split}", by=cases_by(source))
+    study = Study(
+        model, source, None, options, model_prompts(model, options.prompts), results,
+        dataset=dataset, data_dir=data_dir,
+    )  # fmt: skip
+    return _run(study, asked, {}, {})
+
+
 #: Options of protocols that compare with classes, texts or labels.
-_NOT_OF_MASKS = (
+_OF_LABELS = (
     "languages", "prompts", "train_split", "shots", "folds", "fit_augmentations",
     "test_augmentations", "fine_tune", "mistakes",
 )  # fmt: skip
 
 
-def _check_of_masks(model: Any, asked: Sequence[Protocol], options: Options) -> None:
-    """Checks what is asked for together with protocols of masks.
+def _check_alone(kind: str, what: str, asked: Sequence[Protocol], options: Options) -> None:
+    """Checks what is asked for together with protocols of masks, or of cases.
 
     Raises:
-      UserError: other protocols are asked for as well, the network finds no structures, or an
-        option is another protocol's.
+      UserError: other protocols are asked for as well, or an option is another protocol's.
     """
-    others = [protocol.name for protocol in asked if not protocol.of_masks]
+    others = [protocol.name for protocol in asked if not getattr(protocol, kind)]
     if others:
         raise UserError(
-            f"task {', '.join(others)} compares with classes or texts, and photographs with masks "
-            "are opened without them: evaluate it for itself"
+            f"task {', '.join(others)} compares with classes or texts, and {what} are opened "
+            "without them: evaluate it for itself"
         )
-    model.require_structures()
-    for name in _NOT_OF_MASKS:
+    for name in _OF_LABELS:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise UserError(f"{name} is an option of tasks on classes and texts: leave it out")
 

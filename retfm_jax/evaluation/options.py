@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from retfm_jax.captioning import Search
 from retfm_jax.config import LoraConfig
 from retfm_jax.data.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.protocols.few_shot import Shots
+from retfm_jax.files import PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,22 @@ class FineTuneConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CaptionConfig:
+    """How reports are written, and what they are compared with.
+
+    Attributes:
+      search: of the likeliest report.
+      meteor: METEOR's program, see `metrics.meteor`; None: it is left out.
+      training_cases: cases of the training split, evenly over it, among whose reports the baselines
+        choose at most; 0: there are none.
+    """
+
+    search: Search = dataclasses.field(default_factory=Search)
+    meteor: PathLike | None = None
+    training_cases: int = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """Options of the protocols.
 
@@ -52,6 +70,7 @@ class Options:
       test_augmentations: random copies over whose scores the mean is taken; 0 scores the images as
         they are. Fine-tuning augments its support by itself and scores images as they are.
       fine_tune: its recipe.
+      caption: how reports are written and compared.
       mistakes: how many of the most confident mistakes of each section have heat maps on the page;
         0: none, and the page shows photographs alone.
       reading: how the files of a folder or release are read.
@@ -69,6 +88,7 @@ class Options:
     fit_augmentations: int = 0
     test_augmentations: int = 0
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    caption: CaptionConfig = CaptionConfig()
     mistakes: int = 0
     reading: Reading = AS_RELEASED
     on_error: str = "skip"

@@ -15,6 +15,8 @@ from retfm_jax.knowledge.vocabulary import LANGUAGES
 _MOST_DRAWS, _MOST_FOLDS, _MOST_COPIES = 1_000_000, 1000, 1000
 #: A page of more photographs is opened by nobody.
 _MOST_MISTAKES = 200
+#: The features of more do not fit into memory.
+_MOST_TRAINING_CASES = 1_000_000
 #: Seeds of folds are counted on from the first; generators take 32 bits.
 _MOST_SEED = 2**32 - 1 - _MOST_FOLDS
 
@@ -67,6 +69,7 @@ def check_numbers(options: Any) -> None:
         ("fit_augmentations", options.fit_augmentations, 0, _MOST_COPIES),
         ("test_augmentations", options.test_augmentations, 0, _MOST_COPIES),
         ("mistakes", options.mistakes, 0, _MOST_MISTAKES),
+        ("training_cases", options.caption.training_cases, 0, _MOST_TRAINING_CASES),
         ("epochs", tuning.epochs, 1, 1_000_000),
         ("batch_size", tuning.batch_size, 1, 1_000_000),
     ):

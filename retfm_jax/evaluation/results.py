@@ -10,6 +10,9 @@ from jaxtyping import Float, Shaped, UInt8
 
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
+from retfm_jax.evaluation.metrics.bootstrap import Estimate
+from retfm_jax.evaluation.metrics.captions import CaptionMetrics
+from retfm_jax.evaluation.metrics.clinical import ClinicalMetrics, Marked
 from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import Retrieval
@@ -121,6 +124,116 @@ class MaskSection:
     shown: tuple[Shown, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportScores:
+    """Scores of the reports of one writer.
+
+    Attributes:
+      writer: the network, or a baseline, in words.
+      words: metrics of the words, of references as ids spell them: cut, with unknown words in them.
+      whole: the same of whole references.
+      clinical: metrics of the findings, of references as written.
+      meteor: by its own program, of all reports together; None: it was left out.
+      mean_meteor: the mean over reports.
+    """
+
+    writer: str
+    words: CaptionMetrics
+    whole: CaptionMetrics
+    clinical: ClinicalMetrics
+    meteor: float | None = None
+    mean_meteor: Estimate | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Converts the scores to JSON values."""
+        meteor = {}
+        if self.meteor is not None and self.mean_meteor is not None:
+            meteor = {
+                "meteor": round(self.meteor, 6),
+                "mean_meteor_of_reports": self.mean_meteor.to_json(),
+            }
+        return {
+            "words": self.words.to_json() | meteor,
+            "words_of_whole_references": self.whole.to_json(),
+            "findings": self.clinical.to_json(),
+        }
+
+
+class WrittenRow(NamedTuple):
+    """A case with its report and the one that was written.
+
+    Attributes:
+      case: its id.
+      patient: whose it is.
+      reference, report: the texts.
+      log_probability: of the report.
+      findings: what both say; where neither names a finding `f1` is NaN.
+      f1, rouge_l: of this report alone.
+    """
+
+    case: str
+    patient: str
+    reference: str
+    report: str
+    log_probability: float
+    findings: Marked
+    f1: float
+    rouge_l: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Converts the row to JSON values."""
+        found = {name: list(ids) for name, ids in self.findings.found._asdict().items()}
+        f1 = None if math.isnan(self.f1) else round(self.f1, 6)
+        return {
+            "case": self.case,
+            "patient": self.patient,
+            "reference": self.reference,
+            "report": self.report,
+            "log_probability": round(self.log_probability, 4),
+            "f1": f1,
+            "rouge_l": round(self.rouge_l, 6),
+            **found,
+        }
+
+
+#: A side, or "", and a photograph, RGB (h, w, 3) uint8, or what is said in the place of it.
+Picture = tuple[str, UInt8[np.ndarray, "h w 3"] | str]
+
+
+class ReportExample(NamedTuple):
+    """A case as reports show it.
+
+    Attributes:
+      standing: "worst", "median" or "best", by the F1 of its findings and then by ROUGE-L; or
+        "only".
+      row: its texts.
+      pictures: its photographs.
+    """
+
+    standing: str
+    row: WrittenRow
+    pictures: tuple[Picture, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSection:
+    """Reports that a network writes, against those that were written.
+
+    Attributes:
+      scores: of the network, and then of the baselines.
+      names: of conditions, by their ids.
+      rows: every case.
+      examples: cases, the worst first.
+      shown: tables beside those of the metrics.
+    """
+
+    scores: tuple[ReportScores, ...]
+    names: Mapping[str, str]
+    rows: tuple[WrittenRow, ...]
+    examples: tuple[ReportExample, ...] = ()
+    shown: tuple[Shown, ...] = ()
+
+
 @dataclasses.dataclass(eq=False)
 class Results:
     """Findings of one evaluation.
@@ -130,6 +243,7 @@ class Results:
       sections: classification, by protocol and setting.
       retrievals: by language, over `split`.
       masks: of a split with masks; None where no protocol compared with any.
+      reports: of a split of cases; None where no protocol compared with their reports.
       split: with its embeddings; None where no protocol needed them.
       order: of the classes, where they are grades.
       by: the unit that intervals resample, "patient" or "image".
@@ -140,6 +254,7 @@ class Results:
     sections: list[Section] = dataclasses.field(default_factory=list)
     retrievals: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     masks: MaskSection | None = None
+    reports: ReportSection | None = None
     split: EmbeddedSplit | None = None
     order: Order | None = None
     by: str = "patient"

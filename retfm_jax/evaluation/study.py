@@ -29,6 +29,7 @@ class Study:
       prompts: of the classes.
       results: what protocols find, for reports.
       notes: sentences that the numbers need beside them.
+      dataset, data_dir: by which the split is named.
       facts: numbers that belong to several protocols, by name, as JSON values.
     """
 
@@ -39,6 +40,8 @@ class Study:
     prompts: Prompts
     results: Results
     notes: list[str] = dataclasses.field(default_factory=list)
+    dataset: str = ""
+    data_dir: str = ""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     _made: dict[Callable, Any] = dataclasses.field(default_factory=dict)
 

@@ -1,15 +1,11 @@
 """The photographs that a user names, one after another: they are never held all at once."""
 
-import array
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from retfm_jax.console import say
 from retfm_jax.data import image_files, photographs
@@ -17,6 +13,7 @@ from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import is_empty
 from retfm_jax.data.importing import tables
 from retfm_jax.errors import Unusable, UserError
+from retfm_jax.experiments.stored_list import StoredList, stored
 from retfm_jax.files import Path, PathLike, as_path
 
 #: What stands for standard input, in place of a file's name.
@@ -111,38 +108,72 @@ def _of_folder(source: Path, found: Iterator[tuple[str, str]]) -> Iterator[Liste
 def _of_table(
     source: Path, rows: Iterator[tables.TableRow], problems: ProblemLog
 ) -> Iterator[Listed]:
-    count, told, others, first = 0, 0, 0, ""
-    respelled: list[tuple[str, str]] = []
+    paths, told = TablePaths(source), 0
     for row in rows:
-        yield from _unreadable(problems, told)
+        yield from unreadable_rows(problems, told)
         told = len(problems.problems)
         name = row.cells["image"]
-        if is_empty(name):
-            continue
-        path = source.parent / name
+        if not is_empty(name):
+            yield paths.listed(name, row.row)
+    yield from unreadable_rows(problems, told)
+    paths.finish(problems)
+
+
+class TablePaths:
+    """Photographs that a table names, by paths relative to it.
+
+    Args:
+      source: the table.
+    """
+
+    def __init__(self, source: Path):
+        self._source, self._count, self._others, self._problem = source, 0, 0, ""
+        self._respelled: list[tuple[str, str]] = []
+
+    def listed(self, name: str, row: int) -> Listed:
+        """Finds a photograph.
+
+        Args:
+          name: a cell that is not empty.
+          row: where it stands, for messages.
+        """
+        path = self._source.parent / name
         if not _is_there(path):
             try:
-                found = image_files.locate(source.parent, name, follow_links=True)
+                found = image_files.locate(self._source.parent, name, follow_links=True)
             except Unusable as error:
-                problem = f"{source} row {row.row}: {error}"
-                first = first or problem
-                yield Listed(name, "", problem)
-                continue
+                problem = f"{self._source} row {row}: {error}"
+                self._problem = self._problem or problem
+                return Listed(name, "", problem)
             path = found.path
-            respelled = respelled or [(name, found.spelled)]
-            others += 1
-        count += 1
-        yield Listed(name, str(path))
-    yield from _unreadable(problems, told)
-    if not count:
-        why = next((each.problem for each in _unreadable(problems, 0)), first)
-        raise UserError(f"images {source}: no image in it" + f": {why}" * bool(why))
-    if respelled:
-        say(image_files.respelled(respelled, others))
+            self._respelled = self._respelled or [(name, found.spelled)]
+            self._others += 1
+        self._count += 1
+        return Listed(name, str(path))
+
+    def finish(self, problems: ProblemLog) -> None:
+        """Says what was found under another spelling.
+
+        Args:
+          problems: of the table's rows.
+
+        Raises:
+          UserError: no photograph was found.
+        """
+        if not self._count:
+            first = next((each.problem for each in unreadable_rows(problems, 0)), self._problem)
+            raise UserError(f"images {self._source}: no image in it" + f": {first}" * bool(first))
+        if self._respelled:
+            say(image_files.respelled(self._respelled, self._others))
 
 
-def _unreadable(problems: ProblemLog, told: int) -> Iterator[Listed]:
-    """Rows of a table that could not be read, from a number on."""
+def unreadable_rows(problems: ProblemLog, told: int) -> Iterator[Listed]:
+    """Lists rows of a table that could not be read.
+
+    Args:
+      problems: of the table's rows.
+      told: from which of them on.
+    """
     for problem in problems.problems[told:]:
         if problem.kind == "unreadable_row":
             where = f"{problem.file} row {problem.row}"
@@ -178,50 +209,16 @@ def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
     return paths, unusable
 
 
-class PhotographList:
-    """Photographs that a user named, in a temporary file; see `photograph_list`.
+class PhotographList(StoredList[Listed]):
+    """Photographs that a user named, in a temporary file; see `photograph_list`."""
 
-    Attributes:
-      count: their number.
-      parts: number of parts of `part_size` photographs, of which the last one may be shorter.
-      part_size: number of photographs in a part.
-      digest: SHA-256 of names, paths and their order, in hexadecimal.
-    """
+    def values(self, item: Listed) -> list[Any]:
+        """See `StoredList.values`."""
+        return [item.name, item.path, item.problem]
 
-    def __init__(self, file: IO[bytes], found: Iterator[Listed], part_size: int):
-        self._file, self.part_size, self.count = file, part_size, 0
-        self._starts = array.array("Q")
-        digest = hashlib.sha256()
-        for each in found:
-            if self.count % part_size == 0:
-                self._starts.append(file.tell())
-            # Escapes stand for line breaks, and for bytes that are no UTF-8.
-            line = json.dumps([each.name, each.path, each.problem]).encode() + b"\n"
-            digest.update(line)
-            file.write(line)
-            self.count += 1
-        self.digest, self.parts = digest.hexdigest(), len(self._starts)
-
-    def length(self, part: int) -> int:
-        """Number of photographs in a part.
-
-        Args:
-          part: its number, from 0.
-        """
-        return min(self.part_size, self.count - part * self.part_size)
-
-    def part(self, part: int) -> Iterator[Listed]:
-        """Yields the photographs of a part, in order.
-
-        Args:
-          part: its number, from 0.
-        """
-        place, first = self._starts[part], part * self.part_size
-        for position in range(first, first + self.length(part)):
-            self._file.seek(place)  # others may have read meanwhile
-            line = self._file.readline()
-            place += len(line)
-            yield Listed(*json.loads(line), position=position)
+    def item(self, values: list[Any], position: int) -> Listed:
+        """See `StoredList.item`."""
+        return Listed(*values, position=position)
 
 
 @contextlib.contextmanager
@@ -235,14 +232,5 @@ def photograph_list(images: PathLike, part_size: int) -> Iterator[PhotographList
     Raises:
       UserError: as `each_photograph`; or the temporary folder is full.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(tempfile.TemporaryFile(prefix="retfm_photographs_"))
-            found = stack.enter_context(each_photograph(images))
-            made = PhotographList(file, found, part_size)
-        except OSError as error:
-            raise UserError(
-                f"cannot list images {images}: {error.strerror or error} (the list is kept in "
-                f"{tempfile.gettempdir()})"
-            ) from error
+    with stored(PhotographList, images, each_photograph(images), part_size) as made:
         yield made

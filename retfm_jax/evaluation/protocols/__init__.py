@@ -15,6 +15,7 @@ _BUNDLED = {
     "zero_shot": "zero_shot:ZeroShotProtocol",
     "classify": "classify:Classify",
     "segment": "segment:Segment",
+    "captioning": "captioning:Captioning",
     "retrieval": "retrieval:RetrievalProtocol",
     "linear_probe": "linear_probe:LinearProbe",
     "linear_probe_unprojected": "linear_probe:UnprojectedLinearProbe",
@@ -30,13 +31,18 @@ def protocol_names() -> list[str]:
     return list(_BUNDLED)
 
 
-def default_protocol(classes: Sequence[str], structures: Sequence[str] = ()) -> str:
+def default_protocol(
+    classes: Sequence[str], structures: Sequence[str] = (), writes: bool = False
+) -> str:
     """Name of the protocol of a network for which none was asked.
 
     Args:
       classes: of the network's own; () of one that tells none apart.
       structures: whose pixels it finds; () of one that finds none.
+      writes: whether it writes reports.
     """
+    if writes:
+        return "captioning"
     if structures:
         return "segment"
     return "classify" if classes else "zero_shot"

@@ -19,6 +19,8 @@ class Protocol(abc.ABC):
       learns: whether it learns from the labels of a training split, `Study.train`.
       of_masks: whether it compares with masks, of a split that is opened with them; such protocols
         use no labels, and are asked for without others.
+      of_cases: whether it compares with the reports of cases; as `of_masks`, of a split that is
+        opened as cases.
       needs_labels: whether the splits must have labels; where they have none, their reports label
         them.
     """
@@ -27,6 +29,7 @@ class Protocol(abc.ABC):
     compares_texts: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     of_masks: ClassVar[bool] = False
+    of_cases: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 
     def check(self, study: Study) -> None:  # noqa: B027 - some need nothing

@@ -1,15 +1,13 @@
 """The HTML page of an evaluation: tables, curves and galleries in one self-contained file."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from retfm_jax.data.records import ImageRecord, PatientRecord
-from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
 from retfm_jax.evaluation.report import figures as pictures
+from retfm_jax.evaluation.report import reports, tables
 from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.report.summary import Mistake, measured_columns, mistakes
 from retfm_jax.evaluation.results import (
@@ -18,9 +16,8 @@ from retfm_jax.evaluation.results import (
     MaskSection,
     Results,
     Section,
-    Shown,
 )
-from retfm_jax.rendering import figures, markup, overlays
+from retfm_jax.rendering import markup, overlays
 
 _CAVEAT = (
     '<p class="note">Maps show what raised the odds of a class, by a method with limits of its '
@@ -57,6 +54,8 @@ def page(results: Results, document: dict[str, Any]) -> str:
         parts.append(f'<h2 id="s{position}">{markup.own(section.title)}</h2>' + _section(section))
     if results.masks is not None:
         parts.append(_structures(results.masks))
+    if results.reports is not None:
+        parts.append(reports.of(results.reports))
     for number, language in enumerate(results.retrievals, start=len(results.sections)):
         heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
         parts.append(heading + _gallery(results, language))
@@ -74,7 +73,7 @@ def _protocols(sections: Sequence[Section]) -> str:
         ]
         for section in sections
     ]
-    return _rows(["protocol", *(title for _, title in columns), "samples"], rows)
+    return tables.rows(["protocol", *(title for _, title in columns), "samples"], rows)
 
 
 def _retrievals(results: Results) -> str:
@@ -85,11 +84,7 @@ def _retrievals(results: Results) -> str:
     ]
     recalls = [row for found in results.retrievals.values() for row in found.recalls.values()]
     header = ["query", *(f"recall at {k}" for k in RECALL_AT), "records"]
-    return _rows(header, rows) + _ways(pair for row in recalls for pair in row.items())
-
-
-def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    return markup.table(header, [[_cell(cell) for cell in row] for row in rows])
+    return tables.rows(header, rows) + tables.ways(pair for row in recalls for pair in row.items())
 
 
 def _gallery(results: Results, language: str) -> str:
@@ -133,16 +128,16 @@ def _section(section: Section) -> str:
             f'<p class="sub">Mean ± standard deviation over {folds} folds above; '
             "below is the first fold.</p>"
         )
-    parts.append(_figure(pictures.curves({section.title: measured}, ""), "ROC and PR curves"))
+    parts.append(tables.figure(pictures.curves({section.title: measured}, ""), "ROC and PR curves"))
     if measured.predictions.exclusive:
         confusion = pictures.confusion_matrix(measured, "Confusion matrix")
         calibration = pictures.calibration(measured, "Calibration")
         parts.append(
-            f'<div class="pair">{_figure(confusion, "confusion matrix")}'
-            f"{_figure(calibration, 'calibration')}</div>"
+            f'<div class="pair">{tables.figure(confusion, "confusion matrix")}'
+            f"{tables.figure(calibration, 'calibration')}</div>"
         )
     parts.append("<h3>Classes</h3>" + _classes(section))
-    parts += [_shown(table) for table in section.shown]
+    parts += [tables.shown(table) for table in section.shown]
     worst = mistakes(measured.predictions) if section.mistakes is None else section.mistakes
     if worst:
         figures = "".join(_mistake(section, mistake) for mistake in worst)
@@ -153,13 +148,6 @@ def _section(section: Section) -> str:
             f'{broad}">{figures}</div>'
         )
     return "\n".join(parts)
-
-
-def _shown(table: Shown) -> str:
-    heading = f"<h3>{markup.text(table.heading)}</h3>"
-    note = f'<p class="note">{markup.own(table.note)}</p>' if table.note else ""
-    ways = _ways((table.heading, cell) for row in table.rows for cell in row)
-    return heading + _rows(table.header, table.rows) + note + ways
 
 
 def _classes(section: Section) -> str:
@@ -176,37 +164,13 @@ def _classes(section: Section) -> str:
     caveats = "".join(
         f'<p class="note">{markup.own(caveat)}</p>' for caveat in section.measured.metrics.caveats
     )
-    return _rows(["class", *map(readable, names)], rows) + _how(section) + caveats
+    return tables.rows(["class", *map(readable, names)], rows) + _how(section) + caveats
 
 
 def _how(section: Section) -> str:
     """Which metrics have which intervals."""
     found = [section.measured.overall, *section.measured.metrics.classes.values()]
-    return _ways(pair for row in found for pair in row.items())
-
-
-def _ways(found: Iterable[tuple[str, Any]]) -> str:
-    by_way: dict[str, list[str]] = {}
-    for name, value in found:
-        if isinstance(value, Estimate) and value.has_interval:
-            names = by_way.setdefault(value.interval, [])
-            names += [readable(name)] if readable(name) not in names else []
-    said = "; ".join(f"{', '.join(names)}: {way}" for way, names in by_way.items())
-    return f'<p class="note">95% intervals. {markup.text(said)}.</p>' if said else ""
-
-
-def _cell(value: Any) -> str:
-    """Content of a cell of a table; an interval, or the spread over folds, is below the value."""
-    if value is None or (isinstance(value, Estimate) and math.isnan(value.value)):
-        return "–"
-    if isinstance(value, Mapping):
-        spread = f"<small>± {value['spread'] or 0:.3f}</small>"
-        return "–" if value["mean"] is None else f"{value['mean']:.3f}{spread}"
-    if isinstance(value, Estimate) and not value.has_interval:
-        return f"{value.value:.3f}"
-    if isinstance(value, Estimate):
-        return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
-    return markup.own(value)
+    return tables.ways(pair for row in found for pair in row.items())
 
 
 def _mistake(section: Section, mistake: Mistake) -> str:
@@ -261,7 +225,7 @@ def _structures(masks: MaskSection) -> str:
     metrics, prefix = masks.metrics, "best_" if masks.fitted_on else ""
     parts = ["<h2>Structures</h2>"]
     if metrics.classes:
-        parts.append(_figure(pictures.mask_curves(masks, ""), "PR curves and Dice"))
+        parts.append(tables.figure(pictures.mask_curves(masks, ""), "PR curves and Dice"))
     shown = ("threshold", *_RANKED, *(prefix + name for name in _AT), "centerline_dice")
     heading = (
         "at the thresholds that were chosen on other photographs"
@@ -279,7 +243,7 @@ def _structures(masks: MaskSection) -> str:
         "elsewhere, for comparison. A photograph without a structure and without a pixel that is "
         "taken for it counts as a Dice of 1.</p>"
     )
-    parts += [_shown(table) for table in masks.shown]
+    parts += [tables.shown(table) for table in masks.shown]
     if masks.examples:
         colors = ", ".join(f"{kind} {color}" for kind, (color, _) in overlays.DIFFERENCES.items())
         parts.append(
@@ -314,7 +278,7 @@ def _of_structures(masks: MaskSection, columns: Sequence[str]) -> str:
     for name, why in metrics.left_out.items():
         rows.append([pictures.class_name(name), why, *[""] * (len(used) - 1)])
     header = [_TITLES.get(name.removeprefix("best_"), readable(name)) for name in used]
-    return _rows(["structure", *(title.removeprefix("best ") for title in header)], rows)
+    return tables.rows(["structure", *(title.removeprefix("best ") for title in header)], rows)
 
 
 def _number(value: Any) -> float:
@@ -335,10 +299,6 @@ def _example(example: MaskExample) -> str:
         f'<figure><div class="maps">{shown}</div><figcaption>{example.standing}, Dice '
         f"{example.dice:.3f}<small>{markup.own(example.name)}</small></figcaption></figure>"
     )
-
-
-def _figure(figure: Figure, alt: str) -> str:
-    return markup.figure(figures.png(figure), alt)
 
 
 def _settings(document: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Writes what an evaluation found: numbers as JSON, pictures, and one HTML page."""
 
+import json
+
 from retfm_jax.evaluation.report import figures
 from retfm_jax.evaluation.report.html import page
 from retfm_jax.evaluation.results import Results
@@ -16,17 +18,31 @@ def write(results: Results, out: PathLike) -> list[Path]:
     Args:
       results: what the report shows; its document is the JSON file.
       out: the JSON file. The page and the curves take its name with `.html` and `.png`, galleries
-        of retrieval one that begins with it.
+        of retrieval and a file of generated reports one that begins with it.
 
     Returns:
       the files that were written.
     """
     out = as_path(out)
     write_json(out, results.document)
+    texts = _texts(results, out)
     html = out.with_suffix(".html")
     with atomic_write(html) as file:
         file.write(page(results, results.document))
-    return [out, *_pictures(results, out), html]
+    return [out, *_pictures(results, out), *texts, html]
+
+
+def _texts(results: Results, out: Path) -> list[Path]:
+    """Writes the reports of all cases, one a line, beside the JSON file."""
+    if results.reports is None:
+        return []
+    path = out.with_name(f"{out.stem}_reports.jsonl")
+    with atomic_write(path) as file:
+        for row in results.reports.rows:
+            text = json.dumps(row.to_json(), ensure_ascii=False)
+            # A lone surrogate, of an id that is no UTF-8, becomes its JSON escape.
+            file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    return [path]
 
 
 def _pictures(results: Results, out: Path) -> list[Path]:
