@@ -465,6 +465,28 @@ class RetinalModel:
         losses, words = self.method.report_losses(params, state, batch)
         return {**best, "losses": losses, "loss_words": words}
 
+    def patch_means(
+        self, pixels: UInt8[np.ndarray, "n size size 3"]
+    ) -> Float32[np.ndarray, "n width"]:
+        """Means of the features of the patches of photographs, as reports are written of them.
+
+        Args:
+          pixels: photographs as `data.images.fit` makes them. Some are computed at a time, for
+            which it compiles once.
+
+        Raises:
+          UserError: the network writes no reports.
+        """
+        self.require_words()
+        found = []
+        for start in range(0, len(pixels), _CHUNK):
+            part = pixels[start : start + _CHUNK]
+            padded = np.zeros((_CHUNK, *part.shape[1:]), np.uint8)
+            padded[: len(part)] = part
+            means = self._call("patch means", {"image": padded})["image"]
+            found.append(np.asarray(means, np.float32)[: len(part)])
+        return np.concatenate(found)
+
     def image_features(self, images: Image | Iterable[Image]) -> Embedding:
         """Features of photographs from the image tower, before any projection, not of unit norm.
 
@@ -859,11 +881,16 @@ class RetinalModel:
                 "image": method.pixel_logits(p, s, prepared(b)["image"])
             },
             "probabilities": method.probabilities,
+            "patch means": lambda p, s, b: {"image": self._patch_means(p, s, prepared(b))},
             "texts": lambda p, s, b: {"text": self.encoder.encode_texts(p, s, b["tokens"])},
             "patients": lambda p, s, b: self.encoder.encode_patients(p, s, prepared(b)),
             "reports": lambda p, s, b: self.encoder.encode_reports(p, s, b["tokens"]),
         }
         return {name: jax.jit(function) for name, function in functions.items()}
+
+    def _patch_means(self, params: Params, state: MethodState, batch: Batch) -> jax.Array:
+        cases = {"image": batch["image"][:, None]}
+        return self.method.features(params, state, cases)["patch_features"].mean(1)
 
 
 def _pictures_at_once() -> int:

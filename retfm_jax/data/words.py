@@ -193,6 +193,14 @@ class WordTokenizer:
             found.append(self._words[int(number) - 1])
         return found
 
+    def divided(self, text: str) -> list[str]:
+        """Words of a report: all of them, known or not.
+
+        Args:
+          text: as written.
+        """
+        return _CLEAN[self._cleaning](text)
+
     def spelled(self, text: str) -> str:
         """A report as ids spell it: cut, cleaned, with `UNKNOWN` in it, words between spaces.
 

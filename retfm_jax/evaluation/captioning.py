@@ -180,7 +180,7 @@ def training_reports(
         if split == config.train_split:
             raise UserError("what is evaluated is the training split itself")
         config = dataclasses.replace(config, dataset=dataset, data_dir=data_dir or config.data_dir)
-    source, _ = get_kind(model.method.sample_kind).open(config)
+    source: Any = get_kind(model.method.sample_kind).open(config)[0]
     count = len(source)
     rows = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist()
     texts = tuple(choose_text(source.report(row), config.language) for row in rows)

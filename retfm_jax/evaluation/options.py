@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from retfm_jax.captioning import Search
+from retfm_jax.captioning import PUBLISHED, Search
 from retfm_jax.config import LoraConfig
 from retfm_jax.data.class_files import AS_RELEASED, Reading
 from retfm_jax.evaluation.protocols.few_shot import Shots
@@ -46,7 +46,7 @@ class CaptionConfig:
         choose at most; 0: there are none.
     """
 
-    search: Search = dataclasses.field(default_factory=Search)
+    search: Search = PUBLISHED
     meteor: PathLike | None = None
     training_cases: int = 10_000
 
