@@ -552,6 +552,10 @@ def release_sources(
             {part: [file.patient for file in members] for part, members in files.items()}
         )
     official = {part: len(members) for part, members in files.items()}
+    apart: list[str] = []
+    if "set" in task and task["set"].patients_apart:
+        files, apart = _apart(files)
+        torn = ""
     copies = _copies({file.relative: file for each in files.values() for file in each}, {})
     if division is not None:
         divided = division_said(division, official)
@@ -585,12 +589,30 @@ def release_sources(
                 found.passed_over,
                 who,
                 torn,
-                [counted, *found.sentences, missing, divided, *copied],
+                [counted, *found.sentences, missing, divided, *apart, *copied],
                 **facts,
             ),
             who.known,
         )
     return sources
+
+
+def _apart(
+    files: Mapping[str, list[LabeledFile]],
+) -> tuple[dict[str, list[LabeledFile]], list[str]]:
+    """The same splits, none with a patient of another one, and sentences for the user."""
+    left_out = patients.to_leave_out(
+        {part: [file.patient for file in members] for part, members in files.items()}
+    )
+    kept = {
+        part: [file for file in members if file.patient not in left_out.get(part, ())]
+        for part, members in files.items()
+    }
+    return kept, [
+        patients.apart_said(part, len(who), len(files[part]) - len(kept[part]))
+        for part, who in left_out.items()
+        if part is not None
+    ]
 
 
 def count(name: str, task: Mapping[str, Any], split: str, here: int) -> tuple[str, dict[str, Any]]:

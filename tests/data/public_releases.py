@@ -461,6 +461,10 @@ CASES = [
          "train/NORMAL/NORMAL-12494-1.jpeg": ("train", "normal"),
          "train/DRUSEN/DRUSEN-95633-1.jpeg": ("train", "drusen"),
          "test/DME/DME-9583225-2.jpeg": ("test", "diabetic_macular_oedema")},
+        patients={"train/CNV/CNV-1016042-1.jpeg": "1016042",
+                  "train/NORMAL/NORMAL-12494-1.jpeg": "12494",
+                  "train/DRUSEN/DRUSEN-95633-1.jpeg": "95633",
+                  "test/DME/DME-9583225-2.jpeg": "9583225"},
         task="OCT2017",
     ),
     Case(

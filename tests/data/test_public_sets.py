@@ -136,6 +136,42 @@ def test_eyes_that_pairs_join_are_built_into_one_split(tmp_path):
     assert all(len(set(splits)) == 1 for splits in by_patient.values())
 
 
+def test_splits_of_a_release_that_share_patients_share_none_here(tmp_path):
+    """Kermany's: the test set stays whole, whichever way the release is read."""
+    shows = {
+        "train/CNV/CNV-11-1.jpeg": ("train", "choroidal_neovascularisation"),
+        "train/DRUSEN/DRUSEN-22-1.jpeg": ("train", "drusen"),
+        "train/DME/DME-22-2.jpeg": ("train", "diabetic_macular_oedema"),
+        "train/NORMAL/NORMAL-33-1.jpeg": ("train", "normal"),
+        "val/NORMAL/NORMAL-33-2.jpeg": ("validation", "normal"),
+        "val/NORMAL/NORMAL-22-7.jpeg": ("validation", "normal"),
+        "test/CNV/CNV-22-3.jpeg": ("test", "choroidal_neovascularisation"),
+        "test/DME/DME-44-1.jpeg": ("test", "diabetic_macular_oedema"),
+    }
+    release = tmp_path / "oct2017"
+    Case("oct2017", "folders", "disease", shows).write(release)
+    kept = {
+        "train/CNV/CNV-11-1.jpeg": "train",
+        "val/NORMAL/NORMAL-33-2.jpeg": "validation",
+        "test/CNV/CNV-22-3.jpeg": "test",
+        "test/DME/DME-44-1.jpeg": "test",
+    }
+    said = (
+        "left out of validation: 1 photographs of 1 patients whom another split of the release "
+        "has, too",
+        "left out of train: 3 photographs of 2 patients whom another split of the release has, too",
+    )
+    found = {}
+    for split in ("train", "validation", "test"):
+        source = tasks.open_task("OCT2017", split, str(tmp_path))
+        found |= {record.record_id: split for record in source}
+        assert set(said) <= set(source.said.sentences)
+    assert found == kept
+    assert set(said) <= set(built("oct2017", release, tmp_path)["notes"])
+    folder = tmp_path / "data" / "oct2017" / "1.0.0"
+    assert {name: split for name, (split, _) in everything(folder).items()} == kept
+
+
 def test_a_release_of_nothing_known_names_what_each_layout_wants(tmp_path):
     (tmp_path / "train.tar").write_bytes(b"")
     with pytest.raises(UserError) as said:

@@ -389,6 +389,40 @@ def in_several(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return {patient: found for patient, found in sorted(splits_of.items()) if len(found) > 1}
 
 
+def to_leave_out(splits: Mapping[str | None, Iterable[str]]) -> dict[str | None, set[str]]:
+    """Finds the patients that a split leaves out, so that no patient is in two.
+
+    The test set stays as it is; validation leaves out its patients, training those of both.
+
+    Args:
+      splits: split -> the patients of its photographs; None for those of no split.
+
+    Returns:
+      split -> patients, of those splits that leave someone out.
+    """
+    taken: set[str] = set()
+    found: dict[str | None, set[str]] = {}
+    for split in ("test", "validation", "train"):
+        members = set(splits.get(split, ()))
+        if both := members & taken:
+            found[split] = both
+        taken |= members
+    return found
+
+
+def apart_said(split: str | None, patients: int, photographs: int) -> str:
+    """Says what a split left out, so that no patient is in two.
+
+    Args:
+      split: its name.
+      patients, photographs: how many it left out.
+    """
+    return (
+        f"left out of {split}: {photographs} photographs of {patients} patients whom another split "
+        "of the release has, too"
+    )
+
+
 def on_both_sides(splits: Mapping[str, Iterable[str]]) -> str:
     """Names the patients who have photographs in more than one split; "" where none has.
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from retfm_jax.data import cells, datasets, photographs, records
 from retfm_jax.data.building.builder import RowsBuilder
-from retfm_jax.data.building.patients import identity, read_pairs
+from retfm_jax.data.building.patients import apart_said, identity, read_pairs, to_leave_out
 from retfm_jax.data.building.rows import FilePicture, ImageRow, MaskPicture, Row
 from retfm_jax.data.public_sets import reading
 from retfm_jax.data.public_sets.counts import counted, differences
@@ -135,7 +135,23 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
                 for row in here.values()
             ]
             problems.notes += counted(label, release.images, names)
-        return self._without_copies(rows)
+        return self._without_copies(self._apart(rows) if described.patients_apart else rows)
+
+    def _apart(self, rows: list[ImageRow]) -> list[ImageRow]:
+        """Leaves out images of patients who are in the test set or in validation, too."""
+        splits: dict[str | None, list[str]] = {}
+        for row in rows:
+            splits.setdefault(row.split, []).append(row.group or row.record_id)
+        left_out = to_leave_out(splits)
+        kept = [
+            row for row in rows if (row.group or row.record_id) not in left_out.get(row.split, ())
+        ]
+        gone = collections.Counter(row.split for row in rows)
+        gone.subtract(collections.Counter(row.split for row in kept))
+        self.problems.notes += [
+            apart_said(split, len(who), gone[split]) for split, who in left_out.items()
+        ]
+        return kept
 
     def _summary(self) -> dict[str, Any]:
         return super()._summary() | {"layout": self.layout}

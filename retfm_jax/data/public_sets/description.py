@@ -13,6 +13,9 @@ A description is one YAML file, `data_builders/NAME.yaml`. Its entries::
     versions       other totals that are known -> what they are
     shares         of the splits where the release has none: train, validation, test
     pairs          a table of the release that pairs the eyes of patients: file, left, right
+    patients_apart `true`: the release's own splits share patients, who are left out of training
+                   where they are in the test set or in validation, and of validation where they are
+                   in the test set
     absent         files that tables name and the release lacks, as is known
     record         how records are called, such as "{split}/{name}"; by default by their files
     derive         column -> {from, find}: what a regular expression finds in another column or in
@@ -189,6 +192,7 @@ class PublicSet:
       unverified: sentences.
       images, versions, shares: of its counts and splits; `shares` where the release has none.
       pairs: of a table of pairs, {} where there is none.
+      patients_apart: whether patients whom the release's splits share stay in one of them.
       absent: names of files that the release lacks.
       record: how records are called, "" by their files.
       derived, labels, masks, field, layouts: how it is read.
@@ -208,6 +212,7 @@ class PublicSet:
     versions: Mapping[int, str] = dataclasses.field(default_factory=dict)
     shares: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(SHARES))
     pairs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patients_apart: bool = False
     absent: tuple[str, ...] = ()
     record: str = ""
     derived: tuple[Derived, ...] = ()
@@ -277,6 +282,7 @@ def parse(said: Any, name: str, where: str) -> PublicSet:
         },
         shares={split: float(share) for split, share in shares.items()},
         pairs=_mapping(said.get("pairs", {}), f"{where}: pairs", ("file", "left", "right")),
+        patients_apart=_flag(said.get("patients_apart", False), f"{where}: patients_apart"),
         absent=_texts(said.get("absent", []), f"{where}: absent"),
         record=said.get("record", ""),
         derived=tuple(
@@ -319,6 +325,12 @@ def _folders(said: Any, where: str) -> tuple[str, ...]:
     if not folders:
         raise UserError(f"{where}: `folder` is missing; it is a path below a data folder")
     return folders
+
+
+def _flag(said: Any, where: str) -> bool:
+    if str(said) not in ("true", "True", "false", "False"):
+        raise UserError(f"{where}: {said!r} is neither true nor false")
+    return str(said).lower() == "true"
 
 
 def _number(said: Any, where: str) -> int:
