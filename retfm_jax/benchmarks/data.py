@@ -70,6 +70,7 @@ def dataset_at_hand(config: ExperimentConfig, patients: int) -> Iterator[tuple[D
             expert=config.data.expert and ExpertConfig("synthetic_fundus"),
             balance_sets=False,
             curriculum=None,
+            mix=None,
         )
         yield data, f"synthetic eyes, {STORED_SIZE} px"
 

@@ -140,6 +140,26 @@ class ExpertConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class MixConfig(Section):
+    """Second dataset whose training split is mixed into the first one's.
+
+    The turns of both are as even as the rate allows. An epoch sees every record of both, and those
+    of one of them more often; 0.5 are turns of one each up to the length of the longer one.
+
+    Attributes:
+      dataset: name or folder, as that of the first one.
+      split: split of that dataset.
+      rate: share of the samples that are its records.
+      words: whether a captioner learns the words of its reports, too.
+    """
+
+    dataset: Name
+    split: Name = "train"
+    rate: Annotated[float, Range(low=0.01, high=0.99)] = 0.5
+    words: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class CurriculumStageConfig(Section):
     """Epochs of a curriculum that see the records of some levels of difficulty.
 
@@ -234,6 +254,7 @@ class DataConfig(Section):
         bundled ones. Both as for `retfm label`.
       extend: YAML files that add conditions to the vocabulary, or names to its conditions.
       expert: the expert stream (KeepFIT only).
+      mix: a second dataset that is mixed into the training split; None: there is one.
       curriculum: which records an epoch sees, from easy to hard ones; None: all of them.
       banned_categories: categories that training leaves out, for out-of-distribution tests.
       balance_sets: sample the sets of a collection equally often, however large each is (KeepFIT).
@@ -270,6 +291,7 @@ class DataConfig(Section):
     vocabulary: Name | None = None
     extend: tuple[Name, ...] = ()
     expert: ExpertConfig | None = None
+    mix: MixConfig | None = None
     curriculum: CurriculumConfig | None = None
     banned_categories: tuple[Name, ...] = ()
     balance_sets: bool = False
@@ -290,6 +312,8 @@ class DataConfig(Section):
             raise RangeError(f"shares must sum to 1, not to {sum(self.shares):g}")
         if self.fold is not None and not self.fold[0] < self.fold[1]:
             raise RangeError(f"fold must be (k, K) with k from 0 to K - 1, not {list(self.fold)}")
+        if self.mix is not None and self.curriculum is not None:
+            raise RangeError("mix and curriculum both order the records: leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,17 @@ from jaxtyping import Int64, UInt64
 from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data.case_keys import key_of, table
+from retfm_jax.data.mixing import Mixed, with_mix
 from retfm_jax.data.records import CaseRecord
-from retfm_jax.data.sources import Record, RecordSource, of_images, of_patients, open_dataset, scan
+from retfm_jax.data.sources import (
+    Record,
+    RecordSource,
+    of_images,
+    of_patients,
+    open_dataset,
+    open_training_split,
+    scan,
+)
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES
 
@@ -116,6 +125,20 @@ class Cases(RecordSource[CaseRecord]):
         return {**self._source.identity, "cases": members.hexdigest(), "kept": len(self)}
 
 
+class MixedCases(Mixed[CaseRecord]):
+    """The cases of two datasets."""
+
+    def report(self, index: int) -> Mapping[str, str]:
+        """Reads the report of a case; see `Cases.report`.
+
+        Args:
+          index: 0 <= index < len.
+        """
+        first, second = self.parts
+        source: Any = first if index < len(first) else second
+        return source.report(index if source is first else index - len(first))
+
+
 class CaseData(NamedTuple):
     """Cases that an experiment names.
 
@@ -123,7 +146,7 @@ class CaseData(NamedTuple):
       sources: by "train" and, where it is asked for, "validation".
     """
 
-    sources: Mapping[str, Cases]
+    sources: Mapping[str, Cases | MixedCases]
 
 
 def open_cases(config: DataConfig, splits: Collection[str]) -> CaseData:
@@ -136,15 +159,14 @@ def open_cases(config: DataConfig, splits: Collection[str]) -> CaseData:
     Raises:
       UserError: there is no such dataset or split, or it has no case with a report.
     """
-    names = {"train": config.train_split, "validation": config.eval_split}
-    return CaseData(
-        {
-            split: as_cases(
-                open_dataset(config.dataset, names[split], config.data_dir, config.exclude)
-            )
-            for split in splits
-        }
-    )
+    sources: dict[str, Any] = {}
+    for split in splits:
+        if split == "train":
+            sources[split] = with_mix(config, _open_training, MixedCases)
+            continue
+        source = open_dataset(config.dataset, config.eval_split, config.data_dir, config.exclude)
+        sources[split] = as_cases(source)
+    return CaseData(sources)
 
 
 def _name(image: Any) -> str:
@@ -154,6 +176,10 @@ def _name(image: Any) -> str:
     if image.case_id == image.patient_id:
         return image.case_id
     return f"{image.patient_id}/{image.case_id}"
+
+
+def _open_training(config: DataConfig) -> Cases:
+    return as_cases(open_training_split(config))
 
 
 def as_cases(source: RecordSource[Record]) -> Cases:

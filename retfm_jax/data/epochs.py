@@ -1,6 +1,6 @@
 """Epochs of a run: passes over all records, or over those of a stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +33,21 @@ class Epochs:
       batch_size: of the global batch.
       stages: one after the other, each `until` greater than the one before, the last one None; ()
         where every epoch sees all records.
+      draw: draws the positions of the records of an epoch, as many as `records`; None: each comes
+        once. Without stages.
 
     Raises:
       UserError: a stage has fewer records than one batch holds.
     """
 
-    def __init__(self, records: int, batch_size: int, stages: Sequence[Stage] = ()):
-        self._all, self._stages = records, tuple(stages)
+    def __init__(
+        self,
+        records: int,
+        batch_size: int,
+        stages: Sequence[Stage] = (),
+        draw: Callable[[np.random.Generator], Int64[np.ndarray, " n"]] | None = None,
+    ):
+        self._all, self._stages, self._draw = records, tuple(stages), draw
         for stage in stages:
             if len(stage.records) < batch_size:
                 raise UserError(
@@ -73,6 +81,8 @@ class Epochs:
           epoch: of the run, from 0.
           rng: the source of the order.
         """
+        if self._draw is not None:
+            return self._draw(rng)
         if not self._stages:
             return rng.permutation(self._all)
         stage = int(np.searchsorted(self._epochs, epoch, side="right")) - 1

@@ -18,6 +18,7 @@ from retfm_jax.data.built_splits import open_built
 from retfm_jax.data.class_files import FileSource, Reading
 from retfm_jax.data.division import Division
 from retfm_jax.data.division import said_of as division_said
+from retfm_jax.data.mixing import refuse_mix
 from retfm_jax.data.records import ImageRecord
 from retfm_jax.data.sources import (
     Chain,
@@ -189,9 +190,10 @@ def open_labeled(
       test: the TFDS split that is asked for as "test", of a built dataset.
 
     Raises:
-      UserError: see `tasks.open_splits`; or no photograph has labels, a class is unknown or not
-        shown by the training split, or a split is empty.
+      UserError: see `tasks.open_splits` and `refuse_mix`; or no photograph has labels, a class is
+        unknown or not shown by the training split, or a split is empty.
     """
+    refuse_mix(config)
     wanted = tuple(dict.fromkeys(("train", *splits)))
     parts, said = _parts(config, wanted, test)
     train = parts[0]

@@ -22,6 +22,7 @@ from retfm_jax.data.curriculum import Staged, staged
 from retfm_jax.data.epochs import Epochs
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import SampleKind
+from retfm_jax.data.mixing import Mixed
 from retfm_jax.data.samples import DAMAGED, Sample, SampleMaker, Unusable
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.errors import UserError
@@ -45,6 +46,7 @@ _ENDLESS = 1 << 40
 _NOT_CONTENT = (
     *("dataset", "data_dir", "train_split", "eval_split", "expert", "vocabulary", "extend"),
     "curriculum",
+    "mix",
     *("workers", "threads", "prefetch"),
     *("classes", "outcome", "shares", "fold", "patient_regex", "follow_links", "exclude"),
 )
@@ -98,8 +100,11 @@ class _TrainingRows:
     ):
         self._source = source
         self._seed, self._batch_size = seed, batch_size
-        stages = source.stages if isinstance(source, Staged) else ()
-        self.epochs = Epochs(len(source), batch_size, stages)
+        if isinstance(source, Mixed):
+            self.epochs = Epochs(source.epoch_length, batch_size, draw=source.order)
+        else:
+            stages = source.stages if isinstance(source, Staged) else ()
+            self.epochs = Epochs(len(source), batch_size, stages)
         self._with_epoch = "epoch" in kind.roles
         self._orders: dict[int, np.ndarray] = {}
         self._make = kind.maker(config, source.label_names)

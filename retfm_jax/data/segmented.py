@@ -19,6 +19,7 @@ from retfm_jax.data.division import UNDIVIDED, Division
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.mask_folders import describe_folder, is_mask_folder
 from retfm_jax.data.mask_sources import SegmentedFiles, open_files
+from retfm_jax.data.mixing import refuse_mix
 from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.records import SegmentedRecord
 from retfm_jax.data.sources import (
@@ -166,6 +167,7 @@ def open_segmented(
       NoMasks: the dataset has none.
       UserError: the dataset is missing, a structure is unknown, or a split is empty.
     """
+    refuse_mix(config)
     config, wanted = _of_built(config), tuple(dict.fromkeys(splits))
     division = Division(config.shares, config.fold)
     task = _described(config)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64, UInt64
 
+from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data import case_keys, exclusions
 from retfm_jax.data.datasets import open_builder, stored_digests
@@ -335,6 +336,18 @@ def open_dataset(
         )
     source = _TfdsSource(folder, builder, split)
     return source if exclude is None else without_excluded(source, exclude, split)
+
+
+def open_training_split(config: DataConfig) -> RecordSource[Record]:
+    """Opens the training split of a built dataset.
+
+    Args:
+      config: names the dataset, its folder, its split and the exclusion list.
+
+    Raises:
+      UserError: see `open_dataset`.
+    """
+    return open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
 
 
 def without_excluded(

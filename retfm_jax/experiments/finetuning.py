@@ -14,7 +14,7 @@ import jax
 from retfm_jax.config import ExperimentConfig, ImageConfig, from_dict
 from retfm_jax.config.stored_paths import located
 from retfm_jax.console import say
-from retfm_jax.data.cases import CaseData, Cases, open_cases
+from retfm_jax.data.cases import CaseData, MixedCases, open_cases
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.data.kinds.base import Told
 from retfm_jax.data.labeled import LabeledData, LabeledSource, open_labeled
@@ -158,7 +158,10 @@ def _with_words(config: ExperimentConfig, stored: ExperimentConfig | None) -> Pr
     check_splits(config)
     opened, text = open_cases(config.data, _splits(config)), config.data.text
     known, whose = _known_words(config, stored)
-    reports = _reports(opened.sources["train"], config.data.language)
+    source, mix = opened.sources["train"], config.data.mix
+    if isinstance(source, MixedCases) and mix is not None and not mix.words:
+        source = source.parts[0]
+    reports = _reports(source, config.data.language)
     counted = count_words(reports, text.cleaning)
     words = known or make_vocabulary(counted)
     longest, least = text.context_length - 2, f"each at least {LEAST} times in training"
@@ -205,7 +208,7 @@ def _known_words(
     return theirs, whose
 
 
-def _reports(source: Cases, language: str) -> Iterator[str]:
+def _reports(source: Any, language: str) -> Iterator[str]:
     """The reports that training sees, of a mixed language all."""
     for texts in scan(len(source), source.report):
         if language == "mixed":

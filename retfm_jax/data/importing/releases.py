@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from retfm_jax.data import cells
-from retfm_jax.data.building.rows import ImageRow
+from retfm_jax.data.building.rows import FilePicture, ImageRow
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import manifest, tables
 from retfm_jax.data.importing.columns import meant
@@ -210,5 +210,5 @@ def _placed(row: ImageRow, root: Path, places: Callable[[str], Iterable[str]]) -
     """The same row with its picture at the first of its places where a file is."""
     for place in places(row.record_id):
         if (root / place).is_file():
-            return dataclasses.replace(row, image=dataclasses.replace(row.image, relative=place))
+            return dataclasses.replace(row, image=FilePicture(str(root), place))
     return row

@@ -88,7 +88,7 @@ class CaseMaker(SampleMaker["CaseRecord"]):
             image = record.images[index]
             if not image:
                 continue
-            name = record.names[index]
+            name: str = record.names[index]
             try:
                 images[index] = self.image(image, name, rng, mirror=mirror)
             except ImageError:

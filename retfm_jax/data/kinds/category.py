@@ -53,12 +53,10 @@ class CategoryKind(SampleKind):
 
     def open(self, config: DataConfig) -> "tuple[RecordSource, RecordSource | None]":
         """See `SampleKind.open`; without experts where `config.expert` names none."""
-        from retfm_jax.data.sources import as_images, balanced, open_dataset, with_category
+        from retfm_jax.data.mixing import with_mix
+        from retfm_jax.data.sources import as_images, open_dataset
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
-        images = with_category(as_images(source, "category"), banned=config.banned_categories)
-        if config.balance_sets:
-            images = balanced(images)
+        images = with_mix(config, _open_categories)
         if config.expert is None:
             return images, None
         expert = open_dataset(
@@ -73,6 +71,14 @@ class CategoryKind(SampleKind):
     def second_maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.second_maker`."""
         return PairMaker(config)
+
+
+def _open_categories(config: DataConfig) -> "RecordSource":
+    from retfm_jax.data.sources import as_images, balanced, open_training_split, with_category
+
+    images = as_images(open_training_split(config), "category")
+    images = with_category(images, banned=config.banned_categories)
+    return balanced(images) if config.balance_sets else images
 
 
 class _CategoryMaker(TextSampleMaker["ImageRecord"]):

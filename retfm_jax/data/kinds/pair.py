@@ -27,10 +27,10 @@ class PairKind(SampleKind):
 
     def open(self, config: DataConfig) -> "tuple[RecordSource, None]":
         """See `SampleKind.open`: the images, or eyes of patients, that have a text of their own."""
-        from retfm_jax.data.sources import as_images, open_dataset
+        from retfm_jax.data.mixing import with_mix
+        from retfm_jax.data.sources import as_images, open_training_split
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
-        return as_images(source, "caption"), None
+        return with_mix(config, lambda one: as_images(open_training_split(one), "caption")), None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.maker`."""

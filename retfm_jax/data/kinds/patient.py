@@ -57,19 +57,25 @@ class PatientKind(SampleKind):
 
     def open(self, config: DataConfig) -> "tuple[RecordSource, None]":
         """See `SampleKind.open`."""
-        from retfm_jax.data.sources import open_dataset
+        from retfm_jax.data.mixing import with_mix
 
-        source = open_dataset(config.dataset, config.train_split, config.data_dir, config.exclude)
-        if source.kind != "patient":
-            raise UserError(
-                f"dataset {source.name} holds single images, but the method learns from patients "
-                "with a left and a right eye"
-            )
-        return source, None
+        return with_mix(config, _open_patients), None
 
     def maker(self, config: DataConfig, label_names: tuple[str, ...]) -> SampleMaker:
         """See `SampleKind.maker`."""
         return PatientMaker(config)
+
+
+def _open_patients(config: DataConfig) -> "RecordSource":
+    from retfm_jax.data.sources import open_training_split
+
+    source = open_training_split(config)
+    if source.kind != "patient":
+        raise UserError(
+            f"dataset {source.name} holds single images, but the method learns from patients "
+            "with a left and a right eye"
+        )
+    return source
 
 
 class PatientMaker(TextSampleMaker["PatientRecord"]):
