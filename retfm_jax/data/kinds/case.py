@@ -82,13 +82,13 @@ class CaseMaker(SampleMaker["CaseRecord"]):
         order = rng.permutation(len(record.images))
         images: dict[int, np.ndarray] = {}
         damaged: list[str] = []
-        for index in order.tolist():
+        for index in map(int, order):
             if len(images) == self.config.case_images:
                 break
             image = record.images[index]
             if not image:
                 continue
-            name: str = record.names[index]
+            name = record.names[index]
             try:
                 images[index] = self.image(image, name, rng, mirror=mirror)
             except ImageError:
