@@ -315,7 +315,8 @@ def _check_rows(stream: Mapping[str, jax.Array], of_a_sample: Mapping[str, int])
 
 
 def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> None:
-    axes = _AXES.get(role, 1)
+    several = get_kind(method.sample_kind).several and role in ("image", "flag")
+    axes = _AXES.get(role, 1) + several
     if array.ndim != axes:
         raise UserError(f"batch: {name} must have {axes} axes, not the shape {array.shape}")
     if role == "image":
@@ -332,14 +333,18 @@ def _check_array(method: Method, name: str, role: Role, array: jax.Array) -> Non
 
 
 def _check_images(method: Method, name: str, array: jax.Array) -> None:
-    if array.shape[-1] != 3:
-        hint = ": transpose(0, 2, 3, 1) brings channels last" if array.shape[1] == 3 else ""
-        raise UserError(f"batch: {name} must be (n, height, width, 3), not {array.shape}{hint}")
-    size = method.image_size
-    if size is not None and array.shape[1:3] != (size, size):
+    high, wide, channels = array.shape[-3:]
+    if channels != 3:
+        before = "n, images" if array.ndim == 5 else "n"
+        hint = ": transpose(0, 2, 3, 1) brings channels last"
+        hint = hint if high == 3 and array.ndim == 4 else ""
         raise UserError(
-            f"batch: {name} has images of {array.shape[1]} x {array.shape[2]} pixels, the network "
-            f"takes {size} x {size}"
+            f"batch: {name} must be ({before}, height, width, 3), not {array.shape}{hint}"
+        )
+    size = method.image_size
+    if size is not None and (high, wide) != (size, size):
+        raise UserError(
+            f"batch: {name} has images of {high} x {wide} pixels, the network takes {size} x {size}"
         )
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(
@@ -361,17 +366,19 @@ def _check_images(method: Method, name: str, array: jax.Array) -> None:
 def _check_tokens(method: Method, name: str, array: jax.Array) -> None:
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise UserError(f"batch: {name} must be integers, not {array.dtype}")
-    text = method.config.text
-    if not 1 <= array.shape[1] <= text.positions:
+    positions, ids = method.longest_report, method.vocabulary
+    if method.text is not None:
+        positions, ids = method.text.positions, method.text.vocab_size
+    if not 1 <= array.shape[1] <= positions:
         raise UserError(
-            f"batch: {name} has {array.shape[1]} tokens a text, the network's text tower has "
-            f"{text.positions} positions"
+            f"batch: {name} has {array.shape[1]} tokens a text, the network's texts have "
+            f"{positions} positions"
         )
     if isinstance(array, Tracer) or not array.size:
         return
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= text.vocab_size:
+    if low < 0 or high >= ids:
         raise UserError(
             f"batch: {name} has ids from {low} to {high}, the network's vocabulary ends at "
-            f"{text.vocab_size - 1}: they are of another tokenizer"
+            f"{ids - 1}: they are of another tokenizer"
         )

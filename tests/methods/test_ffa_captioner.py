@@ -11,6 +11,7 @@ from golden_files import Golden, assert_gradients_near, assert_near, assert_same
 from retfm_jax.config import ExperimentConfig, MeshConfig, OptimizerConfig, TrainConfig
 from retfm_jax.config.parse import load_config
 from retfm_jax.errors import UserError
+from retfm_jax.inputs import as_batch
 from retfm_jax.interop import state_dict as interop
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.base import Method
@@ -55,7 +56,8 @@ def test_outputs_and_losses_are_those_of_the_published_network():
     method, params, state, features = network()
     out = golden()["out"]
     assert_near(features, {name: out[name] for name in features}, 2e-5)
-    losses = jax.jit(method.losses)(params, state, golden().batch())
+    batch = as_batch(method, golden().batch(), losses=True)
+    losses = jax.jit(method.losses)(params, state, batch)
     assert_near(losses, {"loss_total": out["loss_total"]}, 2e-5)
 
 

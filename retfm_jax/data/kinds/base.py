@@ -62,6 +62,7 @@ class SampleKind(abc.ABC):
         that describe categories; None: there are none.
       rows: of the arrays that have several rows for a sample, how many.
       paired_eyes: a sample is both eyes of a patient, and there is a patient level.
+      several: a sample has several images, on an axis behind that of the samples.
       told: what the network itself tells of a sample, which a sample's targets show: "classes" or
         "structures", as `config.model` and the data name them, or "reports"; None: nothing.
     """
@@ -75,6 +76,7 @@ class SampleKind(abc.ABC):
     texts: ClassVar[Literal["report", "knowledge"] | None] = "report"
     rows: ClassVar[Mapping[str, int]] = {}
     paired_eyes: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     told: ClassVar[Told | None] = None
 
     @abc.abstractmethod

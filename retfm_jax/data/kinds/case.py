@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 class CaseKind(SampleKind):
     """Arrays `image`, (images, size, size, 3) uint8, `has_image`, (images,) bool, and `tokens`.
 
+    A batch may say by `mask` which tokens count, where it is not the words and their end.
     There is at least one image; see `CaseMaker` for where each stands.
     """
 
     name = "case"
     unit = "cases"
-    roles: ClassVar = {"image": "image", "has_image": "flag", "tokens": "tokens"}
+    roles: ClassVar = {"image": "image", "has_image": "flag", "tokens": "tokens", "mask": "mask"}
     required = ("image",)
     targets = ("tokens",)
     texts = None
+    several = True
     told = "reports"
 
     def arrays(self, config: ExperimentConfig) -> dict[str, ArraySpec]:
