@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from retfm_jax.data.building.rows import ImageRow, PatientRow, Row
 from retfm_jax.data.building.validation import LEFT_OUT, ProblemLog
-from retfm_jax.data.words import clean
+from retfm_jax.data.words import STOP, clean
 from retfm_jax.errors import first_of
 
 #: Longer reports are named: most are a table's wrong quotes.
@@ -119,12 +119,16 @@ def note_reports(rows: Iterable[Row], problems: ProblemLog) -> None:
         seen.add((row.file, row.row))
         texts = row.report if isinstance(row, PatientRow) else row.caption
         for text in texts.values():
-            if len(text) > _LONG and (words := len(clean(text))) > _LONG:
+            if len(text) > _LONG and (words := _count(text)) > _LONG:
                 what = f"a report of {words:,} words: does it hold those of other rows?"
                 problems.add("long_report", row, what, "kept; training cuts it")
             if not text.isascii() and _is_of_other_letters(text):
                 what = "a report in letters that are neither Latin nor Chinese"
                 problems.add("unknown_language", row, what, "kept; nothing here finds conditions")
+
+
+def _count(text: str) -> int:
+    return sum(word != STOP for word in clean(text))
 
 
 def _is_of_other_letters(text: str) -> bool:

@@ -75,6 +75,8 @@ def hashed_split(group: str, shares: Mapping[str, float], seed: int) -> str:
 def with_patients(rows: Sequence[Row], regex: str | None, problems: ProblemLog) -> list[Row]:
     """Copies rows, each with its patient as its group where that is known: see `patients`.
 
+    Images that are grouped by their case stay so.
+
     How patients are known, or that nobody knows, is noted. A patient who is only guessed from file
     names leaves a split that the source gives as it is; where such a patient is in two, it is
     noted.
@@ -87,11 +89,17 @@ def with_patients(rows: Sequence[Row], regex: str | None, problems: ProblemLog) 
     Raises:
       UserError: the regular expression cannot be used, or matches nothing.
     """
-    single = [row for row in rows if isinstance(row, ImageRow)]
+    by_case = {
+        row.record_id
+        for row in rows
+        if isinstance(row, ImageRow) and row.case and row.group == row.case
+    }
+    single = [row for row in rows if isinstance(row, ImageRow) and row.record_id not in by_case]
     if not single and regex is None:
         return list(rows)
-    given = {row.record_id: row.group for row in rows if row.group}
-    who = patients.identify((row.record_id for row in rows), given=given, regex=regex)
+    known = [row for row in rows if row.record_id not in by_case]
+    given = {row.record_id: row.group for row in known if row.group}
+    who = patients.identify((row.record_id for row in known), given=given, regex=regex)
     if single:
         problems.notes.append(who.sentence)
     divided: dict[str, list[str]] = {}

@@ -81,8 +81,9 @@ def read(
             f"no CSV file with the columns {wanted} in {source} or its folders data and dataframes "
             f"({len(paths)} CSV files looked at)"
         )
-    root = _image_root(source, rows, places)
-    return [_placed(manifest.under(root, row), root, places) for row in rows]
+    root = image_root(source, rows, places or _as_written)
+    rows = [manifest.under(root, row) for row in rows]
+    return rows if places is None else [_placed(row, root, places) for row in rows]
 
 
 def _table(
@@ -182,9 +183,25 @@ def modality(row: ImageRow) -> str | None:
     return next((name for name in folders if name in MODALITIES), None)
 
 
-def _image_root(
-    source: Path, rows: Sequence[ImageRow], places: Callable[[str], Iterable[str]]
+def _as_written(path: str) -> Iterable[str]:
+    return (path,)
+
+
+def image_root(
+    source: Path,
+    rows: Sequence[ImageRow],
+    places: Callable[[str], Iterable[str]] = _as_written,
 ) -> Path:
+    """Finds the folder, `source` or one below it, that holds one of the first images of each table.
+
+    Args:
+      source: the folder of the release.
+      rows: of its tables, at least one.
+      places: see `read`.
+
+    Raises:
+      UserError: none does.
+    """
     # Not every file must be there, but one of the first of each table will be.
     tried: dict[str, list[str]] = {}
     for row in rows:
