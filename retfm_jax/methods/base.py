@@ -108,7 +108,8 @@ def _shapes(method: "Method") -> tuple[Any, Any, Any]:
 
 def _traced(method: "Method") -> tuple[Any, Any, Any]:
     abstract = nnx.eval_shape(lambda: method.network(nnx.Rngs(0)))
-    return nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    return graph, params, stats
 
 
 class Method(abc.ABC, Generic[Network]):

@@ -209,7 +209,7 @@ def _even(x: Float[Array, "b n h d"]) -> Float[Array, "b _ h d"]:
 _GATHERED = "gathered"
 
 
-def all_gather_params(parameters: PyTree[Array]) -> PyTree[Array]:
+def all_gather_params(parameters: Any) -> Any:
     """All-gathers parameters where the step runs under a mesh that shards them.
 
     Elsewhere they stay as they are. Left alone, the compiler may move activations to the sharded

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 
@@ -21,7 +21,7 @@ SCORE = "score interval of Newcombe (2006), method 5"
 COMBINED = "combined from the classes' intervals (MOVER, Zou and Donner 2008)"
 
 _TAIL = 0.025
-_Z = float(stats.norm.ppf(1 - _TAIL))
+_Z = float(special.ndtri(1 - _TAIL))
 
 
 def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
@@ -34,8 +34,8 @@ def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
     Returns:
       the lower and the upper limit, from 0 to 1.
     """
-    low = stats.beta.ppf(_TAIL, successes, trials - successes + 1) if successes > 0 else 0.0
-    high = stats.beta.ppf(1 - _TAIL, successes + 1, trials - successes)
+    low = special.betaincinv(successes, trials - successes + 1, _TAIL) if successes > 0 else 0.0
+    high = special.betaincinv(successes + 1, trials - successes, 1 - _TAIL)
     return float(low), float(high) if successes < trials else 1.0
 
 
@@ -73,7 +73,7 @@ def proportion(hits: Bool[np.ndarray, " n"], groups: Sequence[Any] | np.ndarray)
 
 
 def _t(freedom: int) -> float:
-    return float(stats.t.ppf(1 - _TAIL, freedom))
+    return float(special.stdtrit(freedom, 1 - _TAIL))
 
 
 def area(value: float, positives: int, negatives: int) -> Estimate:

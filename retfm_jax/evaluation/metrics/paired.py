@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import special
 
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, estimates
@@ -210,8 +210,8 @@ def _difference(
 
 
 def _tested(value: float, error: float, freedom: float) -> Difference:
-    p = float(2 * stats.t.sf(abs(value) / error, freedom))
-    half = float(stats.t.isf(_TAIL, freedom)) * error
+    p = float(2 * special.stdtr(freedom, -abs(value) / error))
+    half = float(special.stdtrit(freedom, 1 - _TAIL)) * error
     return Difference(Estimate(value, value - half, value + half, STUDENT), p, error, freedom)
 
 
