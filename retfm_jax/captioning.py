@@ -2,11 +2,12 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from retfm_jax.data.images import ImageError, fit
 from retfm_jax.data.kinds.case import placed
@@ -98,54 +99,100 @@ def write_reports(
         case cannot be used.
     """
     model.require_words()
-    search = _checked(model, search)
-    tokenizer, places = WordTokenizer(model.data_config.text), model.data_config.case_images
-    devices = jax.local_devices()
-    each = max(1, _PHOTOGRAPHS // places)
-    if count is not None and count < each * len(devices):
-        each, devices = 1 if count == 1 else each, devices[:1]
-    size = each * len(devices)
+    tokenizer = WordTokenizer(model.data_config.text)
 
-    def read(numbered: tuple[int, tuple[Any, str | None]]) -> "_Read | str":
+    def read(numbered: tuple[int, tuple[Any, str | None]]) -> "ReadCase | Unusable":
         number, (case, reference) = numbered
+        photographs = photographs_of(case, number)
         try:
-            found = _read(model, number, case)
+            found = read_case(model, photographs, f"case {number}")
         except Unusable as error:
             if unusable is None:
                 raise
-            return str(error)
+            return error
         if reference is None:
             return found
         return found._replace(arrays={**found.arrays, "tokens": tokenizer.row(reference)})
 
     pairs = zip(cases, itertools.repeat(None) if references is None else references, strict=False)
     bar = progress_bar(total=count, desc="writing", unit="case", disable=not progress)
-    with bar, in_threads(read, enumerate(pairs), threads=cores(), ahead=2 * size) as rows:
-        for start, chunk in _chunks(rows, size):
-            found = iter(_decoded(model, tokenizer, search, chunk, size, devices))
-            for number, each_read in enumerate(chunk, start):
-                if isinstance(each_read, str):
-                    assert unusable is not None, "the reading raises without the list"
-                    unusable.append((number, each_read))
-                    yield None
-                else:
-                    yield next(found)._replace(unread=each_read.unread)
-            bar.update(len(chunk))
+    ahead = 2 * _plan(model, count)[0]
+    with bar, in_threads(read, enumerate(pairs), threads=cores(), ahead=ahead) as rows:
+        for number, (row, written) in enumerate(reports_of(model, rows, search, count=count)):
+            if isinstance(row, Unusable):
+                assert unusable is not None, "the reading raises without the list"
+                unusable.append((number, str(row)))
+            yield written
+            bar.update(1)
 
 
-class _Read(NamedTuple):
-    """Arrays of a case, and sentences on the images that could not be used."""
+def reports_of(
+    model: Any,
+    rows: Iterator["ReadCase | Unusable"],
+    search: Search = PUBLISHED,
+    *,
+    count: int | None = None,
+) -> Iterator[tuple["ReadCase | Unusable", Written | None]]:
+    """Writes the reports of cases that were read.
+
+    Args:
+      model: a `RetinalModel` that writes reports.
+      rows: the cases, of which as many are taken at a time as the devices take.
+      search: how reports are searched for.
+      count: number of cases; None: unknown, which spreads them over all local devices.
+
+    Yields:
+      each case with its report, in order; None of one that is unusable.
+
+    Raises:
+      UserError: the network writes no reports or has no words, or an option is out of its range.
+    """
+    search = checked(model, search)
+    tokenizer = WordTokenizer(model.data_config.text)
+    size, devices = _plan(model, count)
+    while chunk := list(itertools.islice(rows, size)):
+        found = iter(_decoded(model, tokenizer, search, chunk, size, devices))
+        for row in chunk:
+            usable = isinstance(row, ReadCase)
+            yield row, next(found)._replace(unread=row.unread) if usable else None
+
+
+def _plan(model: Any, count: int | None) -> tuple[int, Sequence[Any]]:
+    """Number of cases that are decoded at once, and the devices that share them."""
+    devices = jax.local_devices()
+    each = max(1, _PHOTOGRAPHS // model.data_config.case_images)
+    if count is not None and count < each * len(devices):
+        each, devices = 1 if count == 1 else each, devices[:1]
+    return each * len(devices), devices
+
+
+class ReadCase(NamedTuple):
+    """A case as the network takes it.
+
+    Attributes:
+      arrays: `image` and `has_image`, see `data.kinds.case.placed`, and `tokens` of a reference
+        whose loss is computed.
+      unread: sentences on the images that could not be used.
+    """
 
     arrays: Mapping[str, np.ndarray]
     unread: tuple[str, ...]
 
 
-def _checked(model: Any, search: Search) -> Search:
-    """The search with a length, checked against the network.
+def checked(model: Any, search: Search) -> Search:
+    """Checks a search against a network.
+
+    Args:
+      model: a `RetinalModel`.
+      search: how reports are searched for.
+
+    Returns:
+      the search with a length.
 
     Raises:
-      UserError: an option is out of its range.
+      UserError: the network writes no reports or has no words, or an option is out of its range.
     """
+    model.require_words()
     length = model.data_config.text.context_length if search.length is None else search.length
     most = model.method.longest_report
     for name, value, low, high in (
@@ -158,18 +205,6 @@ def _checked(model: Any, search: Search) -> Search:
     if not isinstance(penalty, int | float) or not 0 <= penalty <= 10:
         raise UserError(f"length_penalty must be a number from 0 to 10, not {penalty!r}")
     return Search(search.beams, length, float(penalty))
-
-
-def _chunks(rows: Iterator[_Read | str], size: int) -> Iterator[tuple[int, list[_Read | str]]]:
-    """The rows in lists of `size`, the last one shorter, each with the number of its first row."""
-    start, chunk = 0, []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield start, chunk
-            start, chunk = start + size, []
-    if chunk:
-        yield start, chunk
 
 
 def photographs_of(case: Any, number: int) -> list[Any]:
@@ -189,13 +224,24 @@ def photographs_of(case: Any, number: int) -> list[Any]:
     return as_images(case, what=f"images of case {number}", missing=True)
 
 
-def _read(model: Any, number: int, case: Any) -> _Read:
+def read_case(
+    model: Any,
+    photographs: Sequence[Any],
+    what: str,
+    decode: Callable[[Any, str], UInt8[np.ndarray, "h w 3"]] | None = None,
+) -> ReadCase:
     """Reads a case: of more photographs than the network takes at once, some from end to end.
+
+    Args:
+      model: a `RetinalModel` that writes reports.
+      photographs: of the case, in order; None is one that is missing.
+      what: the case, for messages.
+      decode: makes pixels of a photograph and a name for messages; None: `model.decode`. It raises
+        ImageError or Unusable of one that cannot be used.
 
     Raises:
       Unusable: no photograph can be used.
     """
-    photographs = photographs_of(case, number)
     config = model.data_config
     images: dict[int, np.ndarray] = {}
     unread: list[str] = []
@@ -204,15 +250,15 @@ def _read(model: Any, number: int, case: Any) -> _Read:
             break
         photograph = photographs[index]
         own = isinstance(photograph, str | os.PathLike)
-        name = str(photograph) if own else f"image {index} of case {number}"
+        name = str(photograph) if own else f"image {index} of {what}"
         try:
-            images[index] = fit(model.decode(photograph, name), config.image)
+            images[index] = fit((decode or model.decode)(photograph, name), config.image)
         except (ImageError, Unusable) as error:
             unread.append(str(error))
     if not images:
         why = unread[0] if unread else "it has none"
-        raise Unusable("broken_image", f"case {number} has no photograph that can be used: {why}")
-    return _Read(placed(images, len(photographs), config), tuple(unread))
+        raise Unusable("broken_image", f"{what} has no photograph that can be used: {why}")
+    return ReadCase(placed(images, len(photographs), config), tuple(unread))
 
 
 def _spread(indices: Sequence[int], config: Any) -> list[int]:
@@ -226,12 +272,12 @@ def _decoded(
     model: Any,
     tokenizer: WordTokenizer,
     search: Search,
-    chunk: Sequence[_Read | str],
+    chunk: Sequence[ReadCase | Unusable],
     size: int,
     devices: Sequence[Any],
 ) -> list[Written]:
     """The reports of those cases of a chunk that could be read."""
-    arrays = [each.arrays for each in chunk if isinstance(each, _Read)]
+    arrays = [each.arrays for each in chunk if isinstance(each, ReadCase)]
     if not arrays:
         return []
     padded = arrays + arrays[-1:] * (size - len(arrays))

@@ -1,20 +1,21 @@
-"""What verbs say of a table with a row for each photograph."""
+"""What verbs say of a table with a row for each photograph or case."""
 
 from retfm_jax.console import say
 from retfm_jax.experiments.photograph_rows import Summary
 
 
-def say_rows(made: Summary, table: str) -> None:
-    """Says how many rows a table has, and which photographs could not be used.
+def say_rows(made: Summary, table: str, units: str = "images") -> None:
+    """Says how many rows a table has, and of what no use could be made.
 
     Args:
       made: its summary.
       table: its name.
+      units: what has a row.
     """
     if made.unreadable:
         problems = made.first_problems
         more = ["..."] * (made.unreadable > len(problems))
-        say(f"{made.unreadable} images cannot be used:", *problems, *more)
+        say(f"{made.unreadable} {units} cannot be used:", *problems, *more)
     resumed = f" ({made.resumed} of them from before)" if made.resumed else ""
     say(
         f"{made.count} rows in {table}{resumed}",

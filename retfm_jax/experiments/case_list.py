@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from retfm_jax.data import photographs
+from retfm_jax.console import say
+from retfm_jax.data import cells, photographs
 from retfm_jax.data.building.validation import ProblemLog
-from retfm_jax.data.cells import is_empty
 from retfm_jax.data.importing import columns, tables
+from retfm_jax.data.importing.manifest import images_of
 from retfm_jax.errors import UserError, first_of
 from retfm_jax.experiments.photograph_list import (
     STREAM,
@@ -28,7 +29,7 @@ from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.knowledge.laterality import SIDES
 
 #: Columns that are read, in order of preference where one might be two of them.
-_COLUMNS = ("image", *SIDES, "case", "patient_id")
+_COLUMNS = ("image", *SIDES, "case_id", "patient_id")
 #: Suffixes of tables with an object a line.
 _LINES = (".jsonl", ".ndjson")
 
@@ -39,7 +40,7 @@ class ListedCase:
 
     Attributes:
       name: as its source has it: a cell of its column, or the name of its one photograph.
-      photographs: in order, at least one; None is a missing eye.
+      photographs: in order; None is a missing eye.
       position: in a `CaseList`, from 0.
     """
 
@@ -50,6 +51,8 @@ class ListedCase:
 
 class CaseList(StoredList[ListedCase]):
     """Cases that a user named, in a temporary file; see `case_list`."""
+
+    unit = "case"
 
     def values(self, item: ListedCase) -> list[Any]:
         """See `StoredList.values`."""
@@ -74,10 +77,10 @@ def case_list(images: PathLike, part_size: int) -> Iterator[CaseList]:
     """Lists the cases that a user names into a temporary file, which ends with the block.
 
     Args:
-      images: a CSV, or JSON Lines, with a column `image` (JSON: or `images`, a list) or `left` and
-        `right`, of paths relative to it; rows with the same `case` are one, without this column
-        those with the same `patient_id`, without both each row. Or as for `each_photograph`,
-        whose photographs are a case each.
+      images: a CSV, or JSON Lines, with paths relative to it, in a column `image`, or `images`,
+        several of them, or `left` and `right`. Rows of one patient with the same `case_id` are a
+        case; without this column those with the same `patient_id`, which is said; without both each
+        row. Or as for `each_photograph`, whose photographs are a case each.
       part_size: number of cases in a part.
 
     Raises:
@@ -138,7 +141,8 @@ def _rows(
 ) -> Iterator[tuple[str, ListedCase]]:
     """What each row says of a case, with a key that rows of the same case share."""
     paths, told = TablePaths(source), 0
-    by = next((known[name] for name in ("case", "patient_id") if name in known), None)
+    if "case_id" not in known and "patient_id" in known:
+        say(f"{source}: photographs with the same {known['patient_id']} are taken for one case")
 
     def unreadable() -> Iterator[tuple[str, ListedCase]]:
         for each in unreadable_rows(problems, told):
@@ -147,38 +151,35 @@ def _rows(
     for row in rows:
         yield from unreadable()
         told = len(problems.problems)
-        found = _photographs(paths, known, row)
-        said = "" if by is None else row.cells.get(by)
-        case = str(said).strip() if isinstance(said, str | int) and not is_empty(str(said)) else ""
-        if not case and not any(found):
-            continue
-        first = next((each.name for each in found if each is not None), "")
-        key = f"case {case}" if case else f"row {row.row}"
-        yield key, ListedCase(case or first, found)
+        said = {name: row.cells.get(column) for name, column in known.items()}
+        try:
+            found = _photographs(paths, said, row.row)
+            ids = (cells.identifier(said.get(name)) for name in ("patient_id", "case_id"))
+            names = [*dict.fromkeys(name for name in ids if name)]
+        except ValueError as error:
+            where = f"{source} row {row.row}"
+            names, found = [], (Listed(where, "", f"{where}: {error}"),)
+        if names:
+            yield json.dumps(names), ListedCase("/".join(names), found)
+        elif any(found):
+            first = next(each.name for each in found if each is not None)
+            yield f"row {row.row}", ListedCase(first, found)
     yield from unreadable()
     paths.finish(problems)
 
 
-def _photographs(
-    paths: TablePaths, known: Mapping[str, str], row: tables.TableRow
-) -> tuple[Listed | None, ...]:
-    """The photographs of a row; of patients left and right eye, None where one is missing."""
-    of_eyes = not known.keys() & {"image", "images"}
-    cells: list[Any] = []
-    for name in SIDES if of_eyes else ("image", "images"):
-        said = row.cells.get(known[name]) if name in known else None
-        cells += said if isinstance(said, list) else [said]
+def _photographs(paths: TablePaths, said: Mapping[str, Any], row: int) -> tuple[Listed | None, ...]:
+    """The photographs of a row; of patients left and right eye, None where one is missing.
 
-    def listed(cell: Any) -> Listed | None:
-        if cell is None or (isinstance(cell, str) and is_empty(cell)):
-            return None
-        if not isinstance(cell, str):
-            name = f"{cell!r:.60}"
-            return Listed(name, "", f"row {row.row}: an image is named by its path, not by {name}")
-        return paths.listed(cell, row.row)
-
-    found = tuple(map(listed, cells))
-    return found if of_eyes else tuple(each for each in found if each is not None)
+    Raises:
+      ValueError: a cell is no path.
+    """
+    if said.keys() & {"image", "images"}:
+        if all(cells.is_empty(said.get(name)) or not said[name] for name in ("image", "images")):
+            return ()
+        return tuple(paths.listed(name, row) for name in images_of(said))
+    eyes = [cells.text(said.get(side)) for side in SIDES]
+    return tuple(paths.listed(name, row) if name else None for name in eyes)
 
 
 def _known(source: Path, names: Sequence[str]) -> dict[str, str]:

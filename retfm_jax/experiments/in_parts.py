@@ -1,4 +1,4 @@
-"""Makes a table of photographs part by part: any number of them, resumed where it stopped."""
+"""Makes a table of photographs or cases part by part, resumed where it stopped."""
 
 import contextlib
 import itertools
@@ -9,21 +9,20 @@ from typing import Any
 import jax
 
 from retfm_jax.config import to_dict
-from retfm_jax.decisions import Decisions
 from retfm_jax.errors import Stopped, UserError
-from retfm_jax.experiments.photograph_list import STREAM, Listed, PhotographList
+from retfm_jax.experiments.photograph_list import STREAM
 from retfm_jax.experiments.photograph_rows import Counts, Summary
 from retfm_jax.experiments.prediction_files import Parts, Row
+from retfm_jax.experiments.stored_list import Item, StoredList
 from retfm_jax.files import PathLike
-from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.model import RetinalModel
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime import distributed, lock
 from retfm_jax.runtime.signals import StopSignal
 from retfm_jax.trees import digest
 
-#: Makes the rows of photographs, in order, until a signal stops it.
-RowsOf = Callable[[Iterable[Listed], StopSignal], contextlib.AbstractContextManager[Iterator[Row]]]
+#: Makes the rows of items of a list, in order, until a signal stops it.
+RowsOf = Callable[[Iterable[Item], StopSignal], contextlib.AbstractContextManager[Iterator[Row]]]
 
 
 def refuse_shared_stream(images: PathLike) -> None:
@@ -40,20 +39,19 @@ def refuse_shared_stream(images: PathLike) -> None:
 
 
 def run_of(
-    model: RetinalModel, decisions: Decisions | MaskDecisions | None, listed: PhotographList
+    model: RetinalModel, listed: StoredList[Any], decided: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Describes what decides about rows, as JSON values.
 
     Args:
       model: that they are made by.
-      decisions: what it says follows from.
-      listed: the photographs.
+      listed: the photographs or cases.
+      decided: what else decides, by names of `prediction_files.Parts`.
     """
-    assert decisions is not None, "the model has classes or structures"
     return {
         "network": digest(model.params, model.state.batch_stats),
         "images": to_dict(model.data_config.image),
-        "decisions": json.loads(json.dumps(decisions.to_json())),
+        **json.loads(json.dumps(decided)),
         "list": listed.digest,
         "count": listed.count,
         "part_size": listed.part_size,
@@ -62,21 +60,21 @@ def run_of(
 
 def complete(
     parts: Parts,
-    listed: PhotographList,
+    listed: StoredList[Item],
     run: Mapping[str, Any],
-    rows_of: RowsOf,
+    rows_of: RowsOf[Item],
     join: Callable[[Iterator[Sequence[Row]]], None],
     *,
     doing: str,
 ) -> Summary | None:
     """Makes the parts that are missing, joins all of them, and removes them.
 
-    Memory does not grow with the number of photographs. Of several hosts each makes every
+    Memory does not grow with their number. Of several hosts each makes every
     so-manieth part, and process 0 joins them.
 
     Args:
       parts: of the table.
-      listed: the photographs.
+      listed: the photographs or cases.
       run: what decides about the rows, as JSON values by name.
       rows_of: makes rows.
       join: makes the table of the rows, part after part; called on process 0 alone.
@@ -107,12 +105,12 @@ def complete(
             return None
         counts = stop.cut_short(lambda: _joined(listed, parts, join))
         if counts is None:
-            raise _stopped(stop, listed.count, listed.count)
+            raise _stopped(stop, listed.count, listed)
         return counts.summary(listed.count, resumed)
 
 
 def _joined(
-    listed: PhotographList, parts: Parts, join: Callable[[Iterator[Sequence[Row]]], None]
+    listed: StoredList[Any], parts: Parts, join: Callable[[Iterator[Sequence[Row]]], None]
 ) -> Counts:
     """Makes the table of all parts, removes them, and returns what was counted on the way."""
     counts = Counts()
@@ -122,16 +120,16 @@ def _joined(
     return counts
 
 
-def _stopped(stop: StopSignal, done: int, count: int) -> Stopped:
+def _stopped(stop: StopSignal, done: int, listed: StoredList[Any]) -> Stopped:
     return Stopped(
-        f"stopped ({stop.received or 'on another host'}) after {done} of {count} photographs; the "
-        f"same command resumes from there (exit status {Stopped.exit_status}, where 0 would mean "
-        "finished)"
+        f"stopped ({stop.received or 'on another host'}) after {done} of {listed.count} "
+        f"{listed.unit}s; the same command resumes from there (exit status {Stopped.exit_status}, "
+        "where 0 would mean finished)"
     )
 
 
 def _fill(
-    listed: PhotographList, parts: Parts, rows_of: RowsOf, stop: StopSignal, doing: str
+    listed: StoredList[Item], parts: Parts, rows_of: RowsOf[Item], stop: StopSignal, doing: str
 ) -> int:
     """Makes the parts that are missing; returns how many rows were there before."""
     finished = parts.finished()
@@ -141,7 +139,7 @@ def _fill(
     items = itertools.chain.from_iterable(map(listed.part, missing))
     ours = sum(listed.length(part) for part in mine)
     bar = progress_bar(
-        total=ours, desc=doing, unit="image",
+        total=ours, desc=doing, unit=listed.unit,
         initial=ours - sum(listed.length(part) for part in missing),
     )  # fmt: skip
     with bar, rows_of(items, stop) as rows:
@@ -153,5 +151,5 @@ def _fill(
             bar.update(len(some))
     if distributed.any_process(stop.received is not None):
         done = sum(listed.length(part) for part in parts.finished())
-        raise _stopped(stop, done, listed.count)
+        raise _stopped(stop, done, listed)
     return before

@@ -212,6 +212,8 @@ def photographs_of(images: PathLike) -> tuple[list[Path], list[str]]:
 class PhotographList(StoredList[Listed]):
     """Photographs that a user named, in a temporary file; see `photograph_list`."""
 
+    unit = "photograph"
+
     def values(self, item: Listed) -> list[Any]:
         """See `StoredList.values`."""
         return [item.name, item.path, item.problem]

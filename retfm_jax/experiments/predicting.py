@@ -74,11 +74,16 @@ def predict(
         return complete(
             Parts(out),
             listed,
-            run_of(model, model.decisions, listed),
+            run_of(model, listed, {"decisions": _decisions(model).to_json()}),
             lambda items, stop: rows_of(model, items, batch, on_error, stop),
             lambda parts: join(out, columns_of(model), parts),
             doing="predicting",
         )
+
+
+def _decisions(model: RetinalModel) -> Decisions:
+    assert model.decisions is not None, "the model has classes"
+    return model.decisions
 
 
 def batch_of(count: int, batch_size: int | None) -> int:
@@ -167,8 +172,7 @@ def _finished(
     model: RetinalModel, looked: Sequence[_Looked], logits: jax.Array | None
 ) -> Iterator[Row]:
     """Rows of a batch, when its logits are there."""
-    decisions = model.decisions
-    assert decisions is not None, "the model has classes"
+    decisions = _decisions(model)
     columns = columns_of(model)
     said: list[Row] = [{} for _ in looked]
     if logits is not None:
@@ -235,8 +239,7 @@ def columns_of(model: RetinalModel) -> Columns:
     Args:
       model: with classes.
     """
-    decisions = model.decisions
-    assert decisions is not None, "the model has classes"
+    decisions = _decisions(model)
     columns: dict[str, type] = {"image": str}
     columns["predicted"] = list if decisions.outcome == "findings" else str
     columns["confidence"] = float

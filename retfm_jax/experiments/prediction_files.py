@@ -36,6 +36,8 @@ _CALLED = {
     "part_size": "size of parts",
     "masks": "geometry",
     "written": "choice of pictures",
+    "search": "search of reports",
+    "words": "words",
 }
 #: Parts that are one row group of a Parquet file.
 _GROUP = 64

@@ -106,7 +106,8 @@ def segment(
     )
     with photograph_list(images, PART_SIZE) as listed:
         names = FileNames(listed)
-        run = run_of(model, decisions, listed) | {
+        decided = {
+            "decisions": decisions.to_json(),
             "masks": to_dict(model.data_config.masks),
             "written": [PROBABILITIES] * probabilities + [OVERLAYS] * overlays,
         }
@@ -121,7 +122,7 @@ def segment(
         return complete(
             parts,
             listed,
-            run,
+            run_of(model, listed, decided),
             lambda items, stop: rows_of(model, written, names, items, on_error, stop),
             finish,
             doing="segmenting",

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, ClassVar, Generic, TypeVar
 
 from retfm_jax.errors import UserError
 from retfm_jax.files import PathLike
@@ -26,11 +26,14 @@ class StoredList(abc.ABC, Generic[Item]):
       part_size: see there.
 
     Attributes:
+      unit: what an item is called.
       count: their number.
       parts: number of parts of `part_size` items, of which the last one may be shorter.
       part_size: number of items in a part.
       digest: SHA-256 of the items and their order, in hexadecimal.
     """
+
+    unit: ClassVar[str]
 
     def __init__(self, file: IO[bytes], found: Iterator[Item], part_size: int):
         self._file, self.part_size, self.count = file, part_size, 0

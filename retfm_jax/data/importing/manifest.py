@@ -376,7 +376,7 @@ def _image_rows(
     line: tables.TableRow, path: Path, root: str, wants_report: bool, names_in: NamesIn
 ) -> list[Row]:
     said = line.cells
-    images = _images(said)
+    images = images_of(said)
     attributes = next((said[name] for name in _ATTRIBUTES if said.get(name)), None)
     case = cells.identifier(said.get("case_id")) if "case_id" in said or "images" in said else None
     if len(images) > 1:
@@ -401,8 +401,15 @@ def _image_rows(
     ]
 
 
-def _images(said: Mapping[str, Any]) -> list[str]:
-    """Paths of the images of a row, as they are written, each once."""
+def images_of(said: Mapping[str, Any]) -> list[str]:
+    """Lists the paths of the images of a row, as they are written, each once.
+
+    Args:
+      said: the row by column: `image`, or `images`, a list or paths with `;` or `|` between.
+
+    Raises:
+      ValueError: there is none, both columns have some, or the list is none.
+    """
     several = said.get("images")
     if several is None:
         return [_wanted(said, "image")]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from retfm_jax.captioning import checked
 from retfm_jax.data.cases import Cases
 from retfm_jax.data.words import WordTokenizer
 from retfm_jax.errors import UserError, first_of
@@ -47,7 +48,7 @@ class Captioning(Protocol):
     needs_labels = False
 
     def check(self, study: Study) -> None:
-        study.model.require_words()
+        checked(study.model, study.options.caption.search)
         jar = study.options.caption.meteor
         if jar is not None:
             if study.model.data_config.language == "zh":
