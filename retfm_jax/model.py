@@ -34,7 +34,7 @@ from retfm_jax.data.windows import photograph_logits
 from retfm_jax.decisions import FILE as DECISIONS
 from retfm_jax.decisions import WEIGHTS, Decisions, default_decisions, read_decisions
 from retfm_jax.errors import Unusable, UserError, first_of
-from retfm_jax.files import PathLike, as_path
+from retfm_jax.files import Path, PathLike, as_path
 from retfm_jax.inputs import as_array, as_batch, as_classes, as_images, as_texts
 from retfm_jax.interop.hub_folder import Stored, read_hub_folder, write_hub_folder
 from retfm_jax.interop.sources import Source, find_weights, is_place
@@ -123,9 +123,13 @@ class RetinalModel:
             f"images: {describe(self.data_config.image)}"
             + (f"\nclasses: {', '.join(self.classes)}" if self.classes else "")
             + (f"\nstructures: {', '.join(self.structures)}" if self.structures else "")
-            + (f"\nreports: of {len(self.words)} words" if self.method.vocabulary else "")
+            + (f"\nreports: of {self._words_said}" if self.method.vocabulary else "")
             + (f"\nweights: {self.origin}" if self.origin else "")
         )
+
+    @property
+    def _words_said(self) -> str:
+        return f"{len(self.words)} words" if self.words else "words that are not given"
 
     @property
     def encoder(self) -> DualEncoder:
@@ -423,9 +427,9 @@ class RetinalModel:
             )
         if len(self.words) + 1 != self.method.vocabulary:
             raise UserError(
-                f"the network writes {self.method.vocabulary - 1} words, and "
-                f"{len(self.words) or 'none'} of them are given: import it with its list of words "
-                "(retfm import), which its weights do not hold"
+                f"the network writes {self.method.vocabulary - 1} words, which its weights do not "
+                f"hold, and {len(self.words) or 'none'} are given: import it with their list "
+                "(retfm import, words)"
             )
 
     def best_reports(
@@ -1044,6 +1048,7 @@ def load_weights(
     zoo: str | None = None,
     pooling: str | None = None,
     tokenizer: str | None = None,
+    words: PathLike | None = None,
 ) -> RetinalModel:
     """Reads a model from weights, with the preprocessing that belongs to them.
 
@@ -1055,12 +1060,14 @@ def load_weights(
         that was downloaded by hand; None: the one that `path` names.
       tokenizer: of the text tower, as `config.data.text.tokenizer`; None: the one that belongs to
         the weights, as far as that is known.
+      words: file of the words of a network that writes reports, see `word_files.read_words`; None:
+        the one beside the weights, "captioner.words.json" of captioner.pth, where there is one.
 
     Raises:
       UserError: as for `load`.
     """
     source = find_weights(_given(path), zoo)
-    return _read_weights(source, method, text_num_heads, pooling, tokenizer)
+    return _read_weights(source, method, text_num_heads, pooling, tokenizer, words)
 
 
 def _read_weights(
@@ -1069,6 +1076,7 @@ def _read_weights(
     text_num_heads: int | None,
     pooling: str | None,
     tokenizer: str | None,
+    words: PathLike | None = None,
 ) -> RetinalModel:
     from retfm_jax.interop.huggingface import data_beside, heads_beside, tower_beside
     from retfm_jax.interop.layouts import method_of, plain_names
@@ -1079,7 +1087,7 @@ def _read_weights(
         get_method_class(method)  # before gigabytes are read
     stored = read_hub_folder(path, method)
     if stored is not None:
-        given = (published and published.name, pooling, text_num_heads, tokenizer)
+        given = (published and published.name, pooling, text_num_heads, tokenizer, words)
         if any(given):
             raise UserError(
                 f"{path} is a network with a configuration of its own: "
@@ -1120,9 +1128,28 @@ def _read_weights(
             data = dataclasses.replace(data, text=own)
     elif tokenizer is not None:
         raise UserError(f"a {method} network takes no texts, and no tokenizer ({tokenizer})")
+    data, missing = _with_words(data, model.method, path, words)
+    model.notes += missing
     model.config = dataclasses.replace(model.config, data=data)
     model.origin = source.origin
     return model
+
+
+def _with_words(
+    data: DataConfig, method: Method, path: Path, words: PathLike | None
+) -> tuple[DataConfig, tuple[str, ...]]:
+    """The data with the words of a network that writes reports, and what is to be said of them."""
+    from retfm_jax.interop.word_files import read_words, words_beside
+
+    if not method.vocabulary:
+        if words is not None:
+            raise UserError(f"a {method.name} network writes no reports, and no words ({words})")
+        return data, ()
+    beside = words_beside(path)
+    if words is None and not beside.is_file():
+        return data, (f"the file has no words, and there is no {beside.name} beside it",)
+    text = read_words(beside if words is None else words, data.text, method.vocabulary)
+    return dataclasses.replace(data, text=text), ()
 
 
 def _pinned(tokenizer: str) -> tuple[str, tuple[str, ...]]:

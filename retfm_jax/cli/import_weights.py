@@ -37,6 +37,11 @@ def add(verbs) -> None:
         help="of the text tower: vocabulary file or folder, or hf:owner/name; default: what is "
         "known of the model",
     )
+    parser.add_argument(
+        "--words",
+        help="of a network that writes reports: JSON file of its words in the order of their ids; "
+        "default: NAME.words.json beside NAME.pth",
+    )
     number(
         parser,
         "--text_num_heads",
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         zoo=args.zoo,
         pooling=args.pooling,
         tokenizer=args.tokenizer,
+        words=args.words,
     )
     size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     for note in model.notes:

@@ -37,6 +37,7 @@ from retfm_jax.interop.formats.base import (
 )
 from retfm_jax.interop.formats.programs import AT_OWN_SIZE, of_pixels
 from retfm_jax.interop.hub_folder import (
+    HUB_FOLDER,
     began_with,
     public,
     public_decisions,
@@ -157,6 +158,12 @@ def write_program(
       UserError: see `export_program`.
     """
     out = as_path(out)
+    if model.method.vocabulary:
+        raise UserError(
+            f"a {model.method.name} network writes its reports word by word in a search, of which "
+            f"there is no {form.name} export: export its weights, to {model.method.name} or "
+            f"{HUB_FOLDER}"
+        )
     exact = _exact(model)
     network = _exported(exact)
     if network.maps is not None:

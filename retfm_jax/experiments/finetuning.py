@@ -157,6 +157,7 @@ def _with_words(config: ExperimentConfig, stored: ExperimentConfig | None) -> Pr
     """The words of reports: those given, those that the weights write, or the training reports'."""
     check_splits(config)
     opened, text = open_cases(config.data, _splits(config)), config.data.text
+    _check_sizes(config)
     known, whose = _known_words(config, stored)
     source, mix = opened.sources["train"], config.data.mix
     if isinstance(source, MixedCases) and mix is not None and not mix.words:
@@ -183,6 +184,25 @@ def _with_words(config: ExperimentConfig, stored: ExperimentConfig | None) -> Pr
     return Prepared(config, opened, tuple(said))
 
 
+def _check_sizes(config: ExperimentConfig) -> None:
+    """Checks that the network takes the samples.
+
+    Raises:
+      UserError: a sample has more images or more words than it does.
+    """
+    method, data = make_method(config.method, config.model), config.data
+    if method.most_images is not None and data.case_images > method.most_images:
+        raise UserError(
+            f"config.data.case_images {data.case_images} are more than the network tells apart, "
+            f"{method.most_images}: raise config.model.places"
+        )
+    if data.text.context_length > method.longest_report:
+        raise UserError(
+            f"config.data.text.context_length {data.text.context_length} is more than the network "
+            f"has positions, {method.longest_report}: raise config.model.captioner.positions"
+        )
+
+
 def _known_words(
     config: ExperimentConfig, stored: ExperimentConfig | None
 ) -> tuple[tuple[str, ...], str]:
@@ -196,6 +216,8 @@ def _known_words(
         theirs, whose = stored.data.text.words, "the run's"
     elif config.init.weights is not None:
         model = load(config.init.weights)
+        if given and not model.words:
+            return given, "given"
         model.require_words()
         theirs, whose = model.words, "those of config.init.weights"
     else:

@@ -20,6 +20,7 @@ from retfm_jax.interop.hub_folder import HUB_FOLDER, write_hub_folder
 from retfm_jax.interop.huggingface import CHINESE_CLIP, write_chinese_clip
 from retfm_jax.interop.sources import is_place
 from retfm_jax.interop.weights import Container, check_suffix, write_tensors
+from retfm_jax.interop.word_files import words_beside, write_words
 from retfm_jax.methods import method_names
 from retfm_jax.model import RetinalModel, load_checkpoint, load_weights, to_torch
 from retfm_jax.runtime.checkpoints import (
@@ -40,6 +41,7 @@ def import_weights(
     zoo: str | None = None,
     pooling: str | None = None,
     tokenizer: str | None = None,
+    words: PathLike | None = None,
 ) -> RetinalModel:
     """Makes a workdir of published weights.
 
@@ -49,7 +51,7 @@ def import_weights(
       method: whose network it is; None: what the tensors' names tell.
       workdir: new folder to write.
       text_num_heads: of the text tower; None: heads are 64 wide.
-      zoo, pooling, tokenizer: see `model.load_weights`.
+      zoo, pooling, tokenizer, words: see `model.load_weights`.
 
     Raises:
       UserError: the workdir is not empty, or the weights are not those of such a network.
@@ -57,7 +59,7 @@ def import_weights(
     workdir = nameable(workdir)
     _refuse_taken(workdir)
     model = load_weights(
-        weights, method, text_num_heads, zoo=zoo, pooling=pooling, tokenizer=tokenizer
+        weights, method, text_num_heads, zoo=zoo, pooling=pooling, tokenizer=tokenizer, words=words
     )
     place = str(weights) if model.origin is None else model.origin.source
     meta = model.meta | {"imported_from": place}
@@ -93,6 +95,8 @@ def export(
     evaluation: PathLike | None = None,
 ) -> int | None:
     """Writes a workdir's network for the published code, or for the Hugging Face Hub.
+
+    The words of a network that writes reports go beside its file; see `interop.word_files`.
 
     Args:
       workdir: of the network, or its checkpoint folder.
@@ -130,6 +134,8 @@ def export(
     if to != method:
         raise UserError(f"{workdir} holds a {method} network; export it to {method}")
     tensors = to_torch(model)
+    if model.words:
+        write_words(words_beside(out), model.data_config.text)
     write_tensors(out, tensors, container=container)
     return len(tensors)
 

@@ -230,6 +230,11 @@ class Method(abc.ABC, Generic[Network]):
         return 0
 
     @property
+    def most_images(self) -> int | None:
+        """How many images of a case the network takes at most; None: any number."""
+        return None
+
+    @property
     def longest_report(self) -> int:
         """Number of words that a report of the network has at most."""
         return 0

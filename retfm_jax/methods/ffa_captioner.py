@@ -25,6 +25,7 @@ from retfm_jax.methods.image_tower import (
     TowerMethod,
     TowerNetwork,
 )
+from retfm_jax.methods.outputs import Output
 from retfm_jax.methods.per_sample import PerSampleMethod, averaged
 from retfm_jax.methods.towers import prefixed
 from retfm_jax.models import caption, resnet, vit
@@ -125,6 +126,16 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
     def vocabulary(self) -> int:
         """Number of ids: the words, and 0; see `Method.vocabulary`."""
         return self.config.vocabulary
+
+    @property
+    def most_images(self) -> int | None:
+        """How many images of a case are told apart; see `Method.most_images`."""
+        return self.config.places if self.config.images == "all" else None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Nothing: words follow each other in a search; see `Method.outputs`."""
+        return ()
 
     @property
     def longest_report(self) -> int:
@@ -347,8 +358,7 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
             {_published(name): x for name, x in found.tensors.items()} if tower else found.tensors
         )
         image = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if tower else found.image
-        notes = ("the file has no words: give the vocabulary that it was trained with",)
-        return Selected(config, {**kept, **writer}, image, (*found.notes, *notes))
+        return Selected(config, {**kept, **writer}, image, found.notes)
 
     @classmethod
     def infer_config(

@@ -1,6 +1,7 @@
 """Runs that learn to write reports: words, validation, kills, and the models of their workdirs."""
 
 import io
+import json
 import shutil
 
 import jax
@@ -12,7 +13,7 @@ from written_metrics import written_metrics
 
 import retfm_jax
 from retfm_jax.captioning import Search, write_reports
-from retfm_jax.config import LoraConfig, load_config
+from retfm_jax.config import LoraConfig, TextConfig, load_config
 from retfm_jax.data import records
 from retfm_jax.data.cases import open_cases
 from retfm_jax.data.device_augment import prepare
@@ -22,7 +23,10 @@ from retfm_jax.data.words import WordTokenizer, clean
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.caption_metrics import caption_metrics
 from retfm_jax.experiments import finetuning
+from retfm_jax.experiments.exporting import export_program
 from retfm_jax.experiments.training import run_training
+from retfm_jax.experiments.weights import export, import_weights
+from retfm_jax.interop.word_files import read_words
 from retfm_jax.runtime.checkpoints import load_network, whole_steps
 from retfm_jax.trees import flatten
 
@@ -253,3 +257,58 @@ def test_options_out_of_their_range_are_named(model, options, message):
 def test_a_dataset_without_a_validation_split_is_named_first(root, tmp_path):
     with pytest.raises(UserError, match=r"config\.data\.eval_split dev, .* no split 'dev'"):
         finetuning.prepare(config_for(root, "data.eval_split=dev"), tmp_path)
+
+
+def test_weights_go_out_and_in_with_their_words_beside_them(finished, model, tmp_path):
+    case, out = [photograph("drusen", 5), photograph("normal", 6)], tmp_path / "captioner.pth"
+    said = model.caption(case)
+    export(finished, "ffa_captioner", out)
+    beside = tmp_path / "captioner.words.json"
+    assert json.loads(beside.read_text())["words"] == list(model.words)
+    back = import_weights(out, None, tmp_path / "in", 2)
+    assert back.words == retfm_jax.load(tmp_path / "in").words == model.words
+    assert back.data_config.text == model.data_config.text
+    for path, leaf in flatten(model.params).items():
+        np.testing.assert_array_equal(flatten(back.params)[path], leaf, err_msg=path)
+    ids = tmp_path / "ids.json"
+    ids.write_text(json.dumps({word: number for number, word in enumerate(model.words, 1)}))
+    beside.unlink()
+    silent = retfm_jax.load(out)
+    assert "has no words, and there is no captioner.words.json beside it" in silent.notes[-1]
+    with pytest.raises(UserError, match="its weights do not hold, and none are given"):
+        silent.caption(case)
+    assert retfm_jax.model.load_weights(out, words=ids).words == model.words
+    export(finished, "hub_folder", tmp_path / "hub")
+    for place in (finished, tmp_path / "hub"):
+        assert retfm_jax.load(place).caption(case) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"a": 1, "b": 3}, "holds no list of words"),
+        ("a b", "holds no list of words"),
+        (["a", "<unk>"], "has 2 words, and the network writes 11"),
+        ([*"abcdefghijk"], "lacks <unk>"),
+        ([*"aabcdefghi", "<unk>"], "names a twice"),
+        ({"words": [*"abcdefghij", "<unk>"], "cleaning": "wet"}, "cleaning"),
+    ],
+)
+def test_lists_of_words_that_do_not_fit_are_refused(words, message, tmp_path):
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    with pytest.raises(UserError, match=message):
+        read_words(tmp_path / "words.json", TextConfig(), 12)
+
+
+def test_reports_are_written_by_no_other_program(finished, tmp_path):
+    with pytest.raises(UserError, match="word by word in a search, of which there is no torch"):
+        export_program(finished, "torch", tmp_path / "out")
+
+
+def test_samples_that_the_network_does_not_take_are_refused(root, tmp_path):
+    for override, message in (
+        ("data.case_images=9", "more than the network tells apart, 8"),
+        ("data.text.context_length=17", "more than the network has positions, 16"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetuning.prepare(config_for(root, override), tmp_path)
