@@ -595,7 +595,7 @@ class RetinalModel:
         images: Image | Iterable[Image],
         classes: Iterable[str] | Mapping[str, str | Iterable[str] | None],
         language: str = "en",
-        modality: str = "cfp",
+        modality: str | None = None,
     ) -> Float[np.ndarray, "images classes"]:
         """Probabilities of classes that exclude each other.
 
@@ -605,7 +605,8 @@ class RetinalModel:
             from names to prompts of your own, a text or several ({"normal": None, "my finding":
             "a photograph of my finding"}; None: the vocabulary's prompts).
           language: of the prompts of conditions, "en" or "zh".
-          modality: "cfp", "ffa" or "oct": what the prompts call the images.
+          modality: "cfp", "ffa" or "oct": what the prompts call the images; None: what the network
+            was made for (`config.data.image.modality`).
 
         Returns:
           probabilities (images, classes), whose rows sum to 1: the softmax over classes of scale *

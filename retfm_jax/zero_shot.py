@@ -212,15 +212,19 @@ def own_style(model: ImageTextModel) -> str:
 
 
 def model_prompts(
-    model: ImageTextModel, style: str | None = None, modality: str = "cfp"
+    model: ImageTextModel, style: str | None = None, modality: str | None = None
 ) -> Prompts:
     """Chooses the prompts for a model: in its own style and, of reports, in their words.
 
     Args:
       model: that is asked; without a `wording` of its training reports templates are taken.
       style: see `knowledge.prompts.prompts_of`; None: as the model was trained.
-      modality: of the images, one of `knowledge.prompts.MODALITIES`, or "mixed".
+      modality: of the images, one of `knowledge.prompts.MODALITIES`, or "mixed"; None: that of the
+        images which the model was made for.
     """
+    if modality is None:
+        data = getattr(model, "data_config", None)
+        modality = "cfp" if data is None else data.image.modality
     return prompts_of(style or own_style(model), modality, getattr(model, "wording", None))
 
 

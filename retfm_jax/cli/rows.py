@@ -17,6 +17,12 @@ def say_rows(made: Summary, table: str, units: str = "images") -> None:
         more = ["..."] * (made.unreadable > len(problems))
         say(f"{made.unreadable} {units} cannot be used:", *problems, *more)
     resumed = f" ({made.resumed} of them from before)" if made.resumed else ""
+    if made.unmeasured:
+        say(
+            f"{made.count} rows in {table}{resumed}",
+            f"{made.unmeasured} have no flags of quality, which are of color fundus photographs",
+        )
+        return
     say(
         f"{made.count} rows in {table}{resumed}",
         f"not_fundus {made.not_fundus}, low_quality {made.low_quality}: by rules that nobody has "

@@ -46,6 +46,9 @@ class ImageConfig(Section):
         there is one; "whole" takes it as it is.
       contrast: behind that crop and before scaling, "clahe" equalizes the lightness in 8 x 8 tiles
         (clip limit 2); "none" leaves it.
+      modality: what the images are: color fundus photographs "cfp", fluorescein angiograms "ffa",
+        or scans of optical coherence tomography "oct", which have no lit disc. It decides what
+        prompts call them, and whether quality is measured, which is of fundus photographs.
     """
 
     size: Annotated[int, Range(low=1, high=16384)] = 224
@@ -54,6 +57,12 @@ class ImageConfig(Section):
     std: tuple[PositiveShare, PositiveShare, PositiveShare] = CLIP_STD
     field_of_view: Literal["whole", "crop"] = "whole"
     contrast: Literal["none", "clahe"] = "none"
+    modality: Literal["cfp", "ffa", "oct"] = "cfp"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.modality == "oct" and self.field_of_view == "crop":
+            raise RangeError("field_of_view of modality oct must be whole: a scan has no lit disc")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from retfm_jax.data.labeled import LabeledData, LabeledSource, open_labeled
 from retfm_jax.data.samples import choose_text
 from retfm_jax.data.segmented import SegmentedData, SegmentedSource, open_segmented
 from retfm_jax.data.sources import scan
+from retfm_jax.data.tasks import modality_of
 from retfm_jax.data.words import LEAST, UNKNOWN, count_words, make_vocabulary
 from retfm_jax.decisions import FILE, write_decisions
 from retfm_jax.errors import UserError
@@ -28,6 +29,7 @@ from retfm_jax.evaluation.decision_fitting import fit_decisions, fit_mask_decisi
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.files import PathLike, as_path, read_json
 from retfm_jax.interop.initial import FREE
+from retfm_jax.knowledge.prompts import MODALITIES
 from retfm_jax.methods import make_method
 from retfm_jax.model import load
 from retfm_jax.runtime import distributed
@@ -83,6 +85,7 @@ def prepare(config: ExperimentConfig, workdir: PathLike) -> Prepared:
         read = _with_classes if what == "classes" else _with_structures
         config, data, said = read(config)
     form, image, found = _tower(config, stored)
+    image, of_modality = _of_modality(config, image, data)
     try:
         model = dataclasses.replace(config.model, **form)
     except ValueError as error:
@@ -93,7 +96,7 @@ def prepare(config: ExperimentConfig, workdir: PathLike) -> Prepared:
         data=dataclasses.replace(config.data, image=image),
         lora=_with_head(config),
     )
-    return Prepared(config, data, (*said, *found))
+    return Prepared(config, data, (*said, *found, *of_modality))
 
 
 def told(config: ExperimentConfig) -> Told | None:
@@ -357,6 +360,28 @@ def _adopted(
         raise UserError(f"config.model.image does not fit the weights: {error}") from error
     image = dataclasses.replace(image, **changed)
     return form | {"image": tower}, _sized(image, tower), said
+
+
+def _of_modality(
+    config: ExperimentConfig,
+    image: ImageConfig,
+    data: LabeledData | SegmentedData | CaseData,
+) -> tuple[ImageConfig, tuple[str, ...]]:
+    """The preprocessing with the modality that the config or else the data say, and a sentence.
+
+    Of what a tower was trained on before it says nothing.
+    """
+    modality, train = config.data.image.modality, data.sources["train"]
+    if modality == "cfp" and not isinstance(train, Cases):
+        found = modality_of(train)
+        modality = found if found in MODALITIES else "cfp"
+    if modality == "cfp":
+        return dataclasses.replace(image, modality="cfp"), ()
+    said = f"images: {modality}, of which quality is not measured"
+    if modality == "oct" and image.field_of_view == "crop":
+        image = dataclasses.replace(image, field_of_view="whole")
+        said += "; no part of a scan is a lit disc: config.data.image.field_of_view is whole"
+    return dataclasses.replace(image, modality=modality), (said,)
 
 
 def _fitting(size: int, tower: Any) -> int:

@@ -43,11 +43,13 @@ class Seen:
     row: Row
 
 
-def look(photograph: Listed) -> Seen:
+def look(photograph: Listed, modality: str) -> Seen:
     """Reads, decodes and measures a photograph.
 
     Args:
       photograph: of a list.
+      modality: what it is; what is not "cfp" is not measured, as all measures are of color fundus
+        photographs.
 
     Returns:
       it, with a row of `image`, the flags and, of one that can be used, what else is known; the row
@@ -61,9 +63,13 @@ def look(photograph: Listed) -> Seen:
         image = decode(data, photograph.path)
     except (ImageError, Unusable) as error:
         return Seen(None, unreadable(photograph, error))
+    side = dicom.laterality(data) if dicom.is_dicom(data) else None
+    if modality != "cfp":
+        nothing = dict.fromkeys((*FLAGS, *KNOWN))
+        row = nothing | row | {"unreadable": False, "eye": side}
+        return Seen(image, row | {"eye_from": "header" if side else None})
     small = small_disc(image)
     measured = quality(small)
-    side = dicom.laterality(data) if dicom.is_dicom(data) else None
     guess = guess_side(small).side if side is None and measured.is_fundus else None
     row |= {
         "unreadable": False,
@@ -124,6 +130,7 @@ class Summary:
       count: rows, of photographs that could be used and of others.
       resumed: of these, rows that an earlier command had made.
       unreadable, not_fundus, low_quality: rows with these flags.
+      unmeasured: rows of images that are no color fundus photographs and have no such flags.
       first_problems: sentences on the first photographs that could not be used.
     """
 
@@ -132,6 +139,7 @@ class Summary:
     unreadable: int
     not_fundus: int
     low_quality: int
+    unmeasured: int
     first_problems: tuple[str, ...]
 
 
@@ -153,6 +161,7 @@ class Counts:
         """
         for row in rows:
             self._counts.update(flag for flag in FLAGS if row[flag])
+            self._counts["unmeasured"] += not row["unreadable"] and row["not_fundus"] is None
             if row["unreadable"] and len(self._problems) < _MOST_PROBLEMS:
                 self._problems.append(row["problem"])
         return rows
@@ -165,6 +174,6 @@ class Counts:
           resumed: of these, rows that an earlier command had made.
         """
         return Summary(
-            count, resumed, **{flag: self._counts[flag] for flag in FLAGS},
+            count, resumed, **{flag: self._counts[flag] for flag in (*FLAGS, "unmeasured")},
             first_problems=tuple(self._problems),
         )  # fmt: skip

@@ -151,7 +151,7 @@ def rows_of(
 
 def _look(model: RetinalModel, photograph: Listed) -> _Looked:
     """Reads, measures and scales a photograph, in a thread."""
-    seen = look(photograph)
+    seen = look(photograph, model.data_config.image.modality)
     image = None if seen.image is None else fit(seen.image, model.data_config.image)
     return _Looked(image, seen.row)
 

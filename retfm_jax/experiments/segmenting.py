@@ -236,7 +236,7 @@ def rows_of(
     nothing: Row = dict.fromkeys(columns_of(model))
 
     def seen(photograph: Listed) -> tuple[Listed, Seen]:
-        return photograph, look(photograph)
+        return photograph, look(photograph, model.data_config.image.modality)
 
     def segmented(looked: Iterator[tuple[Listed, Seen]]) -> Iterator[_Segmented]:
         for photograph, each in looked:

@@ -1,6 +1,7 @@
 """What `--dataset` may name, and what is said where it cannot be used."""
 
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from retfm_jax.data import tasks
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.prompts import prompts_of
 from retfm_jax.knowledge.vocabulary import load_vocabulary
+from retfm_jax.zero_shot import model_prompts
 
 
 def test_a_folder_of_class_folders_is_a_task(class_folder):
@@ -224,6 +226,14 @@ def test_prompts_speak_of_what_the_images_are(idrid, tmp_path):
     path.write_text(yaml.safe_dump(task | {"modality": "mri"}))
     with pytest.raises(UserError, match="modality 'mri'; there are cfp, ffa, oct"):
         tasks.open_task(str(path), "train", str(tmp_path))
+
+
+def test_a_model_is_asked_of_the_images_that_it_was_made_for():
+    data = types.SimpleNamespace(image=types.SimpleNamespace(modality="oct"))
+    model = types.SimpleNamespace(data_config=data)
+    assert model_prompts(model, "name")("drusen", "en", None) == ("A retinal OCT scan of drusen",)
+    (text,) = model_prompts(model, "name", "cfp")("drusen", "en", None)
+    assert text == "A fundus photograph of drusen"
 
 
 def test_prompt_styles():

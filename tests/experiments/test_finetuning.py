@@ -162,6 +162,21 @@ def test_form_and_preprocessing_are_those_of_the_weights(eyes, tmp_path):
     assert to_dict(again) == to_dict(found)
 
 
+def test_a_network_of_oct_scans_knows_what_it_reads(tmp_path):
+    for number, name in enumerate(["NORMAL", "AMRD", "CSR", "DR", "MH"] * 6):
+        folder = tmp_path / "octid" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(photograph("normal", number, size=32))
+    asked = ("data.image.field_of_view=crop", f"data.data_dir={tmp_path}")
+    found = finetuning.prepare(config_for("OCTID", *asked), tmp_path / "W")
+    image = found.config.data.image
+    assert (image.modality, image.field_of_view) == ("oct", "whole")
+    assert any("config.data.image.field_of_view is whole" in sentence for sentence in found.said)
+    assert to_dict(finetuning.prepare(found.config, tmp_path / "W").config) == to_dict(found.config)
+    with pytest.raises(UserError, match="field_of_view of modality oct must be whole"):
+        config_for("OCTID", *asked, "data.image.modality=oct")
+
+
 def test_weights_of_a_residual_network_and_of_a_dual_encoder_are_adopted(eyes, tmp_path):
     from retfm_jax.interop.initial import initial_network
 

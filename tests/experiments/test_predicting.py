@@ -102,6 +102,25 @@ def test_every_photograph_has_its_row_with_what_the_model_says(workdir, folder, 
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
+def test_scans_have_no_flags_of_fundus_photographs(folder, tmp_path, capsys):
+    model = build()
+    image = ImageConfig(size=32, modality="oct")
+    model.config = ExperimentConfig("classifier", model.method.config, DataConfig(image=image))
+    model.save(tmp_path / "model")
+    out = tmp_path / "out.csv"
+    command = ["predict", "--workdir", tmp_path / "model", "--images", folder, "--out", out]
+    assert cli.main([str(each) for each in command]) == 0
+    said = capsys.readouterr().out
+    assert "11 have no flags of quality, which are of color fundus photographs" in said
+    assert "not_fundus" not in said
+    table = pd.read_csv(out)
+    seen = table[~table["unreadable"]]
+    measures = ["not_fundus", "low_quality", "quality", "sharpness", "illumination", "field", "eye"]
+    assert len(seen) == 11
+    assert seen[measures].isna().all(axis=None)
+    assert seen["predicted"].notna().all()
+
+
 def test_every_format_says_the_same(workdir, folder, tmp_path):
     for suffix in ("jsonl", "csv", "parquet"):
         predict(workdir, folder, tmp_path / f"out.{suffix}")

@@ -208,7 +208,7 @@ class Reader:
             target=class_name(target),
             seen=self._seen(eyes, target),
             beside=self._beside(eyes, patient),
-            notes=tuple(note for side, eye in eyes.items() for note in _notes(side, eye)),
+            notes=tuple(note for side, eye in eyes.items() for note in self._notes(side, eye)),
         )
 
     def _asked(self, classes: Sequence[str]) -> tuple[str, ...]:
@@ -303,6 +303,23 @@ class Reader:
             seen.append(Seen(words.EYES[side], small, overlay(small, laid[0])))
         return tuple(seen)
 
+    def _notes(self, side: Side, photograph: Photograph) -> list[Words]:
+        """What is to be doubted of a photograph, by rules that nobody has validated."""
+        if self.model.data_config.image.modality != "cfp":
+            return []  # the rules are of color fundus photographs
+        found, eye = quality(photograph), words.EYES[side]
+        if not found.is_fundus:
+            return [words.NO_FUNDUS.filled(eye=eye)]
+        notes = []
+        if found.is_low:
+            measures = {
+                name: getattr(found, name) for name in ("sharpness", "illumination", "field")
+            }
+            notes.append(words.LOW_QUALITY.filled(eye=eye, **measures))
+        if guess_side(photograph).side not in (side, None):
+            notes.append(words.OTHER_EYE.filled(eye=eye))
+        return notes
+
     def _beside(
         self, eyes: Mapping[Side, Photograph], patient: Mapping[str, Embedding]
     ) -> tuple[Beside, ...]:
@@ -320,20 +337,6 @@ class Reader:
         assert self.cases is not None
         count = self.limits.shown
         return Beside(view, self.cases.nearest(query, count), self.cases.reports(query, count))
-
-
-def _notes(side: Side, photograph: Photograph) -> list[Words]:
-    """What is to be doubted of a photograph, by rules that nobody has validated."""
-    found, eye = quality(photograph), words.EYES[side]
-    if not found.is_fundus:
-        return [words.NO_FUNDUS.filled(eye=eye)]
-    notes = []
-    if found.is_low:
-        measures = {name: getattr(found, name) for name in ("sharpness", "illumination", "field")}
-        notes.append(words.LOW_QUALITY.filled(eye=eye, **measures))
-    if guess_side(photograph).side not in (side, None):
-        notes.append(words.OTHER_EYE.filled(eye=eye))
-    return notes
 
 
 def _view(name: str) -> Words:
