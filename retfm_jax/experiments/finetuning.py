@@ -372,7 +372,7 @@ def _of_modality(
     Of what a tower was trained on before it says nothing.
     """
     modality, train = config.data.image.modality, data.sources["train"]
-    if modality == "cfp" and not isinstance(train, Cases):
+    if modality == "cfp" and train.kind != "case":
         found = modality_of(train)
         modality = found if found in MODALITIES else "cfp"
     if modality == "cfp":
