@@ -62,6 +62,13 @@ def _show(report: dict[str, Any]) -> None:
     counted = list(splits.values())
     row("patients", (n["patients"] for n in counted))
     row("photographs", (n["photographs"] for n in counted))
+    if any("cases" in n for n in counted):
+        cases = [n.get("cases") for n in counted]
+        row("cases of images with a report", (c["count"] if c else "" for c in cases))
+        row(
+            "images of a case: median, most",
+            (f"{c['median_images']:g}, {c['most_images']}" if c else "" for c in cases),
+        )
     row("missing eyes", (n["missing_eyes"] for n in counted))
     row("undecodable photographs", (n["undecodable"]["count"] for n in counted), bad=True)
     row(

@@ -7,6 +7,7 @@ from test_importers import photograph, problems_of
 
 from retfm_jax.data.building.builder import SUMMARY_FILE, BuildOptions, write_dataset
 from retfm_jax.data.cases import as_cases
+from retfm_jax.data.inspection.check import check_dataset
 from retfm_jax.data.sources import open_dataset
 from retfm_jax.data_builders.ffa_ir.ffa_ir_dataset_builder import Builder
 from retfm_jax.errors import UserError
@@ -60,6 +61,11 @@ def test_cases_are_joined_in_the_published_splits(tmp_path):
     assert train["10"].images[2] == photograph(2)
     assert test.keys() == {"12"}
     assert problems_of(folder) == []
+    found = check_dataset(str(folder), "", None, tmp_path / "check")
+    assert found["splits"]["train"]["cases"] == {
+        "count": 2, "median_images": 2.0, "most_images": 3,
+    }  # fmt: skip
+    assert found["broken"] == []
     notes = json.loads((folder / SUMMARY_FILE).read_text())["notes"]
     assert any(
         "languages that are not known here are passed over: Fr_Report (1)" in n for n in notes

@@ -12,6 +12,7 @@ from retfm_jax.config import TextConfig
 from retfm_jax.data import images, masks
 from retfm_jax.data.building.patients import BY_IMAGE
 from retfm_jax.data.building.splits import SPLITS
+from retfm_jax.data.case_keys import key_of
 from retfm_jax.data.field_of_view import FIELD_SHARES
 from retfm_jax.data.inspection.contact_sheet import write_contact_sheet
 from retfm_jax.data.records import ImageRecord, PatientRecord, SegmentedRecord
@@ -45,7 +46,10 @@ class _Photograph:
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-    """What one record shows to a check."""
+    """What one record shows to a check.
+
+    `case`: the key of its case; None of a patient, and of an image without a report.
+    """
 
     record_id: str
     group: str
@@ -53,6 +57,7 @@ class _Facts:
     missing: int
     texts: dict[str, str]
     labels: tuple[np.ndarray, ...]
+    case: bytes | None = None
     drawn: "_Drawn | None" = None
 
 
@@ -165,6 +170,7 @@ def _look(record: PatientRecord | ImageRecord) -> _Facts:
         missing=0,
         texts=dict(record.caption),
         labels=(record.labels,),
+        case=key if any(key := key_of(record)) else None,
         drawn=_drawn(record) if isinstance(record, SegmentedRecord) else None,
     )
 
@@ -251,6 +257,14 @@ def _count(
             if (lengths := _token_lengths(facts, language, tokenizer, limit))
         },
     }  # fmt: skip
+    cases = collections.Counter(fact.case for fact in facts if fact.case is not None)
+    if any(count > 1 for count in cases.values()):
+        sizes_of = list(cases.values())
+        numbers["cases"] = {
+            "count": len(cases),
+            "median_images": float(np.median(sizes_of)),
+            "most_images": max(sizes_of),
+        }
     if source.structures:
         numbers |= _mask_counts(source, facts)
     return numbers

@@ -88,6 +88,66 @@ def test_a_wanted_column_is_suggested(tmp_path, columns, words):
         read(tmp_path, columns)
 
 
+def cases_of(tmp_path: Path, *lines: str, columns: dict[str, str] | None = None):
+    """Group and case of every image, and the notes."""
+    path, problems = tmp_path / "m.csv", ProblemLog()
+    path.write_text("\n".join(lines))
+    rows, _ = manifest.read_manifest(path, tmp_path, problems, columns=columns)
+    return [(row.record_id, row.group, row.case) for row in rows], problems.notes
+
+
+def test_cases_are_told_by_the_usual_names_of_their_column(tmp_path):
+    said = ["a.png,p,1,same", "b.png,p,1,", "c.png,p,2,same"]
+    named = [("a.png", "p", "1"), ("b.png", "p", "1"), ("c.png", "p", "2")]
+    for name in ("case_id", "Case", "检查号", "Visit No", "study date", "accession_number"):
+        found, notes = cases_of(tmp_path, f"image,patient_id,{name},caption", *said)
+        assert found == named
+        assert notes == ([f"cases are those that the column {name} names"] * (name != "case_id"))
+    found, _ = cases_of(tmp_path, "image,who,when,caption", *said,
+                        columns={"case_id": "when", "patient_id": "who"})  # fmt: skip
+    assert found == named
+    # A number of visits names nothing without a patient, nor a column whose cases have two reports.
+    found, notes = cases_of(tmp_path, "image,age,visit,caption", *said)
+    assert ([case for *_, case in found], notes) == ([None] * 3, [])
+    found, notes = cases_of(tmp_path, "image,patient_id,case,caption", *said, "d.png,p,1,other")
+    assert {case for *_, case in found} == {None}
+    assert notes == [
+        "case names no cases, for '1' has several reports (unless it is called case_id)"
+    ]
+
+
+def test_images_of_a_row_are_a_case(tmp_path):
+    found, _ = cases_of(
+        tmp_path, "images,patient_id,caption", "a.png; b.png|c.png,p,same", "d.png,p,same",
+        '"[""e;1.png"", ""f,2.png""]",,same',
+    )  # fmt: skip
+    assert found == [
+        ("a.png", "p", "a.png"), ("b.png", "p", "a.png"), ("c.png", "p", "a.png"),
+        ("d.png", "p", ""), ("e;1.png", "", "e;1.png"), ("f,2.png", "", "e;1.png"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "words"),
+    [
+        ("image,caption", {"cases": "image"}, "'cases' is no column of a manifest.*'case_id'"),
+        ("image,Visit", {"case_id": "visit"}, "has no column 'visit'.*'Visit'"),
+        ("image,case_id,v", {"case_id": "v"}, "has a column 'case_id' beside 'v'"),
+        ("image,v", {"case_id": "v", "patient_id": "v"}, "is given for two"),
+        (
+            "image,caption_fr",
+            {},
+            "'caption_fr' holds texts in a language that is not known.*en, zh",
+        ),
+        ("patient_id,left,report_ja", {}, "'report_ja' holds texts in a language"),
+    ],
+)
+def test_columns_that_cannot_be_meant_are_said(tmp_path, header, columns, words):
+    (tmp_path / "m.csv").write_text(f"{header}\n{','.join('x' * len(header.split(',')))}\n")
+    with pytest.raises(UserError, match=words):
+        manifest.read_manifest(tmp_path / "m.csv", tmp_path, ProblemLog(), columns=columns)
+
+
 def test_what_is_not_close_is_not_meant():
     known = ["patient_id", "left", "right", "report", "labels", "split", "group"]
     for name in ("age", "sex", "felt", "bright", "reporter", "left_va", "eye", "image_quality",
