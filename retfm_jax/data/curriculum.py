@@ -111,10 +111,6 @@ def staged(
     wanted = config.curriculum
     if wanted is None:
         return source
-    if config.mix is not None:
-        raise UserError(
-            "config.data.curriculum and config.data.mix both say what an epoch sees: leave one out"
-        )
     own = _tables(wanted, config)
     if not own and not wanted.categories:
         raise UserError(

@@ -7,8 +7,6 @@ import pytest
 
 from retfm_jax.config import (
     AugmentConfig,
-    CurriculumConfig,
-    CurriculumStageConfig,
     DataConfig,
     ImageConfig,
     MixConfig,
@@ -124,9 +122,6 @@ def test_what_cannot_be_mixed_is_said(folder):
         open_labeled(config)
     with pytest.raises(UserError, match="classes and structures are learned from one dataset"):
         open_segmented(config)
-    stages = (CurriculumStageConfig(),)
-    with pytest.raises(RangeError, match="mix and curriculum both order the records"):
-        dataclasses.replace(config, curriculum=CurriculumConfig(stages))
     with pytest.raises(RangeError, match="rate"):
         MixConfig("experts", rate=1.0)
 
