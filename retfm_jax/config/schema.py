@@ -175,12 +175,13 @@ class CurriculumStageConfig(Section):
     Attributes:
       until: epochs of the run after which the next stage begins; None: the run's end.
       levels: of the records that take part; 1 is the easiest.
-      descriptions: whether these are records of `CurriculumConfig.descriptions`.
+      records: which ones: those of "categories", the training split's; of "descriptions", those of
+        `CurriculumConfig.descriptions`; or "all".
     """
 
     until: Positive | None = None
     levels: Annotated[tuple[Positive, ...], Filled()] = (1,)
-    descriptions: bool = False
+    records: Literal["categories", "descriptions", "all"] = "categories"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +213,7 @@ class CurriculumConfig(Section):
                 "stages end one after the other, the last one with the run: their until must "
                 f"increase and end with null, not {[*ends, last]}"
             )
-        if self.descriptions is None and any(stage.descriptions for stage in self.stages):
+        if self.descriptions is None and any(s.records == "descriptions" for s in self.stages):
             raise RangeError("stages of descriptions need descriptions, which names their dataset")
         levels: dict[str, int] = {}
         for level, names in enumerate(self.categories, 1):

@@ -133,7 +133,9 @@ def staged(
         described = np.concatenate([described, np.ones(len(texts), bool)])
     stages = []
     for number, stage in enumerate(wanted.stages, 1):
-        members = np.isin(levels, stage.levels) & (described == stage.descriptions)
+        members = np.isin(levels, stage.levels)
+        if stage.records != "all":
+            members &= described == (stage.records == "descriptions")
         what = " and ".join(map(str, stage.levels))
         title = f"stage {number} of {len(wanted.stages)} (level {what})"
         stages.append(Stage(stage.until, np.flatnonzero(members).astype(np.int64), title))

@@ -29,7 +29,7 @@ CURRICULUM = CurriculumConfig(
     stages=(
         CurriculumStageConfig(until=2, levels=(1,)),
         CurriculumStageConfig(until=3, levels=(2, 3)),
-        CurriculumStageConfig(levels=(1, 3), descriptions=True),
+        CurriculumStageConfig(levels=(1, 3), records="descriptions"),
     ),
     categories=(("normal fundus",), ("drusen",), ("hard exudates",)),
     descriptions=ExpertConfig("captions"),
@@ -130,6 +130,12 @@ def test_a_table_wins_over_categories(config, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "level 1: 4, level 2: 4, level 3: 3\n" in said
     assert "level 1: 1, level 3: 10; 9 have no level of their own and count as level 3" in said
+
+
+def test_a_stage_may_see_all_records_together(config):
+    everything = CurriculumStageConfig(levels=(1, 2, 3), records="all")
+    source, _ = open_training(with_curriculum(config, stages=(everything,)), "category")
+    assert len(source) == len(source.stages[0].records) == 22
 
 
 def test_another_curriculum_is_other_data(config, tmp_path):
