@@ -93,10 +93,11 @@ def _fitted_on(decisions: MaskDecisions) -> str:
     said = decisions.fitted_on
     if not said:
         return ""
-    images, patients = (said.get(name, "an unknown number of") for name in ("images", "patients"))
     where = ", ".join(str(said[name]) for name in ("dataset", "split") if name in said)
+    images = said.get("images", "an unknown number of")
+    patients = f" of {said['patients']} patients" if said.get("patients_known") else ""
     return (
-        f"The thresholds have the highest Dice on {images} photographs of {patients} patients"
+        f"The thresholds have the highest Dice on {images} photographs{patients}"
         f"{where and f' ({where})'}."
     )
 
