@@ -5,6 +5,7 @@ dtypes of arrays too.
 """
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -68,6 +69,16 @@ from retfm_jax.runtime.compilation import enable_compilation_cache
 
 enable_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live to the end: searches for garbage need not look at them.
+
+    Tracing makes objects by the million, few of them in cycles: it is looked for less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

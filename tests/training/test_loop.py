@@ -45,11 +45,8 @@ def _start(workdir, *arguments, devices=1, **environment):
     )
 
 
-@pytest.fixture(autouse=True)
-def _small_mesh(monkeypatch):
-    """The toy compiles faster for one device; meshes are tested with the step."""
-    first = jax.devices()[:1]
-    monkeypatch.setattr(loop, "make_mesh", lambda config: mesh.make_mesh(config, first))
+#: The toy compiles faster for one device; meshes are tested with the step.
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def test_each_step_stands_once_in_the_metrics(tmp_path):
@@ -100,8 +97,14 @@ def test_workdir_holds_what_is_promised(tmp_path, monkeypatch):
     assert len(seen) == 2
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What eight steps end with."""
+    return flat(toy_run(tmp_path_factory.mktemp("whole"), toy_config(8, every=100)))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, request, number):
+def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, request, undisturbed, number):
     # Tests may run where nohup has it ignored, and then the loop would ignore it, too.
     before = signal.signal(number, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(number, before))
@@ -113,10 +116,9 @@ def test_a_signal_saves_says_so_and_returns(tmp_path, capsys, request, number):
     said = "".join(capsys.readouterr())
     assert f"stopped by {number.name} after step 4 of 8" in said
     assert str(tmp_path / "checkpoints" / "4") in said
-    resumed = toy_run(tmp_path, config)
-    whole = toy_run(tmp_path / "whole", config)
-    for path, leaf in flat(whole).items():
-        np.testing.assert_array_equal(flat(resumed)[path], leaf, err_msg=path)
+    resumed = flat(toy_run(tmp_path, config))
+    for path, leaf in undisturbed.items():
+        np.testing.assert_array_equal(resumed[path], leaf, err_msg=path)
 
 
 def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(tmp_path):
@@ -382,10 +384,13 @@ def _start_two(workdir, *arguments, second=()):
     ]
 
 
-def test_two_processes_train_as_one_stop_together_and_are_continued_by_either(tmp_path):
-    one = _start(tmp_path / "one", "--steps", "6", devices=8)
-    output, _ = one.communicate(timeout=300)
-    assert one.returncode == 0, output
+def test_two_processes_train_as_one_stop_together_and_are_continued_by_either(
+    tmp_path, monkeypatch
+):
+    # This process has eight devices, each of the two has four of them.
+    monkeypatch.setattr(loop, "make_mesh", mesh.make_mesh)
+    config = toy_config(6, every=3)
+    toy_run(tmp_path / "one", config)
     # The second process alone is told to stop; both save the same step.
     two = _start_two(
         tmp_path / "two", "--steps", "6", second=("--kill-at", "1", "--signal", "SIGTERM")
@@ -397,9 +402,7 @@ def test_two_processes_train_as_one_stop_together_and_are_continued_by_either(tm
     two = _start_two(tmp_path / "two", "--steps", "6")
     outputs = [process.communicate(timeout=300)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
-    moved = _start(tmp_path / "moved", "--steps", "6", devices=8)
-    output, _ = moved.communicate(timeout=300)
-    assert moved.returncode == 0, output
+    toy_run(tmp_path / "moved", config)
     wanted = flat(load_network(tmp_path / "one")[0])
     wanted_losses = [line["loss"] for line in _lines(tmp_path / "one")]
     assert len(wanted_losses) == 6
