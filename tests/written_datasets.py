@@ -30,7 +30,11 @@ def write_dataset(
     """Stores examples as dataset `name` under `root`; returns the folder of its version."""
     folder = root / name / "1.0.0"
     folder.mkdir(parents=True)
-    features = records.patient_features if kind == "patient" else records.image_features
+    if kind == "patient":
+        features = records.patient_features(LABELS)
+    else:
+        cases = any("case_id" in each for members in splits.values() for each in members)
+        features = records.image_features(LABELS, cases=cases)
     info = tfds.core.DatasetInfo(
         builder=DatasetIdentity(
             name=name,
@@ -38,7 +42,7 @@ def write_dataset(
             data_dir=str(folder),
             module_name=__name__,
         ),
-        features=features(LABELS),
+        features=features,
     )
     writer = tfds.core.SequentialWriter(
         info, max_examples_per_shard=1000, file_format="array_record"

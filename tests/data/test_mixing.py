@@ -1,9 +1,11 @@
 """Two datasets in one stream: at their rates, whatever reads them and wherever it begins."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from written_datasets import write_dataset
 
 from retfm_jax.config import (
     AugmentConfig,
@@ -31,8 +33,6 @@ CONFIG = DataConfig(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, make_jpeg):
-    from conftest import write_dataset
-
     root = tmp_path_factory.mktemp("mixed")
 
     def images(name, count, labels):
@@ -49,7 +49,9 @@ def folder(tmp_path_factory, make_jpeg):
     return root
 
 
-def of_run(folder, config=CONFIG, batches=range(10), batch_size=4, kind="case", **more):
+def of_run(
+    folder, config=CONFIG, batches: Sequence[int] = range(10), batch_size=4, kind="case", **more
+):
     """Record ids of batches, each read by an iterator that begins there."""
     config = dataclasses.replace(config, data_dir=str(folder))
     source, _ = open_training(config, kind)

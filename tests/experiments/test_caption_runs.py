@@ -127,6 +127,28 @@ def test_words_of_a_language_and_words_that_are_given(root, tmp_path):
     assert any("are written as <unk>" in each for each in given.said)
 
 
+def test_words_of_a_dataset_that_is_mixed_in_are_learned_or_not(root, tmp_path):
+    says = {"en": "Cotton wool spots."}
+    image = photograph("drusen", 0)
+    more = [
+        records.image_example(
+            f"m{number}", image=image, patient_id="m", case_id=visit, caption=says
+        )
+        for number, visit in enumerate("1123")
+    ]
+    write_dataset(tmp_path, "more", {"train": more}, kind="image")
+    mixed = f"data.mix.dataset={tmp_path / 'more' / '1.0.0'}"
+    made = finetuning.prepare(config_for(root, mixed), tmp_path / "W")
+    assert "cotton" in made.config.data.text.words
+    assert made.data is not None
+    source = made.data.sources["train"]
+    assert [source[16 + index].record_id for index in range(3)] == ["m/1", "m/2", "m/3"]
+    assert source.report(18)["en"] == says["en"]
+    plain = finetuning.prepare(config_for(root, mixed, "data.mix.words=false"), tmp_path / "W")
+    alone = finetuning.prepare(config_for(root), tmp_path / "W")
+    assert plain.config.data.text.words == alone.config.data.text.words
+
+
 def test_low_rank_updates_have_a_captioner_beside_them(root, tmp_path):
     config = finetuning.prepare(config_for(root), tmp_path).config
     assert finetuning.prepare(config_for(root, "lora={}"), tmp_path).config.lora == LoraConfig(
