@@ -294,3 +294,12 @@ def test_a_threshold_at_which_nothing_was_counted_is_refused():
     p, truth, _ = _images()
     with pytest.raises(ValueError, match="is neither 0"):
         _tally(p, truth).by_image(0.123)
+
+
+def test_thresholds_that_a_score_passes_are_told_at_them_and_beside_them():
+    edges = segmentation._EDGES
+    beside = [edges, *(np.nextafter(edges, to) for to in (0, 1)), edges.astype(np.float32)]
+    scores = np.concatenate([*beside, np.random.default_rng(0).random(10_000)])
+    np.testing.assert_array_equal(
+        segmentation._passed(scores), np.searchsorted(edges, scores, side="left")
+    )

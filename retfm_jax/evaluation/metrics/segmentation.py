@@ -40,6 +40,8 @@ GRID = np.linspace(0, 1, 256)
 _ELEVEN = np.linspace(0, 1, 11)
 #: All thresholds at which images are counted.
 _EDGES = np.unique(np.concatenate([GRID, _ELEVEN, [0.5]]))
+#: How many edges are below what lies between two multiples of 1/510, of which every edge is one.
+_BETWEEN = np.searchsorted(_EDGES, np.linspace(0, 1, 511) + 1e-9)
 
 Histogram = Shaped[np.ndarray, "*any bins"]
 
@@ -260,12 +262,9 @@ class Tally:
                 positive = truth[part, :, index][known] == 1
                 p = probabilities[part, :, index][known].astype(np.float64)
                 self._range(name, p)
-                for where, size, into in (
-                    (_bins(p), BINS, scores[index]),
-                    (np.searchsorted(_EDGES, p), len(_EDGES) + 1, counts[index]),
-                ):
-                    into[0] += np.bincount(where[~positive], minlength=size)
-                    into[1] += np.bincount(where[positive], minlength=size)
+                for where, into in ((_bins(p), scores[index]), (_passed(p), counts[index])):
+                    places = 2 * where + positive
+                    into += np.bincount(places, minlength=into.size).reshape(-1, 2).T
         self._scores += scores
         coarse = scores.reshape(len(self.classes), 2, _COARSE, -1).sum(-1)
         lines = self._lines(probabilities, truth, fov)
@@ -584,12 +583,24 @@ def _is_known(truth: Integer[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
 def _bins(p: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Bin of each score by its log-odds."""
     with np.errstate(divide="ignore"):
-        odds = np.log(p) - np.log1p(-p)
-    return (
-        ((odds.clip(-_LIMIT, _LIMIT) + _LIMIT) * (BINS / (2 * _LIMIT)))
-        .astype(int)
-        .clip(0, BINS - 1)
-    )
+        odds = np.log(p)
+        odds -= np.log1p(-p)
+    np.clip(odds, -_LIMIT, _LIMIT, out=odds)
+    odds += _LIMIT
+    odds *= BINS / (2 * _LIMIT)
+    return np.minimum(odds.astype(int), BINS - 1)
+
+
+def _passed(p: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """How many of `_EDGES` are below each score: `np.searchsorted` in a third of the time.
+
+    All edges lie on a grid. Between its points a look-up tells; at them rounding decides.
+    """
+    places = p * (len(_BETWEEN) - 1)
+    found = _BETWEEN.take(places.astype(int))
+    (near,) = np.nonzero(np.abs(places - np.rint(places)) < 1e-6)
+    found[near] = np.searchsorted(_EDGES, p[near])
+    return found
 
 
 def _mean(values: Float[np.ndarray, "n ..."]) -> Any:
