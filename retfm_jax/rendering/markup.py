@@ -1,4 +1,7 @@
-"""HTML pages in one file: users' text is escaped here and nowhere else, pictures are inside."""
+"""HTML pages in one file: users' text is escaped here and nowhere else, pictures are inside.
+
+Colors are those of `_STYLE`'s variables, which follow what the reader's system prefers.
+"""
 
 import base64
 import html
@@ -13,9 +16,11 @@ from retfm_jax.rendering import fonts
 _STYLE = """
 :root { color-scheme: light dark; --ink: #22262b; --page: #fff; --soft: #5a6470; --rule: #d9dde2;
   --line: #e7eaee; --link: #1f5fa8; --right: #1e7d46; --wrong: #b3382c;
+  --open: #8a5a00; --tint: #f2f6fb; --warn: #fdf3e7;
   --named: #d3f0dc; --other: #e3dbf7; --missed: #fdeab8; --invented: #d5e6fb; --denied: #fbd3cd; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --page: #15181c; --soft: #a2acb7;
   --rule: #3a424b; --line: #2a3037; --link: #8ab8ee; --right: #6cc98f; --wrong: #f0897d;
+  --open: #e0b35c; --tint: #1d2733; --warn: #33291b;
   --named: #1c4a2e; --other: #443572; --missed: #5c4711; --invented: #1d4370; --denied: #702a22; } }
 body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink);
   max-width: 1400px; margin: 2.5rem auto; padding: 0 1.5rem; background: var(--page); }

@@ -22,7 +22,7 @@ _SIDE = 220
 _STYLE = """<style>
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr));
   gap: 1.4rem; }
-.pairs figure { border: 1px solid #d9dde2; border-radius: 6px; padding: .6rem; min-width: 0; }
+.pairs figure { border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; min-width: 0; }
 .pairs .eyes { align-items: center; } .pairs .eyes img { width: 50%; }
 .pairs .eyes span { width: 50%; }
 .pairs figcaption { overflow-wrap: anywhere; margin-top: .4rem; }

@@ -45,6 +45,7 @@ _MEANINGS = {
     "macro F1": "mean of the F1 of the conditions that some reference names",
     "contradictions": "findings that one report names and the other denies",
     "eyes": "the same of findings with their eye, where references name one",
+    "OD, OS, OU": "the right eye, the left eye, both eyes",
     "<unk>": "stands for words that the network does not know",
 }
 
@@ -133,7 +134,8 @@ def _legend() -> str:
     )
     return (
         f'<p class="legend">{spans}</p><p class="note">By F1 of the findings of each case, then by '
-        "ROUGE-L. What the reference only suspects, and what both deny, is not marked.</p>"
+        "ROUGE-L. What the reference only suspects, and what both deny, is not marked. "
+        "Resting on a mark shows the whole name of its finding.</p>"
     )
 
 

@@ -15,20 +15,20 @@ PICTURE, TABLE, TIMING, COST = "critical_difference.png", "benchmark.csv", "timi
 PAGE = "benchmark.html"
 
 _STYLE = """<style>
-.answer { background: #f2f6fb; border-left: 4px solid #1f5fa8; padding: .8rem 1.2rem; }
+.answer { background: var(--tint); border-left: 4px solid var(--link); padding: .8rem 1.2rem; }
 .answer ul { margin: 0; padding-left: 1.1rem; } .answer li { margin-bottom: .35rem; }
 .answer p { margin: .4rem 0 0; } .answer { overflow-wrap: anywhere; }
-.warn { background: #fdf3e7; border-left: 4px solid #d1701c; padding: .6rem 1.2rem; }
-td:first-child, th:first-child { position: sticky; left: 0; background: #fff; z-index: 1;
+.warn { background: var(--warn); border-left: 4px solid #d1701c; padding: .6rem 1.2rem; }
+td:first-child, th:first-child { position: sticky; left: 0; background: var(--page); z-index: 1;
   padding-right: .7rem; }
 .words td { white-space: normal; text-align: left; min-width: 7rem; max-width: 26rem;
   overflow-wrap: anywhere; }
 .words th { text-align: left; }
-td svg { display: block; } td code { font-size: .75em; overflow-wrap: anywhere; }
+td svg { display: block; background: #fff; } td code { font-size: .75em; overflow-wrap: anywhere; }
 td b small { font-weight: 400; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: #1f5fa8; }
-ol.note { color: #5a6470; font-size: .88rem; }
-.open { color: #8a5a00; } a.right, a.wrong, a.open { text-decoration: none; }
+details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); }
+ol.note { color: var(--soft); font-size: .88rem; }
+.open { color: var(--open); } a.right, a.wrong, a.open { text-decoration: none; }
 sup { line-height: 0; }
 nav { margin-top: 1rem; } nav a { display: inline-block; } .wide { margin-bottom: 1rem; }
 img.figure { width: min(100%, 728px); }
