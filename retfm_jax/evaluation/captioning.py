@@ -113,7 +113,7 @@ def written_cases(
     seen: collections.deque[WrittenCase] = collections.deque()
     language = model.data_config.language
 
-    def images() -> Iterator[tuple[bytes, ...]]:
+    def images() -> Iterator[Sequence[bytes]]:
         for row in range(len(source)):
             record = source[row]
             text = choose_text(record.report, language)
@@ -188,7 +188,7 @@ def training_reports(
 
 
 def nearest_reports(
-    model: Any, source: Cases, rows: Sequence[int], training: TrainingReports
+    model: Any, source: RecordSource[Any], rows: Sequence[int], training: TrainingReports
 ) -> list[str]:
     """Finds the report of the training case that looks most alike to the network's image tower.
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ _DIGITS = 7
 #:   of an eye, suspected ones as well.
 #: - `unread_images`: photographs that cannot be used, where others of the case can.
 #: - `unreadable`: no photograph can be used; `not_fundus`, `low_quality`: said of some photograph,
-#:   by rules that are not validated (see `data.quality`).
+#:   by rules that are not validated (see `data.quality`) and that know color photographs alone.
 #: - `problem`: why photographs cannot be used.
 COLUMNS: Columns = {
     "case": str,
@@ -184,7 +184,7 @@ def _look(model: RetinalModel, case: ListedCase) -> _Looked:
     seen: list[Row] = []
 
     def decode(photograph: Listed, name: str) -> UInt8[np.ndarray, "h w 3"]:
-        found = look(photograph)
+        found = look(photograph, model.data_config.image.modality)
         seen.append(found.row)
         if found.image is None:
             raise Unusable("broken_image", found.row["problem"])
@@ -200,9 +200,15 @@ def _look(model: RetinalModel, case: ListedCase) -> _Looked:
     return _Looked(
         read,
         row
-        | {name: any(each[name] for each in usable) for name in ("not_fundus", "low_quality")}
+        | {name: _flag(usable, name) for name in ("not_fundus", "low_quality")}
         | {"unread_images": len(read.unread), "problem": "; ".join(read.unread) or None},
     )
+
+
+def _flag(photographs: Sequence[Row], name: str) -> bool | None:
+    """Whether some photograph has a flag; None where none was measured."""
+    found = [each[name] for each in photographs if each[name] is not None]
+    return any(found) if found else None
 
 
 def _said(written: Written, labeler: Labeler, longest: int) -> dict[str, Any]:

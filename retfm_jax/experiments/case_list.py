@@ -68,7 +68,7 @@ def _values(photograph: Listed | None) -> list[str] | None:
     return None if photograph is None else [photograph.name, photograph.path, photograph.problem]
 
 
-def _listed(values: Sequence[str] | None) -> Listed | None:
+def _listed(values: tuple[str, str, str] | None) -> Listed | None:
     return None if values is None else Listed(*values)
 
 

@@ -1,6 +1,7 @@
 """Reports of cases: every case has its row, in order, whatever happens on the way."""
 
 import csv
+import dataclasses
 import json
 import os
 
@@ -132,6 +133,16 @@ def test_every_case_has_its_row_with_what_its_report_says(folder, tmp_path):
     assert "x.png" in rows[3]["problem"]
     assert list(rows[0]) == list(captioning.COLUMNS)
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_angiograms_have_no_flags_of_color_photographs(folder, tmp_path, model):
+    image = dataclasses.replace(model.data_config.image, modality="ffa")
+    data = dataclasses.replace(model.data_config, image=image)
+    model.config = dataclasses.replace(model.config, data=data)
+    caption("w", folder / "r.png", tmp_path / "out.jsonl")
+    (row,) = rows_of(tmp_path / "out.jsonl")
+    assert row["not_fundus"] is row["low_quality"] is None
+    assert row["unreadable"] is False
 
 
 def test_photographs_of_a_folder_are_cases(folder, tmp_path):

@@ -278,7 +278,7 @@ def _words(
 def _of_words(words: Mapping[str, Any], scores: Sequence[ReportScores], unfinished: int) -> Shown:
     never = words["most_frequent_never_written"]
     named = ", ".join(f"{word} ({count})" for word, count in never.items())
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             each.writer,
             f"{each.words.words[0]:.1f}",
