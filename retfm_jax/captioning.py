@@ -207,11 +207,12 @@ def checked(model: Any, search: Search) -> Search:
     return Search(search.beams, length, float(penalty))
 
 
-def photographs_of(case: Any, number: int) -> list[Any]:
+def photographs_of(case: Any, number: int) -> Sequence[Any]:
     """Lists the photographs of a case.
 
     Args:
-      case: a photograph, or a sequence of them, in which None or b"" is one that is missing.
+      case: a photograph, or a sequence of them, in which None or b"" is one that is missing; one of
+        a record stays as it is, as its photographs are read when they are taken.
       number: of the case, for messages.
 
     Raises:
@@ -219,8 +220,10 @@ def photographs_of(case: Any, number: int) -> list[Any]:
     """
     if isinstance(case, bytes) and not case:
         case = [None]
-    if isinstance(case, Sequence) and not isinstance(case, str | bytes | bytearray | memoryview):
+    if isinstance(case, list | tuple):
         case = [None if isinstance(each, bytes) and not each else each for each in case]
+    elif isinstance(case, Sequence) and not isinstance(case, str | bytes | bytearray | memoryview):
+        return case
     return as_images(case, what=f"images of case {number}", missing=True)
 
 
@@ -234,7 +237,7 @@ def read_case(
 
     Args:
       model: a `RetinalModel` that writes reports.
-      photographs: of the case, in order; None is one that is missing.
+      photographs: of the case, in order; None or b"" is one that is missing.
       what: the case, for messages.
       decode: makes pixels of a photograph and a name for messages; None: `model.decode`. It raises
         ImageError or Unusable of one that cannot be used.
@@ -245,10 +248,12 @@ def read_case(
     config = model.data_config
     images: dict[int, np.ndarray] = {}
     unread: list[str] = []
-    for index in _spread([i for i, x in enumerate(photographs) if x is not None], config):
+    for index in _spread(len(photographs), config.case_images):
         if len(images) == config.case_images:
             break
         photograph = photographs[index]
+        if photograph is None or (isinstance(photograph, bytes) and not photograph):
+            continue
         own = isinstance(photograph, str | os.PathLike)
         name = str(photograph) if own else f"image {index} of {what}"
         try:
@@ -261,11 +266,10 @@ def read_case(
     return ReadCase(placed(images, len(photographs), config), tuple(unread))
 
 
-def _spread(indices: Sequence[int], config: Any) -> list[int]:
-    """The indices, of which those come first that lie evenly from the first to the last one."""
-    first = np.linspace(0, len(indices) - 1, min(config.case_images, len(indices)))
-    chosen = [indices[round(place)] for place in first.tolist()]
-    return [*chosen, *(index for index in indices if index not in chosen)]
+def _spread(count: int, first: int) -> list[int]:
+    """Indices, of which those come first that lie evenly from the first to the last one."""
+    evenly = np.linspace(0, count - 1, min(first, count)).round().astype(int).tolist()
+    return [*evenly, *(index for index in range(count) if index not in evenly)]
 
 
 def _decoded(

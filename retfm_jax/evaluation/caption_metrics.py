@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from retfm_jax.captioning import Search, Written, write_reports
-from retfm_jax.data.cases import Cases
+from retfm_jax.data.cases import Cases, MixedCases
 from retfm_jax.data.samples import choose_text
 from retfm_jax.data.words import WordTokenizer
 from retfm_jax.errors import UserError
@@ -17,7 +17,7 @@ from retfm_jax.knowledge.labels import shared_labeler
 _TOLD = ("bleu_4", "rouge_l", "cider")
 
 
-def caption_metrics(model: Any, source: Cases) -> dict[str, float]:
+def caption_metrics(model: Any, source: Cases | MixedCases) -> dict[str, float]:
     """Writes the reports of some cases of a split, greedily, and measures them.
 
     Args:

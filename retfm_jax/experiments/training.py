@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from retfm_jax.config import ExperimentConfig
-from retfm_jax.data.cases import Cases
+from retfm_jax.data.cases import Cases, MixedCases
 from retfm_jax.data.labeled import LabeledSource
 from retfm_jax.data.segmented import SegmentedSource
 from retfm_jax.data.sources import RecordSource, open_dataset
@@ -25,6 +25,9 @@ from retfm_jax.runtime import distributed
 from retfm_jax.runtime.compilation import enable_compilation_cache
 from retfm_jax.runtime.mesh import check_batch_size
 from retfm_jax.training import loop, requirements
+
+#: What a run is evaluated on.
+Validation = LabeledSource | SegmentedSource | Cases | MixedCases
 
 
 def train_to_the_end(config: ExperimentConfig, workdir: PathLike) -> None:
@@ -84,13 +87,13 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
         evaluate = None if validation is None else own_evaluation(config, method, validation)
     state = loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
     finished = int(state.step) >= loop.total_steps(config, data)
-    if finished and validation is not None and not isinstance(validation, Cases):
+    if finished and isinstance(validation, LabeledSource | SegmentedSource):
         finetuning.fit(workdir, validation)
     return finished
 
 
 def own_evaluation(
-    config: ExperimentConfig, method: Method, validation: LabeledSource | SegmentedSource | Cases
+    config: ExperimentConfig, method: Method, validation: Validation
 ) -> loop.Evaluate:
     """Metrics of the network's own classes, structures or reports on the validation split.
 
@@ -114,7 +117,7 @@ def own_evaluation(
     def evaluate(params: Params, state: MethodState) -> Mapping[str, float]:
         params, stats = jax.device_put(distributed.to_host((params, state.batch_stats)))
         model.params, model.state = params, MethodState(stats, {})
-        if isinstance(validation, Cases):
+        if isinstance(validation, Cases | MixedCases):
             return caption_metrics(model, validation)
         if isinstance(validation, SegmentedSource):
             return structure_metrics(model, validation)

@@ -137,6 +137,7 @@ def cases(rows: int = 8) -> dict[str, np.ndarray]:
         tokens[row, 1 : words + 1] = rng.integers(1, 9, words)
     has_image = np.ones((rows, 2), bool)
     has_image[1::2, 1] = False
+    has_image[2::4, 0] = False  # as of a patient without a left eye
     image = rng.normal(size=(rows, 2, 32, 32, 3)).astype(np.float32)
     return {"image": image, "has_image": has_image, "tokens": tokens}
 
