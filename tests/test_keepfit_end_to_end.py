@@ -28,6 +28,10 @@ TINY = [
     *("--config.train.batch_size=8", "--config.train.log_every=1", "--config.train.steps=4"),
     "--config.train.checkpoint_every=2",
 ]
+#: A normal eye is easy, all others are not: the checkpoint of step 2 lies within the first stage.
+CURRICULUM = (
+    'curriculum={"categories": [["normal"], []], "stages": [{"until": 1}, {"levels": [2]}]}'
+)
 
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -39,13 +43,14 @@ def folder(one_device, tmp_path_factory):
     data = str(folder / "datasets")
     build = ["data", "build", "synthetic_fundus", "--data_dir", data, "--image_size", "32"]
     assert cli.main([*build, "--patients", "60", "--workers", "1"]) == 0
-    assert _train(folder, "run") == 0
+    assert _train(folder, "run", CURRICULUM) == 0
     return folder
 
 
 def _train(folder, name, *overrides):
     train = ["train", "--config", "keepfit_synthetic", "--workdir", str(folder / name), *TINY]
     train += [f"--config.data.{entry}" for entry in overrides]
+    train += ["--config.model.self_paced_epochs=2"]
     return cli.main([*train, f"--config.data.data_dir={folder / 'datasets'}"])
 
 
@@ -68,10 +73,22 @@ def test_every_loss_is_trained_and_logged(folder):
     np.testing.assert_allclose([row["loss"] for row in rows], parts @ [1, 1, 100], rtol=1e-5)
 
 
-def test_both_streams_resume_where_they_were(folder):
+def test_the_run_goes_from_easy_records_to_hard_ones(folder):
+    config = load_config(str(folder / "run" / "config.json"))
+    source, expert = open_training(config.data, "category")
+    batches = TrainIterator(source, "category", config.data, batch_size=8, seed=0, expert=expert)
+    taken = [next(batches) for _ in range(4)]
+    batches.close()
+    assert batches.epochs.steps(1) == 3
+    assert [batch.arrays["epoch"].tolist() for batch in taken] == [[e] * 8 for e in (0, 0, 0, 1)]
+    easy = [set(batch.arrays["category"].tolist()) == {category_id("normal")} for batch in taken]
+    assert easy == [True, True, True, False]
+
+
+def test_both_streams_resume_where_they_were_within_a_stage(folder):
     shutil.copytree(folder / "run", folder / "resumed")
     shutil.rmtree(folder / "resumed" / "checkpoints" / "4")
-    assert _train(folder, "resumed") == 0
+    assert _train(folder, "resumed", CURRICULUM) == 0
     assert_same_bits(_weights(folder / "resumed"), _weights(folder / "run"))
     losses = [[row["loss"] for row in _metrics(folder, name)] for name in ("run", "resumed")]
     assert losses[0] == losses[1]
