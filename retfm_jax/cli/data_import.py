@@ -17,9 +17,7 @@ def add(verbs) -> None:
     options.data_dir(parser)
     parser.add_argument("--manifest", help="CSV, .xlsx or JSONL, a row a patient")
     parser.add_argument("--images", help="folder that the manifest's paths start from")
-    options.listed(
-        parser, "--columns", default="", help="what the manifest calls its columns: case_id=Visit"
-    )
+    options.listed(parser, "--columns", help="what the manifest calls its columns: case_id=Visit")
     parser.add_argument("--encoding", default="utf-8-sig", help="of the manifest")
     parser.add_argument("--tsv", action="append", help="published images, <split>_imgs.tsv")
     parser.add_argument("--texts", action="append", help="published texts, <split>_texts.jsonl")
@@ -79,8 +77,8 @@ def run(args: argparse.Namespace) -> None:
     show(folder)
 
 
-def _columns(text: str) -> dict[str, str]:
-    given = [entry.partition("=") for entry in text.split(",") if entry.strip()]
+def _columns(text: str | None) -> dict[str, str]:
+    given = [entry.partition("=") for entry in (text or "").split(",") if entry.strip()]
     if any(not name.strip() or not theirs.strip() for name, _, theirs in given):
         raise UserError(f"--columns {text!r}: give NAME=COLUMN, such as case_id=Visit")
     return {name.strip(): theirs.strip() for name, _, theirs in given}
