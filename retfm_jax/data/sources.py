@@ -133,7 +133,7 @@ class _TfdsSource(RecordSource[Record]):
         parts = info.splits[split].file_instructions
         self._files = [str(part.filename) for part in parts]
         self._ends = list(itertools.accumulate(part.take for part in parts))
-        self._taken = [(str(part.filename), part.skip, part.take) for part in parts]
+        self._taken = [(as_path(part.filename).name, part.skip, part.take) for part in parts]
         self.name, self.split = info.name, split
         features: Any = info.features  # those of `data.records`
         self.kind = "patient" if "left" in features else "image"
@@ -191,8 +191,9 @@ class _TfdsSource(RecordSource[Record]):
             if name not in stored or len(stored[name]) != ends[-1]:
                 return None  # of other records
             of_shards = np.split(stored[name], ends[:-1])
-            of_files |= dict(zip(map(str, info.filepaths), of_shards, strict=True))
-        taken = [of_files[path][skip : skip + take] for path, skip, take in self._taken]
+            names = [path.name for path in info.filepaths]
+            of_files |= dict(zip(names, of_shards, strict=True))
+        taken = [of_files[name][skip : skip + take] for name, skip, take in self._taken]
         return np.concatenate(taken)
 
     def __getstate__(self) -> dict[str, Any]:

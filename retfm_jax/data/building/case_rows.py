@@ -100,8 +100,8 @@ def _note_ambiguous(names: Iterable[CaseName], problems: ProblemLog) -> None:
     several = [case for case, of_case in groups.items() if len(of_case) > 1]
     if several:
         problems.notes.append(
-            f"{len(several)} names of cases occur with several patients, and are taken for as many "
-            f"cases: {first_of(several, _NAMED)}"
+            f"{len(several)} names of cases come with several patients, each of whom has a case of "
+            f"that name: {first_of(several, _NAMED)}"
         )
 
 

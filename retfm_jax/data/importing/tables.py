@@ -351,5 +351,5 @@ def refuse_unread(table: Table, known: Iterable[str], same: Sequence[Sequence[st
     if meant:
         raise UserError(
             f"{table.path}: nothing reads the column {', nor '.join(meant)}: rename it to what is "
-            "meant, or, if it is something else, to a name that is not so close"
+            "meant, or say so in columns; if it is something else, to a name that is not so close"
         )
