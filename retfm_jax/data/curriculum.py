@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -60,7 +60,7 @@ class Staged(RecordSource[OneKind]):
     @property
     def identity(self) -> dict[str, Any]:
         stages = [
-            {"until": stage.until, "records": hashlib.sha256(stage.records).hexdigest()}
+            {"until": stage.until, "records": hashlib.sha256(stage.records.tobytes()).hexdigest()}
             for stage in self.stages
         ]
         return {**self._source.identity, "curriculum": stages}
@@ -74,7 +74,7 @@ class Descriptions(RecordSource[ImageRecord]):
       label_names: those of the other source.
     """
 
-    kind: Literal["image"] = "image"
+    kind = "image"
 
     def __init__(self, source: RecordSource[ImageRecord], label_names: tuple[str, ...]):
         self._source, self.label_names = source, label_names

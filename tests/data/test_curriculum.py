@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from retfm_jax.config import (
     MixConfig,
     TextConfig,
 )
-from retfm_jax.data.curriculum import read_levels
+from retfm_jax.data.curriculum import Staged, read_levels
 from retfm_jax.data.epochs import Epochs, Stage
 from retfm_jax.data.kinds.category import category_id
 from retfm_jax.data.pipeline import TrainIterator, open_training
@@ -57,9 +58,15 @@ def with_curriculum(config: DataConfig, **changes) -> DataConfig:
     return dataclasses.replace(config, curriculum=dataclasses.replace(config.curriculum, **changes))
 
 
-def iterator(config: DataConfig, **options) -> TrainIterator:
+def iterator(config: DataConfig, batch_size: int = BATCH, **processes: Any) -> TrainIterator:
     source, _ = open_training(config, "category")
-    return TrainIterator(source, "category", config, **{"batch_size": BATCH, "seed": 0} | options)
+    return TrainIterator(source, "category", config, batch_size=batch_size, seed=0, **processes)
+
+
+def opened(config: DataConfig) -> Staged:
+    source, _ = open_training(config, "category")
+    assert isinstance(source, Staged)
+    return source
 
 
 def take(batches: TrainIterator, count: int) -> list:
@@ -121,7 +128,7 @@ def test_epochs_count_the_batches_one_by_one(stages):
 def test_a_table_wins_over_categories(config, tmp_path, capsys):
     table = tmp_path / "levels.csv"
     table.write_text("record_id,level\ni0,3\ni2,1\n")
-    source, _ = open_training(with_curriculum(config, table=str(table)), "category")
+    source = opened(with_curriculum(config, table=str(table)))
     first, second, third = source.stages
     assert {source[i].record_id for i in first.records} == {*EASY - {"i0"}, "i2"}
     assert {source[i].record_id for i in second.records} == {*MIDDLE, *HARD - {"i2"}, "i0"}
@@ -134,7 +141,7 @@ def test_a_table_wins_over_categories(config, tmp_path, capsys):
 
 def test_a_stage_may_see_all_records_together(config):
     everything = CurriculumStageConfig(levels=(1, 2, 3), records="all")
-    source, _ = open_training(with_curriculum(config, stages=(everything,)), "category")
+    source = opened(with_curriculum(config, stages=(everything,)))
     assert len(source) == len(source.stages[0].records) == 22
 
 
