@@ -141,7 +141,7 @@ def _rows(
 ) -> Iterator[tuple[str, ListedCase]]:
     """What each row says of a case, with a key that rows of the same case share."""
     paths, told = TablePaths(source), 0
-    if "case_id" not in known and "patient_id" in known:
+    if "patient_id" in known and "case_id" not in known and not known.keys() & {*SIDES}:
         say(f"{source}: photographs with the same {known['patient_id']} are taken for one case")
 
     def unreadable() -> Iterator[tuple[str, ListedCase]]:

@@ -328,7 +328,10 @@ def _evaluation(document: Mapping[str, Any]) -> list[str]:
 
 
 #: Of single classes, settings and counts there are too many for a card.
-_LEFT_OUT = ("classes", "settings", "data", "model", "counts", "confusion")
+_LEFT_OUT = (
+    "classes", "conditions", "settings", "data", "model", "counts", "confusion",
+    "words_of_whole_references",
+)  # fmt: skip
 
 
 def _numbers(

@@ -12,6 +12,7 @@ from retfm_jax.evaluation.evaluate import evaluate, measure
 from retfm_jax.evaluation.options import CaptionConfig, Options
 from retfm_jax.evaluation.protocols import default_protocol
 from retfm_jax.evaluation.protocols.captioning import _standing
+from retfm_jax.interop import model_card
 
 FAST = Options(draws=20)
 
@@ -87,6 +88,13 @@ def test_training_reports_are_what_the_network_is_compared_with(found):
     network = json.loads(found.read_text())["captioning"]["findings"]
     assert nearest["findings"]["f1"] == network["f1"], "both see the color"
     assert constant["findings"]["f1"]["value"] < network["f1"]["value"]
+
+
+def test_a_card_has_the_numbers_of_the_network_and_of_what_it_is_compared_with(found):
+    card = "\n".join(model_card._evaluation(json.loads(found.read_text())))
+    for where in ("captioning", "captioning, baselines, nearest"):
+        assert f"| {where}, findings | f1 |" in card
+    assert "drusen" not in card
 
 
 def test_every_case_is_written_beside_the_numbers(found):
