@@ -135,6 +135,7 @@ class ReportScores:
       clinical: metrics of the findings, of references as written.
       meteor: by its own program, of all reports together; None: it was left out.
       mean_meteor: the mean over reports.
+      behind: of a baseline, by how much F1 of the network's findings is higher, on the same cases.
     """
 
     writer: str
@@ -143,9 +144,13 @@ class ReportScores:
     clinical: ClinicalMetrics
     meteor: float | None = None
     mean_meteor: Estimate | None = None
+    behind: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Converts the scores to JSON values."""
+        behind = {}
+        if self.behind is not None:
+            behind["f1_of_the_network_is_higher_by"] = self.behind.to_json()
         meteor = {}
         if self.meteor is not None and self.mean_meteor is not None:
             meteor = {
@@ -156,6 +161,7 @@ class ReportScores:
             "words": self.words.to_json() | meteor,
             "words_of_whole_references": self.whole.to_json(),
             "findings": self.clinical.to_json(),
+            **behind,
         }
 
 

@@ -217,6 +217,18 @@ def test_a_sentence_that_another_one_overrules_is_not_marked(labeler):
     assert [text[mark.start] for mark in found.generated] == [text[text.rindex("视网膜")]]
 
 
+def test_two_writers_are_compared_on_the_same_cases(labeler):
+    references = ["Drusen.", "Macular edema.", "Cataract.", "Drusen. Cataract."] * 5
+    same = clinical.f1_difference(references, references, references, labeler, draws=20)
+    assert (same.value, same.has_interval) == (0, False)
+    worse = ["Drusen."] * 20
+    found = clinical.f1_difference(references, worse, references, labeler, draws=50)
+    of_worse = clinical.measure(worse, references, labeler, draws=50).values["f1"]
+    assert found.value == pytest.approx(1 - of_worse.value)
+    assert found.low == pytest.approx(1 - of_worse.high)
+    assert found.high == pytest.approx(1 - of_worse.low)
+
+
 def test_the_findings_of_each_report_make_its_f1(labeler):
     references = ["Drusen. Macular edema.", "Drusen.", "photograph 3"]
     generated = ["Drusen.", "Cataract.", "photograph 4"]

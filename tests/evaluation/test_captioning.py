@@ -87,7 +87,11 @@ def test_training_reports_are_what_the_network_is_compared_with(found):
     assert nearest["words"]["distinct_reports"] == 3
     network = json.loads(found.read_text())["captioning"]["findings"]
     assert nearest["findings"]["f1"] == network["f1"], "both see the color"
-    assert constant["findings"]["f1"]["value"] < network["f1"]["value"]
+    ahead = network["f1"]["value"] - constant["findings"]["f1"]["value"]
+    higher = constant["f1_of_the_network_is_higher_by"]
+    assert higher["value"] == pytest.approx(ahead, abs=2e-6)
+    assert higher["low"] < ahead < higher["high"]
+    assert nearest["f1_of_the_network_is_higher_by"]["value"] == 0
 
 
 def test_a_card_has_the_numbers_of_the_network_and_of_what_it_is_compared_with(found):

@@ -240,14 +240,58 @@ def by_report(
       UserError: there is no report, or one is no text.
       ValueError: the sequences have different lengths.
     """
+    named, wrong = _counted(hypotheses, references, labeler)
+    return ratio(2 * named, 2 * named + wrong)
+
+
+def f1_difference(
+    hypotheses: Sequence[str],
+    others: Sequence[str],
+    references: Sequence[str],
+    labeler: Labeler,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Computes by how much F1 of findings is higher than that of other reports on the same cases.
+
+    Args:
+      hypotheses, others: reports of two writers (n).
+      references, labeler, groups, draws, seed: see `measure`.
+
+    Returns:
+      the difference of F1 over all reports; its interval resamples the cases of both together.
+
+    Raises:
+      UserError: there is no report, or one is no text.
+      ValueError: the sequences have different lengths.
+    """
+    require_pairs(hypotheses, references, groups)
+    groups = list(range(len(references))) if groups is None else list(groups)
+    pairs = [_counted(texts, references, labeler) for texts in (hypotheses, others)]
+
+    def statistic(weights: Weights) -> Float[np.ndarray, "draws 1"]:
+        f1 = [
+            ratio(2 * named @ weights, 2 * named @ weights + wrong @ weights)
+            for named, wrong in pairs
+        ]
+        return (f1[0] - f1[1])[:, None]
+
+    ones = np.ones((len(references), 1), np.float32)
+    return estimates(statistic(ones)[0], bootstrap(groups, statistic, draws, seed))[0]
+
+
+def _counted(
+    hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
+) -> Float[np.ndarray, "2 n"]:
+    """Findings of each report that are named, and those that are missed or invented."""
     require_pairs(hypotheses, references)
     found = [
         agreement(labeler.label(ours).statuses[PATIENT], labeler.label(theirs).statuses[PATIENT])
         for ours, theirs in zip(hypotheses, references, strict=True)
     ]
-    named = np.array([len(each.named) for each in found])
-    wrong = np.array([len(each.missed) + len(each.invented) for each in found])
-    return ratio(2 * named, 2 * named + wrong)
+    wrong = [len(each.missed) + len(each.invented) for each in found]
+    return np.array([[len(each.named) for each in found], wrong], np.float64)
 
 
 #: Names of the first columns of `_Scope.values`.

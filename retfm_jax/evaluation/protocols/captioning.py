@@ -175,7 +175,20 @@ class _Compared:
           writer: the baseline, in words.
           texts: for each case a report as it was written.
         """
-        return self.scores(writer, [self._tokenizer.spelled(text) for text in texts], texts)
+        found = self.scores(writer, [self._tokenizer.spelled(text) for text in texts], texts)
+        options = self._options
+        return dataclasses.replace(
+            found,
+            behind=clinical.f1_difference(
+                [each.written.text for each in self._found],
+                texts,
+                self._references,
+                self.labeler,
+                self._groups,
+                options.draws,
+                options.seed,
+            ),
+        )
 
     def rows(self, texts: Sequence[str]) -> tuple[WrittenRow, ...]:
         """Compares each report of the network with its reference.

@@ -84,11 +84,13 @@ def of(section: ReportSection) -> str:
 def _of_findings(scores: Sequence[ReportScores]) -> str:
     eyes = any(each.clinical.eyes for each in scores)
     header = ["writer", *_FINDINGS.values(), *(["F1 of eyes"] if eyes else [])]
+    header += ["F1 of the network is higher by"] * (len(scores) > 1)
     content = [
         [
             each.writer,
             *(each.clinical.values[name] for name in _FINDINGS),
             *([each.clinical.eyes.get("f1")] if eyes else []),
+            *([each.behind] if len(scores) > 1 else []),
         ]
         for each in scores
     ]
