@@ -5,7 +5,8 @@ the dataset holds images or patients with reports and the weights are those of a
 published is KeepFIT's ResNet-50 of angiograms. Optimizer and rates are the published ones: 5e-5 for
 the tower and 1e-4 for the rest, which do not fall within its 15 epochs. Published cleaning of words
 is `data.text.cleaning=published`. Other than published: cases are shuffled, and a report that is
-cut keeps its end. Batch norms normalize 64 cases together, as many as one of its GPUs held.
+cut keeps its end. The best epoch is that of the largest CIDEr on validation. Batch norms normalize
+64 cases together, as many as one of its GPUs held.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +16,14 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "method": "ffa_captioner",
-            "model": {"image": {"stages": (3, 4, 6, 3), "width": 64, "norm_batch": 64}},
+            "model": {
+                "image": {
+                    "kind": "resnet",
+                    "stages": (3, 4, 6, 3),
+                    "width": 64,
+                    "norm_batch": 64,
+                },
+            },
             "data": {
                 "dataset": "mm_retinal/ffa",
                 "language": "en",
@@ -47,6 +55,12 @@ def get_config() -> ConfigDict:
                 "decay": "all",
                 "clip_value": 0.1,
             },
-            "train": {"batch_size": 256, "epochs": 15.0, "horizon_epochs": 1000.0},
+            "train": {
+                "batch_size": 256,
+                "epochs": 15.0,
+                "horizon_epochs": 1000.0,
+                "evaluate_epochs": 1.0,
+                "best": "cider",
+            },
         }
     )

@@ -16,6 +16,7 @@ from retfm_jax.interop import state_dict as interop
 from retfm_jax.methods import get_method_class
 from retfm_jax.methods.base import Method
 from retfm_jax.models.caption import CaptionerConfig, sine_positions
+from retfm_jax.models.resnet import ResNetConfig
 from retfm_jax.models.vit import ViTConfig
 from retfm_jax.runtime.mesh import make_mesh, place_batch
 from retfm_jax.training.gradient_cache import loss_and_gradients
@@ -113,7 +114,9 @@ def test_a_state_dict_comes_out_with_the_bits_it_went_in_with():
 def test_the_published_optimizer_goes_the_published_way():
     method, params, state, _ = network()
     method = type(method)(dataclasses.replace(method.config, norms="running"))
-    published = load_config(NAME).optimizer
+    experiment = load_config(NAME)
+    assert isinstance(experiment.model.image, ResNetConfig)
+    published = experiment.optimizer
     config = ExperimentConfig(
         NAME, method.config, optimizer=published, train=TrainConfig(batch_size=3)
     )
