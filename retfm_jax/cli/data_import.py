@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         if not args.images:
             raise UserError("--manifest wants --images ROOT, the folder that its paths start from")
         rows, unused = manifest.read_manifest(
-            args.manifest, args.images, problems, args.encoding, _columns(args.columns or "")
+            args.manifest, args.images, problems, args.encoding, _columns(args.columns)
         )
         if unused:
             say(f"columns that mean nothing here: {', '.join(unused)}")
