@@ -15,7 +15,7 @@ quickstart: venv
 	$(VENV)/bin/retfm quickstart
 
 test: venv
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/smoke
