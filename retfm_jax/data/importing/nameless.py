@@ -76,7 +76,8 @@ def nameless(rows: Sequence[ImageRow], *, follow_links: bool = False) -> list[Im
         assert isinstance(row.image, FilePicture), "looked at above"
         picture = dataclasses.replace(row.image, follow_links=follow_links)
         image = NamelessPicture(picture, digest)
-        found.append(dataclasses.replace(row, record_id=digest, image=image, group=groups[index]))
+        named = {"record_id": digest, "image": image, "group": groups[index], "case": None}
+        found.append(dataclasses.replace(row, **named))
     return found
 
 
