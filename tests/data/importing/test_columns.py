@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retfm_jax.cli import data_import
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import manifest
 from retfm_jax.data.importing.columns import meant
@@ -114,6 +115,15 @@ def test_cases_are_told_by_the_usual_names_of_their_column(tmp_path):
     assert notes == [
         "case names no cases, for '1' has several reports (unless it is called case_id)"
     ]
+
+
+def test_columns_are_named_in_pairs():
+    assert data_import._columns("case_id=Visit no, caption=Befund") == {
+        "case_id": "Visit no", "caption": "Befund",
+    }  # fmt: skip
+    for text in ("case_id", "case_id=", "=Visit"):
+        with pytest.raises(UserError, match="give NAME=COLUMN"):
+            data_import._columns(text)
 
 
 def test_images_of_a_row_are_a_case(tmp_path):
