@@ -213,7 +213,7 @@ def test_a_residual_network_has_a_unet_without_a_word(folder, tmp_path):
         (["model.decoder={'kind':'unet'}", "model.image={'kind':'resnet'}"], "does not fit"),
         (["data.image.size=72", "model.image.image_size=72", "model.image.patch_size=8"],
          "size 72 is no multiple of 16, .*to 64 or 80"),
-        (["init.text=x"], "a network with structures has none"),
+        (["init.text=x"], "a text tower, and a segmenter has none"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(folder, vit, tmp_path, overrides, message):
