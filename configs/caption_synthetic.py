@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
             },
             "dtype": "float32",
             "captioner": {
-                "width": 64, "mlp_width": 128, "layers": 2, "heads": 4, "feature_dropout": 0.1
+                "width": 64, "mlp_width": 128, "layers": 2, "heads": 4,
+                "dropout": 0.0, "feature_dropout": 0.0,
             },
         }
     )  # fmt: skip
