@@ -222,10 +222,9 @@ def model_prompts(
       modality: of the images, one of `knowledge.prompts.MODALITIES`, or "mixed"; None: that of the
         images which the model was made for.
     """
-    if modality is None:
-        data = getattr(model, "data_config", None)
-        modality = "cfp" if data is None else data.image.modality
-    return prompts_of(style or own_style(model), modality, getattr(model, "wording", None))
+    data = getattr(model, "data_config", None)
+    own = "cfp" if data is None else data.image.modality
+    return prompts_of(style or own_style(model), modality or own, getattr(model, "wording", None))
 
 
 def class_probabilities(
