@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from retfm_jax.data.images import ImageError, fit
-from retfm_jax.data.kinds.case import placed
+from retfm_jax.data.kinds.case import evenly_first, placed
 from retfm_jax.data.words import WordTokenizer, readable
 from retfm_jax.errors import Unusable, UserError
 from retfm_jax.inputs import as_images
@@ -248,7 +248,7 @@ def read_case(
     config = model.data_config
     images: dict[int, np.ndarray] = {}
     unread: list[str] = []
-    for index in _spread(len(photographs), config.case_images):
+    for index in evenly_first(len(photographs), config.case_images):
         if len(images) == config.case_images:
             break
         photograph = photographs[index]
@@ -264,12 +264,6 @@ def read_case(
         why = unread[0] if unread else "it has none"
         raise Unusable("broken_image", f"{what} has no photograph that can be used: {why}")
     return ReadCase(placed(images, len(photographs), config), tuple(unread))
-
-
-def _spread(count: int, first: int) -> list[int]:
-    """Indices, of which those come first that lie evenly from the first to the last one."""
-    evenly = np.linspace(0, count - 1, min(first, count)).round().astype(int).tolist()
-    return [*evenly, *(index for index in range(count) if index not in evenly)]
 
 
 def _decoded(

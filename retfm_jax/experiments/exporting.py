@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retfm_jax.captioning import Search, checked, read_case
+from retfm_jax.data.device_augment import prepare
 from retfm_jax.data.image_files import read
 from retfm_jax.data.images import decode, fit
 from retfm_jax.data.text import save_tokenizer
@@ -32,10 +34,17 @@ from retfm_jax.interop.formats.base import (
     PREPROCESSING,
     STRUCTURES,
     TOKENIZER,
+    WORDS,
     Exported,
     Form,
 )
-from retfm_jax.interop.formats.programs import AT_OWN_SIZE, of_pixels
+from retfm_jax.interop.formats.programs import (
+    AT_OWN_SIZE,
+    BEAMS,
+    cases_of,
+    drawn_words,
+    of_pixels,
+)
 from retfm_jax.interop.hub_folder import (
     HUB_FOLDER,
     began_with,
@@ -44,6 +53,7 @@ from retfm_jax.interop.hub_folder import (
     public_origin,
 )
 from retfm_jax.interop.model_card import Export, model_card
+from retfm_jax.interop.word_files import write_words
 from retfm_jax.methods import make_method
 from retfm_jax.methods.outputs import (
     CLASS_LOGITS,
@@ -53,17 +63,21 @@ from retfm_jax.methods.outputs import (
     PHOTOGRAPH_PROBABILITIES,
     PIXEL_LOGITS,
     PIXEL_PROBABILITIES,
+    REPORT_SCORES,
+    REPORT_WORDS,
     TEXT_EMBEDDING,
+    WORD_LOG_PROBABILITIES,
 )
 from retfm_jax.model import RetinalModel, load
 
 #: The report of an export, which completes its folder.
 PARITY = "parity.json"
 #: Photographs and texts that are compared; photographs of a network that finds structures, of
-#: which every pixel is.
-COUNT, COUNT_OF_MASKS = 16, 4
+#: which every pixel is; and photographs of which cases are made, of one that writes reports.
+COUNT, COUNT_OF_MASKS, COUNT_OF_REPORTS = 16, 4, 8
 #: Largest difference of each output that an export may have. Vectors of unit norm and probabilities
-#: differ as they are; features and logits, which have any size, by the largest of their values.
+#: differ as they are; features, logits and logarithms, which have any size, by the largest of their
+#: values; and ids of words not at all.
 BOUNDS = {
     CLASS_PROBABILITIES: 1e-5,
     IMAGE_EMBEDDING: 1e-5,
@@ -73,8 +87,13 @@ BOUNDS = {
     PIXEL_LOGITS: 1e-4,
     PIXEL_PROBABILITIES: 1e-4,
     PHOTOGRAPH_PROBABILITIES: 1e-4,
+    WORD_LOG_PROBABILITIES: 1e-4,
+    REPORT_SCORES: 1e-4,
+    REPORT_WORDS: 0.0,
 }
-_RELATIVE = (IMAGE_FEATURES, CLASS_LOGITS, PIXEL_LOGITS)
+_RELATIVE = (
+    IMAGE_FEATURES, CLASS_LOGITS, PIXEL_LOGITS, WORD_LOG_PROBABILITIES, REPORT_SCORES
+)  # fmt: skip
 #: What is left free on a disk beside the weights, bytes.
 _SPARE = 1 << 26
 _TEXTS = (
@@ -127,8 +146,8 @@ def export_program(
       to: one of `interop.formats.ABOUT`.
       out: new folder.
       images: photographs for the comparison, as a folder, a CSV with a column `image` or one file,
-        of which up to `COUNT` are taken, `COUNT_OF_MASKS` for a network that finds structures;
-        None: generated ones.
+        of which up to `COUNT` are taken, `COUNT_OF_MASKS` for a network that finds structures,
+        `COUNT_OF_REPORTS` for one that writes reports; None: generated ones.
 
     Returns:
       what was compared and measured; it is also in the folder.
@@ -159,11 +178,13 @@ def write_program(
     """
     out = as_path(out)
     if model.method.vocabulary:
-        raise UserError(
-            f"a {model.method.name} network writes its reports word by word in a search, of which "
-            f"there is no {form.name} export: export its weights, to {model.method.name} or "
-            f"{HUB_FOLDER}"
-        )
+        model.require_words()
+        if not form.writes_reports:
+            raise UserError(
+                f"a {model.method.name} network writes its reports word by word in a search, of "
+                f"which there is no {form.name} export: export it to torch, or its weights to "
+                f"{model.method.name} or {HUB_FOLDER}"
+            )
     exact = _exact(model)
     network = _exported(exact)
     if network.maps is not None:
@@ -174,6 +195,8 @@ def write_program(
     texts = _TEXTS * (COUNT // len(_TEXTS)) if network.wordpieces else ()
     if network.mask_decisions is not None:
         expected = _pixel_outputs(exact, photographs)
+    elif network.writer is not None:
+        expected = _report_outputs(exact, photographs)
     else:
         expected = _outputs(exact, photographs, texts)
     with whole_folder(out, last=PARITY) as folder:
@@ -237,6 +260,8 @@ def _require_space(out: Any, model: RetinalModel, form: Form) -> None:
 def _photographs(model: RetinalModel, images: PathLike | None) -> tuple[list[bytes], str]:
     """Encoded photographs for the comparison, and what they are in words."""
     count = COUNT_OF_MASKS if model.structures else COUNT
+    if model.method.vocabulary:
+        count = COUNT_OF_REPORTS
     if images is None:
         return _generated(count), f"{count} generated fundus photographs"
     paths, unusable = photographs_of(images)
@@ -304,6 +329,27 @@ def _pixel_outputs(model: RetinalModel, photographs: Sequence[bytes]) -> dict[st
     }
 
 
+def _report_outputs(model: RetinalModel, photographs: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """What this package computes of cases: of words that are read, and of reports it writes."""
+    cases = cases_of(photographs, model.data_config.case_images)
+    rows = [read_case(model, case, f"case {number}").arrays for number, case in enumerate(cases)]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    ids = model.method.vocabulary
+    searches = [checked(model, Search(min(beams, ids))) for beams in BEAMS]
+    length = model.data_config.text.context_length
+    given = prepare(batch, model.data_config.image)
+    given["tokens"] = jnp.asarray(drawn_words(len(cases), length, ids))
+    devices = jax.local_devices()[:1]
+    with jax.default_matmul_precision("highest"):
+        read = model.features(given)["log_probabilities"]
+        found = [model.best_reports(batch, search, devices) for search in searches]
+    return {
+        WORD_LOG_PROBABILITIES: np.asarray(read),
+        REPORT_WORDS: np.stack([each["words"] for each in found]),
+        REPORT_SCORES: np.stack([each["scores"] for each in found]),
+    }
+
+
 def _compared(
     expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], form: Form
 ) -> dict[str, Difference]:
@@ -346,6 +392,8 @@ def _write_shared(folder: pathlib.Path, model: RetinalModel, network: Exported) 
     if network.texts and network.wordpieces:
         save_tokenizer(model.data_config.text, folder)
         assert (folder / TOKENIZER).is_file()
+    if network.writer is not None:
+        write_words(folder / WORDS, model.data_config.text)
 
 
 def _write_report(
@@ -387,15 +435,26 @@ def _parity_lines(parity: Mapping[str, Difference], photographs: str) -> list[st
     lines = [
         "## Parity",
         "",
-        f"Largest differences from what retfm_jax computes in float32, on {photographs}. Features "
-        "and logits are compared by the largest of their values.",
+        f"Largest differences from what retfm_jax computes in float32, on {photographs}. Features, "
+        "logits and logarithms are compared by the largest of their values.",
         "",
         "| output | largest difference | allowed |",
         "|---|---|---|",
     ]
-    return lines + [
+    lines += [
         f"| {name} | {each.largest:.1e} | {each.bound:.0e} |" for name, each in parity.items()
     ]
+    if REPORT_WORDS in parity:
+        searches, cases, _ = parity[REPORT_WORDS].shape
+        lines += [
+            "",
+            f"Of these photographs {cases} cases were made, some with a missing eye. The reports "
+            f"that are written of them, greedily and with {BEAMS[-1]} beams, have the same words "
+            f"in all {searches * cases} searches, and scores (sums of ln p) that differ as above; "
+            f"{WORD_LOG_PROBABILITIES} are ln p of every word after each word of reports that "
+            "consist of random words.",
+        ]
+    return lines
 
 
 def _card(model: RetinalModel, form: Form, use: list[str]) -> str:

@@ -77,6 +77,7 @@ def model_card(
     license_, terms = _license(origin, began_with)
     texts = getattr(config.model, "text", None) is not None
     classes, masks = decisions is not None, mask_decisions is not None
+    reports = getattr(config.model, "vocabulary", None) is not None
     header: dict[str, Any] = {"license": license_}
     if license_ == "other":
         header |= {
@@ -85,7 +86,7 @@ def model_card(
         }
     header |= {
         "library_name": "retfm_jax" if export is None else export.library,
-        "pipeline_tag": _task(texts, classes, masks),
+        "pipeline_tag": "image-to-text" if reports else _task(texts, classes, masks),
         "tags": ["retina", "ophthalmology", "medical", "jax", "flax", config.method],
     }
     parts = [
@@ -100,7 +101,7 @@ def model_card(
         "",
         "## Use",
         "",
-        *(_use(texts, classes, masks) if export is None else export.use),
+        *(_use(texts, classes, masks, reports) if export is None else export.use),
         "",
         "## Images",
         "",
@@ -112,6 +113,7 @@ def model_card(
         *_tokenizer(config, texts),
         *_classes(decisions),
         *_structures(mask_decisions),
+        *(_reports(config) if reports else []),
         "## Origin",
         "",
         *_origin(config, origin, began_with, license_, terms),
@@ -130,7 +132,7 @@ def _task(texts: bool, classes: bool, masks: bool) -> str:
     return "zero-shot-image-classification" if texts else "image-feature-extraction"
 
 
-def _use(texts: bool, classes: bool, masks: bool) -> list[str]:
+def _use(texts: bool, classes: bool, masks: bool, reports: bool) -> list[str]:
     lines = [
         "```python",
         "import retfm_jax",
@@ -145,6 +147,8 @@ def _use(texts: bool, classes: bool, masks: bool) -> list[str]:
             "masks = model.mask_decisions.masks(probabilities)  # (h, w, structures) bool",
             "```",
         ]
+    if reports:
+        return [*lines, 'print(model.caption(["left.jpg", "right.jpg"]))  # of one case', "```"]
     lines += [
         'images = model.encode_images(["photograph.jpg"])  # unit-norm float32',
     ]
@@ -223,6 +227,18 @@ def _structures(decisions: MaskDecisions | None) -> list[str]:
     ]
     lines.append("All is in `structures.json`. Not one of these numbers is a promise elsewhere.")
     return ["## Structures", "", *lines, ""]
+
+
+def _reports(config: ExperimentConfig) -> list[str]:
+    """What the reports of a network consist of."""
+    text = config.data.text
+    said = (
+        f"Reports consist of {len(text.words):,} words and have at most {text.context_length} of "
+        f"them, of which the last one ends the report; a case has at most "
+        f"{config.data.case_images} photographs. What a report says resembles the training "
+        "reports: it may leave out findings and invent some."
+    )
+    return ["## Reports", "", said, ""]
 
 
 def _geometry(config: ExperimentConfig) -> str:

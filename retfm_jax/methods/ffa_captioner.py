@@ -25,7 +25,7 @@ from retfm_jax.methods.image_tower import (
     TowerMethod,
     TowerNetwork,
 )
-from retfm_jax.methods.outputs import Output
+from retfm_jax.methods.outputs import WORD_LOG_PROBABILITIES, Output, ReportWriter, TowerMaps
 from retfm_jax.methods.per_sample import PerSampleMethod, averaged
 from retfm_jax.methods.towers import prefixed
 from retfm_jax.models import caption, resnet, vit
@@ -134,8 +134,12 @@ class FfaCaptioner(TowerMethod[FfaCaptionerNetwork], PerSampleMethod[FfaCaptione
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Nothing: words follow each other in a search; see `Method.outputs`."""
-        return ()
+        """The words, of which a search makes reports; see `Method.outputs`."""
+        config = self.config
+        maps = TowerMaps(config.image, config.image.map_levels[-1:])
+        places = "places" if config.images == "all" else None
+        writer = ReportWriter(config.captioner, config.vocabulary, places=places)
+        return (Output(WORD_LOG_PROBABILITIES, (maps, writer)),)
 
     @property
     def longest_report(self) -> int:

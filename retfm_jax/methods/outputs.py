@@ -3,13 +3,13 @@
 A method tells its outputs (`Method.outputs`); whoever writes a network for PyTorch or ONNX reads
 them and never asks which method it is. Each output begins with a tower and goes on with steps that
 take vectors (b, d) and give vectors (b, e); or it begins with feature maps of a tower, of which a
-decoder makes logits of pixels.
+decoder makes logits of pixels, or a transformer writes a report.
 """
 
 import dataclasses
 from typing import Literal
 
-from retfm_jax.models import bert, resnet, unet, unetr, vit
+from retfm_jax.models import bert, caption, resnet, unet, unetr, vit
 
 #: What the outputs are called, everywhere.
 IMAGE_EMBEDDING, IMAGE_FEATURES = "image_embedding", "image_features"
@@ -20,6 +20,10 @@ CLASS_PROBABILITIES = "class_probabilities"
 PIXEL_LOGITS, PIXEL_PROBABILITIES = "pixel_logits", "pixel_probabilities"
 #: Of every pixel of photographs at their own size, one behind the other, (pixels, c).
 PHOTOGRAPH_PROBABILITIES = "photograph_probabilities"
+#: Of each word of the vocabulary after each word of a report, (n, words, v).
+WORD_LOG_PROBABILITIES = "word_log_probabilities"
+#: Of reports that were searched for: ids of their words (n, words), and their scores (n,).
+REPORT_WORDS, REPORT_SCORES = "report_words", "report_scores"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,24 @@ class PixelDecoder:
     outputs: int
     exclusive: bool
     path: str = "decoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportWriter:
+    """Transformer: the last feature maps of the photographs of a case -> words of its report.
+
+    Attributes:
+      config: its sizes.
+      vocabulary: number of ids, 0 and the words.
+      path: of its parameters.
+      places: path of what is added to the patches of each place in the case, whose words attend to
+        all of them; None: the maps are averaged.
+    """
+
+    config: caption.CaptionerConfig
+    vocabulary: int
+    path: str = "captioner"
+    places: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +151,7 @@ class Scale:
 
 #: What an output begins with.
 AnyTower = ImageTower | TowerMaps | TextTower
-Step = AnyTower | PixelDecoder | LinearMap | Relu | Unit | Twice | Scale
+Step = AnyTower | PixelDecoder | ReportWriter | LinearMap | Relu | Unit | Twice | Scale
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
+import numpy as np
 
 from retfm_jax.config import load_config
 from retfm_jax.decisions import Conformal, Decisions
 from retfm_jax.methods import make_method
+from retfm_jax.methods.base import MethodState
 from retfm_jax.model import RetinalModel
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.resnet import ClipResNetConfig, ResNetConfig
@@ -59,6 +61,24 @@ def make(config_name: str, image: Any, decisions: Any = None, **sizes: Any) -> R
         params["head"]["kernel"] = 5e4 * params["head"]["kernel"]
     state = state._replace(carry={})
     return RetinalModel(method, params, state, config, decisions=decisions)
+
+
+def random_network(method: Any) -> tuple[Any, MethodState]:
+    """Arrays of a size at which each matters; statistics, too."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        last = path[-1].key
+        if leaf.dtype.kind == "i":
+            return np.ones(leaf.shape, leaf.dtype)
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        values = rng.normal(scale=1.5 * fan_in**-0.5, size=leaf.shape)
+        return ((last in ("scale", "var")) + values).astype(np.float32)
+
+    params, state = jax.eval_shape(method.init, jax.random.key(0))
+    trees = (params, state.batch_stats)
+    params, stats = (jax.tree_util.tree_map_with_path(fill, tree) for tree in trees)
+    return params, MethodState(stats, {})
 
 
 def patients() -> RetinalModel:

@@ -3,13 +3,12 @@
 import ast
 import dataclasses
 import json
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import yaml
-from exported_models import run_without
+from exported_models import random_network, run_without
 from golden_files import Golden
 from mask_photographs import reader
 from PIL import Image
@@ -29,28 +28,9 @@ from retfm_jax.interop.parts.numpy_towers import resnet_maps, vit_maps
 from retfm_jax.interop.parts.resizing import linear_weights
 from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.methods import make_method
-from retfm_jax.methods.base import MethodState
 from retfm_jax.model import RetinalModel
 
 _PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
-
-
-def random_network(method) -> tuple[Any, MethodState]:
-    """Arrays of a size at which each matters; statistics, too."""
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        last = path[-1].key
-        if leaf.dtype.kind == "i":
-            return np.ones(leaf.shape, leaf.dtype)
-        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
-        values = rng.normal(scale=1.5 * fan_in**-0.5, size=leaf.shape)
-        return ((last in ("scale", "var")) + values).astype(np.float32)
-
-    params, state = jax.eval_shape(method.init, jax.random.key(0))
-    trees = (params, state.batch_stats)
-    params, stats = (jax.tree_util.tree_map_with_path(fill, tree) for tree in trees)
-    return params, MethodState(stats, {})
 
 
 @pytest.fixture(scope="module")

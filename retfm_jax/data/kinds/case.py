@@ -1,6 +1,6 @@
 """A case: images, of which some may be missing, and one report in ids of whole words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -122,11 +122,33 @@ def placed(
       (images,) bool.
     """
     size, places = config.image.size, config.case_images
-    own = sorted(images) if count <= places else range(len(images))
     pixels, there = np.zeros((places, size, size, 3), np.uint8), np.zeros(places, np.bool_)
-    for place, index in zip(own, sorted(images), strict=True):
+    for index, place in places_of(images, count, places).items():
         pixels[place], there[place] = images[index], True
     return {"image": pixels, "has_image": there}
+
+
+def places_of(indices: Iterable[int], count: int, most: int) -> dict[int, int]:
+    """Finds the place in a sample of each image of a case, by its index in the case, in order.
+
+    Args:
+      indices: of the images that there are.
+      count: images of the case, the missing ones among them.
+      most: places of a sample. Where the case has no more images, each has its own place.
+    """
+    own = sorted(indices)
+    return {index: index if count <= most else rank for rank, index in enumerate(own)}
+
+
+def evenly_first(count: int, first: int) -> list[int]:
+    """Orders the images of a case, so that those come first that lie evenly over it.
+
+    Args:
+      count: images of the case.
+      first: how many lie evenly from the first to the last one; the others follow in order.
+    """
+    evenly = np.linspace(0, count - 1, min(first, count)).round().astype(int).tolist()
+    return [*evenly, *(index for index in range(count) if index not in evenly)]
 
 
 KIND = CaseKind()

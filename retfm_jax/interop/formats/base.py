@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError, first_of
 from retfm_jax.mask_decisions import MaskDecisions
 from retfm_jax.methods.base import Method, MethodState, Params
-from retfm_jax.methods.outputs import Output, PixelDecoder, TowerMaps
+from retfm_jax.methods.outputs import Output, PixelDecoder, ReportWriter, TowerMaps
 
+_Behind = TypeVar("_Behind", PixelDecoder, ReportWriter)
 #: Files of an export.
-PROGRAM, PREPROCESSING, CLASSES, STRUCTURES, TOKENIZER = (
-    "model.py", "preprocessing.json", "classes.json", "structures.json", "tokenizer.json"
+PROGRAM, PREPROCESSING, CLASSES, STRUCTURES, TOKENIZER, WORDS = (
+    "model.py", "preprocessing.json", "classes.json", "structures.json", "tokenizer.json",
+    "words.json",
 )  # fmt: skip
 
 
@@ -54,6 +56,8 @@ class Exported:
         if self.mask_decisions is not None:
             masks = self.data.masks
             said["masks"] = {"geometry": masks.geometry, "working_size": masks.working_size}
+        if self.writer is not None:
+            said["case_images"] = self.data.case_images
         return json.loads(json.dumps(said))
 
     @property
@@ -77,12 +81,18 @@ class Exported:
     @property
     def maps(self) -> tuple[TowerMaps, PixelDecoder] | None:
         """The tower and the decoder of a network that finds structures; None of others."""
+        return self._behind_maps(PixelDecoder)
+
+    @property
+    def writer(self) -> tuple[TowerMaps, ReportWriter] | None:
+        """The tower and the transformer of a network that writes reports; None of others."""
+        return self._behind_maps(ReportWriter)
+
+    def _behind_maps(self, kind: type[_Behind]) -> tuple[TowerMaps, _Behind] | None:
         for output in self.told(TowerMaps):
             tower, *steps = output.steps
-            if isinstance(tower, TowerMaps) and len(steps) == 1:
-                (decoder,) = steps
-                if isinstance(decoder, PixelDecoder):
-                    return tower, decoder
+            if isinstance(tower, TowerMaps) and len(steps) == 1 and isinstance(steps[0], kind):
+                return tower, steps[0]
         return None
 
     def require_told(self, form: str) -> None:
@@ -125,11 +135,13 @@ class Form(abc.ABC):
       name: of the form.
       library: that reads it, by the name that the Hugging Face Hub has for it.
       copies: how many times the bytes of the weights the folder takes at most.
+      writes_reports: whether it has programs that search for the words of reports.
     """
 
     name: ClassVar[str]
     library: ClassVar[str]
     copies: ClassVar[float] = 1.0
+    writes_reports: ClassVar[bool] = False
 
     @abc.abstractmethod
     def check(self, network: Exported) -> None:

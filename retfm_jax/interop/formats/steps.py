@@ -250,8 +250,21 @@ def decoder_sizes(network: Exported) -> dict[str, Any]:
     """Sizes of a network's decoder by name, as the decoders of `interop.parts` take them.
 
     Args:
-      network: that finds structures.
+      network: that finds structures, or writes reports.
     """
+    if network.writer is not None:
+        _, writer = network.writer
+        places = None if writer.places is None else entry(network.params, writer.places)
+        return {
+            "features": entry(network.params, f"{writer.path}/embed/kernel").shape[0],
+            "vocabulary": writer.vocabulary,
+            "width": writer.config.width,
+            "hidden": writer.config.mlp_width,
+            "layers": writer.config.layers,
+            "heads": writer.config.heads,
+            "positions": writer.config.positions,
+            "places": None if places is None else places.shape[0],
+        }
     assert network.maps is not None
     tower, decoder = network.maps
     if isinstance(decoder.config, unetr.UnetrConfig):

@@ -8,7 +8,7 @@ import numpy as np
 
 from retfm_jax.errors import UserError
 from retfm_jax.extras import install
-from retfm_jax.interop.formats.base import PROGRAM, Exported, Form
+from retfm_jax.interop.formats.base import PROGRAM, WORDS, Exported, Form
 from retfm_jax.interop.formats.programs import program_text, run_program, usage
 from retfm_jax.interop.formats.torch_network import network_code, torch_tensors
 
@@ -37,6 +37,7 @@ class Torch(Form):
     """`model.py`, which needs PyTorch, NumPy, Pillow and OpenCV, and `weights.pt`."""
 
     name, library = "torch", "pytorch"
+    writes_reports = True
 
     def check(self, network: Exported) -> None:
         """See `Form.check`."""
@@ -55,8 +56,17 @@ class Torch(Form):
 
     def readme(self, network: Exported, measured: Mapping[str, Any]) -> list[str]:
         """See `Form.readme`."""
+        told = []
+        if network.writer is not None:
+            told = [
+                "",
+                "`python model.py left.jpg right.jpg` prints the report of the case; "
+                f'`--beams 1` is greedy, and `""` an eye that is missing. `{WORDS}` has the words '
+                "in the order of their ids from 1.",
+            ]
         return [
             *usage(network),
+            *told,
             "",
             "`model.py` needs `torch`, `numpy`, `pillow` and `opencv-python-headless`, and nothing "
             f"else. `{WEIGHTS}` is read with `weights_only=True`. `load().network` is a plain "

@@ -22,6 +22,7 @@ from retfm_jax.methods.outputs import (
     ImageTower,
     LinearMap,
     PixelDecoder,
+    ReportWriter,
     TextTower,
     TowerMaps,
 )
@@ -40,8 +41,9 @@ def network_code(network: Exported) -> tuple[list[tuple[str, str]], str]:
       network: whose outputs are told.
     """
     wanted = {_class(tower) for tower in towers_of(network).values()}
-    if network.maps is not None:
-        wanted.add(_decoder_class(network.maps[1]))
+    behind = network.maps or network.writer
+    if behind is not None:
+        wanted.add(_decoder_class(behind[1]))
     return [(f"{_PARTS}.torch_layers", "unit"), *sorted(wanted)], _module(network)
 
 
@@ -60,8 +62,9 @@ def _module(network: Exported) -> str:
     for path, tower in towers_of(network).items():
         made = (f"{name}={value!r}" for name, value in tower_sizes(tower, network).items())
         lines += _call_text(f"self.{_attribute(path)} = {_class(tower)[1]}", list(made))
-    if network.maps is not None:
-        decoder = network.maps[1]
+    behind = network.maps or network.writer
+    if behind is not None:
+        decoder = behind[1]
         made = (f"{name}={value!r}" for name, value in decoder_sizes(network).items())
         called = f"self.{_attribute(decoder.path)} = {_decoder_class(decoder)[1]}"
         lines += _call_text(called, list(made))
@@ -79,7 +82,7 @@ def _module(network: Exported) -> str:
         "",
         "    def normalized_images(self, images):",
         f'        """Computes outputs by name from (n, 3, {size}, {size}) float32."""',
-        *image_lines(network, "images", _Torch(), 8),
+        *(_patch_lines(network) or image_lines(network, "images", _Torch(), 8)),
     ]
     if network.texts:
         lines += [
@@ -89,6 +92,17 @@ def _module(network: Exported) -> str:
             *output_lines(network, TextTower, "tokens", _Torch(), 8),
         ]
     return "\n".join(lines)
+
+
+def _patch_lines(network: Exported) -> list[str]:
+    """Lines that compute what a network that writes reports sees; none for others."""
+    if network.writer is None:
+        return []
+    tower, _ = network.writer
+    return [
+        f"        (maps,) = {_Torch().maps(tower, 'images')}",
+        '        return {"patch_features": maps.flatten(2).transpose(1, 2)}',
+    ]
 
 
 class _Torch(Dialect):
@@ -132,8 +146,10 @@ def _class(tower: AnyTower) -> tuple[str, str]:
     return f"{_PARTS}.torch_resnet", "ClipResNet" if clip else "ResNet"
 
 
-def _decoder_class(decoder: PixelDecoder) -> tuple[str, str]:
+def _decoder_class(decoder: PixelDecoder | ReportWriter) -> tuple[str, str]:
     """Module and name of the class of a decoder."""
+    if isinstance(decoder, ReportWriter):
+        return f"{_PARTS}.torch_captioner", "Captioner"
     head = isinstance(decoder.config, unetr.UnetrConfig)
     return f"{_PARTS}.torch_decoders", "UnetrHead" if head else "Unet"
 
@@ -145,9 +161,10 @@ def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
       network: whose outputs are told.
     """
     tensors: dict[str, np.ndarray] = {}
-    parts: dict[str, AnyTower | PixelDecoder] = {**towers_of(network)}
-    if network.maps is not None:
-        parts[network.maps[1].path] = network.maps[1]
+    parts: dict[str, AnyTower | PixelDecoder | ReportWriter] = {**towers_of(network)}
+    behind = network.maps or network.writer
+    if behind is not None:
+        parts[behind[1].path] = behind[1]
     for path, tower in parts.items():
         arrays = flatten(entry(network.params, path))
         arrays |= flatten(network.state.batch_stats.get(path, {}))
@@ -160,6 +177,8 @@ def torch_tensors(network: Exported) -> dict[str, np.ndarray]:
         if isinstance(tower, ImageTower) and tower.norm is not None:
             other = flatten(entry(network.params, tower.norm))
             arrays |= {f"ln_post/{leaf}": value for leaf, value in other.items()}
+        if isinstance(tower, ReportWriter) and tower.places is not None:
+            arrays["places"] = entry(network.params, tower.places)
         for leaf, value in arrays.items():
             for name, each in _tensors(leaf, np.asarray(value)):
                 tensors[f"{_attribute(path)}.{name}"] = np.ascontiguousarray(each)
@@ -183,10 +202,11 @@ _LEAVES = {
 
 def _tensors(leaf: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """PyTorch's names for a leaf of a tower, and their values."""
-    if leaf.startswith("blocks/"):
+    before, blocks, behind = leaf.rpartition("blocks/")
+    if blocks:
         for number, each in enumerate(value):
-            for name, tensor in _tensors(leaf.removeprefix("blocks/"), each):
-                yield f"blocks.{number}.{name}", tensor
+            for name, tensor in _tensors(behind, each):
+                yield f"{before.replace('/', '.')}blocks.{number}.{name}", tensor
         return
     *parents, last = re.sub(r"(layer\d)/block(\d+)", r"\1/\2", leaf).split("/")
     if last == "kernel":
