@@ -373,6 +373,12 @@ def _compared(
         parity[name] = Difference(largest, BOUNDS[name], value.shape)
     if not parity:
         raise UserError(f"the {form.name} export computes nothing that could be compared")
+    if REPORT_WORDS in parity and parity[REPORT_WORDS].largest:
+        raise UserError(
+            f"the {form.name} export writes other reports than this package, as can be where words "
+            "are almost equally likely, of a network that has hardly learned: nothing is written; "
+            "try other photographs (images), or a network that has learned more"
+        )
     for name, each in parity.items():
         if not each.largest <= each.bound:  # NaN too
             raise UserError(
@@ -448,9 +454,9 @@ def _parity_lines(parity: Mapping[str, Difference], photographs: str) -> list[st
         searches, cases, _ = parity[REPORT_WORDS].shape
         lines += [
             "",
-            f"Of these photographs {cases} cases were made, some with a missing eye. The reports "
-            f"that are written of them, greedily and with {BEAMS[-1]} beams, have the same words "
-            f"in all {searches * cases} searches, and scores (sums of ln p) that differ as above; "
+            f"Of these photographs {cases} cases were made. The reports that are written of them, "
+            f"greedily and with {BEAMS[-1]} beams, have the same words in all {searches * cases} "
+            f"searches, and scores (sums of ln p) that differ as above; "
             f"{WORD_LOG_PROBABILITIES} are ln p of every word after each word of reports that "
             "consist of random words.",
         ]

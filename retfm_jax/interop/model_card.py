@@ -234,9 +234,9 @@ def _reports(config: ExperimentConfig) -> list[str]:
     text = config.data.text
     said = (
         f"Reports consist of {len(text.words):,} words and have at most {text.context_length} of "
-        f"them, of which the last one ends the report; a case has at most "
-        f"{config.data.case_images} photographs. What a report says resembles the training "
-        "reports: it may leave out findings and invent some."
+        f"them, their end among them; photographs of a case that are seen: "
+        f"{config.data.case_images} at most. What a report says resembles the training reports: it "
+        "may leave out findings and invent some."
     )
     return ["## Reports", "", said, ""]
 

@@ -321,9 +321,9 @@ def test_lists_of_words_that_do_not_fit_are_refused(words, message, tmp_path):
         read_words(tmp_path / "words.json", TextConfig(), 12)
 
 
-def test_reports_are_written_by_no_other_program(finished, tmp_path):
-    with pytest.raises(UserError, match="word by word in a search, of which there is no torch"):
-        export_program(finished, "torch", tmp_path / "out")
+def test_reports_are_written_by_pytorch_alone(finished, tmp_path):
+    with pytest.raises(UserError, match="word by word in a search, of which there is no onnx"):
+        export_program(finished, "onnx", tmp_path / "out")
 
 
 def test_samples_that_the_network_does_not_take_are_refused(root, tmp_path):
