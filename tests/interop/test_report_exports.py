@@ -12,6 +12,7 @@ from case_photographs import photograph
 from exported_models import random_network
 from golden_files import Golden
 
+import retfm_jax
 from retfm_jax.config import DataConfig, from_dict
 from retfm_jax.errors import UserError
 from retfm_jax.experiments import exporting
@@ -19,6 +20,7 @@ from retfm_jax.experiments.exporting import write_program
 from retfm_jax.interop.formats import get_form, onnx
 from retfm_jax.interop.formats.base import Exported
 from retfm_jax.interop.formats.programs import load_program
+from retfm_jax.interop.hub_folder import write_hub_folder
 from retfm_jax.methods import make_method
 from retfm_jax.model import RetinalModel
 
@@ -176,6 +178,15 @@ def test_other_forms_say_in_one_sentence_which_one_there_is(form, model, tmp_pat
         write_program(model, get_form(form), tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_for_the_hub_says_how_reports_are_written(model, tmp_path):
+    write_hub_folder(tmp_path / "out", model.stored)
+    assert retfm_jax.load(tmp_path / "out").words == WORDS
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'model.caption(["left.jpg", "right.jpg"])' in card
+    assert "encode_images" not in card
+    assert "Reports consist of 10 words" in card
 
 
 def test_a_network_without_words_cannot_leave(model, tmp_path):

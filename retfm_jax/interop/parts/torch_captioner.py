@@ -1,6 +1,7 @@
 """R2Gen's transformer in PyTorch, as `models.caption` has it, and its search for words."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,8 @@ class WordBlock(nn.Module):
         y = self.ln_1(x)
         pairs = self.attention.pairs(y)
         if before is not None:
-            pairs = tuple(torch.cat(both, dim=2) for both in zip(before, pairs, strict=True))
+            key, value = (torch.cat(both, dim=2) for both in zip(before, pairs, strict=True))
+            pairs = key, value
         x = x + self.attention(y, pairs, causal=before is None)
         x = x + self.source(self.ln_2(x), memory)
         return x + self.mlp(self.ln_3(x)), pairs
@@ -209,7 +211,8 @@ class Captioner(nn.Module):
         for block in self.encoder.blocks:
             x = block(x)
         x = self.encoder.norm(x)
-        return [block.source.pairs(x) for block in self.decoder.blocks]
+        blocks: Any = self.decoder.blocks
+        return [block.source.pairs(x) for block in blocks]
 
     def forward(
         self, words: Tensor, memory: Sequence[Pairs], before: Sequence[Pairs] | None = None
