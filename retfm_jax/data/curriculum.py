@@ -1,7 +1,6 @@
 """Curricula: the records of a run from easy to hard ones (MedKCO, arXiv 2603.09101)."""
 
 import collections
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +17,16 @@ from retfm_jax.data.epochs import Stage
 from retfm_jax.data.importing import tables
 from retfm_jax.data.kinds.base import SampleKind
 from retfm_jax.data.records import ImageRecord
-from retfm_jax.data.sources import Chain, OneKind, RecordSource, as_images, open_dataset, scan
+from retfm_jax.data.sources import (
+    Chain,
+    OneKind,
+    OtherLabels,
+    RecordSource,
+    Wrapped,
+    as_images,
+    open_dataset,
+    scan,
+)
 from retfm_jax.errors import UserError, did_you_mean
 from retfm_jax.knowledge.normalize import fold
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
@@ -30,7 +38,7 @@ COLUMNS = ("record_id", "level")
 _MOST_LEVELS = 1000
 
 
-class Staged(RecordSource[OneKind]):
+class Staged(Wrapped[OneKind]):
     """Source whose records take part in stages of a run.
 
     Args:
@@ -39,19 +47,8 @@ class Staged(RecordSource[OneKind]):
     """
 
     def __init__(self, source: RecordSource[OneKind], stages: Sequence[Stage]):
-        self._source, self.stages = source, tuple(stages)
-        self.name, self.split, self.kind = source.name, source.split, source.kind
-        self.label_names, self.ordered = source.label_names, source.ordered
-
-    @property
-    def structures(self) -> tuple[str, ...]:
-        return self._source.structures
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> OneKind:
-        return self._source[index]
+        super().__init__(source)
+        self.stages = tuple(stages)
 
     @property
     def record_ids(self) -> list[str] | None:
@@ -66,26 +63,11 @@ class Staged(RecordSource[OneKind]):
         return {**self._source.identity, "curriculum": stages}
 
 
-class Descriptions(RecordSource[ImageRecord]):
-    """Images with captions, without categories and labels, beside a source that has others.
+class Descriptions(OtherLabels):
+    """Images with captions, without categories and labels, beside a source that has others."""
 
-    Args:
-      source: of images with captions.
-      label_names: those of the other source.
-    """
-
-    kind = "image"
-
-    def __init__(self, source: RecordSource[ImageRecord], label_names: tuple[str, ...]):
-        self._source, self.label_names = source, label_names
-        self.name, self.split = source.name, source.split
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        labels = np.full(len(self.label_names), -1, np.int8)
-        return dataclasses.replace(self._source[index], categories=(), labels=labels)
+    def categories(self, record: ImageRecord) -> tuple[str, ...]:
+        return ()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from retfm_jax.config import DataConfig
 from retfm_jax.data.records import ImageRecord
-from retfm_jax.data.sources import Chain, OneKind, RecordSource
+from retfm_jax.data.sources import Chain, OneKind, OtherLabels, RecordSource
 from retfm_jax.errors import UserError
 
 #: A rate is a fraction with no larger denominator.
@@ -72,25 +72,11 @@ def _draws(size: int, count: int, rng: np.random.Generator) -> Int64[np.ndarray,
     return np.concatenate([*passes, np.zeros(0, np.int64)])[:count]
 
 
-class _OfOtherLabels(RecordSource[ImageRecord]):
+class _LabelsAsCategories(OtherLabels):
     """Images whose labels stand as categories beside a source with labels of other names."""
 
-    kind = "image"
-
-    def __init__(self, source: RecordSource[ImageRecord], label_names: tuple[str, ...]):
-        self._source, self.label_names = source, label_names
-        self.name, self.split = source.name, source.split
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> ImageRecord:
-        record = self._source[index]
-        return dataclasses.replace(
-            record,
-            categories=record.shows(self._source.label_names),
-            labels=np.full(len(self.label_names), -1, np.int8),
-        )
+    def categories(self, record: ImageRecord) -> tuple[str, ...]:
+        return record.shows(self._source.label_names)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -122,7 +108,7 @@ def with_mix(
     if first.identity == second.identity:
         raise UserError(f"config.data.mix names {wanted.dataset} {wanted.split}, which is the data")
     if first.kind == "image" and first.label_names != second.label_names:
-        second = _OfOtherLabels(second, first.label_names)
+        second = _LabelsAsCategories(second, first.label_names)
     return join(first, second, wanted.rate)
 
 

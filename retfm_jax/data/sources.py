@@ -2,6 +2,7 @@
 
 import abc
 import bisect
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -212,7 +213,30 @@ def _digests_of(split: str, digests: Mapping[str, str] | None) -> dict[str, str]
     return {name: digests[name] for name in re.findall(r"[a-z_]\w*", split) if name in digests}
 
 
-class Subset(RecordSource[OneKind]):
+class Wrapped(RecordSource[OneKind]):
+    """Another source's records, of which subclasses change what is theirs.
+
+    Args:
+      source: of the records.
+    """
+
+    def __init__(self, source: RecordSource[OneKind]):
+        self._source = source
+        self.name, self.split, self.kind = source.name, source.split, source.kind
+        self.label_names, self.ordered = source.label_names, source.ordered
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        return self._source.structures
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> OneKind:
+        return self._source[index]
+
+
+class Subset(Wrapped[OneKind]):
     """Subset of another source's records, in an order of its own."""
 
     def __init__(self, source: RecordSource[OneKind], indices: Int64[np.ndarray, " n"], why: str):
@@ -224,13 +248,8 @@ class Subset(RecordSource[OneKind]):
             twice.
           why: what the records have in common; with the source's identity it identifies the subset.
         """
-        self._source, self._indices, self._why = source, indices, why
-        self.name, self.split, self.kind = source.name, source.split, source.kind
-        self.label_names, self.ordered = source.label_names, source.ordered
-
-    @property
-    def structures(self) -> tuple[str, ...]:
-        return self._source.structures
+        super().__init__(source)
+        self._indices, self._why = indices, why
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -246,6 +265,32 @@ class Subset(RecordSource[OneKind]):
     def case_keys(self) -> UInt64[np.ndarray, "n 3"] | None:
         keys = self._source.case_keys
         return None if keys is None else keys[self._indices]
+
+
+class OtherLabels(Wrapped[ImageRecord]):
+    """Images beside a source with labels of other names, of which none is known of them.
+
+    Args:
+      source: of images.
+      label_names: those of the other source.
+    """
+
+    def __init__(self, source: RecordSource[ImageRecord], label_names: tuple[str, ...]):
+        super().__init__(source)
+        self.label_names, self.ordered = label_names, False
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        record = self._source[index]
+        labels = np.full(len(self.label_names), -1, np.int8)
+        return dataclasses.replace(record, categories=self.categories(record), labels=labels)
+
+    @abc.abstractmethod
+    def categories(self, record: ImageRecord) -> tuple[str, ...]:
+        """Names what a record shows, whatever the other source's labels are.
+
+        Args:
+          record: with the labels of its own source.
+        """
 
 
 class Chain(RecordSource[OneKind]):
