@@ -75,6 +75,22 @@ def at_hand(leaves: Sequence[Any]) -> list[np.ndarray] | None:
     return [np.asarray(leaf) for leaf in leaves] if here else None
 
 
+def floating_leaves(tree: Any) -> dict[str, Any]:
+    """Finds the leaves that may hold NaN: those of floating point.
+
+    Args:
+      tree: a pytree of arrays, of JAX or NumPy.
+
+    Returns:
+      leaves by their paths, parts joined by "/".
+    """
+    return {
+        path: leaf
+        for path, leaf in flatten(tree).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+
+
 @jax.jit
 def _counts(leaves: list[Any]) -> list[Any]:
     return [jnp.sum(~jnp.isfinite(leaf)) for leaf in leaves]
@@ -89,11 +105,7 @@ def nonfinite_leaves(tree: Any) -> dict[str, int]:
     Returns:
       counts by the leaves' paths, parts joined by "/".
     """
-    floating = {
-        name: leaf
-        for name, leaf in flatten(tree).items()
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
+    floating = floating_leaves(tree)
     leaves = list(floating.values())
     arrays = at_hand(leaves)
     if arrays is None:

@@ -36,7 +36,14 @@ from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, absolute, as_path, errors, is_remote, remove, rename
 from retfm_jax.runtime import distributed
-from retfm_jax.trees import at_hand, flatten, leaf_name, refuse_nonfinite, unflatten_like
+from retfm_jax.trees import (
+    at_hand,
+    flatten,
+    floating_leaves,
+    leaf_name,
+    refuse_nonfinite,
+    unflatten_like,
+)
 
 FOLDER = "checkpoints"
 #: Where the network lies that was best on validation; see `runtime.best`.
@@ -594,11 +601,7 @@ def not_finite(tree: Any, *, norms: bool = False) -> list[str]:
       norms: whether arrays whose norm overflows float32 count too. Parameters of that size come
         from an update that went wrong, and give no finite loss.
     """
-    floating = {
-        name: leaf
-        for name, leaf in flatten(tree).items()
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
+    floating = floating_leaves(tree)
     leaves = list(floating.values())
     arrays = at_hand(leaves)
     if arrays is None:
