@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import (
     LayerNorm,
     Linear,
     Remat,
     Tower,
-    attention,
     count_layers,
     dropout,
     majority,

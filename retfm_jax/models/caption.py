@@ -15,11 +15,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import (
     Block,
     Linear,
     all_gather_params,
-    attention,
     dropout,
     scan_layers,
     split,

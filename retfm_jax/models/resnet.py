@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from retfm_jax.models.layers import Linear, Tower, attention, count_layers, majority
+from retfm_jax.models.attention import attention
+from retfm_jax.models.layers import Linear, Tower, count_layers, majority
 from retfm_jax.models.taps import Taps, tapped
 from retfm_jax.ranges import Positive, Section
 

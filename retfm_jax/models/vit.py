@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import (
     LayerNorm,
     Linear,
     Remat,
     Tower,
-    attention,
     drop_path,
     scan_layers,
     slice_layers,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retfm_jax.models.layers import attention
+from retfm_jax.models.attention import attention
 
 PLAIN = jax.nn.dot_product_attention
 
