@@ -97,10 +97,10 @@ def _shapes(method: "Method") -> tuple[Any, Any, Any]:
     """
     asked = type(method), method.config
     try:
-        found = _SHAPES.pop(asked, None)
+        hash(asked)
     except TypeError:  # a config with lists, of a method from outside
         return _traced(method)
-    _SHAPES[asked] = found = found or _traced(method)
+    _SHAPES[asked] = found = _SHAPES.pop(asked, None) or _traced(method)
     for oldest in list(_SHAPES)[:-_SHAPES_KEPT]:
         _SHAPES.pop(oldest, None)
     return found

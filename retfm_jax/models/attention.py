@@ -12,7 +12,7 @@ def attention(
     query: Float[Array, "b n h d"],
     key: Float[Array, "b m h d"],
     value: Float[Array, "b m h d"],
-    mask: Bool[Array, "b m"] | Bool[Array, "b n m"] | None = None,
+    mask: Bool[Array, "b m"] | Bool[Array, "b n m"] | int | None = None,
     *,
     rate: float = 0.0,
     rngs: Key[Array, " b"] | None = None,
@@ -24,7 +24,7 @@ def attention(
       query: n queries (b, n, h, d), for h heads of width d.
       key, value: m keys and their values (b, m, h, d), in the type of `query`.
       mask: which keys may be seen (b, m) bool, of each row the first ones; or (b, n, m), by each
-        query; None: all.
+        query; or how many of the keys of every row, as others are padding; None: all.
       rate: dropout on the attention probabilities, in [0, 1).
       rngs: PRNG keys of the dropout, one for each sample; None drops nothing.
       tap: observes the attention probabilities (b, h, n, m) float32; None: they are not looked at.
@@ -32,6 +32,9 @@ def attention(
     Returns:
       what the queries attend to, (b, n, h, d).
     """
+    if isinstance(mask, int):
+        few = mask < key.shape[1]
+        mask = jnp.broadcast_to(jnp.arange(key.shape[1]) < mask, key.shape[:2]) if few else None
     by_query = mask is not None and mask.ndim == 3
     if (rngs is None or rate == 0) and tap is None and not by_query and _fused(query):
         return _fused_attention(query, key, value, mask)

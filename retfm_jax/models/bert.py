@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from retfm_jax.models.activations import gelu
 from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import (
     LayerNorm,
@@ -17,8 +19,11 @@ from retfm_jax.models.layers import (
     Remat,
     Tower,
     count_layers,
+    drop,
     dropout,
+    dropout_masks,
     majority,
+    pad_tokens,
     scan_layers,
     split,
     stack_layers,
@@ -171,24 +176,19 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], keys: Key[Array, " b"] | None
     ) -> Float[Array, "b n d"]:
-        b, n, d = x.shape
-        weights_keys, attention_keys, mlp_keys = split(keys, 3)
+        weights_keys, mask_keys = split(keys, 2)
+        first, second = dropout_masks(mask_keys, self.rate, x.shape[1:], 2)
 
-        def heads(y):
-            return y.reshape(b, n, self.heads, d // self.heads)
+        def heads(linear):
+            y = checkpoint_name(linear(x), "qkv")
+            return y.reshape(*x.shape[:2], self.heads, -1)
 
-        attended = attention(
-            heads(self.query(x)),
-            heads(self.key(x)),
-            heads(self.value(x)),
-            mask,
-            rate=self.rate,
-            rngs=weights_keys,
-        )
-        attended = self.out(attended.reshape(b, n, d))
-        x = self.ln_1(x + dropout(attended, self.rate, attention_keys))
-        hidden = self.proj(jax.nn.gelu(self.fc(x), approximate=False))
-        return self.ln_2(x + dropout(hidden, self.rate, mlp_keys))
+        query, key, value = heads(self.query), heads(self.key), heads(self.value)
+        attended = attention(query, key, value, mask, rate=self.rate, rngs=weights_keys)
+        attended = self.out(checkpoint_name(attended.reshape(x.shape), "attended"))
+        x = self.ln_1(x + drop(attended, self.rate, first))
+        hidden = checkpoint_name(self.fc(x), "hidden")
+        return self.ln_2(x + drop(self.proj(gelu(hidden)), self.rate, second))
 
 
 class Bert(Tower):
@@ -253,13 +253,15 @@ class Bert(Tower):
             words + self.positions.embedding[: tokens.shape[1]] + self.types.embedding[0]
         ).astype(self.dtype)
         embedding_keys, layer_keys = split(keys, 2)
-        x = dropout(self.ln(embeddings), self.config.dropout, embedding_keys)
+        first = dropout(self.ln(embeddings), self.config.dropout, embedding_keys)
+        length, padded = tokens.shape[1], pad_tokens(first)
+        mask = jnp.pad(mask, ((0, 0), (0, padded.shape[1] - length)))
         last, outputs = scan_layers(
             self.blocks,
-            x,
+            padded,
             lambda block, x, keys: block(x, mask, keys),
             layers=self.config.layers,
             each=None if layer_keys is None else split(layer_keys, self.config.layers),
             remat=self.config.remat,
         )
-        return last, jnp.concatenate([x[None], outputs])
+        return last[:, :length], jnp.concatenate([first[None], outputs[:, :, :length]])

@@ -14,9 +14,15 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-Remat = Literal["none", "dots", "full"]
+from retfm_jax.models import random_bits
+from retfm_jax.models.target import platform
+
+Remat = Literal["none", "dots", "named", "full"]
+#: Names of what the backward pass finds again under `remat` "named": the inputs and the result of
+#: the attention, what goes into the activation, and which entries dropout keeps.
+NAMED = ("qkv", "attended", "hidden", "mask")
 #: Under this name towers hold their stacked layers: the first axis of each leaf counts them.
 STACKED = "blocks"
 #: Linear layers that compute several maps of one input side by side, by their names.
@@ -40,8 +46,26 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        y = x @ self.kernel.astype(x.dtype)
-        return y if self.bias is None else y + self.bias.astype(x.dtype)
+        return self.parts(x, 1)[0]
+
+    def parts(self, x: Float[Array, "... i"], count: int) -> list[Float[Array, "... o"]]:
+        """Computes several maps of one input that stand side by side in the kernel's columns.
+
+        They are products of their own: one would have to be taken apart, which takes a TPU longer
+        than the product.
+
+        Args:
+          x: input (..., inputs).
+          count: number of maps, of outputs / count columns each.
+        """
+        kernels = jnp.split(self.kernel.astype(x.dtype), count, axis=1)
+        # All rows make one product, however many axes there are.
+        rows = x.reshape(-1, x.shape[-1])
+        products = [(rows @ kernel).reshape(*x.shape[:-1], -1) for kernel in kernels]
+        if self.bias is None:
+            return products
+        biases = jnp.split(self.bias.astype(x.dtype), count)
+        return [product + bias for product, bias in zip(products, biases, strict=True)]
 
 
 class LayerNorm(nnx.Module):
@@ -81,19 +105,52 @@ class Tower(nnx.Module, abc.ABC):
 
 
 def dropout(x: Float[Array, "b ..."], rate: float, keys: Key[Array, " b"] | None) -> Array:
-    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate).
+    """Zeroes entries with probability `rate` and scales the rest so that the expectation stays.
 
     Args:
-      x: values (b, ...), sample axis first.
-      rate: share of the entries that is zeroed, in [0, 1).
+      x: values (b, ..., d), sample axis first.
+      rate: share of the entries that is zeroed, in [0, 1), to 1 / 65536.
       keys: one for each sample; None zeroes nothing. A sample's mask is a function of its key
         alone, so that it does not depend on what else stands in the batch, on its division or on
         the devices.
     """
+    return drop(x, rate, dropout_masks(keys, rate, x.shape[1:], 1)[0])
+
+
+def dropout_masks(
+    keys: Key[Array, " b"] | None, rate: float, shape: tuple[int, ...], count: int
+) -> tuple[Bool[Array, "b ..."] | None, ...]:
+    """Draws the masks of dropouts whose inputs have one shape; two cost as much as one.
+
+    Args:
+      keys: one for each sample; None draws nothing.
+      rate: share of the entries that is zeroed, in [0, 1).
+      shape: of a sample's entries, (..., d).
+      count: number of masks, 1 or 2.
+
+    Returns:
+      for each dropout which entries stay, (b, ..., d) bool, kept for the backward pass under
+      `remat` "named"; None where nothing is dropped.
+    """
     if keys is None or rate == 0:
-        return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+        return (None,) * count
+    masks = random_bits.hidden_masks(keys, rate, shape, count)
+    return tuple(checkpoint_name(mask, "mask") for mask in masks)
+
+
+def drop(
+    x: Float[Array, "b ..."], rate: float, mask: Bool[Array, "b ..."] | None
+) -> Float[Array, "b ..."]:
+    """Zeroes what a mask does not keep and scales the rest.
+
+    Args:
+      x: values (b, ...).
+      rate: of the mask.
+      mask: as `dropout_masks` draws it; None: x stays as it is.
+    """
+    return (
+        x if mask is None else jnp.where(mask, x * random_bits.kept_scale(rate), 0).astype(x.dtype)
+    )
 
 
 def drop_path(
@@ -155,6 +212,22 @@ def _gather(parameter: Array) -> Array:
 _gather.defvjp(lambda parameter: (_gather(parameter), None), lambda _, gradient: (gradient,))
 
 
+def pad_tokens(x: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
+    """Adds tokens of zeros up to a multiple of 8, as accelerators store them.
+
+    Rows of several samples then make one matrix without a copy, and cuDNN's attention finds an even
+    number. What is added, no other token sees, and it is cut off behind the last block.
+
+    Args:
+      x: tokens (b, n, d).
+
+    Returns:
+      tokens (b, m, d); on a CPU x itself.
+    """
+    missing = 0 if platform() == "cpu" else -x.shape[1] % 8
+    return jnp.pad(x, ((0, 0), (0, missing), (0, 0))) if missing else x
+
+
 def scan_layers(
     blocks: Block,
     x: Float[Array, "b n d"],
@@ -172,7 +245,8 @@ def scan_layers(
       apply: runs one layer: (layer, input, its part of `each`) -> output.
       layers: their number.
       each: arrays with a leading axis of `layers`, such as keys; None: nothing.
-      remat: what the backward pass recomputes: nothing, all but matrix products, everything.
+      remat: what the backward pass recomputes: nothing; all but matrix products; all but what has
+        a name in `NAMED`; everything.
 
     Returns:
       the last output (b, n, d), and the outputs of all layers stacked (free where they are not
@@ -190,6 +264,9 @@ def scan_layers(
         body = jax.checkpoint(body, prevent_cse=False)
     elif remat == "dots":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+    elif remat == "named":
+        policy = jax.checkpoint_policies.save_only_these_names(*NAMED)
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
     elif divided:
         # What was gathered for a layer is not kept for its backward pass.

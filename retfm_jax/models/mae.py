@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from retfm_jax.models.layers import LayerNorm, Linear, Remat, scan_layers, stack_layers
+from retfm_jax.models.layers import (
+    LayerNorm,
+    Linear,
+    Remat,
+    pad_tokens,
+    scan_layers,
+    stack_layers,
+)
 from retfm_jax.models.vit import Block, ViTConfig, sine_cosine_positions
 from retfm_jax.ranges import Positive, Section
 
@@ -90,12 +97,13 @@ class Decoder(nnx.Module):
         patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore[..., None], axis=1)
         x = jnp.concatenate([x[:, :1], patches], axis=1) + self.position_embedding.astype(x.dtype)
+        count, x = x.shape[1], pad_tokens(x)
         x, _ = scan_layers(
             self.blocks,
             x,
-            lambda block, x, _: block(x),
+            lambda block, x, _: block(x, seen=count),
             layers=self.config.layers,
             each=None,
             remat=self.config.remat,
         )
-        return self.predict(self.norm(x.astype(jnp.float32)))[:, 1:]
+        return self.predict(self.norm(x[:, :count].astype(jnp.float32)))[:, 1:]

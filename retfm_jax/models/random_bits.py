@@ -16,9 +16,7 @@ _PARITY = np.uint32(0x1BD11BDA)
 _LEVELS = 2**16
 
 
-def threefry(
-    key_0: Array, key_1: Array, counter_0: Array, counter_1: Array
-) -> tuple[Array, Array]:
+def threefry(key_0: Array, key_1: Array, counter_0: Array, counter_1: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011), in additions, rotations and xors.
 
     Args:

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
+from retfm_jax.models.activations import ACTIVATIONS
 from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import (
     LayerNorm,
@@ -18,6 +20,7 @@ from retfm_jax.models.layers import (
     Remat,
     Tower,
     drop_path,
+    pad_tokens,
     scan_layers,
     slice_layers,
     split,
@@ -26,14 +29,6 @@ from retfm_jax.models.layers import (
 from retfm_jax.models.positions import resize_grid
 from retfm_jax.models.taps import Tap, Taps, tapped
 from retfm_jax.ranges import Count, Positive, PositiveFloat, Rate, Section
-
-#: What stands between the two linear maps of a block; `swiglu` gates one half by the other.
-ACTIVATIONS = {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "swiglu": lambda x: jax.nn.silu(x[..., : x.shape[-1] // 2]) * x[..., x.shape[-1] // 2 :],
-}
 
 #: What makes tokens of images, before the first block.
 _BEFORE = ("patch", "class_embedding", "position_embedding", "registers", "ln_pre")
@@ -219,6 +214,8 @@ class Block(nnx.Module):
         keys: Key[Array, " b"] | None = None,
         rate: Float[Array, ""] | float = 0.0,
         tap: Tap | None = None,
+        *,
+        seen: int | None = None,
     ) -> Float[Array, "b n d"]:
         """Runs the block.
 
@@ -228,16 +225,20 @@ class Block(nnx.Module):
           keys: randomness of dropped branches, one for each sample; None drops nothing.
           rate: probability that a sample leaves out a branch.
           tap: observes the attention probabilities; None: they are not looked at.
+          seen: the first so many tokens are attended to, as others are padding; None: all.
         """
-        b, n, d = x.shape
         first, second = split(keys, 2)
-        qkv = self.qkv(self.ln_1(x)).reshape(b, n, 3, self.heads, d // self.heads)
-        query, key, value = jnp.moveaxis(qkv, 2, 0)
+        query, key, value = (
+            checkpoint_name(part, "qkv").reshape(*x.shape[:2], self.heads, -1)
+            for part in self.qkv.parts(self.ln_1(x), 3)
+        )
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended = self.out(attention(query, key, value, tap=tap).reshape(b, n, d))
+        attended = attention(query, key, value, seen, tap=tap).reshape(x.shape)
+        attended = self.out(checkpoint_name(attended, "attended"))
         x = x + drop_path(_scaled(attended, self.scale_1), rate, first)
-        hidden = self.proj(self.activation(self.fc(self.ln_2(x))))
+        hidden = checkpoint_name(self.fc(self.ln_2(x)), "hidden")
+        hidden = self.proj(self.activation(hidden))
         return x + drop_path(_scaled(hidden, self.scale_2), rate, second)
 
 
@@ -509,6 +510,12 @@ class ViT(Tower):
         x = jnp.concatenate([*before, patches], axis=1)
         if self.ln_pre is not None:
             x = self.ln_pre(x)
+        tap = None if self.taps is None else self.taps["blocks"]
+        count = x.shape[1]
+        if tap is None:
+            x = pad_tokens(x)
+        if angles is not None:
+            angles = jnp.pad(angles, ((0, 0), (0, x.shape[1] - count), (0, 0)))
         rates = None
         if keys is not None and config.drop_path:
             rates = jnp.linspace(0, config.drop_path, config.layers), split(keys, config.layers)
@@ -516,9 +523,8 @@ class ViT(Tower):
         def run(block, x, each):
             rates, tap = each
             rate, keys = (0.0, None) if rates is None else rates
-            return block(x, angles, keys, rate, tap)
+            return block(x, angles, keys, rate, tap, seen=count)
 
-        tap = None if self.taps is None else self.taps["blocks"]
         # One scan from level to level keeps what is asked for, not the outputs of all blocks.
         found, start = {}, 0
         for level in sorted(set(levels)):
@@ -532,7 +538,7 @@ class ViT(Tower):
                 # What is looked into is differentiated for its slots alone: memory is what counts.
                 remat=config.remat if tap is None else "full",
             )
-            found[level], start = x, level + 1
+            found[level], start = x[:, :count], level + 1
         return tuple(found[level] for level in levels)
 
     def pool(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
