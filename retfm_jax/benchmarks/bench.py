@@ -14,6 +14,7 @@ from retfm_jax.benchmarks.timing import Comparison, Measurement
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.files import PathLike
 from retfm_jax.runtime.threads import cores
+from retfm_jax.runtime.xla_flags import in_force
 
 _PACKAGES = ("retfm-jax", "jax", "jaxlib", "flax", "grain", "opencv-python-headless", "torch")
 
@@ -130,6 +131,7 @@ def _steps(
     microbatches: int | None,
     tell: Callable[[str], None],
 ) -> None:
+    report.notes["XLA flags"] = " ".join(in_force()) or "none"
     if microbatches is not None:
         tell("training steps, in microbatches and in one batch")
         report.add(*step.compare_microbatches(config, microbatches, rounds))

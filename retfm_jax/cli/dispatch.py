@@ -36,6 +36,7 @@ from retfm_jax.cli import (
 from retfm_jax.console import finish, say
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.signals import Ended, ending
+from retfm_jax.runtime.xla_flags import set_gpu_flags
 
 #: In the order of the help.
 _VERBS = (
@@ -110,6 +111,7 @@ def _main(arguments: list[str]) -> int:
             # What libraries say of themselves is of no use to a user.
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+            set_gpu_flags()
             args.run(args)
     except UserError as error:
         say(f"{verb}: {error}", error=True)
