@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ from retfm_jax.cli import options
 from retfm_jax.cli.options import add_verb
 from retfm_jax.cli.tables import Table
 from retfm_jax.console import say
+from retfm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from retfm_jax.planning.hlo import Collective
+    from retfm_jax.planning.machine_code import Bound
     from retfm_jax.planning.plan import Plan, Rule
     from retfm_jax.planning.topologies import Topology
 
@@ -28,6 +31,11 @@ def add(verbs) -> None:
     parser.add_argument(
         "--topology", required=True, help="v5e:16x16, v5p:4x4x8, ..., gpu:h100x8, or here"
     )
+    parser.add_argument(
+        "--machine_code",
+        action="store_true",
+        help="read the TPU's final machine code for a bound of the step; takes longer",
+    )
     parser.add_argument("--out", help="JSON file to write")
     parser.add_argument(
         "--largest_batch", action="store_true", help="search it; takes several compilations"
@@ -42,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from retfm_jax.config import load_config
     from retfm_jax.files import check_writable, write_json
+    from retfm_jax.planning.machine_code import check_topology, recording
     from retfm_jax.planning.plan import largest_batch, plan
     from retfm_jax.planning.topologies import open_topology
     from retfm_jax.training.requirements import check_vocabularies
@@ -50,18 +59,26 @@ def run(args: argparse.Namespace) -> None:
     check_vocabularies(config, present=True)
     if args.out:
         check_writable(args.out)
-    topology = open_topology(args.topology)
-    say(f"compiling for {topology.name}", error=True)
-    planned = plan(config, topology)
-    document = planned.to_json()
-    show(planned)
-    if args.largest_batch:
-        largest = largest_batch(planned)
-        document["largest_batch"] = largest
-        say(f"largest batch that fits: {largest:,}", style="bold")
+    with recording() if args.machine_code else contextlib.nullcontext() as recorded:
+        topology = open_topology(args.topology)
+        if recorded is not None:
+            check_topology(topology)
+        say(f"compiling for {topology.name}", error=True)
+        planned = plan(config, topology, recorded)
+        document = planned.to_json()
+        show(planned)
+        if args.largest_batch:
+            largest = largest_batch(planned)
+            document["largest_batch"] = largest
+            say(f"largest batch that fits: {largest:,}", style="bold")
     if args.out:
         write_json(args.out, document)
         say(f"wrote {args.out}")
+    if recorded is not None and planned.work is not None and planned.bound is None:
+        raise UserError(
+            f"{topology.name}: this version of libtpu writes no machine code, so there is no bound "
+            "of it; all else is told above"
+        )
 
 
 def show(planned: "Plan") -> None:
@@ -86,6 +103,9 @@ def show(planned: "Plan") -> None:
     if planned.work is not None:
         _collectives_table(planned.work.collectives, topology).show()
         _time_table(planned).show()
+    if planned.bound is not None:
+        say(_bound_note(planned.bound))
+    say(f"compiled in {planned.compilation:,.0f} s")
 
 
 def _verdict(planned: "Plan") -> str:
@@ -192,9 +212,31 @@ def _time_table(planned: "Plan") -> Table:
         table.row("limit", "", seconds.limit)
         table.row("a step, estimated", "", _duration(seconds.step), style="bold")
         table.row("samples a second, all devices", "", f"{rate:,.0f}")
+        if planned.bound is not None:
+            table.row(
+                "the machine code's bound", "", _duration(planned.bound.seconds), style="bold"
+            )
         if planned.share_of_peak is not None:
-            table.row("share of peak, model FLOPs", "", f"{planned.share_of_peak:.0%}")
+            share = f"share of peak: model FLOPs in {planned.share_of}"
+            table.row(share, "", f"{planned.share_of_peak:.1%}")
     return table
+
+
+def _bound_note(bound: "Bound") -> str:
+    """What the bound of the machine code means, in a line, and what it leaves out."""
+    note = (
+        "The machine code's bound adds up, for one instruction after the other, the longest of "
+        f"issue ({_duration(bound.issue)} alone), matrix units ({_duration(bound.products)}) and "
+        f"memory ({_duration(bound.memory)}); by one public number a chip takes 1.1 to 1.15 times "
+        "as long."
+    )
+    if bound.unread >= 0.005:
+        note += (
+            f" Code of {bound.unread:.0%} of the expected cycles was not found: only memory counts."
+        )
+    if bound.open_loops:
+        note += f" {bound.open_loops} loops of unknown length in it count once."
+    return note
 
 
 def _size(size: float) -> str:

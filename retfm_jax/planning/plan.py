@@ -6,6 +6,7 @@ Nothing of full size is ever allocated: state and batch are shapes with sharding
 import dataclasses
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
 from retfm_jax.planning.hlo import HloModule, Work
+from retfm_jax.planning.machine_code import Bound, Recording, bound
 from retfm_jax.planning.topologies import Topology
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh
@@ -54,14 +56,17 @@ class Seconds:
       compute: FLOPs of the program at the peak rate of its type; None where they are unknown.
       memory: traffic at the memory's bandwidth.
       network: collectives one after the other over the links.
-      schedule: sum of the compiler's estimates for its instructions, which the others bound from
-        below; None where it gives none.
+      schedule: sum of the estimates of the compiler for its instructions and of our kernels for
+        themselves, which the others bound from below; None where it gives none.
+      machine_code: the bound of the program's machine code, instruction by instruction; None where
+        it was not asked for.
     """
 
     compute: float | None
     memory: float
     network: float
     schedule: float | None
+    machine_code: float | None = None
 
     @property
     def step(self) -> float:
@@ -96,6 +101,8 @@ class Plan:
       program_flops: with what is computed again to save memory.
       work: of the compiled program; None where the compiler refused it.
       seconds: None where the chip is unknown or the program was refused.
+      compilation: seconds that the compiler took.
+      bound: of the machine code; None where it was not asked for or not written.
     """
 
     config: ExperimentConfig
@@ -110,6 +117,8 @@ class Plan:
     program_flops: int | None
     work: Work | None
     seconds: Seconds | None
+    compilation: float
+    bound: Bound | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Converts the plan to JSON values."""
@@ -128,6 +137,7 @@ class Plan:
                 "capacity": self.capacity,
             },
             "flops": {"model": self.model_flops, "program": self.program_flops},
+            "seconds_of_compilation": self.compilation,
         }
         if self.work is not None:
             document["memory_traffic_per_device"] = self.work.traffic
@@ -149,6 +159,9 @@ class Plan:
                 "limit": self.seconds.limit,
             }
             document["share_of_peak"] = self.share_of_peak
+            document["share_of_peak_of"] = self.share_of
+        if self.bound is not None:
+            document["machine_code"] = dataclasses.asdict(self.bound)
         document["sharding"] = [rule._asdict() for rule in self.rules]
         return document | {"config": to_dict(self.config)}
 
@@ -161,20 +174,28 @@ class Plan:
 
     @property
     def share_of_peak(self) -> float | None:
-        """Model FLOPs in the estimated step, as a share of the devices' peak; None: unknown."""
+        """Model FLOPs as a share of the devices' peak in the time of `share_of`; None: unknown."""
         chip = self.topology.chip
         peak = None if chip is None else chip.peak(self.config.model.dtype)
         if self.seconds is None or self.model_flops is None or peak is None:
             return None
-        return self.model_flops / (self.seconds.step * peak * len(self.topology.devices))
+        step = self.seconds.machine_code or self.seconds.step
+        return self.model_flops / (step * peak * len(self.topology.devices))
+
+    @property
+    def share_of(self) -> str:
+        """Which time the share of peak is of: the machine code's bound where it was read."""
+        known = self.seconds is not None and self.seconds.machine_code is not None
+        return "the machine code's bound" if known else "the estimated step"
 
 
-def plan(config: ExperimentConfig, topology: Topology) -> Plan:
+def plan(config: ExperimentConfig, topology: Topology, recorded: Recording | None = None) -> Plan:
     """Compiles the training step of an experiment for a topology.
 
     Args:
       config: the experiment; without `train.steps` its schedule has 1000 steps.
       topology: as `open_topology` opens it.
+      recorded: where the machine code of the program is read from, for its bound.
 
     Raises:
       UserError: the mesh does not fit the devices, or the batch does not divide over them.
@@ -191,17 +212,20 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
     traced = setup.jit(step).trace(state, batch)
     program_flops = count_program(traced)
     memory = _memory(state, batch)
-    work = seconds = None
+    work = seconds = code_bound = None
     chip = topology.chip
     capacity = None if chip is None else chip.memory
+    start = time.monotonic()
     try:
         compiled = traced.lower().compile({} if topology.real else _UNRUN)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        compilation = time.monotonic() - start
         needed, capacity = _refusal(str(error))
         fits = False
     else:
+        compilation = time.monotonic() - start
         stats, text = compiled.memory_analysis(), compiled.as_text()
         assert stats is not None
         assert text is not None
@@ -211,8 +235,11 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
             "code": stats.generated_code_size_in_bytes,
         }
         needed = sum(memory.values())
-        work = HloModule(text, mesh.size).work()
-        seconds = _seconds(config, topology, program_flops, work)
+        module = HloModule(text, mesh.size)
+        work = module.work()
+        if recorded is not None and chip is not None and (codes := recorded.take()):
+            code_bound = bound(module, codes, chip)
+        seconds = _seconds(config, topology, program_flops, work, code_bound)
         # A compiler that does not refuse has answered.
         fits = topology.real or (capacity is not None and needed < capacity)
     return Plan(
@@ -228,6 +255,8 @@ def plan(config: ExperimentConfig, topology: Topology) -> Plan:
         program_flops=program_flops,
         work=work,
         seconds=seconds,
+        compilation=compilation,
+        bound=code_bound,
     )
 
 
@@ -349,7 +378,11 @@ def _refusal(message: str) -> tuple[int, int]:
 
 
 def _seconds(
-    config: ExperimentConfig, topology: Topology, flops: int | None, work: Work
+    config: ExperimentConfig,
+    topology: Topology,
+    flops: int | None,
+    work: Work,
+    code_bound: Bound | None,
 ) -> Seconds | None:
     chip = topology.chip
     if chip is None:
@@ -359,7 +392,8 @@ def _seconds(
     if flops is not None and peak is not None:
         compute = flops / len(topology.devices) / peak
     if work.cycles is not None and chip.clock is not None:
-        schedule = work.cycles / chip.clock
+        kernels = sum(kernel.times * kernel.seconds(chip) for kernel in work.kernels)
+        schedule = work.cycles / chip.clock + kernels
     return Seconds(
         compute=compute,
         memory=work.traffic / chip.bandwidth,
@@ -369,4 +403,5 @@ def _seconds(
             if (bandwidth := topology.bandwidth(collective.group)) is not None
         ),
         schedule=schedule,
+        machine_code=None if code_bound is None else code_bound.seconds,
     )

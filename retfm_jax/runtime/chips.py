@@ -23,6 +23,7 @@ class Chip:
       axes: dimensions of the TPU's torus, whose links work side by side; 1 for GPUs.
       clock: of a TPU's matrix units, Hz: their peak over the multiplications that they do at once;
         None for GPUs.
+      rows: of a TPU, that one core's matrix units together take in a cycle; 0 for GPUs.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Chip:
     link: float
     axes: int = 1
     clock: float | None = None
+    rows: int = 0
 
     def peak(self, dtype: str) -> float | None:
         """Peak rate of matrix products in FLOP/s; None for types that are not listed here.
@@ -54,9 +56,10 @@ def _tpu(
     link: float,
     axes: int,
     at_once: int,
+    rows: int = 4,
 ) -> Chip:
     clock = peak / (2 * at_once)
-    return Chip(name, "tpu", kind, peak, peak, gib * 2**30, bandwidth, link, axes, clock)
+    return Chip(name, "tpu", kind, peak, peak, gib * 2**30, bandwidth, link, axes, clock, rows)
 
 
 def _gpu(

@@ -193,7 +193,7 @@ def test_the_tpu_compiler_refuses_what_is_too_large():
 
 
 def test_the_command_writes_what_it_found(divided, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(planning, "plan", lambda config, topology: divided[1])
+    monkeypatch.setattr(planning, "plan", lambda config, topology, recorded: divided[1])
     out = tmp_path / "plan.json"
     arguments = ["plan", "--config", "quickstart", "--topology", "gpu:h100x8", "--out", str(out)]
     assert cli.main(arguments) == 0
