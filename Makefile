@@ -11,7 +11,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 .PHONY: quickstart test docs venv
 
 quickstart: venv
-	$(PIP) install --quiet --constraint constraints.txt .
+	$(PIP) install --quiet --constraint constraints.txt '.[all]'
 	$(VENV)/bin/retfm quickstart
 
 test: venv
@@ -21,7 +21,7 @@ test: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/smoke
 
 docs: venv
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[all,docs]'
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --builder html docs docs/_build
 
 venv:

@@ -37,7 +37,7 @@ _BESIDE = {
     ("dataset_folders", "errors"),
     ("dataset_folders", "files"), ("decisions", "errors"), ("decisions", "files"),
     ("mask_decisions", "decisions"), ("mask_decisions", "errors"),
-    ("hub", "errors"), ("rendering", "files"),
+    ("extras", "errors"), ("hub", "errors"), ("rendering", "extras"), ("rendering", "files"),
 }  # fmt: skip
 #: Generated data is a tool of two rooms, as any caller of the command line's.
 _BUILDERS = {"benchmarks", "experiments"}

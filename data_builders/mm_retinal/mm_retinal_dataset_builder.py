@@ -5,15 +5,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-import tensorflow_datasets as tfds
 from etils import epath
 
+from retfm_jax import extras
 from retfm_jax.data.building.builder import RowsBuilder
 from retfm_jax.data.building.rows import ImageRow, Row
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.importing import releases
 from retfm_jax.data.importing.nameless import nameless, redacted
 from retfm_jax.errors import UserError
+
+with extras.needed("data"):
+    import tensorflow_datasets as tfds
 
 _MODALITIES = {
     "cfp": "color fundus photographs",

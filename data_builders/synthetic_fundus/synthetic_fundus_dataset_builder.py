@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from etils import epath
 
-from retfm_jax import dataset_folders, files
+from retfm_jax import dataset_folders, extras, files
 from retfm_jax.data import datasets
-from retfm_jax.data.records import image_features, patient_example, patient_features
+from retfm_jax.data.record_features import image_features, patient_features
+from retfm_jax.data.records import patient_example
 from retfm_jax.data_builders.synthetic_fundus.diagnoses import DIAGNOSES
 from retfm_jax.data_builders.synthetic_fundus.drawing import STRUCTURES
 from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples, draw_segmented
@@ -28,6 +28,9 @@ from retfm_jax.data_builders.synthetic_fundus.population import (
 from retfm_jax.errors import UserError
 from retfm_jax.runtime.threads import cores
 from retfm_jax.runtime.workers import end_with_parent
+
+with extras.needed("data"):
+    import tensorflow_datasets as tfds
 
 _CHUNK = 32  # patients a task of a worker process
 

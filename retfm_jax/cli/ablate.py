@@ -21,6 +21,7 @@ def add(verbs) -> None:
         "ablate",
         run,
         "train the variants of a config with several seeds and compare them; resumes by itself",
+        extra="all",
     )
     options.config(parser)
     parser.add_argument("--workdir", required=True, help="a folder for each variant and seed")

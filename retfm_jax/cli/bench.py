@@ -26,6 +26,7 @@ def add(verbs) -> None:
         "bench",
         run,
         "measure this machine: the data pipeline, the training step, embedding, checkpoints",
+        extra="train",
     )
     parser.add_argument("part", choices=(*_PARTS, "all"), help="what to measure")
     options.config(parser)

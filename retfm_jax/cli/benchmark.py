@@ -16,6 +16,7 @@ def add(verbs) -> None:
         "benchmark",
         run,
         "compare models on tasks by protocols, all alike; resumes by itself",
+        extra="all",
     )
     parser.add_argument(
         "suite", metavar="SUITE", help="YAML file, or the name of a bundled suite (docs/benchmark)"

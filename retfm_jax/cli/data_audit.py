@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(
-        verbs, "audit", run, "find copies within and across sets, and list what is to be left out"
+        verbs,
+        "audit",
+        run,
+        "find copies within and across sets, and list what is to be left out",
+        extra="data",
     )
     parser.add_argument(
         "names", nargs="+", metavar="SET", help="built dataset, task, or folder of class folders"

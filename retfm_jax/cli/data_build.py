@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add(verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "build", run, "build a bundled dataset")
+    parser = add_verb(verbs, "build", run, "build a bundled dataset", extra="data")
     parser.add_argument("name", help="`retfm data list` names them")
     options.data_dir(parser)
     parser.add_argument("--source", help="folder of the files as they were downloaded")

@@ -15,7 +15,11 @@ from retfm_jax.errors import UserError
 def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(
-        verbs, "check", run, "look a built dataset through: counts, faults, a contact sheet"
+        verbs,
+        "check",
+        run,
+        "look a built dataset through: counts, faults, a contact sheet",
+        extra="data",
     )
     parser.add_argument("name", help="built dataset, or its folder")
     options.data_dir(parser)

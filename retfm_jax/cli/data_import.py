@@ -12,7 +12,7 @@ from retfm_jax.errors import UserError
 
 def add(verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "import", run, "import patients of your own")
+    parser = add_verb(verbs, "import", run, "import patients of your own", extra="data")
     parser.add_argument("--name", required=True, help="of the new dataset")
     options.data_dir(parser)
     parser.add_argument("--manifest", help="CSV, .xlsx or JSONL, a row a patient")

@@ -9,7 +9,7 @@ from retfm_jax.cli.tables import Table
 
 def add(verbs) -> None:
     """Adds the verb."""
-    options.data_dir(add_verb(verbs, "list", run, "list builders and built datasets"))
+    options.data_dir(add_verb(verbs, "list", run, "list builders and built datasets", extra="data"))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
+from retfm_jax import extras
 from retfm_jax.cli import (
     ablate,
     bench,
@@ -35,6 +36,7 @@ from retfm_jax.cli import (
 )
 from retfm_jax.console import finish, say
 from retfm_jax.errors import UserError
+from retfm_jax.extras import MissingExtra
 from retfm_jax.runtime.signals import Ended, ending
 from retfm_jax.runtime.xla_flags import set_gpu_flags
 
@@ -112,7 +114,7 @@ def _main(arguments: list[str]) -> int:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
             set_gpu_flags()
-            args.run(args)
+            _run(args)
     except UserError as error:
         say(f"{verb}: {error}", error=True)
         return error.exit_status
@@ -136,6 +138,16 @@ def _main(arguments: list[str]) -> int:
         say(f"{verb}: interrupted", error=True)
         return 128 + signal.SIGINT
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Runs a verb, which misses all that it works with at once, not one after the other."""
+    try:
+        args.run(args)
+    except MissingExtra as error:
+        if args.extra is None or error.extra not in extras.OF_VERBS:
+            raise
+        raise MissingExtra(args.extra, error.name) from error
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -22,6 +22,7 @@ def add(verbs) -> None:
         "evaluate",
         run,
         "evaluate a trained network by a protocol; writes JSON and pictures",
+        extra="eval",
     )
     parser.add_argument("--workdir", required=True, help="workdir or checkpoint folder")
     options.listed(

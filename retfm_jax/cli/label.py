@@ -7,7 +7,7 @@ from retfm_jax.cli.options import add_verb
 
 def add(verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "label", run, "read findings out of reports (JSONL)")
+    parser = add_verb(verbs, "label", run, "read findings out of reports (JSONL)", extra="eval")
     parser.add_argument("input", help="JSONL: objects with `report`, or `left` and `right`")
     parser.add_argument("--out", required=True, help="JSONL file to write")
     parser.add_argument("--vocabulary", help="YAML that replaces the conditions")

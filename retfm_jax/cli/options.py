@@ -23,7 +23,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+    verbs: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    extra: str | None = None,
 ) -> argparse.ArgumentParser:
     """Adds a verb.
 
@@ -31,12 +35,13 @@ def add_verb(
       verbs: the subparsers of `retfm` or of `retfm data`.
       run: is called with the parsed options.
       text: of its help.
+      extra: optional dependencies that it works with; None: what every installation has is enough.
 
     Returns:
       its parser, without options.
     """
     parser = verbs.add_parser(name, help=text, description=text, formatter_class=_Help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, extra=extra)
     return parser
 
 

@@ -12,6 +12,7 @@ def add(verbs) -> None:
         "quickstart",
         run,
         "build synthetic patients, train a small RET-CLIP on them, evaluate it and export it",
+        extra="all",
     )
     parser.add_argument("--workdir", default="quickstart", help="where everything goes")
 

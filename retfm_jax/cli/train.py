@@ -17,7 +17,11 @@ _VERBS = {
 def add(verbs) -> None:
     """Adds the verb."""
     parser = add_verb(
-        verbs, "train", run, "train; resumes by itself where the workdir has a checkpoint"
+        verbs,
+        "train",
+        run,
+        "train; resumes by itself where the workdir has a checkpoint",
+        extra="train",
     )
     parser.epilog = (
         "Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGHUP and saved, so that the "

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from retfm_jax import files
+from retfm_jax import extras, files
 from retfm_jax.data import case_keys
 from retfm_jax.dataset_folders import INFO
 from retfm_jax.errors import UserError
@@ -37,7 +37,8 @@ def open_builder(folder: files.PathLike) -> Any:
     Raises:
       UserError: it cannot be read, or is not made of TFDS's own features.
     """
-    import tensorflow_datasets as tfds
+    with extras.needed("data"):
+        import tensorflow_datasets as tfds
 
     folder = files.as_path(folder)
     _check_features(folder)
@@ -176,8 +177,9 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 def _looked_through(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, Any]]:
     """Of every split the digest, and the table of the cases of its records."""
-    from array_record.python.array_record_module import ArrayRecordReader
-    from tensorflow_datasets.proto import tf_example_pb2
+    with extras.needed("data"):
+        from array_record.python.array_record_module import ArrayRecordReader
+        from tensorflow_datasets.proto import tf_example_pb2
 
     from retfm_jax.data.records import record_of
 

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Int64
 
+from retfm_jax import extras
 from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data.curriculum import Staged, staged
@@ -29,6 +29,9 @@ from retfm_jax.errors import UserError
 from retfm_jax.runtime.threads import cores
 from retfm_jax.runtime.workers import end_with_parent, remove_abandoned_memory
 from retfm_jax.trees import differences
+
+with extras.needed("train"):
+    import grain
 
 _log = logging.getLogger(__name__)
 

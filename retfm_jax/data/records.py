@@ -1,14 +1,14 @@
 """Records of patients and of photographs, as TFDS stores them and as the pipeline reads them."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int8
-from tensorflow_datasets.proto import tf_example_pb2
 
+from retfm_jax import extras
 from retfm_jax.data.masks import EncodedMask
 from retfm_jax.knowledge.vocabulary import LANGUAGES
 
@@ -110,78 +110,6 @@ class CaseRecord:
     eyes: bool = False
 
 
-def _text() -> dict[str, Any]:
-    return {language: tfds.features.Text() for language in LANGUAGES}
-
-
-def _label_list(label_names: Sequence[str], partly: bool = False) -> dict[str, Any]:
-    # "known" tells "nothing found" from "nobody looked": both have an empty list.
-    names = tfds.features.Sequence(tfds.features.ClassLabel(names=list(label_names)))
-    return {"known": np.bool_, "present": names, **({"unknown": names} if partly else {})}
-
-
-def _image() -> tfds.features.Image:
-    return tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-
-
-def patient_features(label_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """Makes the TFDS features of a dataset of patients.
-
-    Args:
-      label_names: classes of the label vectors, in their order.
-    """
-    return tfds.features.FeaturesDict(
-        {
-            "kind": tfds.features.Text(),
-            "record_id": tfds.features.Text(),
-            "left": _image(),
-            "right": _image(),
-            "report": _text(),
-            "left_report": _text(),
-            "right_report": _text(),
-            "labels": _label_list(label_names),
-            "left_labels": _label_list(label_names),
-            "right_labels": _label_list(label_names),
-        }
-    )
-
-
-def image_features(
-    label_names: Sequence[str],
-    structures: Sequence[str] = (),
-    partly: bool = False,
-    cases: bool = False,
-) -> tfds.features.FeaturesDict:
-    """Makes the TFDS features of a dataset of single images.
-
-    Args:
-      label_names: classes of the label vectors, in their order.
-      structures: of which there are masks, in their order; () of images without masks.
-      partly: whether some labels of an image may be known and others not.
-      cases: whether the source says which images of a patient are of one case.
-    """
-    masks = {
-        # Masks of all structures, empty of those that are absent or unknown, and the known ones.
-        "masks": tfds.features.Sequence(tfds.features.Text()),
-        "structures": tfds.features.Sequence(tfds.features.ClassLabel(names=list(structures))),
-        "field": tfds.features.Text(),
-    }
-    return tfds.features.FeaturesDict(
-        {
-            "kind": tfds.features.Text(),
-            "record_id": tfds.features.Text(),
-            "patient_id": tfds.features.Text(),
-            "image": _image(),
-            "caption": _text(),
-            "categories": tfds.features.Sequence(tfds.features.Text()),
-            "attributes": tfds.features.Sequence(tfds.features.Text()),
-            "labels": _label_list(label_names, partly),
-            **(masks if structures else {}),
-            **({"case_id": tfds.features.Text()} if cases else {}),
-        }
-    )
-
-
 def _texts(texts: Mapping[str, str] | None) -> dict[str, str]:
     return {language: (texts or {}).get(language, "") for language in LANGUAGES}
 
@@ -280,7 +208,7 @@ def mask_fields(masks: Mapping[str, bytes | None], field: bytes) -> dict[str, An
 
 
 def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
-    """Parses a record from a serialized `tf.train.Example`, as TFDS stores the features above.
+    """Parses a record from a serialized `tf.train.Example` with the features of `record_features`.
 
     TFDS's own reading of an example takes as long as decoding a small photograph, and no two
     threads can do it at once.
@@ -289,9 +217,15 @@ def parse_record(example: bytes, classes: int) -> PatientRecord | ImageRecord:
       example: the serialized bytes.
       classes: how many labels the dataset has.
     """
+    return record_of(_parser()(example), classes)
+
+
+@functools.cache
+def _parser() -> Callable[[bytes], Any]:
+    with extras.needed("data"):
+        from tensorflow_datasets.proto import tf_example_pb2
     # The module makes its classes when it is imported.
-    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
-    return record_of(parse(example), classes)
+    return tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def record_of(example: Any, classes: int) -> PatientRecord | ImageRecord:

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, Literal, TypeGuard, TypeVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int64, UInt64
 
+from retfm_jax import extras
 from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data import case_keys, exclusions
@@ -121,7 +121,7 @@ def of_patients(source: RecordSource[Record]) -> TypeGuard[RecordSource[PatientR
 class _TfdsSource(RecordSource[Record]):
     """A split of a dataset that TFDS built as array_record; opened at the first read."""
 
-    def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, split: str):
+    def __init__(self, folder: Path, builder: Any, split: str):
         info = builder.info
         try:
             size = info.splits[split].num_examples
@@ -201,6 +201,9 @@ class _TfdsSource(RecordSource[Record]):
         return vars(self) | {"_opened": None}
 
     def _open(self) -> Sequence[Any]:
+        with extras.needed("data"):
+            import tensorflow_datasets as tfds
+
         return open_builder(self._folder).as_data_source(
             split=self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )

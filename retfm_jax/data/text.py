@@ -14,7 +14,7 @@ import tokenizers
 from jaxtyping import Int32
 from tokenizers import models, normalizers, pre_tokenizers
 
-from retfm_jax import hub
+from retfm_jax import extras, hub
 from retfm_jax.config import TextConfig
 from retfm_jax.console import printable
 from retfm_jax.errors import UserError
@@ -266,7 +266,8 @@ def _backend(name: str) -> tuple[Any, dict[str, int | None]]:
 
 def _load(name: str) -> Any:
     """A tokenizer as transformers has it."""
-    from transformers import BertTokenizer
+    with extras.needed("transformers"):
+        from transformers import BertTokenizer
 
     with local_file(_find(name)) as path:
         if _is_saved(path):
@@ -277,7 +278,8 @@ def _load(name: str) -> Any:
 
 
 def _read_saved(path: Path) -> Any:
-    from transformers import AutoTokenizer
+    with extras.needed("transformers"):
+        from transformers import AutoTokenizer
 
     _refuse_code(path)
     try:

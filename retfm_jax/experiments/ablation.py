@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from retfm_jax import extras
 from retfm_jax.config import ExperimentConfig, to_dict
 from retfm_jax.console import say
 from retfm_jax.data.class_files import AS_RELEASED, Reading
@@ -25,6 +24,9 @@ from retfm_jax.model import load
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh
 from retfm_jax.training.requirements import check_splits, check_vocabularies
+
+with extras.needed("eval"):
+    from matplotlib.figure import Figure
 
 #: What the table shows, as far as it is measured; the JSON holds every metric.
 _SHOWN = ("aca", "auroc")

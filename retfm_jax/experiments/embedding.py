@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from retfm_jax import extras
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.embeddings import refuse_unusable
@@ -43,6 +44,10 @@ def embed(workdir: PathLike, images: PathLike, out: PathLike, on_error: str = "s
     out = as_path(out)
     if out.suffix not in (".npz", ".parquet"):
         raise UserError(f"out {out}: embeddings are written as .npz or .parquet")
+    if out.suffix == ".parquet":
+        with extras.needed("data"):
+            import pandas  # noqa: F401
+            import pyarrow.parquet  # noqa: F401
     check_writable(out)
     paths, unusable = photographs_of(images)
     refuse_unusable(unusable, on_error)

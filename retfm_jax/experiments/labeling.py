@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from retfm_jax import extras
 from retfm_jax.data import cells
 from retfm_jax.data.importing import columns
 from retfm_jax.errors import UserError
@@ -31,6 +30,10 @@ from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 from retfm_jax.parsing import parse_json
 from retfm_jax.progress import progress_bar
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
+
+with extras.needed("eval"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: A hostile line must not be endless.
 _LONGEST_LINE = 1 << 24

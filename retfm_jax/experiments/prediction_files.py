@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from retfm_jax import files
+from retfm_jax import extras, files
 from retfm_jax.data.cells import without_formula
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, atomic_write
@@ -55,10 +55,14 @@ def check_suffix(out: PathLike) -> None:
       out: the file of predictions.
 
     Raises:
-      UserError: its suffix is none of `SUFFIXES`.
+      UserError: its suffix is none of `SUFFIXES`, or what writes such a file is not installed.
     """
-    if as_path(out).suffix not in SUFFIXES:
+    suffix = as_path(out).suffix
+    if suffix not in SUFFIXES:
         raise UserError(f"out {out}: predictions are written as {', '.join(SUFFIXES)}")
+    if suffix == ".parquet":
+        with extras.needed("data"):
+            import pyarrow.parquet  # noqa: F401
 
 
 class Parts:

@@ -6,14 +6,16 @@ import logging
 import textwrap
 from collections.abc import Iterator
 
-from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
-
+from retfm_jax import extras
 from retfm_jax.files import PathLike, atomic_write
 from retfm_jax.rendering import fonts
+
+with extras.needed("eval"):
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.text import Text
 
 #: Longest name that is plotted whole; pages and JSON files hold the whole of it.
 _LONGEST = 48

@@ -12,7 +12,7 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
 
 # It takes in what it finds of these, for tensors and stores that are not written to here.
-with extras.absent("torch", "google.cloud.storage", "boto3"):
+with extras.needed("train"), extras.absent("torch", "google.cloud.storage", "boto3"):
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import (  # made at import
         Event,  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfm_jax.data import masks, records
+from retfm_jax.data import masks, record_features, records
 from retfm_jax.data.field_of_view import lit_field, minimum_cross_entropy
 from retfm_jax.data.masks import BINARY, STORED, UNKNOWN, Codes, Interval, MaskError
 from retfm_jax.errors import UserError
@@ -225,7 +225,7 @@ def test_counting_values_agrees_with_numpy():
 
 
 def test_a_record_with_masks_is_stored_and_read_as_it_was():
-    features = records.image_features(["normal"], ["vessels", "disc", "drusen"])
+    features = record_features.image_features(["normal"], ["vessels", "disc", "drusen"])
     stored = {"vessels": masks.encode(DRAWN), "disc": b"", "drusen": None}
     field = masks.encode(np.ones_like(DRAWN))
     example = records.image_example("1.png", image=FILES["0 and 255, GIF"], labels=["normal"])
@@ -240,7 +240,7 @@ def test_a_record_with_masks_is_stored_and_read_as_it_was():
 
 
 def test_a_photograph_without_masks_is_stored_as_before():
-    features = records.image_features(["normal"])
+    features = record_features.image_features(["normal"])
     assert "field" not in features
     example = features.encode_example(records.image_example("1.png", image=b"\xff\xd8\xff"))
     record = records.parse_record(features.serialize_example(example), 1)

@@ -13,11 +13,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from absl import logging
 
-from retfm_jax import dataset_folders, files
-from retfm_jax.data import curriculum, datasets, records
+from retfm_jax import dataset_folders, extras, files
+from retfm_jax.data import curriculum, datasets, record_features
 from retfm_jax.data.building import beam as cluster
 from retfm_jax.data.building import case_rows, splits, validation
 from retfm_jax.data.building.rows import Row, following_links
@@ -25,6 +24,9 @@ from retfm_jax.errors import UserError
 from retfm_jax.files import write_json
 from retfm_jax.progress import on_terminal, progress_bar
 from retfm_jax.runtime.threads import cores, in_threads
+
+with extras.needed("data"):
+    import tensorflow_datasets as tfds
 
 #: Beside the shards of every dataset that was built from rows.
 PROBLEMS_FILE = "problems.csv"
@@ -176,9 +178,9 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         labels = self.label_names()
         if self.kind == "patient":
-            features = records.patient_features(labels)
+            features = record_features.patient_features(labels)
         else:
-            features = records.image_features(labels, cases=self.names_cases)
+            features = record_features.image_features(labels, cases=self.names_cases)
         info = self.dataset_info_from_configs(features=features)
         return datasets.without_bucket(info)
 

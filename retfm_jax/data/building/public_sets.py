@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from etils import epath
 
-from retfm_jax.data import cells, datasets, photographs, records
+from retfm_jax import extras
+from retfm_jax.data import cells, datasets, photographs, record_features
 from retfm_jax.data.building.builder import RowsBuilder
 from retfm_jax.data.building.patients import apart_said, identity, read_pairs, to_leave_out
 from retfm_jax.data.building.rows import FilePicture, ImageRow, MaskPicture, Row
@@ -18,6 +18,9 @@ from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.public_sets.mask_files import FIELD
 from retfm_jax.errors import Unusable
 from retfm_jax.files import atomic_write
+
+with extras.needed("data"):
+    import tensorflow_datasets as tfds
 
 #: Beside the shards: what the source says of every image, as it writes it.
 SOURCE_LABELS_FILE = "source_labels.csv"
@@ -64,7 +67,7 @@ class PublicSetBuilder(RowsBuilder, skip_registration=True):
         info = tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.described.title}\n\nLicence: {self.described.licence}",
-            features=records.image_features(
+            features=record_features.image_features(
                 self.label_names(), self.structures(), partly=self._partly
             ),
             homepage=self.described.url,

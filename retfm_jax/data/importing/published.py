@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lmdb
-
+from retfm_jax import extras
 from retfm_jax.data import cells
 from retfm_jax.data.building import splits
 from retfm_jax.data.building.rows import (
@@ -28,6 +27,9 @@ from retfm_jax.data.building.validation import Problem, ProblemLog
 from retfm_jax.data.importing import lmdb_pages, tables
 from retfm_jax.errors import UserError
 from retfm_jax.knowledge.laterality import SIDES
+
+with extras.needed("data"):
+    import lmdb
 
 #: What a pickle of tuples of strings, bytes and integers is made of: the instructions that stand
 #: for a value, that make a tuple of values, that note a value, and that recall it.

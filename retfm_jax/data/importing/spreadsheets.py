@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from retfm_jax import extras
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import strip
 from retfm_jax.errors import UserError
@@ -39,7 +40,8 @@ def read(path: Path, problems: ProblemLog) -> tuple[list[str], list[tuple[int, l
     Raises:
       UserError: it cannot be read as a spreadsheet.
     """
-    import openpyxl
+    with extras.needed("data"):
+        import openpyxl
 
     try:
         with local_file(path) as local:

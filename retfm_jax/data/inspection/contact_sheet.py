@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.figure import Figure
 
+from retfm_jax import extras
 from retfm_jax.data import images, masks
 from retfm_jax.data.records import ImageRecord, PatientRecord, SegmentedRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource
@@ -16,6 +16,9 @@ from retfm_jax.knowledge.vocabulary import LANGUAGES
 from retfm_jax.rendering import markup
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words, wrapped
 from retfm_jax.rendering.overlays import STRUCTURE_COLORS, masks_over
+
+with extras.needed("data"):
+    from matplotlib.figure import Figure
 
 #: Records on a contact sheet, evenly spaced through the split.
 _SHOWN = 24

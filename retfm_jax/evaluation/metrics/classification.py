@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int, Num
 
+from retfm_jax import extras
 from retfm_jax.evaluation.metrics import intervals
 from retfm_jax.evaluation.metrics.bootstrap import (
     Estimate,
@@ -50,7 +51,8 @@ def auroc(labels: Labels, scores: Scores) -> float:
     """
     if not 0 < labels.sum() < len(labels):
         return math.nan
-    from sklearn.metrics import roc_auc_score
+    with extras.needed("eval"):
+        from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores))
 
@@ -64,7 +66,8 @@ def average_precision(labels: Labels, scores: Scores) -> float:
     """
     if not 0 < labels.sum() < len(labels):
         return math.nan
-    from sklearn.metrics import average_precision_score
+    with extras.needed("eval"):
+        from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(labels, scores))
 
@@ -483,7 +486,8 @@ def single_label(
             macro = [np.nanmean(of, axis=0) for of in ranking] if len(ranked) else []
         return np.stack([*columns, *ranking[0], *ranking[1], *macro], axis=1)
 
-    from sklearn.metrics import confusion_matrix
+    with extras.needed("eval"):
+        from sklearn.metrics import confusion_matrix
 
     confusion = confusion_matrix(labels, predicted, labels=np.arange(classes))
     values = [float(value) for value in of_confusion(confusion.astype(np.float64))]

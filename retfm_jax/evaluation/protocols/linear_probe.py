@@ -2,10 +2,13 @@
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
 
+from retfm_jax import extras
 from retfm_jax.evaluation.protocols.few_shot import Predictor, Support
 from retfm_jax.evaluation.protocols.supervised import OnEmbeddings
+
+with extras.needed("eval"):
+    from sklearn.linear_model import LogisticRegression
 
 #: Inverse strength of the L2 penalty and largest number of iterations, as published.
 C, MAX_ITERATIONS = 0.316, 1000

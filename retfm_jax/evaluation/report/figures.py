@@ -6,11 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
+from retfm_jax import extras
 from retfm_jax.data import images
 from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
@@ -27,6 +24,12 @@ from retfm_jax.evaluation.results import MaskSection
 from retfm_jax.knowledge.vocabulary import load_vocabulary
 from retfm_jax.rendering import fonts
 from retfm_jax.rendering.figures import new_figure, plain_style, words, wrapped
+
+with extras.needed("eval"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import PercentFormatter
 
 _INK, _GRID, _ACCENT, _RIGHT, _WRONG = "#22262b", "#d9dde2", "#1f5fa8", "#1e7d46", "#b3382c"
 # Distinct in hue and lightness, so that neighbors in a legend are told apart in grayscale too.
@@ -115,7 +118,8 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
       levels: at least one measurement by the name of its level or protocol.
       title: of the figure.
     """
-    from sklearn.metrics import precision_recall_curve, roc_curve
+    with extras.needed("eval"):
+        from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure = new_figure(13, 0.5 + 4.2 * len(levels))
     figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)

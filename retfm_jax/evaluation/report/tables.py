@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from retfm_jax import extras
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.results import Shown
 from retfm_jax.rendering import figures, markup
+
+with extras.needed("eval"):
+    from matplotlib.figure import Figure
 
 
 def rows(header: Sequence[str], content: Sequence[Sequence[Any]]) -> str:

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
+from retfm_jax import extras
 from retfm_jax.evaluation.class_metrics import nll
 from retfm_jax.evaluation.metrics.grades import Order
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.protocols.few_shot import Predictor
+
+with extras.needed("eval"):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
 #: Most iterations of L-BFGS, and the largest entry of the gradient at which it ends.
 ITERATIONS, TOLERANCE = 2000, 1e-5

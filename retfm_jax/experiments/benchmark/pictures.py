@@ -3,14 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from retfm_jax import extras
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.experiments.benchmark import words
 from retfm_jax.experiments.benchmark.comparisons import Panel
 from retfm_jax.rendering import figures
 from retfm_jax.rendering.figures import new_figure, plain_style
+
+with extras.needed("eval"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Size of a picture in a row, in CSS pixels, and its margins left and right.
 _WIDTH, _HEIGHT, _MARGIN = 164, 22, 14
