@@ -1,0 +1,456 @@
+"""Softmax attention of short sequences in one TPU kernel, forward and backward (Pallas).
+
+Logits and probabilities never leave the chip's memory, and query, key and value stay as the matrix
+products around them leave and want them: (b, n, heads d), heads side by side in the lanes.
+
+Three choices make it fast. Keys stand in rows, so that a softmax goes along sublanes, by additions,
+not across lanes. A head narrower than the 128 lanes shares them with its neighbors: in the logits
+all others are masked to 0, which costs the matrix units nothing; every result is computed
+transposed, where heads are rows that need no mask. And the products of the next heads begin before
+the softmax of this one, so that matrix and vector units work at once.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int, UInt32
+
+from retfm_jax.models.random_bits import attention_words, kept_scale, threshold
+
+_LANES = 128
+#: Bytes of the chip's fast memory that a kernel may take; a v5p has 64 MiB, a v5e 128.
+_VMEM = 48 * 2**20
+#: Tiles of 8 x 128 logits whose code is written out, not looped over: enough to overlap heads.
+_UNROLLED = 2048
+#: Rows of queries that a step of the grid takes at least, where there are as many.
+_ROWS = 512
+#: How many heads' products begin before they are needed.
+_AHEAD = 2
+#: What is added to the logit of a key that may not be seen; float32 forgets any logit beside it.
+_HIDDEN = -1e30
+
+_interpreted = jax.make_user_context(False)
+
+
+@contextlib.contextmanager
+def interpreted() -> Iterator[None]:
+    """Lets attention take this kernel on a CPU, interpreted, for tests."""
+    with _interpreted(True):
+        yield
+
+
+def is_interpreted() -> bool:
+    """Whether `interpreted` is in force."""
+    return bool(_interpreted.value)
+
+
+class _Form(NamedTuple):
+    """What is known when the kernel is compiled: heads, keys that are seen (None: all), rate."""
+
+    heads: int
+    seen: int | None
+    lengths: bool
+    rate: float
+
+
+class _Blocks(NamedTuple):
+    """What one step of the grid takes: samples, and heads of each."""
+
+    samples: int
+    heads: int
+    vmem: int
+
+
+def fits(batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any) -> bool:
+    """Whether the kernels take arrays of these sizes: their logits must fit the fast memory.
+
+    Args:
+      batch: samples of one device.
+      queries, keys: of a sample.
+      heads, width: their number, and the width of one.
+      dtype: of the arrays.
+    """
+    return _blocks(batch, queries, keys, heads, width, dtype, backward=True) is not None
+
+
+def _blocks(
+    batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any, *, backward: bool
+) -> _Blocks | None:
+    """Chooses what a step of the grid takes; None where not even the least fits."""
+    size = jnp.dtype(dtype).itemsize
+    rows = (3 * queries + 4 * keys) if backward else (2 * queries + 2 * keys)
+    logits = _up(keys, 8) * _up(queries, _LANES)
+    matrices = (12 if backward else 8) * 4 * logits
+    for count in _divisions(heads, width):
+        lanes = _up(count * width, _LANES)
+        whole = count * logits <= _UNROLLED * 8 * _LANES
+        # Two steps' arrays, of one is computed while the other is copied, and one sample's own.
+        taken = 2 * size * (rows + 7 * 16) * lanes
+        samples = max(s for s in _divisors(batch) if s == 1 or s * queries <= _ROWS)
+        needed = samples * taken + taken + matrices
+        if needed <= _VMEM and (whole or count == _divisions(heads, width)[-1]):
+            return _Blocks(samples, count, _VMEM)
+    return None
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _divisions(heads: int, width: int) -> list[int]:
+    """How many heads a step may take, most first: all, or parts whose lanes are whole tiles.
+
+    Four heads share their random bits.
+    """
+    unit = math.lcm(_LANES // math.gcd(_LANES, width), 4)
+    return [heads, *(n for n in _divisors(heads)[-2::-1] if n % unit == 0)]
+
+
+class _Head(NamedTuple):
+    """Where a head stands among those of a step.
+
+    Attributes:
+      number: of the head.
+      window: the lanes of the whole tiles that hold it.
+      inside: first and last lane of the head in its window.
+      rows: its lanes in its group, which stand as rows in what is transposed.
+      group: the lanes of the heads that fill whole tiles together.
+      last: whether it is the last one of its group.
+    """
+
+    number: int
+    window: slice
+    inside: tuple[int, int]
+    rows: slice
+    group: slice
+    last: bool
+
+
+def _heads(count: int, width: int) -> list[_Head]:
+    end, together = count * width, _LANES // math.gcd(_LANES, width)
+    found = []
+    for number in range(count):
+        first = number * width
+        start = first // _LANES * _LANES
+        group = number // together * together * width
+        stop = min(group + together * width, end)
+        found.append(
+            _Head(
+                number,
+                slice(start, min(_up(first + width, _LANES), end)),
+                (first - start, first - start + width),
+                slice(first - group, first - group + width),
+                slice(group, stop),
+                first + width == stop,
+            )
+        )
+    return found
+
+
+def _product(a: Any, b: Any, contracted: tuple[int, int]) -> Any:
+    # float32 is for parity: its products are not rounded to bfloat16 on the way.
+    exact = a.dtype == jnp.float32
+    return jax.lax.dot_general(
+        a, b, (((contracted[0],), (contracted[1],)), ((), ())),
+        preferred_element_type=jnp.float32,
+        precision=jax.lax.Precision.HIGHEST if exact else None,
+    )  # fmt: skip
+
+
+def _own(x: Any, head: _Head) -> Any:
+    """Keeps the lanes of a head in its window, which others share."""
+    first, stop = head.inside
+    if (first, stop) == (0, x.shape[1]):
+        return x
+    lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+    return jnp.where((lane >= first) & (lane < stop), x, 0)
+
+
+def _in_turn(
+    heads: Iterable[_Head], begin: Callable[[_Head], Any], finish: Callable[[_Head, Any], None]
+) -> None:
+    """Begins the products of some heads ahead of those that are finished."""
+    begun = []
+    for head in heads:
+        begun.append((head, begin(head)))
+        if len(begun) > _AHEAD:
+            finish(*begun.pop(0))
+    for each in begun:
+        finish(*each)
+
+
+class _Sample(NamedTuple):
+    """What the heads of one sample share inside of a kernel.
+
+    Attributes:
+      form: what was known before.
+      at: the sample's number in its arrays.
+      bias: added to the logits of each key (m, 1) float32; None: all keys are seen.
+      some: whether the sample has a key that is seen; None: it has.
+      words: both words of the dropout's key; None: nothing is dropped.
+      fours: number of the first head, in fours.
+      bits: random bits that were drawn, by the number of the four heads that share them.
+    """
+
+    form: _Form
+    at: Any
+    bias: Any
+    some: Any
+    words: Any
+    fours: Any
+    bits: dict[int, Any]
+
+
+def _sample(
+    form: _Form, scalars: Sequence[Any], step: Sequence[Any], at: Any, samples: int, keys: int
+) -> _Sample:
+    number = step[0] * samples + at
+    bias = some = words = None
+    if form.lengths:
+        length = scalars[0][number]
+        row = jax.lax.broadcasted_iota(jnp.int32, (keys, 1), 0)
+        bias, some = jnp.where(row < length, 0.0, _HIDDEN), length > 0
+    if form.rate:
+        words = tuple(scalars[-1][2 * number + word].astype(jnp.uint32) for word in range(2))
+    fours = step[1] * (form.heads // 4)
+    return _Sample(form, at, bias, some, words, fours, {})
+
+
+def _probabilities(sample: _Sample, logits: Any) -> tuple[Any, Any]:
+    """The softmax over the rows before it is normalized, (m, n), and the normalizer (1, n)."""
+    if sample.bias is not None:
+        logits = logits + sample.bias
+    weights = jnp.exp(logits - logits.max(0, keepdims=True))
+    normalizer = 1 / weights.sum(0, keepdims=True)
+    if sample.some is not None:
+        normalizer = jnp.where(sample.some, normalizer, 0.0)
+    return weights, normalizer
+
+
+def _kept(sample: _Sample, head: _Head, shape: tuple[int, ...]) -> Any:
+    """Which probabilities (m, n) of a head stay; four heads draw together."""
+    four, piece = divmod(head.number, 4)
+    if piece == 0:
+        key, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
+        group = (sample.fours + four).astype(jnp.uint32)
+        sample.bits[four] = attention_words(*sample.words, group, query, key)
+    bits = sample.bits[four][piece]
+    return bits >= threshold(sample.form.rate)
+
+
+def _store(ref: Any, at: Any, head: _Head, parts: list[Any], seen: int) -> None:
+    """Writes the results of a group of heads, each (rows of the head, tokens), when it is whole."""
+    if not head.last:
+        return
+    whole = jnp.concatenate(parts, axis=0).astype(ref.dtype).T
+    parts.clear()
+    ref[at, :seen, head.group] = whole
+    if seen < ref.shape[1]:
+        rest = (ref.shape[1] - seen, whole.shape[1])
+        ref[at, seen:, head.group] = jnp.zeros(rest, ref.dtype)
+
+
+def _each_sample(samples: int, run: Callable[[Any], None]) -> None:
+    if samples == 1:
+        run(0)
+    else:
+        jax.lax.fori_loop(0, samples, lambda at, _: (run(at), 0)[1], 0)
+
+
+def _forward_kernel(*refs: Any, form: _Form) -> None:
+    *scalars, query_ref, key_ref, value_ref, out_ref = refs
+    samples, queries, lanes = query_ref.shape
+    seen = key_ref.shape[1] if form.seen is None else form.seen
+    width, dtype = lanes // form.heads, query_ref.dtype
+    scale = jnp.asarray(width**-0.5, dtype)
+    step = pl.program_id(0), pl.program_id(1)
+
+    def run(at: Any) -> None:
+        sample = _sample(form, scalars, step, at, samples, seen)
+        parts: list[Any] = []
+
+        def begin(head: _Head) -> Any:
+            key = _own(key_ref[at, :seen, head.window], head)
+            return _product(key, query_ref[at, :, head.window] * scale, (1, 1))  # (m, n)
+
+        def finish(head: _Head, logits: Any) -> None:
+            weights, normalizer = _probabilities(sample, logits)
+            if form.rate:
+                weights = jnp.where(_kept(sample, head, weights.shape), weights, 0.0)
+                normalizer = normalizer * kept_scale(form.rate)
+            value = value_ref[at, :seen, head.group].T[head.rows]
+            parts.append(_product(value, weights.astype(dtype), (1, 0)) * normalizer)  # (d, n)
+            _store(out_ref, at, head, parts, queries)
+
+        _in_turn(_heads(form.heads, width), begin, finish)
+
+    _each_sample(samples, run)
+
+
+def _backward_kernel(*refs: Any, form: _Form) -> None:
+    *scalars, query_ref, key_ref, value_ref, out_ref = refs[:-3]
+    gradients = refs[-3:]
+    samples, queries, lanes = query_ref.shape
+    seen = key_ref.shape[1] if form.seen is None else form.seen
+    width, dtype = lanes // form.heads, query_ref.dtype
+    scale = jnp.asarray(width**-0.5, dtype)
+    step = pl.program_id(0), pl.program_id(1)
+
+    def run(at: Any) -> None:
+        sample = _sample(form, scalars, step, at, samples, seen)
+        parts: tuple[list[Any], ...] = ([], [], [])
+
+        def begin(head: _Head) -> Any:
+            key, value = (_own(ref[at, :seen, head.window], head) for ref in (key_ref, value_ref))
+            query, out = query_ref[at, :, head.window] * scale, out_ref[at, :, head.window]
+            return _product(key, query, (1, 1)), _product(value, out, (1, 1))  # (m, n)
+
+        def finish(head: _Head, products: Any) -> None:
+            logits, slopes = products
+            weights, normalizer = _probabilities(sample, logits)
+            weights = weights * normalizer
+            dropped = weights
+            if form.rate:
+                kept, factor = _kept(sample, head, weights.shape), kept_scale(form.rate)
+                dropped = jnp.where(kept, weights * factor, 0.0)
+                slopes = jnp.where(kept, slopes * factor, 0.0)
+            mean = (weights * slopes).sum(0, keepdims=True)
+            slopes = (weights * (slopes - mean)).astype(dtype)
+            query = (query_ref[at, :, head.group] * scale).T[head.rows]
+            key = key_ref[at, :seen, head.group].T[head.rows]
+            out = out_ref[at, :, head.group].T[head.rows]
+            parts[0].append(_product(key, slopes, (1, 0)) * width**-0.5)  # (d, n)
+            parts[1].append(_product(query, slopes, (1, 1)))  # (d, m)
+            parts[2].append(_product(out, dropped.astype(dtype), (1, 1)))  # (d, m)
+            for ref, own, rows in zip(gradients, parts, (queries, seen, seen), strict=True):
+                _store(ref, at, head, own, rows)
+
+        _in_turn(_heads(form.heads, width), begin, finish)
+
+    _each_sample(samples, run)
+
+
+def _call(
+    kernel: Callable[..., None],
+    form: _Form,
+    scalars: tuple[Array, ...],
+    arrays: tuple[Array, ...],
+    results: tuple[Array, ...],
+    products: int,
+) -> list[Array]:
+    """Runs a kernel over samples and lanes.
+
+    Args:
+      kernel: what a step computes.
+      form: with the heads of all lanes.
+      scalars: lengths (b,) and words (b, 2), where there are any.
+      arrays: query, key, value and more, (b, tokens, w).
+      results: arrays like those that are computed.
+      products: of queries, keys and width, that a head needs.
+    """
+    (batch, queries, lanes), keys = arrays[0].shape, arrays[1].shape[1]
+    width = lanes // form.heads
+    backward = len(results) > 1
+    blocks = _blocks(batch, queries, keys, form.heads, width, arrays[0].dtype, backward=backward)
+    assert blocks is not None, "callers ask `fits` before"
+    logits = batch * form.heads * queries * keys
+    moved = sum(x.size * x.dtype.itemsize for x in (*arrays, *results))
+
+    def spec(x: Array) -> pl.BlockSpec:
+        shape = (blocks.samples, x.shape[1], blocks.heads * width)
+        return pl.BlockSpec(shape, lambda sample, part, *_: (sample, 0, part))
+
+    return pl.pallas_call(
+        functools.partial(kernel, form=form._replace(heads=blocks.heads)),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(scalars),
+            grid=(batch // blocks.samples, form.heads // blocks.heads),
+            in_specs=[spec(x) for x in arrays],
+            out_specs=[spec(x) for x in results],
+        ),
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=_VMEM
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * products * logits * width, transcendentals=logits, bytes_accessed=moved
+        ),
+        name="attention_backward" if backward else "attention",
+        interpret=is_interpreted(),
+    )(*(x.reshape(-1).astype(jnp.int32) for x in scalars), *arrays)
+
+
+def _divided(function: Callable[..., Any], *arrays: Any) -> Any:
+    """Runs a function of samples on each device's own, under a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(*arrays)
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(function, in_specs=rows, out_specs=rows, check_vma=False)(*arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(form: _Form, scalars: tuple[Array, ...], *arrays: Array) -> Array:
+    def run(scalars: tuple[Array, ...], *arrays: Array) -> Array:
+        return _call(_forward_kernel, form, scalars, arrays, arrays[:1], 2)[0]
+
+    return _divided(run, scalars, *arrays)
+
+
+def _attend_forward(form: _Form, scalars: tuple[Array, ...], *arrays: Array) -> Any:
+    return _attend(form, scalars, *arrays), (scalars, arrays)
+
+
+def _attend_backward(form: _Form, kept: Any, gradient: Array) -> Any:
+    scalars, arrays = kept
+
+    def run(scalars: tuple[Array, ...], *arrays: Array) -> list[Array]:
+        return _call(_backward_kernel, form, scalars, arrays, arrays[:3], 5)
+
+    return None, *_divided(run, scalars, *arrays, gradient)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def attend(
+    query: Float[Array, "b n w"],
+    key: Float[Array, "b m w"],
+    value: Float[Array, "b m w"],
+    *,
+    heads: int,
+    seen: int | None = None,
+    lengths: Int[Array, " b"] | None = None,
+    rate: float = 0.0,
+    words: UInt32[Array, "b 2"] | None = None,
+) -> Float[Array, "b n w"]:
+    """Computes softmax attention on a TPU; under a mesh on each device's samples.
+
+    Args:
+      query: n queries (b, n, w), for heads side by side in the last axis.
+      key, value: m keys and their values (b, m, w), in the type of `query`.
+      heads: their number.
+      seen: how many keys, the first ones, may be seen in every sample; None: all.
+      lengths: how many may be seen in each sample (b,); a sample without any gets zeros.
+      rate: dropout on the attention probabilities, in [0, 1).
+      words: a key for each sample (b, 2), as `random_bits.key_words` gives them; None: no dropout.
+
+    Returns:
+      what the queries attend to, (b, n, w).
+    """
+    drops = words is not None and rate > 0
+    form = _Form(heads, seen, lengths is not None, rate if drops else 0.0)
+    scalars = tuple(x for x in (lengths, words if drops else None) if x is not None)
+    return _attend(form, scalars, query, key, value)
