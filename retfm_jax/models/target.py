@@ -1,10 +1,15 @@
 """The platform that a traced program will run on."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import jax
 
 Platform = Literal["cpu", "gpu", "tpu"]
+
+_assumed: contextvars.ContextVar[Platform | None] = contextvars.ContextVar("assumed", default=None)
 
 
 def platform() -> Platform:
@@ -13,6 +18,24 @@ def platform() -> Platform:
     It is that of the mesh in use, which need not be here: a step planned for a TPU is traced on any
     machine. Without a mesh, or under one without devices, it is JAX's default.
     """
+    if assumed := _assumed.get():
+        return assumed
     device = jax.sharding.get_abstract_mesh().abstract_device
     name = jax.default_backend() if device is None or device.platform is None else device.platform
     return cast(Platform, {"cuda": "gpu", "rocm": "gpu"}.get(name, name))
+
+
+@contextlib.contextmanager
+def assumed(name: Platform) -> Iterator[None]:
+    """Traces what stands inside for a platform, wherever it is traced.
+
+    What a network needs is so counted without what one platform adds to it, such as padding.
+
+    Args:
+      name: of the platform.
+    """
+    token = _assumed.set(name)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)

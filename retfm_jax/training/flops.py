@@ -17,6 +17,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from retfm_jax.console import say
 from retfm_jax.methods.base import Batch, Method, MethodState, Params
+from retfm_jax.models import target
 from retfm_jax.runtime import chips
 from retfm_jax.trees import leaf_name
 
@@ -116,7 +117,8 @@ def training_flops(
 
     learned = jax.tree_util.tree_map_with_path(lambda path, _: not _under(path, fixed), params)
     others = [False] * len(jax.tree.leaves(arguments[1:]))
-    program = jax.make_jaxpr(loss)(*arguments).jaxpr
+    with target.assumed("cpu"):  # where nothing is padded, and attention stands as its products
+        program = jax.make_jaxpr(loss)(*arguments).jaxpr
     products, _ = _count(program, jax.tree.leaves(learned) + others)
     return products.forward + products.backward
 
