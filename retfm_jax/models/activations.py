@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 #: a, b, c of `_normal_cdf`, by minimizing the largest error of x Phi(x), and the largest u^2.
 _TANH = (1.12784647, 0.10466777, -0.00198848)
 _BOUND = 16.0
+#: Below this number x Phi(x) is 0 in bfloat16's sight, whatever is left of Phi.
+_LEAST = -10.0
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -36,7 +38,7 @@ def _normal_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
 @jax.custom_jvp
 def _bfloat16_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     wide = x.astype(jnp.float32)
-    return (wide * _normal_cdf(wide)).astype(x.dtype)
+    return (jnp.maximum(wide, _LEAST) * _normal_cdf(wide)).astype(x.dtype)
 
 
 @_bfloat16_gelu.defjvp
@@ -45,7 +47,8 @@ def _(primals, tangents):
     wide = x.astype(jnp.float32)
     cdf = _normal_cdf(wide)
     slope = cdf + wide * jnp.exp(-0.5 * wide * wide) * (2 * math.pi) ** -0.5
-    return (wide * cdf).astype(x.dtype), (slope * tangent.astype(jnp.float32)).astype(x.dtype)
+    value = jnp.maximum(wide, _LEAST) * cdf
+    return value.astype(x.dtype), (slope * tangent.astype(jnp.float32)).astype(x.dtype)
 
 
 #: By name; `swiglu` gates one half of the channels by the other.
