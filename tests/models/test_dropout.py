@@ -105,7 +105,7 @@ def test_what_is_computed_again_has_the_same_masks(remat):
         config = BertConfig(**entries, heads=2, dropout=0.3, remat=remat)
         network = Bert(config, rngs=nnx.Rngs(0))
         square = nnx.grad(lambda network: jnp.square(network(tokens, keys=KEYS)[0]).sum())
-        return jax.jit(lambda: square(network))()
+        return nnx.jit(square)(network)
 
     for one, other in zip(
         jax.tree.leaves(gradient(remat)), jax.tree.leaves(gradient("none")), strict=True

@@ -80,7 +80,8 @@ def test_padding_changes_neither_outputs_nor_gradients(made):
         return sum(jnp.square(x).mean() for x in jax.tree.leaves(run(network)))
 
     def both():
-        return jax.tree.leaves(jax.jit(lambda: (run(network), nnx.grad(loss)(network)))())
+        computed = nnx.jit(lambda network: (run(network), nnx.grad(loss)(network)))
+        return jax.tree.leaves(computed(network))
 
     wanted = both()
     with target.assumed("gpu"):
