@@ -131,10 +131,10 @@ class _Head(NamedTuple):
     """
 
     number: int
-    window: slice
+    window: tuple[int, int]
     inside: tuple[int, int]
     rows: slice
-    group: slice
+    group: tuple[int, int]
     last: bool
 
 
@@ -149,10 +149,10 @@ def _heads(count: int, width: int) -> list[_Head]:
         found.append(
             _Head(
                 number,
-                slice(start, min(_up(first + width, _LANES), end)),
+                (start, min(_up(first + width, _LANES), end)),
                 (first - start, first - start + width),
                 slice(first - group, first - group + width),
-                slice(group, stop),
+                (group, stop),
                 first + width == stop,
             )
         )
@@ -175,7 +175,12 @@ def _own(x: Any, head: _Head) -> Any:
     if (first, stop) == (0, x.shape[1]):
         return x
     lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
-    return jnp.where((lane >= first) & (lane < stop), x, 0)
+    own = (lane >= first) & (lane < stop)
+    if x.dtype != jnp.bfloat16:
+        return jnp.where(own, x, 0)
+    # Not every chip computes in bfloat16, but all mask bits.
+    bits = jax.lax.bitcast_convert_type(x, jnp.int16)
+    return jax.lax.bitcast_convert_type(bits & jnp.where(own, -1, 0).astype(jnp.int16), x.dtype)
 
 
 def _in_turn(
@@ -196,7 +201,7 @@ class _Sample(NamedTuple):
 
     Attributes:
       form: what was known before.
-      at: the sample's number in its arrays.
+      scale: of the logits.
       bias: added to the logits of each key (m, 1) float32; None: all keys are seen.
       some: whether the sample has a key that is seen; None: it has.
       words: both words of the dropout's key; None: nothing is dropped.
@@ -205,7 +210,7 @@ class _Sample(NamedTuple):
     """
 
     form: _Form
-    at: Any
+    scale: float
     bias: Any
     some: Any
     words: Any
@@ -214,9 +219,8 @@ class _Sample(NamedTuple):
 
 
 def _sample(
-    form: _Form, scalars: Sequence[Any], step: Sequence[Any], at: Any, samples: int, keys: int
+    form: _Form, width: int, scalars: Sequence[Any], step: Sequence[Any], number: Any, keys: int
 ) -> _Sample:
-    number = step[0] * samples + at
     bias = some = words = None
     if form.lengths:
         length = scalars[0][number]
@@ -225,14 +229,25 @@ def _sample(
     if form.rate:
         words = tuple(scalars[-1][2 * number + word].astype(jnp.uint32) for word in range(2))
     fours = step[1] * (form.heads // 4)
-    return _Sample(form, at, bias, some, words, fours, {})
+    return _Sample(form, width**-0.5, bias, some, words, fours, {})
+
+
+def _lanes(ref: Any, at: Any, rows: int) -> Callable[[tuple[int, int]], Any]:
+    """Reads lanes of a sample's first rows, once."""
+    return functools.cache(lambda lanes: ref[at, :rows, lanes[0] : lanes[1]])
+
+
+def _transposed(read: Callable[[tuple[int, int]], Any]) -> Callable[[_Head], Any]:
+    """Reads a head's lanes as rows; a group is transposed once."""
+    whole = functools.cache(lambda group: read(group).T)
+    return lambda head: whole(head.group)[head.rows]
 
 
 def _probabilities(sample: _Sample, logits: Any) -> tuple[Any, Any]:
     """The softmax over the rows before it is normalized, (m, n), and the normalizer (1, n)."""
     if sample.bias is not None:
         logits = logits + sample.bias
-    weights = jnp.exp(logits - logits.max(0, keepdims=True))
+    weights = jnp.exp2((logits - logits.max(0, keepdims=True)) * (sample.scale * math.log2(math.e)))
     normalizer = 1 / weights.sum(0, keepdims=True)
     if sample.some is not None:
         normalizer = jnp.where(sample.some, normalizer, 0.0)
@@ -256,10 +271,11 @@ def _store(ref: Any, at: Any, head: _Head, parts: list[Any], seen: int) -> None:
         return
     whole = jnp.concatenate(parts, axis=0).astype(ref.dtype).T
     parts.clear()
-    ref[at, :seen, head.group] = whole
+    lanes = slice(*head.group)
+    ref[at, :seen, lanes] = whole
     if seen < ref.shape[1]:
         rest = (ref.shape[1] - seen, whole.shape[1])
-        ref[at, seen:, head.group] = jnp.zeros(rest, ref.dtype)
+        ref[at, seen:, lanes] = jnp.zeros(rest, ref.dtype)
 
 
 def _each_sample(samples: int, run: Callable[[Any], None]) -> None:
@@ -274,24 +290,27 @@ def _forward_kernel(*refs: Any, form: _Form) -> None:
     samples, queries, lanes = query_ref.shape
     seen = key_ref.shape[1] if form.seen is None else form.seen
     width, dtype = lanes // form.heads, query_ref.dtype
-    scale = jnp.asarray(width**-0.5, dtype)
     step = pl.program_id(0), pl.program_id(1)
 
     def run(at: Any) -> None:
-        sample = _sample(form, scalars, step, at, samples, seen)
+        sample = _sample(form, width, scalars, step, step[0] * samples + at, seen)
+        query, key, value = (
+            _lanes(ref, at, rows)
+            for ref, rows in ((query_ref, queries), (key_ref, seen), (value_ref, seen))
+        )
+        value_rows = _transposed(value)
         parts: list[Any] = []
 
         def begin(head: _Head) -> Any:
-            key = _own(key_ref[at, :seen, head.window], head)
-            return _product(key, query_ref[at, :, head.window] * scale, (1, 1))  # (m, n)
+            return _product(_own(key(head.window), head), query(head.window), (1, 1))  # (m, n)
 
         def finish(head: _Head, logits: Any) -> None:
             weights, normalizer = _probabilities(sample, logits)
             if form.rate:
                 weights = jnp.where(_kept(sample, head, weights.shape), weights, 0.0)
                 normalizer = normalizer * kept_scale(form.rate)
-            value = value_ref[at, :seen, head.group].T[head.rows]
-            parts.append(_product(value, weights.astype(dtype), (1, 0)) * normalizer)  # (d, n)
+            out = _product(value_rows(head), weights.astype(dtype), (1, 0))  # (d, n)
+            parts.append(out * normalizer)
             _store(out_ref, at, head, parts, queries)
 
         _in_turn(_heads(form.heads, width), begin, finish)
@@ -305,17 +324,19 @@ def _backward_kernel(*refs: Any, form: _Form) -> None:
     samples, queries, lanes = query_ref.shape
     seen = key_ref.shape[1] if form.seen is None else form.seen
     width, dtype = lanes // form.heads, query_ref.dtype
-    scale = jnp.asarray(width**-0.5, dtype)
     step = pl.program_id(0), pl.program_id(1)
 
     def run(at: Any) -> None:
-        sample = _sample(form, scalars, step, at, samples, seen)
+        sample = _sample(form, width, scalars, step, step[0] * samples + at, seen)
+        query, key = _lanes(query_ref, at, queries), _lanes(key_ref, at, seen)
+        value, out = _lanes(value_ref, at, seen), _lanes(out_ref, at, queries)
+        query_rows, key_rows, out_rows = (_transposed(read) for read in (query, key, out))
         parts: tuple[list[Any], ...] = ([], [], [])
 
         def begin(head: _Head) -> Any:
-            key, value = (_own(ref[at, :seen, head.window], head) for ref in (key_ref, value_ref))
-            query, out = query_ref[at, :, head.window] * scale, out_ref[at, :, head.window]
-            return _product(key, query, (1, 1)), _product(value, out, (1, 1))  # (m, n)
+            logits = _product(_own(key(head.window), head), query(head.window), (1, 1))
+            slopes = _product(_own(value(head.window), head), out(head.window), (1, 1))
+            return logits, slopes  # (m, n)
 
         def finish(head: _Head, products: Any) -> None:
             logits, slopes = products
@@ -328,12 +349,9 @@ def _backward_kernel(*refs: Any, form: _Form) -> None:
                 slopes = jnp.where(kept, slopes * factor, 0.0)
             mean = (weights * slopes).sum(0, keepdims=True)
             slopes = (weights * (slopes - mean)).astype(dtype)
-            query = (query_ref[at, :, head.group] * scale).T[head.rows]
-            key = key_ref[at, :seen, head.group].T[head.rows]
-            out = out_ref[at, :, head.group].T[head.rows]
-            parts[0].append(_product(key, slopes, (1, 0)) * width**-0.5)  # (d, n)
-            parts[1].append(_product(query, slopes, (1, 1)))  # (d, m)
-            parts[2].append(_product(out, dropped.astype(dtype), (1, 1)))  # (d, m)
+            parts[0].append(_product(key_rows(head), slopes, (1, 0)) * sample.scale)  # (d, n)
+            parts[1].append(_product(query_rows(head), slopes, (1, 1)) * sample.scale)  # (d, m)
+            parts[2].append(_product(out_rows(head), dropped.astype(dtype), (1, 1)))  # (d, m)
             for ref, own, rows in zip(gradients, parts, (queries, seen, seen), strict=True):
                 _store(ref, at, head, own, rows)
 

@@ -193,8 +193,7 @@ def _count_equation(equation: JaxprEqn, learned: list[bool]) -> tuple[_Products,
         shards = equation.params["mesh"].size if name == "shard_map" else 1
         return _Products().plus(products, shards), results
     results = [any(learned) and name != "stop_gradient"] * len(equation.outvars)
-    forward, operands = _product(equation)
-    return _Products(forward, forward * sum(learned[:operands])), results
+    return _product(equation, learned), results
 
 
 def _programs(equation: JaxprEqn) -> list[Jaxpr]:
@@ -237,20 +236,35 @@ def _array(atom: Var | Literal) -> ShapedArray:
     return cast(ShapedArray, atom.aval)
 
 
-def _product(equation: JaxprEqn) -> tuple[int, int]:
-    """FLOPs of one product, and how many of its arguments are its operands."""
+def _product(equation: JaxprEqn, learned: list[bool]) -> _Products:
+    """FLOPs of one product: once for its result, once for each operand that learns."""
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = _array(equation.invars[0]).shape
         inner = math.prod(left[axis] for axis in contracted)
-        return 2 * math.prod(_array(equation.outvars[0]).shape) * inner, 2
+        forward = 2 * math.prod(_array(equation.outvars[0]).shape) * inner
+        return _Products(forward, forward * sum(learned[:2]))
     if name == "conv_general_dilated":
         kernel = _array(equation.invars[1]).shape
         outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(_array(equation.outvars[0]).shape) * math.prod(kernel) // outputs, 2
+        shape = _array(equation.outvars[0]).shape
+        forward = 2 * math.prod(shape) * math.prod(kernel) // outputs
+        return _Products(forward, forward * sum(learned[:2]))
     if name.startswith("dot_product_attention_fwd"):
-        # cuDNN's fused attention of (b n h d) and (b m h d): two products of two operands each.
+        # cuDNN's fused attention of (b n h d) and (b m h d).
         query, key = (_array(variable).shape for variable in equation.invars[:2])
-        return 4 * math.prod(query) * key[1], 2
-    return 0, 0
+        return _attention(4 * math.prod(query) * key[1], learned)
+    if name == "pallas_call" and (cost := equation.params["cost_estimate"]) is not None:
+        # Its first arguments are numbers, such as lengths: they have no gradient.
+        arrays = zip(equation.invars, learned, strict=True)
+        return _attention(
+            cost.flops, [flag for x, flag in arrays if jnp.issubdtype(_array(x).dtype, jnp.inexact)]
+        )
+    return _Products()
+
+
+def _attention(forward: int, learned: list[bool]) -> _Products:
+    """Two products of equal size: of query and key, of the probabilities and value."""
+    query, key, value = learned[:3]
+    return _Products(forward, forward // 2 * sum((query, key, query or key, value)))
