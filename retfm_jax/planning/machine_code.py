@@ -102,8 +102,9 @@ class Bound:
 
     Attributes:
       seconds: of every instruction the longest of issue, matrix units and memory, added up without
-        any overlap between instructions. Collectives and asynchronous copies are left out.
-      issue, products, memory: seconds by each of these alone.
+        any overlap between instructions; at least `memory`. Collectives are left out, and
+        asynchronous copies, which other instructions hide.
+      issue, products, memory: seconds by each of these alone, asynchronous copies included.
       unread: share of the compiler's cycles that are of instructions whose code was not found; of
         them the memory alone counts.
       open_loops: loops of unknown length; they count once.
@@ -229,12 +230,11 @@ def bound(module: HloModule, codes: Mapping[str, Code], chip: Chip) -> Bound:
     seconds = issue = products = memory = expected = unread = 0.0
     open_loops = 0
     for where, instruction, times in module.executed():
-        if instruction.opcode in ("while", "conditional", "call") or _ASYNCHRONOUS.search(
-            instruction.opcode
-        ):
+        moving = module.traffic(where, instruction) / chip.bandwidth
+        memory += times * moving
+        if instruction.opcode in _LEFT_OUT or instruction.opcode.endswith(("-start", "-done")):
             continue
         code = codes.get(instruction.name) or twins.get(module.signature(where, instruction))
-        moving = module.traffic(where, instruction) / chip.bandwidth
         cycles = instruction.cycles or 0
         expected += times * cycles
         issuing = multiplying = 0.0
@@ -247,10 +247,9 @@ def bound(module: HloModule, codes: Mapping[str, Code], chip: Chip) -> Bound:
             open_loops += code.open_loops
         issue += times * issuing
         products += times * multiplying
-        memory += times * moving
         seconds += times * max(issuing, multiplying, moving)
     return Bound(
-        seconds=seconds,
+        seconds=max(seconds, memory),
         issue=issue,
         products=products,
         memory=memory,
@@ -352,7 +351,7 @@ _EXIT = re.compile(
 _BRANCH = re.compile(r"sbr\.rel \(!?(%p\w+)\) target = \$region(\d+)")
 _STAGED = "iteration index, stage"
 _MATMUL = re.compile(r"= vmatmul[\w.]*")
-_ASYNCHRONOUS = re.compile(r"-(start|done)$")
+_LEFT_OUT = ("while", "conditional", "call")
 _BOUNDS = re.compile(r'"iteration_bounds":\[([^\]]*)\]')
 
 
