@@ -48,6 +48,7 @@ from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
 from retfm_jax.progress import progress_bar
 from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated
 from retfm_jax.runtime.threads import cores, in_threads
+from retfm_jax.table import Table
 from retfm_jax.zero_shot import Embedding
 
 #: An image as users have it: a path, encoded bytes, a PIL image, or an array (uint8 or float 0..1;
@@ -116,11 +117,14 @@ class RetinalModel:
         return {"config": to_dict(self.config), **said}
 
     def __repr__(self) -> str:
-        """Describes the network and its preprocessing, a line each."""
+        """Describes the network, its preprocessing and where it comes from, a line each."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        towers = {name: getattr(self.method.config, name, None) for name in ("image", "text")}
+        described = [f"{name} {_tower(each)}" for name, each in towers.items() if each is not None]
         return (
             f"{type(self).__name__} of method {self.method.name}, {count:,} parameters\n"
-            f"images: {describe(self.data_config.image)}"
+            + (f"towers: {'; '.join(described)}\n" if described else "")
+            + f"images: {describe(self.data_config.image)}"
             + (f"\nclasses: {', '.join(self.classes)}" if self.classes else "")
             + (f"\nstructures: {', '.join(self.structures)}" if self.structures else "")
             + (f"\nreports: of {self._words_said}" if self.method.vocabulary else "")
@@ -226,6 +230,10 @@ class RetinalModel:
 
         Raises:
           UserError: there is no image, or one cannot be read.
+
+        Example:
+          >>> model.encode_images(["left.jpg", "right.jpg"]).shape
+          (2, 8)
         """
         return self._of_images("images", "embedding", images, progress, unusable, 0)
 
@@ -235,7 +243,7 @@ class RetinalModel:
         *,
         progress: bool = False,
         unusable: list[tuple[int, str]] | None = None,
-    ) -> Float32[np.ndarray, "n classes"]:
+    ) -> Table:
         """Calibrated probabilities of the network's own classes.
 
         Args:
@@ -245,15 +253,25 @@ class RetinalModel:
             reason; its row is NaN. None raises at the first one.
 
         Returns:
-          (n, classes), in the order of the images and of `classes`: the softmax, of findings the
-          sigmoid, of `class_logits` divided by the temperature of `decisions`.
+          (n, classes) float32, in the order of the images and of `classes`, whose names its rows
+          and columns have: the softmax, of findings the sigmoid, of `class_logits` divided by the
+          temperature of `decisions`.
 
         Raises:
           UserError: the network has no classes, there is no image, or one cannot be read.
+
+        Example:
+          >>> classifier.predict(["left.jpg", "right.jpg"])
+                     normal  drusen
+          left.jpg    0.516   0.484
+          right.jpg   0.510   0.490
+          >>> classifier.predict("left.jpg")["drusen"].shape
+          (1,)
         """
+        images = as_images(images)
         logits = self.class_logits(images, progress=progress, unusable=unusable)
         assert self.decisions is not None, "class_logits refuses networks without classes"
-        return self.decisions.probabilities(logits)
+        return Table(self.decisions.probabilities(logits), _row_names(images), self.classes)
 
     def class_logits(
         self,
@@ -518,6 +536,11 @@ class RetinalModel:
 
         Raises:
           UserError: there is none, or one is missing, empty or no text.
+
+        Example:
+          >>> texts = model.encode_texts(["drusen of the left eye", "左眼玻璃膜疣"])
+          >>> (model.encode_images("left.jpg") @ texts.T).shape
+          (1, 2)
         """
         texts = as_texts(texts)
         return self._chunked("texts", _text_row, self._tokens(texts), len(texts))["text"]
@@ -596,7 +619,7 @@ class RetinalModel:
         classes: Iterable[str] | Mapping[str, str | Iterable[str] | None],
         language: str = "en",
         modality: str | None = None,
-    ) -> Float[np.ndarray, "images classes"]:
+    ) -> Table:
         """Probabilities of classes that exclude each other.
 
         Args:
@@ -609,12 +632,23 @@ class RetinalModel:
             was made for (`config.data.image.modality`).
 
         Returns:
-          probabilities (images, classes), whose rows sum to 1: the softmax over classes of scale *
-          cosine with the mean embedding of the class's prompts, as in the protocol `zero_shot`.
+          probabilities (images, classes), whose rows sum to 1, with the names of images and
+          classes: the softmax over classes of scale * cosine with the mean embedding of the class's
+          prompts, as in the protocol `zero_shot`.
 
         Raises:
           UserError: a class is unknown (the message names similar ones) or given twice, there are
             fewer than two, the language or the modality is unknown, or an image cannot be read.
+
+        Example:
+          >>> found = model.zero_shot(["left.jpg", "right.jpg"], ["normal", "drusen", "glaucoma"])
+          >>> found.rows, found.columns
+          (('left.jpg', 'right.jpg'), ('normal', 'drusen', 'glaucoma'))
+          >>> found.shape, found["drusen"].shape
+          ((2, 3), (2,))
+          >>> given = {"my finding": "a photograph of it", "normal": None}
+          >>> model.zero_shot("left.jpg", given).columns
+          ('my finding', 'normal')
         """
         given = as_classes(classes, language)
         images = as_images(images)
@@ -624,7 +658,8 @@ class RetinalModel:
             return given[name] or theirs(name, language, eye)
 
         embedded = self.encode_images(images)
-        return zero_shot.class_probabilities(self, embedded, tuple(given), language, prompts)
+        found = zero_shot.class_probabilities(self, embedded, tuple(given), language, prompts)
+        return Table(found, _row_names(images), tuple(given))
 
     def heatmap(
         self,
@@ -658,6 +693,11 @@ class RetinalModel:
         Raises:
           UserError: the network has neither such a class nor texts, the method is unknown, or an
             image cannot be used.
+
+        Example:
+          >>> (heat,) = model.heatmap("left.jpg", "drusen")
+          >>> heat.shape == model.decode("left.jpg", "").shape[:2]
+          True
         """
         images = as_images(images)
         targets = heatmaps.read_targets(self, target, language)
@@ -702,6 +742,11 @@ class RetinalModel:
 
         Raises:
           UserError: it cannot be written, or is not empty.
+
+        Example:
+          >>> model.save("copy")
+          >>> retfm_jax.load("copy").config == model.config
+          True
         """
         from retfm_jax.runtime.checkpoints import save_network
 
@@ -898,6 +943,25 @@ class RetinalModel:
         return self.method.features(params, state, cases)["patch_features"].mean(1)
 
 
+def _tower(config: Any) -> str:
+    """Form and sizes of a tower, as far as it has them."""
+    said = {
+        "{} px": "image_size", "patches of {} px": "patch_size", "width {}": "width",
+        "{} layers": "layers", "stages {}": "stages", "{} tokens": "positions",
+    }  # fmt: skip
+    found = {form: getattr(config, entry, None) for form, entry in said.items()}
+    sizes = [form.format(size) for form, size in found.items() if isinstance(size, int | tuple)]
+    return " ".join([getattr(config, "kind", "bert"), ", ".join(sizes)])
+
+
+def _row_names(images: Sequence[Any]) -> list[str]:
+    """Names of images in tables: their paths, or their numbers."""
+    return [
+        os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {index}"
+        for index, image in enumerate(images)
+    ]
+
+
 def _pictures_at_once() -> int:
     """Pictures whose pixels are computed at once, as many on each local device."""
     devices = len(jax.local_devices())
@@ -962,6 +1026,13 @@ def load(
 
     Raises:
       UserError: nothing is there, it is damaged, or its tensors do not fit the method.
+
+    Example:
+      >>> model = retfm_jax.load("run")
+      >>> print(model)  # doctest: +ELLIPSIS
+      RetinalModel of method ..., ... parameters
+      towers: image vit 32 px, patches of 16 px, width 16, 1 layers; text ...
+      images: RGB, squashed to 32 x 32 px (bicubic), ...
     """
     from retfm_jax.interop.weights import holds_weights
     from retfm_jax.runtime.checkpoints import FOLDER
@@ -1258,6 +1329,12 @@ def to_torch(model: RetinalModel) -> dict[str, np.ndarray]:
 
     Raises:
       UserError: `model` is no model.
+
+    Example:
+      >>> tensors = retfm_jax.to_torch(model)
+      >>> again = retfm_jax.from_torch(tensors, "retclip", text_num_heads=2)
+      >>> all((tensors[name] == each).all() for name, each in retfm_jax.to_torch(again).items())
+      True
     """
     if not isinstance(model, RetinalModel):
         raise UserError(f"give a model (retfm_jax.load(...)), not {type(model).__name__}")

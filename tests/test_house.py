@@ -22,7 +22,7 @@ _FLOORS = (
     {"runtime", "data"},
     {"training"},
     {"interop"},
-    {"model", "inputs", "zero_shot", "captioning", "heatmaps"},
+    {"model", "inputs", "zero_shot", "captioning", "heatmaps", "table"},
     {"evaluation", "benchmarks", "planning"},
     {"experiments"},
     {"cli"},
@@ -30,6 +30,7 @@ _FLOORS = (
 #: Neighbors on one floor, (who imports, whom).
 _BESIDE = {
     ("data", "runtime"), ("model", "inputs"), ("model", "zero_shot"), ("model", "heatmaps"),
+    ("model", "table"), ("table", "errors"), ("table", "extras"), ("table", "rendering"),
     ("model", "captioning"), ("captioning", "inputs"), ("heatmaps", "inputs"),
     ("heatmaps", "zero_shot"), ("files", "errors"),
     ("files", "extras"), ("parsing", "errors"), ("parsing", "files"), ("plugins", "errors"),
