@@ -100,8 +100,8 @@ class Table(np.ndarray):
         with extras.needed("data"):
             import pandas as pd
 
-        names = {"index": list(self.rows), "columns": list(self.columns)} if self.columns else {}
-        return pd.DataFrame(np.array(self), **names)
+        rows, columns = list(self.rows) or None, list(self.columns) or None
+        return pd.DataFrame(np.array(self), index=rows, columns=columns)
 
     def __repr__(self) -> str:
         """Prints the rows with their names, as wide as they need."""

@@ -62,7 +62,28 @@ def test_training_starts_without_what_it_does_not_need():
         " 'google.cloud.storage'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "set()\n", result.stderr
+    assert (result.stdout, result.stderr) == ("set()\n", "")
+
+
+#: Extra -> what works with nothing else: a command, or modules of verbs that can be imported. With
+#: all of them the smoke suite runs in an environment of its own, and before it the first of these
+#: (.ci/run).
+_ALONE = {
+    "core": ["extras/inference.py", "FOLDER", "--core"],
+    "data": ["extras/building.py", "FOLDER"],
+    "train": ["extras/imports.py", "experiments.training", "experiments.cross_validation"],
+    "eval": ["extras/imports.py", "evaluation.evaluate", "experiments.labeling"],
+}
+
+
+@pytest.mark.parametrize("extra", _ALONE)
+def test_what_an_extra_installs_is_enough_for_its_verbs(extra, tmp_path):
+    """Nothing else is there for the process; and libraries write nothing of their own."""
+    folder = Path(__file__).parent
+    script, *arguments = (each.replace("FOLDER", str(tmp_path)) for each in _ALONE[extra])
+    command = [sys.executable, folder / "extras/only.py", extra, folder / script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_nothing_sends_people_to_an_index_that_does_not_have_the_package():
