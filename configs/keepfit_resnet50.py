@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
             "method": "keepfit",
             "model": {
                 "image": {"stages": (3, 4, 6, 3), "width": 64},
-                "text": {"vocab_size": 28996, "width": 768, "layers": 12, "remat": "full"},
+                "text": {"vocab_size": 28996, "width": 768, "layers": 12, "remat": "named"},
                 "embed_dim": 512,
                 "dtype": "bfloat16",
                 "pooling": "all",

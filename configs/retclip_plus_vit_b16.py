@@ -16,7 +16,7 @@ from retfm_jax.configs import retclip_vit_b16
 def get_config() -> ConfigDict:
     config = cast(Any, retclip_vit_b16.get_config())  # a ConfigDict's entries have no types
     config.method = "retclip_plus"
-    config.model.decoder = ConfigDict({"width": 512, "layers": 8, "heads": 16, "remat": "full"})
+    config.model.decoder = ConfigDict({"width": 512, "layers": 8, "heads": 16, "remat": "named"})
     config.model.stages = (
         {"until": 2.0},
         {"until": 5.0, "mae": 10.0},

@@ -111,3 +111,36 @@ def test_what_is_computed_again_has_the_same_masks(remat):
         jax.tree.leaves(gradient(remat)), jax.tree.leaves(gradient("none")), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4)
+
+
+def _gradient_of_texts(remat):
+    config = BertConfig(
+        vocab_size=30,
+        positions=9,
+        width=16,
+        layers=2,
+        mlp_width=32,
+        heads=2,
+        dropout=0.3,
+        remat=remat,
+    )
+    network = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(network)
+    tokens = jnp.ones((4, 9), jnp.int32)
+
+    def loss(params):
+        return jnp.square(nnx.merge(graph, params)(tokens, keys=KEYS)[0]).sum()
+
+    return jax.make_jaxpr(jax.grad(loss))(params)
+
+
+def test_named_keeps_the_masks_and_the_dear_products():
+    rotations, products = (
+        {
+            remat: str(_gradient_of_texts(remat)).count(f" {name}")
+            for remat in ("none", "named", "full")
+        }
+        for name in ("shift_right_logical", "dot_general")
+    )
+    assert rotations["named"] == rotations["none"] < rotations["full"]
+    assert products["none"] < products["named"] < products["full"]

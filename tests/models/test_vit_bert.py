@@ -25,7 +25,7 @@ def images():
     return jax.random.normal(jax.random.key(1), (3, 32, 32, 3))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", ["dots", "named", "full"])
 def test_remat_changes_neither_value_nor_gradient(images, remat):
     def value_and_grad(config):
         graphdef, params = nnx.split(_vit(config))

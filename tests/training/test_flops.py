@@ -101,7 +101,7 @@ def _equal_to_gradient(method, batch, fixed):
 def test_rematerialization_is_no_model_flops():
     images = _patients(16, 4, 8)
     counts = set()
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "dots", "named", "full"):
         image = vit.ViTConfig(image_size=16, patch_size=8, width=32, layers=2, heads=2, remat=remat)
         method = RetClip(RetClipConfig(image=image, text=_BERT, embed_dim=16))
         counts.add(training_flops(method, *_network(method), images))
