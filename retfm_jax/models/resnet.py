@@ -7,6 +7,7 @@ and in how the last feature map becomes a vector.
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -156,6 +157,89 @@ def _groups(config: ResNetConfig, rows: int, views: int) -> Groups:
     return Groups(samples // size, views)
 
 
+_Activation = Float[Array, "s g v h w c"]
+_Statistic = Float[Array, "1 g 1 1 1 c"]
+
+#: Axes of an activation's values that are normalized together.
+_TOGETHER = (0, 2, 3, 4)
+#: A variance is at least so much of the mean square around the shift: about what is left of float32
+#: when the one is computed from the other.
+_LEAST = 2.0**-20
+
+
+def _statistics(x: _Activation, shift: Float[Array, " c"]) -> tuple[_Statistic, _Statistic]:
+    """Mean and biased variance of each group, float32.
+
+    A float32 activation is read twice, the second time around its mean. A shorter type is read
+    once, which a convolution does as it writes: the sums are of differences from a shift near the
+    mean, and what rounding them loses is less than what the type itself has lost. With a shift that
+    is hundreds of deviations away, as weights may bring along, the variance has few digits until
+    the running mean has followed.
+
+    Args:
+      x: activation of any floating type.
+      shift: expected mean of every channel.
+    """
+
+    def moment(values: Array) -> _Statistic:
+        return jnp.mean(values, axis=_TOGETHER, keepdims=True)
+
+    y = x.astype(jnp.float32)
+    if x.dtype == jnp.float32:
+        mean = moment(y)
+        return mean, moment(jnp.square(y - mean))
+    offset, square = moment(y - shift), moment(jnp.square(y - shift))
+    return shift + offset, jnp.maximum(square - jnp.square(offset), _LEAST * square)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalize(
+    x: _Activation,
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    shift: Float[Array, " c"],
+    eps: float,
+) -> tuple[_Activation, _Statistic, _Statistic]:
+    """Normalizes each group by its own statistics, which are returned as constants.
+
+    Its backward pass reads the activation and the gradient twice: for two sums, and to apply them.
+    Differentiation of the sums themselves would read both once more.
+
+    Args:
+      x: activation.
+      scale, bias: of every channel.
+      shift: expected mean, see `_statistics`.
+      eps: added to the variance.
+
+    Returns:
+      the normalized activation in the type of `x`, the mean, and the biased variance.
+    """
+    return _normalize_forward(x, scale, bias, shift, eps)[0]
+
+
+def _normalize_forward(x, scale, bias, shift, eps):
+    mean, var = _statistics(x, shift)
+    deviation = jax.lax.rsqrt(var + eps)
+    y = (x.astype(jnp.float32) - mean) * (deviation * scale) + bias
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, deviation)
+
+
+def _normalize_backward(eps, residuals, gradients):
+    x, scale, mean, deviation = residuals
+    given = gradients[0].astype(jnp.float32)
+    centered = x.astype(jnp.float32) - mean
+    plain = jnp.sum(given, axis=_TOGETHER, keepdims=True)
+    weighted = jnp.sum(given * centered, axis=_TOGETHER, keepdims=True) * deviation
+    values = x.size // mean.size
+    # dx = scale / sigma (dy - mean(dy) - x^ mean(dy x^)), x^ the normalized activation
+    dx = (given - plain / values - centered * (deviation * weighted / values)) * (deviation * scale)
+    dscale, dbias = (jnp.sum(each, axis=(0, 1, 2, 3, 4)) for each in (weighted, plain))
+    return dx.astype(x.dtype), dscale, dbias, jnp.zeros_like(scale)
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
 class BatchNorm(nnx.Module):
     """Batch normalization with PyTorch's running statistics, in float32 whatever the input.
 
@@ -182,17 +266,16 @@ class BatchNorm(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, groups: Groups | None
     ) -> Float[Array, "b h w c"]:
-        y = x.astype(jnp.float32)
         if groups is None:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            # (b, h, w, c) -> (samples of a group, groups, views, h, w, c)
-            y = y.reshape(-1, *groups, *y.shape[1:])
-            mean = jnp.mean(y, axis=(0, 2, 3, 4), keepdims=True)
-            var = jnp.mean(jnp.square(y - mean), axis=(0, 2, 3, 4), keepdims=True)
-            self._update(mean, var, y.size // mean.size)
-        y = (y - mean) * (jax.lax.rsqrt(var + self.eps) * self.scale[...]) + self.bias[...]
-        return y.reshape(x.shape).astype(x.dtype)
+            factor = jax.lax.rsqrt(self.var[...] + self.eps) * self.scale[...]
+            y = (x.astype(jnp.float32) - self.mean[...]) * factor + self.bias[...]
+            return y.astype(x.dtype)
+        # (b, h, w, c) -> (samples of a group, groups, views, h, w, c)
+        grouped = x.reshape(-1, *groups, *x.shape[1:])
+        shift = jax.lax.stop_gradient(self.mean[...])
+        y, mean, var = _normalize(grouped, self.scale[...], self.bias[...], shift, self.eps)
+        self._update(mean, var, grouped.size // mean.size)
+        return y.reshape(x.shape)
 
     def _update(self, mean: Float[Array, "... c"], var: Float[Array, "... c"], values: int) -> None:
         mean, var = jax.lax.stop_gradient(

@@ -276,6 +276,75 @@ def test_groups_are_normalized_as_if_each_were_alone():
         train(grouped, images[:3], 1)
 
 
+def _error(found: jax.Array, expected: np.ndarray) -> float:
+    return float(np.abs(np.asarray(found, np.float64).ravel() / expected - 1).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean", "shift", "tolerance"),
+    [
+        ("float32", 1000.0, 0.0, 1e-5),
+        ("bfloat16", 10.0, 10.1, 1e-5),
+        ("bfloat16", 10.0, 0.0, 1e-4),  # the first step of a network without weights
+        ("bfloat16", 0.0, 100.0, 1e-2),
+    ],
+)
+def test_statistics_equal_those_in_double_precision(dtype, mean, shift, tolerance):
+    """Standard deviations are 1, so that means are in units of them."""
+    values = mean + np.random.default_rng(0).normal(size=(8, 1, 1, 40, 40, 3))
+    x = jnp.asarray(values, dtype)
+    exact = np.asarray(x, np.float64)
+    ours = jax.jit(resnet._statistics)(x, jnp.full(3, shift, jnp.float32))
+    assert _error(ours[1], exact.var((0, 1, 2, 3, 4))) < tolerance
+    mean = exact.mean((0, 1, 2, 3, 4))
+    np.testing.assert_allclose(np.ravel(ours[0]), mean, rtol=1e-5, atol=1e-5 * abs(shift) + 1e-6)
+
+
+def test_sums_around_zero_lose_less_than_bfloat16_has_lost():
+    values = 200 + np.random.default_rng(0).normal(size=(8, 1, 1, 40, 40, 3))
+    x = jnp.asarray(values, "bfloat16")
+    _, var = jax.jit(resnet._statistics)(x, jnp.zeros(3))
+    axes = (0, 1, 2, 3, 4)
+    rounded = np.asarray(x, np.float64).var(axes)
+    assert _error(var, rounded) < _error(rounded, values.var(axes))
+
+
+def test_a_shift_from_another_world_leaves_a_finite_deviation():
+    values = np.random.default_rng(0).normal(size=(8, 1, 1, 40, 40, 3))
+    _, var = jax.jit(resnet._statistics)(jnp.asarray(values, "bfloat16"), jnp.full(3, 1e3))
+    assert 0.25 < float(var.min()) <= float(var.max()) < 4
+    same = jnp.full((2, 1, 1, 4, 4, 3), 7, "bfloat16")  # a channel that never changes
+    assert float(jax.jit(resnet._statistics)(same, jnp.full(3, 7.0))[1].max()) == 0
+
+
+def test_the_norm_s_gradient_is_that_of_its_formula():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(3 + rng.normal(size=(4, 2, 2, 5, 5, 3)), jnp.float32)  # two groups, two views
+    target = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    scale, bias = (jnp.asarray(rng.normal(size=3), jnp.float32) for _ in range(2))
+
+    def formula(x, scale, bias):
+        mean = x.mean((0, 2, 3, 4), keepdims=True)
+        var = jnp.square(x - mean).mean((0, 2, 3, 4), keepdims=True)
+        return (x - mean) / jnp.sqrt(var + resnet.BatchNorm.eps) * scale + bias
+
+    def ours(x, scale, bias):
+        return resnet._normalize(x, scale, bias, jnp.zeros(3), resnet.BatchNorm.eps)[0]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradient(norm, x, *rest):
+        # Not linear in the output, so that what comes back depends on it.
+        return jax.grad(lambda *a: jnp.sum(jnp.tanh(norm(*a)) * target), (0, 1, 2))(x, *rest)
+
+    expected = gradient(formula, x, scale, bias)
+    for found, wanted in zip(gradient(ours, x, scale, bias), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    short = gradient(ours, x.astype("bfloat16"), scale, bias)
+    assert short[0].dtype == jnp.bfloat16
+    for found, wanted in zip(short, expected, strict=True):
+        np.testing.assert_allclose(found.astype("float32"), wanted, rtol=0.1, atol=0.05)
+
+
 def test_bfloat16_computes_convolutions_and_leaves_the_rest_in_float32():
     # By shapes alone: CPUs emulate bfloat16 convolutions, slowly.
     def network():
