@@ -18,8 +18,15 @@ def platform() -> Platform:
     It is that of the mesh in use, which need not be here: a step planned for a TPU is traced on any
     machine. Without a mesh, or under one without devices, it is JAX's default.
     """
-    if assumed := _assumed.get():
-        return assumed
+    return _assumed.get() or _own()
+
+
+def is_assumed() -> bool:
+    """Whether what is traced is for a platform whose own kernels cannot be compiled here."""
+    return platform() != _own()
+
+
+def _own() -> Platform:
     device = jax.sharding.get_abstract_mesh().abstract_device
     name = jax.default_backend() if device is None or device.platform is None else device.platform
     return cast(Platform, {"cuda": "gpu", "rocm": "gpu"}.get(name, name))
@@ -29,7 +36,9 @@ def platform() -> Platform:
 def assumed(name: Platform) -> Iterator[None]:
     """Traces what stands inside for a platform, wherever it is traced.
 
-    What a network needs is so counted without what one platform adds to it, such as padding.
+    What a network needs is so counted without what one platform adds to it, such as padding, or
+    planned for devices that have no compiler here: kernels of theirs are replaced by programs that
+    need as much memory, but compute something else.
 
     Args:
       name: of the platform.

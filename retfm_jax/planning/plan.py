@@ -18,6 +18,7 @@ from retfm_jax.data import device_augment as device
 from retfm_jax.data.kinds import get_kind
 from retfm_jax.errors import UserError
 from retfm_jax.methods import make_method
+from retfm_jax.models import target
 from retfm_jax.planning.hlo import HloModule, Work
 from retfm_jax.planning.machine_code import Bound, Recording, bound
 from retfm_jax.planning.topologies import Topology
@@ -206,14 +207,15 @@ def plan(config: ExperimentConfig, topology: Topology, recorded: Recording | Non
     state = setup.abstract
     batch = abstract_batch(setup)
     setup = setup.costliest(batch)
-    step = setup.step(
-        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
-    )
-    traced = setup.jit(step).trace(state, batch)
+    traced = _traced(setup, state, batch)
     program_flops = count_program(traced)
+    chip = topology.chip
+    if not topology.real and chip is not None:
+        # Stand-ins for kernels have their memory, not their products.
+        with target.assumed(chip.platform):
+            traced = _traced(setup, state, batch)
     memory = _memory(state, batch)
     work = seconds = code_bound = None
-    chip = topology.chip
     capacity = None if chip is None else chip.memory
     start = time.monotonic()
     try:
@@ -258,6 +260,15 @@ def plan(config: ExperimentConfig, topology: Topology, recorded: Recording | Non
         compilation=compilation,
         bound=code_bound,
     )
+
+
+def _traced(setup: Setup, state: TrainState, batch: Mapping[str, Any]) -> Any:
+    """The step as it stands before it is compiled."""
+    config = setup.config
+    step = setup.step(
+        lambda batch, key: device.prepare(batch, config.data.image, config.data.augment, key)
+    )
+    return setup.jit(step).trace(state, batch)
 
 
 def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:

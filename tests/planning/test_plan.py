@@ -1,5 +1,6 @@
 """A plan says what a step needs before there is a device for it."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -290,3 +291,23 @@ def test_here_is_what_jax_sees():
     topology = open_topology("here")
     assert topology.devices == jax.devices()
     assert topology.chip is None
+
+
+def test_a_plan_for_gpus_knows_their_fused_attention():
+    """Temporaries and traffic without logits; FLOPs as before."""
+    image = {"image_size": 96, "patch_size": 8, "width": 32, "layers": 1, "heads": 2}
+    config = _config(
+        model={"dtype": "bfloat16", "image": image},
+        data={"image": {"size": 96}},
+        train={"batch_size": 8},
+    )
+    found = [planning.plan(config, open_topology("gpu:h100"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning.target, "assumed", lambda _: contextlib.nullcontext())
+        found.append(planning.plan(config, open_topology("gpu:h100")))
+    fused, plain = found
+    tokens, heads = 12 * 12 + 1, 2
+    logits = 4 * 16 * heads * tokens**2
+    assert plain.memory["temporaries"] - fused.memory["temporaries"] > logits
+    assert plain.work.traffic - fused.work.traffic > 5 * logits
+    assert fused.program_flops == plain.program_flops
