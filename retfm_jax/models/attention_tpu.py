@@ -29,11 +29,11 @@ _LANES = 128
 #: Bytes of the chip's fast memory that a kernel may take; a v5p has 64 MiB, a v5e 128.
 _VMEM = 48 * 2**20
 #: Tiles of 8 x 128 logits whose code is written out, not looped over: enough to overlap heads.
-_UNROLLED = 2048
+_UNROLLED = 1024
 #: Rows of queries that a step of the grid takes at least, where there are as many.
 _ROWS = 512
 #: How many heads' products begin before they are needed.
-_AHEAD = 2
+_AHEAD = 3
 #: What is added to the logit of a key that may not be seen; float32 forgets any logit beside it.
 _HIDDEN = -1e30
 
@@ -367,7 +367,7 @@ def _call(
     arrays: tuple[Array, ...],
     results: tuple[Array, ...],
     products: int,
-) -> list[Array]:
+) -> tuple[Array, ...]:
     """Runs a kernel over samples and lanes.
 
     Args:
@@ -390,7 +390,7 @@ def _call(
         shape = (blocks.samples, x.shape[1], blocks.heads * width)
         return pl.BlockSpec(shape, lambda sample, part, *_: (sample, 0, part))
 
-    return pl.pallas_call(
+    found = pl.pallas_call(
         functools.partial(kernel, form=form._replace(heads=blocks.heads)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
@@ -408,6 +408,7 @@ def _call(
         name="attention_backward" if backward else "attention",
         interpret=is_interpreted(),
     )(*(x.reshape(-1).astype(jnp.int32) for x in scalars), *arrays)
+    return tuple(found)
 
 
 def _divided(function: Callable[..., Any], *arrays: Any) -> Any:
@@ -434,7 +435,7 @@ def _attend_forward(form: _Form, scalars: tuple[Array, ...], *arrays: Array) -> 
 def _attend_backward(form: _Form, kept: Any, gradient: Array) -> Any:
     scalars, arrays = kept
 
-    def run(scalars: tuple[Array, ...], *arrays: Array) -> list[Array]:
+    def run(scalars: tuple[Array, ...], *arrays: Array) -> tuple[Array, ...]:
         return _call(_backward_kernel, form, scalars, arrays, arrays[:3], 5)
 
     return None, *_divided(run, scalars, *arrays, gradient)

@@ -111,7 +111,7 @@ def hidden_masks(
 
 
 def attention_words(
-    key_0: Array, key_1: Array, group: int, queries: Array, keys: Array
+    key_0: Array, key_1: Array, group: int | Array, queries: Array, keys: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Random bits of the attention probabilities of four heads, for dropout.
 
