@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 from retfm_jax.models.attention import attention
 from retfm_jax.models.layers import Linear, Tower, count_layers, majority
 from retfm_jax.models.taps import Taps, tapped
+from retfm_jax.models.target import platform
 from retfm_jax.ranges import Positive, Section
 
 Names = tuple[tuple[str, str, str], ...]
@@ -97,6 +98,49 @@ class ClipResNetConfig(ResNetConfig):
             raise ValueError(f"image_size {self.image_size} is no multiple of 32")
 
 
+#: So many channels leave most of a TPU's lanes empty, so that four pixels are laid side by side.
+_FEW = 4
+
+
+def _convolve(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=(padding, padding),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def convolve_blocks(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]
+) -> Float[Array, "b oh ow o"]:
+    """Convolves at stride 2 as a convolution at stride 1 of blocks of 2 x 2 pixels.
+
+    Padded by p = k // 2 pixels, output j reads pixels 2j - p to 2j + p, which lie in p + 1 blocks
+    of two. A block's four pixels become channels, and the kernel, with zeros for the pixels of
+    those blocks that it does not reach, is rearranged alike: the sum has the same products.
+
+    Args:
+      x: images or feature maps of any size.
+      kernel: of odd size.
+    """
+    b, h, w, channels = x.shape
+    size, _, _, outputs = kernel.shape
+    reach = size // 2
+    before, taps = (reach + 1) // 2, reach + 1
+    blocks = -(-h // 2), -(-w // 2)
+    x = jnp.pad(x, ((0, 0), (0, 2 * blocks[0] - h), (0, 2 * blocks[1] - w), (0, 0)))
+    x = x.reshape(b, blocks[0], 2, blocks[1], 2, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, *blocks, 4 * channels)
+    front = 2 * before - reach
+    around = (front, 2 * taps - size - front)
+    kernel = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, 2, taps, 2, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(taps, taps, 4 * channels, outputs)
+    return _convolve(x, kernel, 1, (before, reach // 2))
+
+
 class Conv(nnx.Module):
     """A square convolution, padded to keep the resolution at stride 1.
 
@@ -125,14 +169,12 @@ class Conv(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
-        padding = self.kernel.shape[0] // 2
-        y = jax.lax.conv_general_dilated(
-            x,
-            self.kernel.astype(x.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((padding, padding), (padding, padding)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        kernel = self.kernel.astype(x.dtype)
+        size, _, inputs, _ = kernel.shape
+        if size > 3 and self.stride == 2 and inputs <= _FEW and platform() == "tpu":
+            y = convolve_blocks(x, kernel)
+        else:
+            y = _convolve(x, kernel, self.stride, (size // 2, size // 2))
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
 
@@ -271,7 +313,7 @@ class BatchNorm(nnx.Module):
             y = (x.astype(jnp.float32) - self.mean[...]) * factor + self.bias[...]
             return y.astype(x.dtype)
         # (b, h, w, c) -> (samples of a group, groups, views, h, w, c)
-        grouped = x.reshape(-1, *groups, *x.shape[1:])
+        grouped = x.reshape(-1, groups.number, groups.views, *x.shape[1:])
         shift = jax.lax.stop_gradient(self.mean[...])
         y, mean, var = _normalize(grouped, self.scale[...], self.bias[...], shift, self.eps)
         self._update(mean, var, grouped.size // mean.size)

@@ -277,7 +277,8 @@ def read_code(text: str) -> Code:
     exits = {found[1]: found for found in _EXIT.finditer(text)}
     times, rows = np.ones(len(starts)), np.zeros(len(starts))
     for found in _MATMUL.finditer(text):
-        rows[at(found)] += 8 if "lmr" in found[0] else 16
+        # A register has 16 rows of bfloat16, of which `lmr` feeds half, or 8 of float32.
+        rows[at(found)] += 8 if "lmr" in found[0] or ".f32" in found[0] else 16
     inner = np.zeros(len(starts), bool)
     branches: list[tuple[int, int]] = []
     pipelines: list[tuple[int, int, re.Match[str]]] = []

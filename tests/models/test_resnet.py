@@ -276,6 +276,34 @@ def test_groups_are_normalized_as_if_each_were_alone():
         train(grouped, images[:3], 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "height", "width"), [(7, 32, 32), (7, 33, 18), (5, 9, 7), (3, 8, 9)]
+)
+def test_a_convolution_of_blocks_equals_the_strided_one(size, height, width):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, height, width, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 3, 5)), jnp.float32)
+
+    def both(function):
+        y, back = jax.vjp(function, x, kernel)
+        return y, *back(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    plain = both(lambda x, kernel: resnet._convolve(x, kernel, 2, (size // 2, size // 2)))
+    for ours, theirs in zip(both(resnet.convolve_blocks), plain, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * float(jnp.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("target", ["tpu", "cpu"])
+def test_a_tower_s_stem_convolves_blocks_on_a_tpu(target, monkeypatch):
+    monkeypatch.setattr(resnet, "platform", lambda: target)
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(SMALL)))
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    program = str(jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, images))
+    assert ("4,4,12,4" in program) == (target == "tpu")
+    assert "7,7,3,4" in program  # as it is stored
+
+
 def _error(found: jax.Array, expected: np.ndarray) -> float:
     return float(np.abs(np.asarray(found, np.float64).ravel() / expected - 1).max())
 
