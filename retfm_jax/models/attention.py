@@ -89,8 +89,8 @@ def _kernel(
     if platform() == "tpu" or attention_tpu.is_interpreted():
         mesh = jax.sharding.get_abstract_mesh()
         own, rest = (batch, 0) if mesh.empty else divmod(batch, mesh.size)
-        sizes = queries, key.shape[1], heads, width
-        return "tpu" if rest == 0 and attention_tpu.fits(own, *sizes, query.dtype) else None
+        sizes = own, queries, key.shape[1], heads, width, query.dtype
+        return "tpu" if rest == 0 and attention_tpu.fits(*sizes, drops=rate > 0) else None
     return None
 
 

@@ -29,7 +29,7 @@ _LANES = 128
 #: Bytes of the chip's fast memory that a kernel may take; a v5p has 64 MiB, a v5e 128.
 _VMEM = 48 * 2**20
 #: Tiles of 8 x 128 logits whose code is written out, not looped over: enough to overlap heads.
-_UNROLLED = 1024
+_UNROLLED = 1536
 #: Rows of queries that a step of the grid takes at least, where there are as many.
 _ROWS = 512
 #: How many heads' products begin before they are needed.
@@ -66,10 +66,11 @@ class _Blocks(NamedTuple):
 
     samples: int
     heads: int
-    vmem: int
 
 
-def fits(batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any) -> bool:
+def fits(
+    batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any, *, drops: bool
+) -> bool:
     """Whether the kernels take arrays of these sizes: their logits must fit the fast memory.
 
     Args:
@@ -77,27 +78,37 @@ def fits(batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any
       queries, keys: of a sample.
       heads, width: their number, and the width of one.
       dtype: of the arrays.
+      drops: whether probabilities are dropped.
     """
-    return _blocks(batch, queries, keys, heads, width, dtype, backward=True) is not None
+    sizes = batch, queries, keys, heads, width, dtype
+    return _blocks(*sizes, drops=drops, backward=True) is not None
 
 
 def _blocks(
-    batch: int, queries: int, keys: int, heads: int, width: int, dtype: Any, *, backward: bool
+    batch: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    width: int,
+    dtype: Any,
+    *,
+    drops: bool,
+    backward: bool,
 ) -> _Blocks | None:
     """Chooses what a step of the grid takes; None where not even the least fits."""
     size = jnp.dtype(dtype).itemsize
     rows = (3 * queries + 4 * keys) if backward else (2 * queries + 2 * keys)
     logits = _up(keys, 8) * _up(queries, _LANES)
-    matrices = (12 if backward else 8) * 4 * logits
-    for count in _divisions(heads, width):
-        lanes = _up(count * width, _LANES)
-        whole = count * logits <= _UNROLLED * 8 * _LANES
-        # Two steps' arrays, of one is computed while the other is copied, and one sample's own.
-        taken = 2 * size * (rows + 7 * 16) * lanes
-        samples = max(s for s in _divisors(batch) if s == 1 or s * queries <= _ROWS)
-        needed = samples * taken + taken + matrices
-        if needed <= _VMEM and (whole or count == _divisions(heads, width)[-1]):
-            return _Blocks(samples, count, _VMEM)
+    # Of heads that are begun and of the one that is finished, and random bits of eight heads.
+    matrices = (2 if backward else 1) * (_AHEAD + 1) + 4 + (8 if drops else 0)
+    samples = max(n for n in _divisors(batch) if n == 1 or n * queries <= _ROWS)
+    parts = _parts(heads, width, drops)
+    for count in parts:
+        # Of a step that is computed and of one that is copied meanwhile, and a sample's own.
+        arrays = (2 * samples + 1) * size * rows * _up(count * width, _LANES)
+        small = count * logits <= _UNROLLED * 8 * _LANES or count == parts[-1]
+        if small and arrays + 4 * matrices * logits <= _VMEM:
+            return _Blocks(samples, count)
     return None
 
 
@@ -109,12 +120,12 @@ def _divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
-def _divisions(heads: int, width: int) -> list[int]:
+def _parts(heads: int, width: int, drops: bool) -> list[int]:
     """How many heads a step may take, most first: all, or parts whose lanes are whole tiles.
 
-    Four heads share their random bits.
+    With dropout four heads share their random bits.
     """
-    unit = math.lcm(_LANES // math.gcd(_LANES, width), 4)
+    unit = math.lcm(_LANES // math.gcd(_LANES, width), 4 if drops else 1)
     return [heads, *(n for n in _divisors(heads)[-2::-1] if n % unit == 0)]
 
 
@@ -160,13 +171,9 @@ def _heads(count: int, width: int) -> list[_Head]:
 
 
 def _product(a: Any, b: Any, contracted: tuple[int, int]) -> Any:
-    # float32 is for parity: its products are not rounded to bfloat16 on the way.
-    exact = a.dtype == jnp.float32
-    return jax.lax.dot_general(
-        a, b, (((contracted[0],), (contracted[1],)), ((), ())),
-        preferred_element_type=jnp.float32,
-        precision=jax.lax.Precision.HIGHEST if exact else None,
-    )  # fmt: skip
+    # Of float32 as exact as `jax.default_matmul_precision` has it, as everywhere else.
+    dimensions = ((contracted[0],), (contracted[1],)), ((), ())
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 
 def _own(x: Any, head: _Head) -> Any:
@@ -381,7 +388,8 @@ def _call(
     (batch, queries, lanes), keys = arrays[0].shape, arrays[1].shape[1]
     width = lanes // form.heads
     backward = len(results) > 1
-    blocks = _blocks(batch, queries, keys, form.heads, width, arrays[0].dtype, backward=backward)
+    sizes = batch, queries, keys, form.heads, width, arrays[0].dtype
+    blocks = _blocks(*sizes, drops=form.rate > 0, backward=backward)
     assert blocks is not None, "callers ask `fits` before"
     logits = batch * form.heads * queries * keys
     moved = sum(x.size * x.dtype.itemsize for x in (*arrays, *results))

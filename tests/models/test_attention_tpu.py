@@ -149,7 +149,9 @@ def test_what_the_kernel_does_not_take_goes_to_the_plain_form():
      (256, 12, 64, True), (1025, 16, 64, False), (4097, 12, 64, False)],
 )  # fmt: skip
 def test_sequences_fit_that_leave_room_for_their_logits(tokens, heads, width, taken):
-    assert fits(64, tokens, tokens, heads, width, jnp.bfloat16) == taken
+    for drops in (False, True):
+        found = fits(64, tokens, tokens, heads, width, jnp.bfloat16, drops=drops)
+        assert found == taken
 
 
 @functools.cache
