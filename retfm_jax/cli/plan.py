@@ -204,6 +204,11 @@ def _time_table(planned: "Plan") -> Table:
     table.row("collectives", _size(sent), duration("network"))
     if seconds is not None and seconds.schedule is not None:
         table.row("cycles, as the compiler expects", _count(work.cycles or 0), duration("schedule"))
+    if work.kernels and (chip := planned.topology.chip) is not None:
+        runs = sum(kernel.times for kernel in work.kernels)
+        flops = sum(kernel.times * kernel.flops for kernel in work.kernels)
+        name = f"FLOPs of kernels of our own, {runs:g} runs"
+        table.row(name, _count(flops), _duration(work.kernel_seconds(chip)))
     if work.open_loops:
         table.row(f"{work.open_loops} loops of unknown length count once", "", "")
     if seconds is not None:

@@ -204,6 +204,14 @@ class Work:
     product_cycles: float
     open_loops: int
 
+    def kernel_seconds(self, chip: Chip) -> float:
+        """Seconds of all kernels in a step, by what they state.
+
+        Args:
+          chip: a TPU.
+        """
+        return sum(kernel.times * kernel.seconds(chip) for kernel in self.kernels)
+
 
 class HloModule:
     """An optimized program, read from its text.

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import re
+import subprocess
 import tempfile
 import threading
 import time
@@ -169,7 +170,7 @@ def recording() -> Iterator[Recording]:
     """Lets libtpu write the machine code of what is compiled in the block.
 
     The first use of libtpu in this process has to come inside of the block, for it looks once at
-    its options. Its files go to a temporary folder, which is removed at the end.
+    its options. Its files go to a temporary folder, which is removed at the end, whatever that is.
 
     Raises:
       RuntimeError: libtpu is in use already.
@@ -178,14 +179,14 @@ def recording() -> Iterator[Recording]:
         raise RuntimeError("libtpu is in use in this process: it takes no more options")
     name = "LIBTPU_INIT_ARGS"
     before = os.environ.get(name)
-    with tempfile.TemporaryDirectory(prefix="retfm-plan-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder() as folder:
         options = (
             f"--xla_jf_dump_to={folder}",
             "--xla_jf_dump_llo_text=true",
             "--xla_jf_dump_llo_pass_label_regex=^final_bundles$",
         )
         os.environ[name] = " ".join([*filter(None, [before]), *options])
-        recorded = Recording(pathlib.Path(folder))
+        recorded = Recording(folder)
         try:
             yield recorded
         finally:
@@ -301,12 +302,11 @@ def read_code(text: str) -> Code:
         if any(a <= start and end <= b and (a, b) != (start, end) for a, b in branches):
             inner[start:end] = True
 
+    def count(which: np.ndarray) -> Count:
+        return Count(float(times[which].sum()), float(times[which] @ rows[which]))
+
     def part(chosen: np.ndarray, rounds: int, limit: int) -> Part:
-        counts = (
-            Count(float(times[which].sum()), float(times[which] @ rows[which]))
-            for which in (chosen & ~inner, chosen & inner)
-        )
-        return Part(*counts, rounds, limit)
+        return Part(count(chosen & ~inner), count(chosen & inner), rounds, limit)
 
     free = np.ones(len(starts), bool)
     parts = []
@@ -360,6 +360,19 @@ def _blocks(instruction: Instruction) -> tuple[int, ...]:
     """Blocks by axis into which the compiler divided an instruction; () where it does not tell."""
     bounds = _BOUNDS.search(instruction.attributes)
     return tuple(map(int, re.findall(r"\d+", bounds[1]))) if bounds else ()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[pathlib.Path]:
+    """A folder that goes with this process, however it ends.
+
+    libtpu ends the process by itself when a signal comes, without any cleanup of ours; so another
+    process waits for that end and removes the folder.
+    """
+    folder = tempfile.mkdtemp(prefix="retfm-plan-")
+    command = ["sh", "-c", 'cat >/dev/null; rm -rf -- "$0"', folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield pathlib.Path(folder)
 
 
 def _loaded() -> bool:

@@ -143,6 +143,7 @@ class Plan:
         if self.work is not None:
             document["memory_traffic_per_device"] = self.work.traffic
             document["loops_of_unknown_length"] = self.work.open_loops
+            document["kernels"] = [dataclasses.asdict(kernel) for kernel in self.work.kernels]
             document["collectives"] = [
                 {
                     "kind": collective.kind,
@@ -403,8 +404,7 @@ def _seconds(
     if flops is not None and peak is not None:
         compute = flops / len(topology.devices) / peak
     if work.cycles is not None and chip.clock is not None:
-        kernels = sum(kernel.times * kernel.seconds(chip) for kernel in work.kernels)
-        schedule = work.cycles / chip.clock + kernels
+        schedule = work.cycles / chip.clock + work.kernel_seconds(chip)
     return Seconds(
         compute=compute,
         memory=work.traffic / chip.bandwidth,

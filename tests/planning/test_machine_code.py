@@ -1,6 +1,7 @@
 """Machine code says how often each of its bundles runs, and so what a step takes at least."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -147,6 +148,27 @@ try:
 except RuntimeError as error:
     print(error)
 """
+
+
+_KILLED = """
+import os, signal, tempfile
+from retfm_jax.planning import machine_code
+
+with machine_code.recording():
+    print(os.listdir(tempfile.gettempdir()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_libtpu_writes_goes_with_a_process_that_is_killed(tmp_path):
+    """The one that removes it keeps the output open, so that `run` waits for it."""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert "retfm-plan-" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_code_of_a_product_is_recorded(tmp_path):
