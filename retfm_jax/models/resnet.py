@@ -7,7 +7,6 @@ and in how the last feature map becomes a vector.
 
 import abc
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -234,13 +233,9 @@ def _statistics(x: _Activation, shift: Float[Array, " c"]) -> tuple[_Statistic, 
     return shift + offset, jnp.maximum(square - jnp.square(offset), _LEAST * square)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@jax.custom_vjp
 def _normalize(
-    x: _Activation,
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    shift: Float[Array, " c"],
-    eps: float,
+    x: _Activation, scale: Float[Array, " c"], bias: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> tuple[_Activation, _Statistic, _Statistic]:
     """Normalizes each group by its own statistics, which are returned as constants.
 
@@ -251,22 +246,21 @@ def _normalize(
       x: activation.
       scale, bias: of every channel.
       shift: expected mean, see `_statistics`.
-      eps: added to the variance.
 
     Returns:
       the normalized activation in the type of `x`, the mean, and the biased variance.
     """
-    return _normalize_forward(x, scale, bias, shift, eps)[0]
+    return _normalize_forward(x, scale, bias, shift)[0]
 
 
-def _normalize_forward(x, scale, bias, shift, eps):
+def _normalize_forward(x, scale, bias, shift):
     mean, var = _statistics(x, shift)
-    deviation = jax.lax.rsqrt(var + eps)
+    deviation = jax.lax.rsqrt(var + BatchNorm.eps)
     y = (x.astype(jnp.float32) - mean) * (deviation * scale) + bias
     return (y.astype(x.dtype), mean, var), (x, scale, mean, deviation)
 
 
-def _normalize_backward(eps, residuals, gradients):
+def _normalize_backward(residuals, gradients):
     x, scale, mean, deviation = residuals
     given = gradients[0].astype(jnp.float32)
     centered = x.astype(jnp.float32) - mean
@@ -315,7 +309,7 @@ class BatchNorm(nnx.Module):
         # (b, h, w, c) -> (samples of a group, groups, views, h, w, c)
         grouped = x.reshape(-1, groups.number, groups.views, *x.shape[1:])
         shift = jax.lax.stop_gradient(self.mean[...])
-        y, mean, var = _normalize(grouped, self.scale[...], self.bias[...], shift, self.eps)
+        y, mean, var = _normalize(grouped, self.scale[...], self.bias[...], shift)
         self._update(mean, var, grouped.size // mean.size)
         return y.reshape(x.shape)
 
