@@ -8,9 +8,6 @@ from collections.abc import Iterator
 
 from retfm_jax.errors import UserError
 
-#: What verbs need as a whole; the others belong to an option, a machine or a format.
-OF_VERBS = ("data", "train", "eval", "all")
-
 
 class MissingExtra(UserError, ModuleNotFoundError):
     """A package that an extra installs is not there; the message has the command that installs it.

@@ -21,7 +21,10 @@ _ROOT = Path(__file__).parents[1]
         ("plan", r"pip install 'jax\[tpu\]'"),
         ("onnx", r"pip install 'torch>=[\d.]+' 'onnx>=[\d.]+' 'onnxruntime>=[\d.]+' .+"),
         ("beam", r"pip install 'apache-beam>=[\d.]+'"),
-        ("train", r"pip install 'array_record>=.+' 'grain>=[\d.]+' 'tensorboardX>=[\d.]+'"),
+        (
+            "train",
+            r"pip install 'array_record>=.+' 'grain>=[\d.]+' 'scikit.+' 'tensorboardX>=[\d.]+'",
+        ),
     ],
 )
 def test_the_command_names_what_the_extra_asks_for(extra, command):

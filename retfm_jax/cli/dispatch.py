@@ -145,7 +145,8 @@ def _run(args: argparse.Namespace) -> None:
     try:
         args.run(args)
     except MissingExtra as error:
-        if args.extra is None or error.extra not in extras.OF_VERBS:
+        wanted = set(extras.requirements(error.extra))
+        if args.extra is None or not wanted <= set(extras.requirements(args.extra)):
             raise
         raise MissingExtra(args.extra, error.name) from error
 

@@ -10,7 +10,7 @@ from retfm_jax import extras
 from retfm_jax.files import PathLike, atomic_write
 from retfm_jax.rendering import fonts
 
-with extras.needed("eval"):
+with extras.needed("data"):
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from retfm_jax import extras
 from retfm_jax.errors import UserError
 from retfm_jax.files import read_json, write_json
 from retfm_jax.interop.formats.base import PREPROCESSING, Exported, Form
@@ -62,6 +63,8 @@ class Transformers(Form):
     def check(self, network: Exported) -> None:
         """See `Form.check`."""
         require_torch()
+        with extras.needed("transformers"):
+            import transformers  # noqa: F401
         network.require_told(self.name)
         network.require_vectors(self.name)
         config = image_tower_of(network).config
