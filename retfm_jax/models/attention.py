@@ -88,6 +88,8 @@ def _kernel(
         return "cudnn" if fits and rate == 0 else None
     if platform() == "tpu" or attention_tpu.is_interpreted():
         mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty and not attention_tpu.is_interpreted() and jax.device_count() > 1:
+            return None  # XLA cannot divide a kernel by itself
         own, rest = (batch, 0) if mesh.empty else divmod(batch, mesh.size)
         sizes = own, queries, key.shape[1], heads, width, query.dtype
         return "tpu" if rest == 0 and attention_tpu.fits(*sizes, drops=rate > 0) else None
@@ -103,12 +105,12 @@ def _tpu_attention(
     rngs: Key[Array, " b"] | None,
 ) -> Float[Array, "b n h d"]:
     """Computes attention by the TPU's kernel, in whose arrays heads stand side by side."""
-    by_sample = mask is not None and not isinstance(mask, int)
+    lengths = None if mask is None or isinstance(mask, int) else mask.sum(1, dtype=jnp.int32)
     found = attention_tpu.attend(
         *(x.reshape(*x.shape[:2], -1) for x in (query, key, value)),
         heads=query.shape[2],
         seen=mask if isinstance(mask, int) else None,
-        lengths=mask.sum(1, dtype=jnp.int32) if by_sample else None,
+        lengths=lengths,
         rate=rate,
         words=None if rngs is None else key_words(rngs),
     )

@@ -267,7 +267,7 @@ def _kept(sample: _Sample, head: _Head, shape: tuple[int, ...]) -> Any:
     if piece == 0:
         key, query = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
         group = (sample.fours + four).astype(jnp.uint32)
-        sample.bits[four] = attention_words(*sample.words, group, query, key)
+        sample.bits[four] = attention_words(sample.words[0], sample.words[1], group, query, key)
     bits = sample.bits[four][piece]
     return bits >= threshold(sample.form.rate)
 

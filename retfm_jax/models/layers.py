@@ -189,6 +189,11 @@ def split(keys: Key[Array, " b"] | None, count: int) -> Key[Array, "count b"] | 
 _GATHERED = "gathered"
 
 
+def _sharded() -> bool:
+    """Whether parameters are sharded: under a mesh whose axis `fsdp` is longer than 1."""
+    return jax.sharding.get_abstract_mesh().shape.get("fsdp", 1) > 1
+
+
 def all_gather_params(parameters: Any) -> Any:
     """All-gathers parameters where the step runs under a mesh that shards them.
 
@@ -198,7 +203,7 @@ def all_gather_params(parameters: Any) -> Any:
     Args:
       parameters: pytree of arrays.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not _sharded():
         return parameters
     return jax.tree.map(_gather, parameters)
 
@@ -253,7 +258,7 @@ def scan_layers(
       used).
     """
     graphdef, stacked = nnx.split(blocks)
-    divided = not jax.sharding.get_abstract_mesh().empty
+    divided = _sharded()
 
     def body(x, layer):
         parameters, own = layer

@@ -1,6 +1,5 @@
 """One training step, whatever the method: a pure function of state and batch."""
 
-import contextlib
 from collections.abc import Callable
 from typing import cast
 
@@ -47,7 +46,8 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         prepare_key, loss_key = jax.random.split(key)
         batch = prepare(batch, prepare_key)
-        with sharded_params(mesh):
+        # Towers gather parameters that are sharded, kernels take each device's own samples.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             loss, parts, method_state, gradients = loss_and_gradients(
                 method,
                 partition,
@@ -86,16 +86,3 @@ def make_train_step(
         return new_state, metrics
 
     return step
-
-
-def sharded_params(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Context that tells the towers whether parameters are sharded.
-
-    See `layers.all_gather_params`.
-
-    Args:
-      mesh: the devices; parameters are sharded where its `fsdp` axis is longer than 1.
-    """
-    if mesh.shape["fsdp"] == 1:
-        return contextlib.nullcontext()
-    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

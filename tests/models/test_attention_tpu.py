@@ -134,13 +134,15 @@ def test_what_the_kernel_does_not_take_goes_to_the_plain_form():
     tap = Tap(jnp.zeros((2, 2, 6, 6)), lambda weights, slope: weights)
     assert not _takes_the_kernel(query, key, value)
     with target.assumed("tpu"):
+        assert not _takes_the_kernel(query, key, value)  # eight devices, and no mesh that says how
+    with target.assumed("tpu"), jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,))):
         assert _takes_the_kernel(query, key, value)
         assert _takes_the_kernel(query, key, value, jnp.ones((2, 6), bool))
         assert not _takes_the_kernel(query, key, value, by_query)
         assert not _takes_the_kernel(query, key, value, tap=tap)
         assert not _takes_the_kernel(query[:, :1], key, value)
-        with jax.set_mesh(jax.make_mesh((8,), ("data",), (AxisType.Auto,))):
-            assert not _takes_the_kernel(query, key, value)  # two samples for eight devices
+    with target.assumed("tpu"), jax.set_mesh(jax.make_mesh((8,), ("data",), (AxisType.Auto,))):
+        assert not _takes_the_kernel(query, key, value)  # two samples for eight devices
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from retfm_jax.models.vit import ViTConfig
 from retfm_jax.runtime.mesh import batch_sharding, make_mesh, shardings
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
-from retfm_jax.training.step import sharded_params
 
 
 def test_gathered_layers_give_the_same_gradients():
@@ -34,7 +33,7 @@ def test_gathered_layers_give_the_same_gradients():
         mesh = make_mesh(MeshConfig(*mesh_sizes), jax.devices()[: np.prod(mesh_sizes)])
 
         def compute(params, batch):
-            with sharded_params(mesh):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 loss, _, _, gradient = loss_and_gradients(
                     method, Partition(), params, state, batch, None, mesh=mesh
                 )
