@@ -46,7 +46,7 @@ from retfm_jax.methods import get_method_class, make_method
 from retfm_jax.methods.base import Batch, Method, MethodState, Params
 from retfm_jax.methods.dual_encoder import DualEncoder, as_dual_encoder
 from retfm_jax.progress import progress_bar
-from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated
+from retfm_jax.runtime.mesh import Device, batch_sharding, make_mesh, replicated, traced_on
 from retfm_jax.runtime.threads import cores, in_threads
 from retfm_jax.table import Table
 from retfm_jax.zero_shot import Embedding
@@ -911,7 +911,8 @@ class RetinalModel:
             mesh = make_mesh(MeshConfig(), devices)
             self._copies = self.params, jax.device_put(network, replicated(mesh)), mesh
         _, copies, mesh = self._copies
-        return self._functions[what](*copies, jax.device_put(batch, batch_sharding(mesh)))
+        with traced_on(mesh):
+            return self._functions[what](*copies, jax.device_put(batch, batch_sharding(mesh)))
 
     @functools.cached_property
     def _functions(self) -> dict[str, Callable]:

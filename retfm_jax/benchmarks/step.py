@@ -24,7 +24,7 @@ from retfm_jax.methods import make_method
 from retfm_jax.methods.base import MethodState
 from retfm_jax.methods.torch_twins import twin_names
 from retfm_jax.runtime.compilation import held_bytes
-from retfm_jax.runtime.mesh import Device, check_batch_size, make_mesh, place_batch
+from retfm_jax.runtime.mesh import Device, check_batch_size, make_mesh, place_batch, traced_on
 from retfm_jax.training.flops import peak_flops
 from retfm_jax.training.optimizers import UNDECAYED
 from retfm_jax.training.setup import Setup
@@ -112,7 +112,9 @@ class Trainer:
         loss = jax.jit(
             lambda params, state, batch: self.method.loss(params, state, batch, train=True)[0]
         )
-        return float(loss(self.state.params, MethodState(*self.state.method_state), self.batch))
+        with traced_on(self.mesh):
+            found = loss(self.state.params, MethodState(*self.state.method_state), self.batch)
+        return float(found)
 
     def model_flops(self) -> int | None:
         """Counts the model FLOPs of a step; None where they cannot be counted."""

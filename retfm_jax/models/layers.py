@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from retfm_jax.models import random_bits
-from retfm_jax.models.target import platform
+from retfm_jax.models.target import parameters_are_sharded, platform
 
 Remat = Literal["none", "dots", "named", "full"]
 #: Names of what the backward pass finds again under `remat` "named": the inputs and the result of
@@ -189,11 +189,6 @@ def split(keys: Key[Array, " b"] | None, count: int) -> Key[Array, "count b"] | 
 _GATHERED = "gathered"
 
 
-def _sharded() -> bool:
-    """Whether parameters are sharded: under a mesh whose axis `fsdp` is longer than 1."""
-    return jax.sharding.get_abstract_mesh().shape.get("fsdp", 1) > 1
-
-
 def all_gather_params(parameters: Any) -> Any:
     """All-gathers parameters where the step runs under a mesh that shards them.
 
@@ -203,7 +198,7 @@ def all_gather_params(parameters: Any) -> Any:
     Args:
       parameters: pytree of arrays.
     """
-    if not _sharded():
+    if not parameters_are_sharded():
         return parameters
     return jax.tree.map(_gather, parameters)
 
@@ -258,7 +253,6 @@ def scan_layers(
       used).
     """
     graphdef, stacked = nnx.split(blocks)
-    divided = _sharded()
 
     def body(x, layer):
         parameters, own = layer
@@ -273,7 +267,7 @@ def scan_layers(
     elif remat == "named":
         policy = jax.checkpoint_policies.save_only_these_names(*NAMED)
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    elif divided:
+    elif parameters_are_sharded():
         # What was gathered for a layer is not kept for its backward pass.
         policy = jax.checkpoint_policies.save_anything_except_these_names(_GATHERED)
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)

@@ -104,6 +104,8 @@ def hidden_masks(
         jax.lax.broadcasted_iota(jnp.uint32, (1, rows, half), 1),
         jax.lax.broadcasted_iota(jnp.uint32, (1, rows, half), 2),
     )
+    # The compiler would draw anew for each mask, rather than look twice at what is drawn.
+    drawn = jax.lax.optimization_barrier(drawn)
     left_first, left_second, right_first, right_second = pieces(drawn)
     halves = ((left_first, right_first), (left_second, right_second))[:count]
     masks = [jnp.concatenate(each, axis=-1)[..., :width] >= threshold(rate) for each in halves]

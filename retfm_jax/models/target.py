@@ -1,7 +1,6 @@
 """The platform that a traced program will run on."""
 
 import contextlib
-import contextvars
 from collections.abc import Iterator
 from typing import Literal, cast
 
@@ -9,7 +8,11 @@ import jax
 
 Platform = Literal["cpu", "gpu", "tpu"]
 
-_assumed: contextvars.ContextVar[Platform | None] = contextvars.ContextVar("assumed", default=None)
+#: Axis of the mesh over which parameters are sharded.
+_PARAMETER_AXIS = "fsdp"
+
+#: Part of what JAX keeps traced programs by.
+_assumed = jax.make_user_context(None)
 
 
 def platform() -> Platform:
@@ -32,6 +35,11 @@ def _own() -> Platform:
     return cast(Platform, {"cuda": "gpu", "rocm": "gpu"}.get(name, name))
 
 
+def parameters_are_sharded() -> bool:
+    """Whether the mesh in use shards parameters."""
+    return jax.sharding.get_abstract_mesh().shape.get(_PARAMETER_AXIS, 1) > 1
+
+
 @contextlib.contextmanager
 def assumed(name: Platform) -> Iterator[None]:
     """Traces what stands inside for a platform, wherever it is traced.
@@ -43,8 +51,5 @@ def assumed(name: Platform) -> Iterator[None]:
     Args:
       name: of the platform.
     """
-    token = _assumed.set(name)
-    try:
+    with _assumed(name):
         yield
-    finally:
-        _assumed.reset(token)

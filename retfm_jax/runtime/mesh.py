@@ -4,6 +4,7 @@ All arrays are global: `jax.jit` sees the global batch and the global parameters
 given here tell the compiler how they are divided. One device is a mesh of one.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -120,6 +121,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
       mesh: with the axes `AXES`.
     """
     return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def traced_on(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Context in which what is traced is told of its devices, which need not be here.
+
+    Towers gather sharded parameters by it, and attention takes the kernel of its platform, each
+    device for its own samples.
+
+    Args:
+      mesh: the devices, over which the samples are sharded.
+    """
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def place_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

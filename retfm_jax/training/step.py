@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from retfm_jax.methods.base import Batch, Method, MethodState, Metrics, Params
+from retfm_jax.runtime.mesh import traced_on
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 from retfm_jax.training.state import TrainState
@@ -46,8 +47,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         prepare_key, loss_key = jax.random.split(key)
         batch = prepare(batch, prepare_key)
-        # Towers gather parameters that are sharded, kernels take each device's own samples.
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with traced_on(mesh):
             loss, parts, method_state, gradients = loss_and_gradients(
                 method,
                 partition,

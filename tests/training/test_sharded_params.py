@@ -7,7 +7,7 @@ from retfm_jax.config import MeshConfig
 from retfm_jax.methods.retclip import RetClip, RetClipConfig
 from retfm_jax.models.bert import BertConfig
 from retfm_jax.models.vit import ViTConfig
-from retfm_jax.runtime.mesh import batch_sharding, make_mesh, shardings
+from retfm_jax.runtime.mesh import batch_sharding, make_mesh, shardings, traced_on
 from retfm_jax.training.gradient_cache import loss_and_gradients
 from retfm_jax.training.optimizers import Partition
 
@@ -33,7 +33,7 @@ def test_gathered_layers_give_the_same_gradients():
         mesh = make_mesh(MeshConfig(*mesh_sizes), jax.devices()[: np.prod(mesh_sizes)])
 
         def compute(params, batch):
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            with traced_on(mesh):
                 loss, _, _, gradient = loss_and_gradients(
                     method, Partition(), params, state, batch, None, mesh=mesh
                 )

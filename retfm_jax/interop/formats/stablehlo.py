@@ -149,7 +149,8 @@ def _serialized(function: Callable[..., Any], network: Exported, shape: str, dty
         for name, value in arrays_of(network).items()
     }
     given = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), dtype)
-    with target.assumed("cpu"):  # without kernels of one platform
+    # One program for all platforms has the kernels of none.
+    with target.assumed("cpu"):
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, given)
     return bytes(exported.serialize())
 
