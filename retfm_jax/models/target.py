@@ -21,7 +21,7 @@ def platform() -> Platform:
     It is that of the mesh in use, which need not be here: a step planned for a TPU is traced on any
     machine. Without a mesh, or under one without devices, it is JAX's default.
     """
-    return _assumed.get() or _own()
+    return cast(Platform | None, _assumed.value) or _own()
 
 
 def is_assumed() -> bool:

@@ -24,15 +24,18 @@ AXES = ("data", "fsdp")
 #: Arrays of fewer elements are replicated: gathering them costs more than they do.
 SMALLEST_SHARDED = 4096
 
-#: Ordered rules (pattern of the path, leading axes that stay whole); the first that matches
-#: decides, and None keeps the array whole. Of the axes left, the largest that `fsdp` divides is
-#: sharded.
-RULES: tuple[tuple[str, int | None], ...] = (
+#: Ordered rules (pattern of the path, axes of which one may be sharded); the first that matches
+#: decides, and None keeps the array whole. The largest that `fsdp` divides is sharded.
+RULES: tuple[tuple[str, slice | None], ...] = (
     # A queue is read whole by every row of the logits in every step.
     (r"(^|/)queue", None),
     # Stacked layers: lax.scan takes one layer at a time, so the layer axis cannot be sharded.
-    (r"(^|/)blocks/", 1),
-    (r"", 0),
+    # Maps that stand side by side in the last axis are products of their own, whose gradients would
+    # have to be moved between devices.
+    (r"(^|/)blocks/(.*/)?qkv/", slice(1, -1)),
+    (r"(^|/)blocks/", slice(1, None)),
+    (r"(^|/)qkv/", slice(0, -1)),
+    (r"", slice(0, None)),
 )
 
 
@@ -78,10 +81,10 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int) -> PartitionSpec:
       a spec with "fsdp" for the largest axis that can be sharded; an empty one where the array is
       replicated.
     """
-    whole = next(whole for pattern, whole in RULES if re.search(pattern, path))
-    if whole is None or fsdp == 1 or math.prod(shape) < SMALLEST_SHARDED:
+    allowed = next(allowed for pattern, allowed in RULES if re.search(pattern, path))
+    if allowed is None or fsdp == 1 or math.prod(shape) < SMALLEST_SHARDED:
         return PartitionSpec()
-    axes = [axis for axis in range(whole, len(shape)) if shape[axis] % fsdp == 0]
+    axes = [axis for axis in range(len(shape))[allowed] if shape[axis] % fsdp == 0]
     if not axes:
         return PartitionSpec()
     axis = max(axes, key=lambda axis: shape[axis])

@@ -46,6 +46,9 @@ def test_sizes_that_no_mesh_has_are_refused(data, fsdp):
         ("visual/ln/scale", (768,), None),  # small
         ("log_scale", (), None),
         ("visual/blocks/mlp/kernel", (12, 768, 3072), 2),
+        ("visual/blocks/qkv/kernel", (12, 768, 2304), 1),  # three maps stand in the last axis
+        ("visual/blocks/qkv/bias", (12, 9216), None),
+        ("visual/pooling/qkv/kernel", (768, 2304), 0),
         ("visual/blocks/ln/scale", (4096, 3), None),  # only the layer axis could be divided
         ("0/mu/visual/blocks/mlp/kernel", (12, 768, 3072), 2),
         ("carry/queue/image", (65536, 512), None),
