@@ -68,8 +68,8 @@ class Array:
 
     @property
     def on_chip(self) -> bool:
-        """Whether the compiler placed it in the chip's own memory (a TPU's VMEM)."""
-        return "S(1)" in self.layout
+        """Whether the compiler placed it in the chip's own memory (a TPU's VMEM, a v4's CMEM)."""
+        return "S(1)" in self.layout or "S(3)" in self.layout
 
     @property
     def _bits(self) -> int:

@@ -151,7 +151,8 @@ def test_an_array_takes_the_tiles_of_its_layout():
     # The fastest axis comes first in a layout: here the one of 3 is padded to 128, 300 to 304.
     work = _instructions(
         "%p.1 = bf16[3,300]{0,1:T(8,128)(2,1)} parameter(0)",
-        "ROOT %copy.1 = bf16[3,300]{0,1:T(8,128)(2,1)S(1)} copy(%p.1)",
+        "%copy.1 = bf16[3,300]{0,1:T(8,128)(2,1)S(1)} copy(%p.1)",
+        "ROOT %copy.2 = bf16[3,300]{0,1:T(8,128)(2,1)S(3)} copy(%copy.1)",
     )
     assert work.traffic == 2 * 304 * 128
 
