@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from retfm_jax.data import records
+from retfm_jax.data import record_features
 
 LABELS = ("normal", "drusen", "hard_exudates")
 
@@ -31,10 +31,10 @@ def write_dataset(
     folder = root / name / "1.0.0"
     folder.mkdir(parents=True)
     if kind == "patient":
-        features = records.patient_features(LABELS)
+        features = record_features.patient_features(LABELS)
     else:
         cases = any("case_id" in each for members in splits.values() for each in members)
-        features = records.image_features(LABELS, cases=cases)
+        features = record_features.image_features(LABELS, cases=cases)
     info = tfds.core.DatasetInfo(
         builder=DatasetIdentity(
             name=name,
