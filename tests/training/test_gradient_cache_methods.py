@@ -75,5 +75,6 @@ def test_parts_equal_the_whole(method, parts):
     largest = max(np.abs(leaf).max() for leaf in flat(wanted[-1]).values())
     for ours, theirs in zip(compute(params, state, batch, parts), wanted, strict=True):
         for path, leaf in flat(theirs).items():
-            bound = 1e-5 * max(np.abs(leaf).max(initial=0), 1e-2 * largest)
+            # float32 sums in another order, through norms: some steps of 6e-8 each.
+            bound = 2e-5 * max(np.abs(leaf).max(initial=0), 1e-2 * largest)
             np.testing.assert_allclose(flat(ours)[path], leaf, atol=bound, err_msg=path)
