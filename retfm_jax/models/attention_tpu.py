@@ -292,12 +292,17 @@ def _each_sample(samples: int, run: Callable[[Any], None]) -> None:
         jax.lax.fori_loop(0, samples, lambda at, _: (run(at), 0)[1], 0)
 
 
-def _forward_kernel(*refs: Any, form: _Form) -> None:
-    *scalars, query_ref, key_ref, value_ref, out_ref = refs
+def _sizes(form: _Form, query_ref: Any, key_ref: Any) -> tuple[int, int, int, int]:
+    """Samples and queries of a step, keys that are seen, and the width of a head."""
     samples, queries, lanes = query_ref.shape
     seen = key_ref.shape[1] if form.seen is None else form.seen
-    width, dtype = lanes // form.heads, query_ref.dtype
-    step = pl.program_id(0), pl.program_id(1)
+    return samples, queries, seen, lanes // form.heads
+
+
+def _forward_kernel(*refs: Any, form: _Form) -> None:
+    *scalars, query_ref, key_ref, value_ref, out_ref = refs
+    samples, queries, seen, width = _sizes(form, query_ref, key_ref)
+    dtype, step = query_ref.dtype, (pl.program_id(0), pl.program_id(1))
 
     def run(at: Any) -> None:
         sample = _sample(form, width, scalars, step, step[0] * samples + at, seen)
@@ -328,10 +333,8 @@ def _forward_kernel(*refs: Any, form: _Form) -> None:
 def _backward_kernel(*refs: Any, form: _Form) -> None:
     *scalars, query_ref, key_ref, value_ref, out_ref = refs[:-3]
     gradients = refs[-3:]
-    samples, queries, lanes = query_ref.shape
-    seen = key_ref.shape[1] if form.seen is None else form.seen
-    width, dtype = lanes // form.heads, query_ref.dtype
-    step = pl.program_id(0), pl.program_id(1)
+    samples, queries, seen, width = _sizes(form, query_ref, key_ref)
+    dtype, step = query_ref.dtype, (pl.program_id(0), pl.program_id(1))
 
     def run(at: Any) -> None:
         sample = _sample(form, width, scalars, step, step[0] * samples + at, seen)

@@ -29,9 +29,9 @@ SMALLEST_SHARDED = 4096
 RULES: tuple[tuple[str, slice | None], ...] = (
     # A queue is read whole by every row of the logits in every step.
     (r"(^|/)queue", None),
-    # Stacked layers: lax.scan takes one layer at a time, so the layer axis cannot be sharded.
     # Maps that stand side by side in the last axis are products of their own, whose gradients would
-    # have to be moved between devices.
+    # have to be moved between devices. Stacked layers: lax.scan takes one at a time, so that their
+    # axis, the first, cannot be sharded.
     (r"(^|/)blocks/(.*/)?qkv/", slice(1, -1)),
     (r"(^|/)blocks/", slice(1, None)),
     (r"(^|/)qkv/", slice(0, -1)),

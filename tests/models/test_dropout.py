@@ -96,50 +96,34 @@ def test_attention_drops_probabilities_by_the_same_bits():
     )
 
 
+def _texts(remat):
+    """A text tower's parameters, and the loss of them, with dropout."""
+    entries = {"vocab_size": 30, "positions": 9, "width": 16, "layers": 2, "mlp_width": 32}
+    config = BertConfig(**entries, heads=2, dropout=0.3, remat=remat)
+    graph, params = nnx.split(Bert(config, rngs=nnx.Rngs(0)))
+    tokens = jax.random.randint(jax.random.key(3), (4, 9), 1, 30)
+    return params, lambda p: jnp.square(nnx.merge(graph, p)(tokens, keys=KEYS)[0]).sum()
+
+
 @pytest.mark.parametrize("remat", ["dots", "named", "full"])
 def test_what_is_computed_again_has_the_same_masks(remat):
-    tokens = jax.random.randint(jax.random.key(3), (4, 9), 1, 30)
-    entries = {"vocab_size": 30, "positions": 9, "width": 16, "layers": 2, "mlp_width": 32}
-
     def gradient(remat):
-        config = BertConfig(**entries, heads=2, dropout=0.3, remat=remat)
-        network = Bert(config, rngs=nnx.Rngs(0))
-        square = nnx.grad(lambda network: jnp.square(network(tokens, keys=KEYS)[0]).sum())
-        return nnx.jit(square)(network)
+        params, loss = _texts(remat)
+        return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
 
-    for one, other in zip(
-        jax.tree.leaves(gradient(remat)), jax.tree.leaves(gradient("none")), strict=True
-    ):
+    for one, other in zip(gradient(remat), gradient("none"), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4)
 
 
-def _gradient_of_texts(remat):
-    config = BertConfig(
-        vocab_size=30,
-        positions=9,
-        width=16,
-        layers=2,
-        mlp_width=32,
-        heads=2,
-        dropout=0.3,
-        remat=remat,
-    )
-    network = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
-    graph, params = nnx.split(network)
-    tokens = jnp.ones((4, 9), jnp.int32)
-
-    def loss(params):
-        return jnp.square(nnx.merge(graph, params)(tokens, keys=KEYS)[0]).sum()
-
-    return jax.make_jaxpr(jax.grad(loss))(params)
+def _program(remat):
+    params, loss = _texts(remat)
+    return str(jax.make_jaxpr(jax.grad(loss))(params))
 
 
 def test_named_keeps_the_masks_and_the_dear_products():
+    programs = {remat: _program(remat) for remat in ("none", "named", "full")}
     rotations, products = (
-        {
-            remat: str(_gradient_of_texts(remat)).count(f" {name}")
-            for remat in ("none", "named", "full")
-        }
+        {remat: program.count(f" {name}") for remat, program in programs.items()}
         for name in ("shift_right_logical", "dot_general")
     )
     assert rotations["named"] == rotations["none"] < rotations["full"]
