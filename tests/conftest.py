@@ -19,6 +19,8 @@ from object_store import BUCKET, emulator
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Pages of two runs that are compared are of one day, also at midnight.
+os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")
 # The programs of tests are small and run a few times: compiling them well costs more than it saves.
 # Rewriting and fusion stay as users have them, only the machine code is made in a hurry.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"

@@ -167,9 +167,9 @@ def run(args: argparse.Namespace) -> None:
 def tables(results: "Results") -> list[Table]:
     """A table over protocols, one over classes, one of the retrieval."""
     from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
-    from retfm_jax.evaluation.report.figures import readable
     from retfm_jax.evaluation.report.summary import measured_columns
     from retfm_jax.evaluation.results import LANGUAGE_NAMES
+    from retfm_jax.rendering.glossary import readable
 
     found = []
     if results.sections:

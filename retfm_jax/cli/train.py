@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         return
     train_to_the_end(config, args.workdir)
     if jax.process_index() == 0:
+        say(f"curves: {args.workdir}/training.html")
         say(f"next: retfm evaluate --workdir {args.workdir} --out {args.workdir}/evaluation.json")
         if (what := told(config)) is not None:
             say(f"then: retfm {_VERBS[what].format(args.workdir)}")

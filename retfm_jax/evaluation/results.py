@@ -254,6 +254,7 @@ class Results:
       order: of the classes, where they are grades.
       by: the unit that intervals resample, "patient" or "image".
       document: the numbers as JSON values, with the data and the settings they belong to.
+      checkpoint: where the network was loaded from, for the page; "" where nobody said.
     """
 
     data: str
@@ -265,3 +266,4 @@ class Results:
     order: Order | None = None
     by: str = "patient"
     document: dict[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoint: str = ""

@@ -14,7 +14,6 @@ from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.data.tasks import open_task
 from retfm_jax.errors import Stopped, UserError
 from retfm_jax.evaluation.evaluate import quick_metrics
-from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.report_labels import with_labels
 from retfm_jax.experiments.training import run_training
 from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
@@ -22,6 +21,7 @@ from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
 from retfm_jax.model import load
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
+from retfm_jax.rendering.glossary import readable
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh
 from retfm_jax.training.requirements import check_splits, check_vocabularies
 

@@ -214,4 +214,5 @@ def _page(settings: dict[str, Any], targets: Targets, shown: Sequence[_Shown]) -
     if settings["left_out"]:
         rows = "".join(f"<dd>{markup.own(said)}</dd>" for said in settings["left_out"][:50])
         parts.append(f"<h2>Left out: {len(settings['left_out'])}</h2><dl>{rows}</dl>")
-    return markup.page("Heat maps", parts)
+    facts = {"checkpoint": settings["workdir"], "photographs": settings["images"]}
+    return markup.page("Heat maps", parts, facts)

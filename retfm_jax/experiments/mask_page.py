@@ -36,7 +36,11 @@ class _Shown(NamedTuple):
 
 
 def page_of(
-    said: Mapping[str, Any], written: MaskFiles, listed: PhotographList, parts: Parts
+    said: Mapping[str, Any],
+    written: MaskFiles,
+    listed: PhotographList,
+    parts: Parts,
+    facts: Mapping[str, object],
 ) -> str:
     """Makes the page, which holds its pictures.
 
@@ -45,6 +49,7 @@ def page_of(
       written: the files of masks.
       listed: the photographs.
       parts: with the rows of all photographs.
+      facts: what the page is made from, see `markup.page`.
 
     Raises:
       UserError: a part is damaged.
@@ -70,6 +75,7 @@ def page_of(
             f"{markup.text(said['caveat'])}</p>",
             f'<div class="gallery pairs">{"".join(figures)}</div>',
         ],
+        facts,
     )
 
 

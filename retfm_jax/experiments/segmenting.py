@@ -114,8 +114,9 @@ def segment(
 
         def finish(rows: Iterator[Any]) -> None:
             said = _said(model, written, listed)
+            facts = {"checkpoint": workdir, "photographs": "" if str(images) == "-" else images}
             with atomic_write(out / PAGE) as file:
-                file.write(page_of(said, written, listed, parts))
+                file.write(page_of(said, written, listed, parts, facts))
             write_json(out / SUMMARY, said)
             join(out / TABLE, columns_of(model), rows)
 

@@ -13,7 +13,7 @@ from retfm_jax.data.labeled import LabeledSource
 from retfm_jax.data.segmented import SegmentedSource
 from retfm_jax.data.sources import RecordSource, open_dataset
 from retfm_jax.errors import Stopped
-from retfm_jax.experiments import finetuning
+from retfm_jax.experiments import finetuning, training_page
 from retfm_jax.files import PathLike
 from retfm_jax.interop.initial import initial_network
 from retfm_jax.knowledge.labels import shared_labeler
@@ -52,7 +52,7 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
 
     Args:
       config: the experiment.
-      workdir: gets checkpoints and metrics.
+      workdir: gets checkpoints, metrics and their page.
 
     Returns:
       whether it reached its last step; False where a signal stopped it before.
@@ -86,6 +86,8 @@ def run_training(config: ExperimentConfig, workdir: PathLike) -> bool:
     else:
         evaluate = None if validation is None else own_evaluation(config, method, validation)
     state = loop.run(config, workdir, method, data, weights=weights, evaluate=evaluate)
+    if jax.process_index() == 0:
+        training_page.write(config, workdir)
     finished = int(state.step) >= loop.total_steps(config, data)
     if finished and isinstance(validation, LabeledSource | SegmentedSource):
         finetuning.fit(workdir, validation)

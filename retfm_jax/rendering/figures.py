@@ -4,14 +4,15 @@ import contextlib
 import io
 import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from retfm_jax import extras
 from retfm_jax.files import PathLike, atomic_write
-from retfm_jax.rendering import fonts
+from retfm_jax.rendering import charts, colors, fonts
 
 with extras.needed("data"):
     from matplotlib import style
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -72,6 +73,113 @@ def wrapped(text: str, width: int, lines: int) -> list[str]:
     line = words(" ".join(text.split()), None)
     wide = any(ord(character) > 0x2E80 and character != fonts.UNDRAWN for character in line)
     return textwrap.wrap(line, width // 2 if wide else width, max_lines=lines, placeholder=" …")
+
+
+@plain_style()
+def panels(
+    shown: Sequence[charts.Panel],
+    title: str,
+    notes: Sequence[str] = (),
+    columns: int = 6,
+    key: Sequence[str] = (),
+) -> Figure:
+    """Plots charts as small multiples, in rows; pages have them as `charts.gallery`.
+
+    Args:
+      shown: at least one.
+      title: of the figure.
+      notes: lines below the title, which end where the figure does.
+      columns: charts in a row at most.
+      key: what colors stand for, where they mean the same in all charts.
+    """
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    width = max(2.35 * columns, 6.0)
+    head = 0.34 * (1 + bool(key)) + 0.17 * len(notes) + 0.1
+    height = head + 2.25 * rows
+    figure = new_figure(width, height)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.08)
+    place = 1 - 0.08 / height
+
+    def line(text: str, size: float, color: str, tall: float) -> None:
+        nonlocal place
+        figure.text(0.1 / width, place, text, fontsize=size, color=color, va="top")
+        place -= tall / height
+
+    line(words(title, round(9 * width)), 12, colors.INK, 0.32)
+    for note in notes:
+        line(words(note, round(14 * width)), 8, colors.SOFT, 0.17)
+    _key(figure, key, place, width)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, shown, strict=False):
+        _plot(axes, panel)
+    for axes in grid[len(shown) :]:
+        axes.axis("off")
+    return figure
+
+
+def _key(figure: Figure, key: Sequence[str], place: float, width: float) -> None:
+    """Names in the colors of their curves, in a row."""
+    left = 0.1
+    for position, name in enumerate(key):
+        name, color = words(name), colors.CURVES[position % len(colors.CURVES)]
+        figure.text(left / width, place, "■ " + name, fontsize=9, color=color, va="top")
+        left += 0.35 + 0.085 * len(name)
+
+
+def _plot(axes: Axes, panel: charts.Panel) -> None:
+    axes.set_title(words(panel.title, 40), fontsize=8.5, loc="left", color=colors.INK, pad=3)
+    axes.set_xlabel(panel.x_label, fontsize=7.5, color=colors.SOFT, labelpad=1)
+    axes.set_ylabel(panel.y_label, fontsize=7.5, color=colors.SOFT, labelpad=1)
+    axes.tick_params(labelsize=7, colors=colors.INK, length=2, pad=2)
+    axes.grid(color=colors.GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    x_span, y_span = panel.spans
+    if panel.diagonal:
+        axes.plot([0, 1], [0, 1], color=colors.SOFT, linewidth=0.8, linestyle=(0, (2, 3)))
+    for curve in panel.curves:
+        color = colors.CURVES[curve.color]
+        if curve.band is not None:
+            x, low, high = curve.band
+            axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+        x, y = charts.thinned(curve.x, curve.y)
+        thin = {"linewidth": 0.8, "alpha": 0.4} if curve.faint else {"linewidth": 1.4}
+        axes.plot(x, y, color=color, **thin)
+    for x, y, color in panel.dots:
+        axes.plot(x, y, "o", color=colors.CURVES[color], markersize=4)
+    _label(axes, panel, y_span)
+    axes.set(xlim=x_span, ylim=y_span)
+    for axis, values in (
+        (axes.xaxis, charts.ticks(x_span, 4, panel.integers)),
+        (axes.yaxis, charts.ticks(y_span)),
+    ):
+        axis.set_ticks(values, charts.tick_labels(values))
+    if panel.note:  # where curves above the diagonal leave room, and those below do not go
+        axes.text(
+            0.97, 0.04, "\n".join(wrapped(panel.note, 30, 4)), transform=axes.transAxes,
+            fontsize=7.5, color=colors.INK, ha="right", va="bottom",
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+        )  # fmt: skip
+
+
+def _label(axes: Axes, panel: charts.Panel, span: tuple[float, float]) -> None:
+    """Names of curves at their ends, apart from each other."""
+    ends = [
+        (curve, float(y[-1]))
+        for curve in panel.curves
+        if curve.label and len(y := charts.thinned(curve.x, curve.y)[1])
+    ]
+    low, high = span
+    places = charts.apart([y for _, y in ends], 0.09 * (high - low), low, high)
+    for (curve, _), place in zip(ends, places, strict=True):
+        axes.text(
+            1.02, (place - low) / (high - low), words(curve.label, 24), transform=axes.transAxes,
+            fontsize=7.5, color=colors.CURVES[curve.color], va="center",
+        )  # fmt: skip
 
 
 @plain_style()

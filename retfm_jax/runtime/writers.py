@@ -9,7 +9,7 @@ from typing import Any
 from retfm_jax import extras
 from retfm_jax.console import say
 from retfm_jax.errors import UserError
-from retfm_jax.files import Mirror, PathLike, as_path, atomic_write
+from retfm_jax.files import Mirror, PathLike, as_path, atomic_write, read_bytes
 
 # It takes in what it finds of these, for tensors and stores that are not written to here.
 with extras.needed("train"), extras.absent("torch", "google.cloud.storage", "boto3"):
@@ -120,6 +120,24 @@ class MetricWriter:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"cannot write {self._name}: {error.strerror or error}")
+
+
+def read_metrics(workdir: PathLike) -> list[dict[str, Any]]:
+    """Reads `metrics.jsonl` of a run; damaged lines are left out.
+
+    Args:
+      workdir: folder of the run, local or in a store.
+
+    Returns:
+      for each line its "step" and its values by name; nothing where there is no such file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = as_path(workdir) / _METRICS
+    if not path.is_file():
+        return []
+    return [values for _, values in _lines(read_bytes(path)) if values is not None]
 
 
 def _lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:

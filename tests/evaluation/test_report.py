@@ -1,15 +1,17 @@
 """The most confident mistakes, tables over folds, and galleries in their own languages."""
 
 import dataclasses
+import re
 
 import numpy as np
 from colour_world import CLASSES, ColourModel, patient
 
-from retfm_jax.cli.evaluate import tables
+from retfm_jax.cli.evaluate import tables as console_tables
 from retfm_jax.evaluation.embeddings import embed_split
 from retfm_jax.evaluation.metrics.classification import over_folds
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.metrics.retrieval import retrieve
+from retfm_jax.evaluation.report import answer, tables
 from retfm_jax.evaluation.report import figures as pictures
 from retfm_jax.evaluation.report.html import page
 from retfm_jax.evaluation.report.summary import mistakes
@@ -57,7 +59,7 @@ def test_folds_stand_in_the_table_as_mean_and_spread():
     half = predictions([[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.2]], True).measured(draws=5)
     folds = over_folds([right.overall, half.overall])
     results = Results("data", [Section("probe, 1 shot", right, (), folds)])
-    assert any("0.750 ± 0.354" in str(table) for table in tables(results))
+    assert any("0.750 ± 0.354" in str(table) for table in console_tables(results))
 
 
 def test_on_the_page_an_interval_stands_below_its_number():
@@ -74,6 +76,54 @@ def test_on_the_page_an_interval_stands_below_its_number():
     assert "accuracy" in text.split("Clopper-Pearson")[0].rpartition("95% intervals.")[2]
     assert "a &lt;set&gt;" in text
     assert "<set>" not in text
+
+
+def test_the_page_opens_with_what_was_found():
+    scores = np.random.default_rng(0).random((40, 3))
+    labels = np.eye(3, dtype=int)[np.arange(40) % 3]
+    names = ("normal", "drusen", "glaucoma")
+    everyone = tuple(map(str, range(40)))
+    samples = tuple((row, None) for row in range(40))
+    exclusive = Predictions(
+        names, labels, scores / scores.sum(1, keepdims=True), everyone, samples, True
+    ).measured(draws=20)
+    accuracy = exclusive.overall["accuracy"]
+    (said,) = answer.sentences(Results("clinic", [Section("probe", exclusive, ())]))
+    assert said.startswith(f"probe: {100 * accuracy.value:.1f} % (")
+    assert "of 40 samples get their right class of 3; ACA" in said
+    assert "chance 0.33" in said
+    findings = Predictions(names, labels, scores, everyone, samples, False).measured(draws=20)
+    sections = [Section("first", findings, ()), Section("second", findings, ())]
+    (said,) = answer.sentences(Results("clinic", sections))
+    assert f"Mean AUROC over 3 classes: {findings.overall['auroc'].value:.3f} (95 %" in said
+    best = max(names, key=lambda name: findings.metrics.classes[name]["auroc"].value)
+    assert f"highest for {best}" in said
+    assert "Over all 2 settings" in said
+    assert answer.of(Results("clinic")) == ""
+
+
+def test_a_confusion_matrix_is_shaded_by_the_share_of_the_true_class():
+    text = tables.confusion(np.array([[3, 1], [0, 0]]), ["normal", "<b>"])
+    assert text.count('rgba(0, 114, 178, 0.45)">3</td>') == 1
+    assert text.count('rgba(0, 114, 178, 0.15)">1</td>') == 1
+    assert text.count('0.00)">0</td>') == 2
+    assert "<b>" not in text
+
+
+def test_mistakes_say_what_is_true_and_what_the_report_says():
+    records = [patient(number, "drusen", "cataract") for number in range(4)]
+    long = dataclasses.replace(records[0], report={"en": "word " * 100, "zh": ""})
+    measured = predictions(
+        [[0, 1], [1, 1], [0, 0], [1, 0]], [[9.0, 3], [1, 4], [2, 1], [5, 2]], False
+    )
+    section = Section("zero-shot", measured.measured(draws=5), [long, *records[1:]])
+    document = {"model": {"method": "m"}, "data": {"records": 4}, "settings": {}}
+    text = page(Results("clinic", [section]), document)
+    assert "truth: <bdi>drusen</bdi>" in text
+    assert "truth: <bdi>normal, drusen</bdi>" in text
+    shown = re.search(r"report: <bdi[^>]*>((word ?)+ …)</bdi>", text)
+    assert shown is not None
+    assert len(shown[1]) <= 242
 
 
 def chinese_patients():
@@ -141,13 +191,16 @@ def test_many_classes_with_long_names_fit_into_pictures():
     everyone = tuple(map(str, range(count)))
     samples = tuple((row, None) for row in range(count))
     measured = Predictions(names, truth, scores, everyone, samples, True).measured(draws=2)
-    for figure in (
-        pictures.curves({"t" * 300: measured}, "d" * 500),
-        pictures.confusion_matrix(measured, "Confusion"),
-    ):
-        width, height = figure.get_size_inches()
-        assert width < 25
-        assert height < 25
-        assert len(figures.png(figure, dpi=40)) > 5000
-    legend = pictures.curves({"t": measured}, "d").axes[0].get_legend()
-    assert legend.get_texts()[-1].get_text().startswith("and 120 more")
+    figure = pictures.curves({"t" * 300: measured}, "d" * 500)
+    width, height = figure.get_size_inches()
+    assert width < 25
+    assert height < 25
+    assert len(figures.png(figure, dpi=40)) > 5000
+    assert any("138 more classes" in text.get_text() for text in figure.texts)
+    results = Results(
+        "many", [Section("probe", measured, [patient(0, "drusen", "cataract")] * count)]
+    )
+    document = {"model": {"method": "m"}, "data": {"records": count}, "settings": {}}
+    text = page(results, document)
+    assert "120 more classes are in the table below" in text
+    assert text.count('<figure class="card">') == 31  # and the calibration

@@ -45,7 +45,8 @@ def page(found: "Found", document: Mapping[str, Any]) -> str:
     parts += _patients(document)
     parts += _relations(document)
     parts += _sections(found)
-    return markup.page(f"Audit of {', '.join(sets)}", parts)
+    synthetic = all("synthetic" in name for name in sets)
+    return markup.page(f"Audit of {', '.join(sets)}", parts, synthetic=synthetic)
 
 
 def _summary(document: Mapping[str, Any]) -> str:

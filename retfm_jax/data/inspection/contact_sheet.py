@@ -51,7 +51,7 @@ def write_contact_sheet(source: RecordSource, folder: Path) -> None:
         layout = f"; {_legend(source.structures)}"
     title = f"{source.name}, {source.split}: {len(records)} of {len(source)} records{layout}"
     save(_picture(records, source.label_names, title), folder / f"{stem}.png", dpi=80)
-    page = _page(records, source.label_names, title)
+    page = _page(records, source, title)
     with atomic_write(folder / f"{stem}.html") as file:
         file.write(page)
 
@@ -80,16 +80,16 @@ def _picture(
     return figure
 
 
-def _page(
-    records: Sequence[PatientRecord | ImageRecord], label_names: Sequence[str], title: str
-) -> str:
+def _page(records: Sequence[PatientRecord | ImageRecord], source: RecordSource, title: str) -> str:
     return markup.page(
         title,
         [
             '<div class="gallery broad">',
-            *(_figure(record, label_names) for record in records),
+            *(_figure(record, source.label_names) for record in records),
             "</div>",
         ],
+        {"dataset": source.name, "split": source.split, "records": f"{len(source):,}"},
+        "synthetic" in source.name,
     )
 
 

@@ -1,11 +1,12 @@
-"""ROC and PR curves, calibration, confusion matrix and galleries as matplotlib figures."""
+"""ROC and PR curves, calibration and galleries: charts of pages, and figures as pictures."""
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from retfm_jax import extras
 from retfm_jax.data import images
@@ -13,37 +14,25 @@ from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
-from retfm_jax.evaluation.metrics.classification import (
-    CALIBRATION_BINS,
-    SingleLabelMetrics,
-    calibration_bins,
-)
+from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, ratio
+from retfm_jax.evaluation.metrics.classification import CALIBRATION_BINS, FEW, calibration_bins
+from retfm_jax.evaluation.metrics.curves import Banded, ranking_curves
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS, RECALL_AT, Retrieval, best_answers
 from retfm_jax.evaluation.results import MaskSection
 from retfm_jax.knowledge.vocabulary import load_vocabulary
-from retfm_jax.rendering import fonts
-from retfm_jax.rendering.figures import new_figure, plain_style, words, wrapped
+from retfm_jax.rendering import charts, colors, fonts
+from retfm_jax.rendering.figures import new_figure, panels, plain_style, words, wrapped
+from retfm_jax.rendering.glossary import readable
 
 with extras.needed("eval"):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import PercentFormatter
 
-_INK, _GRID, _ACCENT, _RIGHT, _WRONG = "#22262b", "#d9dde2", "#1f5fa8", "#1e7d46", "#b3382c"
-# Distinct in hue and lightness, so that neighbors in a legend are told apart in grayscale too.
-_COLORS = (
-    "#1f5fa8", "#d1701c", "#1e7d46", "#a83279", "#6b4ea0", "#0f8c9c", "#b3382c", "#8a6d1b",
-    "#4a5568", "#7aa6d9", "#e7a765", "#77b78f", "#d68bbb", "#a995cf", "#7cc4ce", "#dc8c83",
-)  # fmt: skip
-_ACRONYMS = frozenset(
-    "aca amd auroc brao brvo cnv crao crvo f1 irma npdr pdr rnfl rpe vkh".split()  # noqa: SIM905
-)
-
-
-#: Classes whose names and numbers can be read in one figure.
-_READABLE = 30
+#: Classes whose curves a page shows, and those of a picture.
+READABLE, _PICTURED = 30, 12
+#: Resamples of a band.
+_DRAWS = 400
 
 
 class Answer(NamedTuple):
@@ -58,28 +47,6 @@ class Answer(NamedTuple):
     text: str
     similarity: float
     right: bool
-
-
-def _clean(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=11, loc="left", color=_INK)
-    axes.set_xlabel(x, fontsize=9, color=_INK)
-    axes.set_ylabel(y, fontsize=9, color=_INK)
-    axes.tick_params(labelsize=8, colors=_INK, length=3)
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_INK)
-
-
-def readable(name: str) -> str:
-    """Writes the id of a condition or of a metric as words.
-
-    Args:
-      name: parts joined by underscores, such as "macro_f1".
-    """
-    return " ".join(part.upper() if part in _ACRONYMS else part for part in name.split("_"))
 
 
 def class_name(name: str) -> str:
@@ -110,204 +77,242 @@ def class_labels(names: Sequence[str]) -> list[str]:
     ]
 
 
-@plain_style()
+class ClassCharts(NamedTuple):
+    """Curves of a class.
+
+    Attributes:
+      name: of the class, in words.
+      roc, precision_recall: charts, each with its area.
+    """
+
+    name: str
+    roc: charts.Panel
+    precision_recall: charts.Panel
+
+
+def class_charts(
+    levels: Mapping[str, Measured], names: Sequence[str], banded: int = 1
+) -> list[ClassCharts]:
+    """ROC and precision-recall charts of classes, with a band by bootstrap of patients.
+
+    Args:
+      levels: measurements by the name of their level or protocol, each a curve of every chart.
+      names: of classes; those that no level has both sides of are left out.
+      banded: how many levels, from the first on, get bands.
+    """
+    found = []
+    for name in names:
+        rocs, precisions, areas = [], [], []
+        for number, measured in enumerate(levels.values()):
+            row = measured.metrics.classes.get(name, {})
+            if "auroc" not in row:
+                continue
+            roc, precision = _curves_of(measured, name, _DRAWS if number < banded else 0)
+            rocs.append(charts.Curve(roc.x, roc.y, "", roc.band, number))
+            x, y = _steps(precision)
+            precisions.append(charts.Curve(x, y, "", precision.band, number))
+            areas.append((row["auroc"], row["average_precision"], _share(measured, name)))
+        if not rocs:
+            continue
+        alone = len(levels) == 1
+        area, precision, share = areas[0]
+        notes = (
+            (f"AUROC {area}", f"AP {precision}, chance {share:.2f}")
+            if alone
+            else (_several(area for area, _, _ in areas), _several(ap for _, ap, _ in areas))
+        )
+        said = class_name(name)
+        found.append(
+            ClassCharts(
+                said,
+                charts.Panel(
+                    said, "1 − specificity", "sensitivity", rocs[::-1], notes[0], diagonal=True
+                ),
+                charts.Panel(said, "recall", "precision", precisions[::-1], notes[1]),
+            )
+        )
+    return found
+
+
+def _several(values: Iterable[Estimate]) -> str:
+    return " / ".join("–" if math.isnan(each.value) else f"{each.value:.2f}" for each in values)
+
+
+def _known(measured: Measured, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, scores and patients of the samples of which a class is known."""
+    predictions = measured.predictions
+    column = predictions.names.index(name)
+    known = predictions.labels[:, column] >= 0
+    return (
+        predictions.labels[known, column],
+        predictions.scores[known, column],
+        np.asarray(predictions.patients)[known],
+    )
+
+
+def _share(measured: Measured, name: str) -> float:
+    return float(_known(measured, name)[0].mean())
+
+
+def _curves_of(measured: Measured, name: str, draws: int) -> tuple[Banded, Banded]:
+    return ranking_curves(*_known(measured, name), draws=draws)
+
+
+def _steps(curve: Banded) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a curve whose steps stand before them: flat up to the next recall."""
+    return np.repeat(curve.x, 2)[:-1], np.repeat(curve.y, 2)[1:]
+
+
 def curves(levels: Mapping[str, Measured], title: str) -> Figure:
-    """Plots ROC and precision-recall curves of every class, a row of panels for each level.
+    """Plots ROC and precision-recall curves of classes as small multiples.
 
     Args:
       levels: at least one measurement by the name of its level or protocol.
       title: of the figure.
     """
-    with extras.needed("eval"):
-        from sklearn.metrics import precision_recall_curve, roc_curve
-
-    figure = new_figure(13, 0.5 + 4.2 * len(levels))
-    figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
-    grid = figure.subplots(len(levels), 2, squeeze=False)
-    for (level, measured), (roc, pr) in zip(levels.items(), grid, strict=True):
-        predictions, classes = measured.predictions, measured.metrics.classes
-        overall = measured.overall
-        _clean(
-            roc,
-            f"{words(level, 70)}\nmacro AUROC {overall['auroc']}",
-            "1 − specificity",
-            "sensitivity",
-        )
-        _clean(
-            pr,
-            f"\nmacro average precision {overall['average_precision']}",
-            "recall (sensitivity)",
-            "precision",
-        )
-        roc.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        ranked = [name for name in predictions.names if "auroc" in classes.get(name, {})]
-        ranked.sort(key=lambda name: -classes[name]["auroc"].value)
-        labels = class_labels(predictions.names)
-        legends: dict[Axes, list[tuple[Line2D, str]]] = {roc: [], pr: []}
-        for name in ranked:
-            column = predictions.names.index(name)
-            known = predictions.labels[:, column] >= 0
-            truth = predictions.labels[known, column]
-            scores = predictions.scores[known, column]
-            row = classes[name]
-            style = {
-                "color": _COLORS[column % len(_COLORS)],
-                "linewidth": 1.4,
-                "linestyle": "-" if column < len(_COLORS) else "--",
-            }
-            false, true, _ = roc_curve(truth, scores, drop_intermediate=True)
-            (line,) = roc.plot(false, true, **style)
-            legends[roc].append((line, f"{labels[column]}  {row['auroc']}"))
-            precision, recall, _ = precision_recall_curve(truth, scores)
-            (line,) = pr.step(recall, precision, where="post", **style)
-            share = f"{row['average_precision']} of {truth.mean():.2f}"
-            legends[pr].append((line, f"{labels[column]}  {share}"))
-        for axes in (roc, pr):
-            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-            _legend(axes, legends[axes])
-    return figure
+    names = list(dict.fromkeys(name for each in levels.values() for name in each.predictions.names))
+    found = class_charts(levels, names)
+    hidden = len(found) - _PICTURED
+    if hidden > 0:
+        found = found[:_PICTURED]
+    labels = class_labels([each.name for each in found])
+    plotted = [
+        panel._replace(title=label)
+        for each, label in zip(found, labels, strict=True)
+        for panel in (each.roc, each.precision_recall)
+    ]
+    first = next(iter(levels))
+    several = len(levels) > 1
+    notes = [
+        "Of each class the ROC curve and the precision-recall curve, with AUROC and average "
+        f"precision{' in the order of the colors' if several else ''}. Bands: 95 %, pointwise, by "
+        f"bootstrap of patients{f', of {first}' if several else ''}."
+    ]
+    if hidden > 0:
+        notes.append(f"{hidden} more classes are in the table of the page.")
+    if not plotted:
+        plotted = [charts.Panel("no class with both sides", "1 − specificity", "sensitivity", [])]
+    overall = ", ".join(
+        f"{name}: macro AUROC {measured.overall['auroc']}" for name, measured in levels.items()
+    )
+    return panels(
+        plotted, f"{title}  {'' if several else overall}", notes, key=list(levels) * several
+    )
 
 
-@plain_style()
-def mask_curves(masks: MaskSection, title: str) -> Figure:
-    """Plots precision-recall curves of pixels, and Dice of every photograph, by structure.
+def mask_charts(masks: MaskSection) -> list[charts.Panel]:
+    """Charts of structures: precision and recall of pixels, and Dice of photographs, sorted.
 
     Args:
       masks: of a split.
-      title: of the figure.
     """
-    names = list(masks.metrics.classes)
-    figure = new_figure(13, 0.9 + 4.2)
-    figure.suptitle(words(title, 120), fontsize=13, x=0.01, ha="left", color=_INK)
-    pr, dice = figure.subplots(1, 2, width_ratios=(1.0, 1.0))
-    _clean(
-        pr,
-        "Pixels of all photographs, and average precision; • at the threshold",
-        "recall (sensitivity)",
-        "precision",
-    )
-    _clean(dice, "Photographs that show it", "", "Dice of a photograph")
-    labels, legend = class_labels(names), []
-    for column, name in enumerate(names):
-        row, color = masks.metrics.classes[name], _COLORS[column % len(_COLORS)]
-        style = {"color": color, "linewidth": 1.4}
+    found = []
+    for name, row in masks.metrics.classes.items():
+        title = class_name(name)
         absent, present = masks.scores[name][:, ::-1].astype(np.float64).cumsum(1)
         some = present + absent > 0
         absent, present = absent[some], present[some]
         recall, precision = present / present[-1], present / (present + absent)
-        (line,) = pr.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", **style)
         prefix = "best_" if masks.fitted_on else ""
-        at = row[f"{prefix}sensitivity"].value, row[f"{prefix}precision"].value
-        pr.plot(*at, "o", color=color, markersize=6)
-        legend.append((line, f"{labels[column]}  {row['average_precision']}"))
+        dot = (row[f"{prefix}sensitivity"].value, row[f"{prefix}precision"].value, 0)
+        line = charts.Curve(np.r_[0.0, recall], np.r_[precision[0], precision])
+        found.append(
+            charts.Panel(
+                title,
+                "recall of pixels",
+                "precision",
+                [line],
+                f"AP {row['average_precision']}; dot: at the threshold",
+                dots=[dot] * (not math.isnan(dot[0] + dot[1])),
+            )
+        )
         values = np.sort(masks.dices[name])
-        spread = 0.3 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same in every run
-        dice.plot(column + spread, values, "o", color=color, markersize=3.5, alpha=0.7)
-        dice.hlines(np.median(values), column - 0.38, column + 0.38, color=_INK, linewidth=1.6)
-    pr.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-    dice.set(xlim=(-0.6, len(names) - 0.4), ylim=(-0.02, 1.02))
-    dice.set_xticks(range(len(names)), labels, rotation=25, ha="right", fontsize=8)
-    _legend(pr, legend)
-    return figure
+        if len(values):
+            found.append(
+                charts.Panel(
+                    title,
+                    "photographs, sorted",
+                    "Dice",
+                    [charts.Curve(np.arange(1.0, len(values) + 1), values, color=1)],
+                    f"median {np.median(values):.3f} of {len(values)} photographs that show it",
+                    x_limits=(0.0, float(len(values) + 1)),
+                    dots=[(at, value, 1) for at, value in enumerate(values, 1)][:200],
+                    integers=True,
+                )
+            )
+    return found
 
 
-def _legend(axes: Axes, entries: Sequence[tuple[Line2D, str]]) -> None:
-    if not entries:
-        return
-    hidden = len(entries) - _READABLE
-    if hidden > 0:
-        nothing = Line2D([], [], linestyle="")
-        entries = [*entries[:_READABLE], (nothing, f"and {hidden} more, in the table of the page")]
-    # Matplotlib leaves out labels that begin with an underscore: each is written afterwards.
-    legend = axes.legend(
-        [line for line, _ in entries],
-        ["."] * len(entries),
-        fontsize=7.5,
-        frameon=False,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        labelspacing=0.6,
-        handlelength=1.6,
-    )
-    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
-        text.set_text(label)
+def mask_curves(masks: MaskSection, title: str) -> Figure:
+    """Plots the charts of structures as one picture.
+
+    Args:
+      masks: of a split, with at least one structure.
+      title: of the figure.
+    """
+    found = mask_charts(masks)
+    labels = class_labels(list(masks.metrics.classes))
+    by_name = dict(zip(map(class_name, masks.metrics.classes), labels, strict=True))
+    shown = [panel._replace(title=by_name[panel.title]) for panel in found]
+    return panels(shown[: 2 * _PICTURED], title, ["Dice is that of each photograph."])
 
 
-@plain_style()
-def calibration(measured: Measured, title: str) -> Figure:
-    """Plots accuracy against confidence in bins of equal width, above the number of samples.
+def calibration(measured: Measured) -> list[charts.Panel]:
+    """Charts of accuracy against confidence in bins of equal width, and of the samples in them.
 
     Args:
       measured: of a task with one class a sample.
-      title: of the figure.
     """
     predictions = measured.predictions
-    error = measured.overall["expected_calibration_error"]
     truth, predicted = predictions.labels.argmax(1), predictions.scores.argmax(1)
-    right = (truth == predicted).astype(np.float64)
+    right = (truth == predicted).astype(np.float32)
     confidence = predictions.scores.max(1)
     bins = calibration_bins(confidence)
-    figure = new_figure(5.2, 5.6)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _clean(upper, f"{title}, expected error {error}", "", "accuracy")
-    _clean(lower, "", "confidence (probability of the predicted class)", "samples")
-    upper.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (2, 3)))
-    filled = np.unique(bins)
-    points = [(confidence[bins == b].mean(), right[bins == b].mean()) for b in filled]
-    upper.plot(*zip(*points, strict=True), "o-", color=_ACCENT, linewidth=1.4, markersize=5)
-    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
-    centers = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-    lower.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color=_ACCENT)
-    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02))
-    return figure
+    filled, member = np.unique(bins, return_inverse=True)
+    of_bin = np.eye(len(filled), dtype=np.float32)[member]  # (samples, bins)
+
+    def accuracies(weights: Weights) -> Float[np.ndarray, "draws values"]:
+        return ratio((weights * right[:, None]).T @ of_bin, weights.T @ of_bin)
+
+    whole = np.ones((len(right), 1), np.float32)
+    accuracy = accuracies(whole)[0]
+    places = np.array([confidence[member == at].mean() for at in range(len(filled))])
+    low, high = np.full((2, len(filled)), np.nan)
+    if len(set(predictions.patients)) >= FEW:
+        resampled = bootstrap(predictions.patients, accuracies, _DRAWS)
+        known = ~np.isnan(resampled).all(0)
+        low[known], high[known] = np.nanpercentile(resampled[:, known], (2.5, 97.5), axis=0)
+    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS).astype(np.float64)
+    outline = np.repeat(edges, 2), np.r_[0.0, np.repeat(counts, 2), 0.0]
+    return [
+        charts.Panel(
+            "Calibration",
+            "confidence",
+            "accuracy",
+            [charts.Curve(places, accuracy, band=(places, low, high))],
+            f"expected error {measured.overall['expected_calibration_error']}",
+            dots=[(x, y, 0) for x, y in zip(places, accuracy, strict=True)],
+            diagonal=True,
+        ),
+        charts.Panel(
+            "Confidence",
+            "confidence",
+            "samples",
+            [charts.Curve(*outline)],
+            "probability of the predicted class",
+            y_limits=(0.0, 1.05 * float(counts.max())),
+        ),
+    ]
 
 
-@plain_style()
-def confusion_matrix(measured: Measured, title: str) -> Figure:
-    """Plots counts by true (row) and predicted class, shaded by the share of the row.
-
-    Args:
-      measured: of a task with one class a sample.
-      title: of the figure.
-    """
-    assert isinstance(measured.metrics, SingleLabelMetrics)
-    confusion, names = measured.metrics.confusion, measured.predictions.names
-    many = len(names) > _READABLE
-    side = 2.4 + 0.62 * min(len(names), _READABLE)
-    figure = new_figure(side + 0.8, side)
-    axes = figure.subplots()
-    totals = confusion.sum(1, keepdims=True)
-    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in () if many else np.ndindex(confusion.shape):
-        axes.text(
-            column,
-            row,
-            str(confusion[row, column]),
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if shares[row, column] > 0.55 else _INK,
-        )
-    if not many:  # else matplotlib's own ticks count the classes, as the page's table lists them
-        labels = class_labels(names)
-        axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
-        axes.set_yticks(range(len(names)), labels, fontsize=8)
-    axes.set_xlabel("predicted", fontsize=9, color=_INK)
-    axes.set_ylabel("true", fontsize=9, color=_INK)
-    axes.set_title(title, fontsize=11, loc="left", color=_INK)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1.0))
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("share of the true class", fontsize=8)
-    return figure
-
-
-def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
+def shown(data: bytes, name: str, side: int = 320) -> UInt8[np.ndarray, "h w 3"] | str:
     """Makes a thumbnail of a photograph, or a text to put in its place.
 
     Args:
       data: the encoded image, empty where there is none.
       name: of the image, for errors.
+      side: long side of the thumbnail, pixels.
 
     Returns:
       RGB pixels (h, w, 3) uint8, or "no image" or "cannot be decoded".
@@ -315,7 +320,7 @@ def shown(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"] | str:
     if not data:
         return "no image"
     try:
-        return images.thumbnail(data, name)
+        return images.thumbnail(data, name, side)
     except ImageError:
         return "cannot be decoded"
 
@@ -409,7 +414,7 @@ def retrieval_gallery(
     """
     pictures = len(photographs(split.records[chosen[0].row]))
     figure = new_figure(3.2 * pictures / 1.6 + 8.2, 2.05 * len(chosen) + 0.7)
-    figure.suptitle(recall_in_words(retrieval), fontsize=12, x=0.01, ha="left", color=_INK)
+    figure.suptitle(recall_in_words(retrieval), fontsize=12, x=0.01, ha="left", color=colors.INK)
     widths = [1] * pictures + [4.4]
     grid = figure.subplots(len(chosen), pictures + 1, squeeze=False, width_ratios=widths)
     for query, line in zip(chosen, grid, strict=True):
@@ -422,7 +427,7 @@ def retrieval_gallery(
             else:
                 axes.imshow(picture)
             label = f"{words(record.record_id, 30)}  {eye}" if eye != "left" else eye
-            axes.set_title(label, fontsize=8, color=_INK, pad=2)
+            axes.set_title(label, fontsize=8, color=colors.INK, pad=2)
         _write_answers(line[-1], query)
     return figure
 
@@ -434,14 +439,14 @@ def _write_answers(axes: Axes, query: Query) -> None:
         f"own report at rank {query.rank}",
         fontsize=8,
         loc="left",
-        color=_INK,
+        color=colors.INK,
         pad=2,
         fontstyle="italic",
     )
     height = 1 / len(query.answers)
     for position, answer in enumerate(query.answers):
         top = 1 - position * height
-        color = _RIGHT if answer.right else _WRONG
+        color = colors.RIGHT if answer.right else colors.WRONG
         axes.plot([0.004, 0.004], [top - 0.04, top - height + 0.05], color=color, linewidth=3)
         axes.text(
             0.02,
@@ -456,7 +461,7 @@ def _write_answers(axes: Axes, query: Query) -> None:
             top - 0.03,
             "\n".join(wrapped(answer.text, 100, 3)),
             fontsize=8,
-            color=_INK,
+            color=colors.INK,
             va="top",
             linespacing=1.25,
         )

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.evaluation.metrics.classification import SingleLabelMetrics
+from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
+from retfm_jax.evaluation.report import answer, reports, tables
 from retfm_jax.evaluation.report import figures as pictures
-from retfm_jax.evaluation.report import reports, tables
-from retfm_jax.evaluation.report.figures import readable
 from retfm_jax.evaluation.report.summary import Mistake, measured_columns, mistakes
 from retfm_jax.evaluation.results import (
     LANGUAGE_NAMES,
@@ -17,8 +18,11 @@ from retfm_jax.evaluation.results import (
     Results,
     Section,
 )
-from retfm_jax.rendering import markup, overlays
+from retfm_jax.rendering import charts, markup, overlays
+from retfm_jax.rendering.glossary import readable
 
+#: Characters of a report that a gallery shows.
+_EXCERPT = 240
 _CAVEAT = (
     '<p class="note">Maps show what raised the odds of a class, by a method with limits of its '
     "own; they are no evidence of disease. The line is half of a map's range.</p>"
@@ -32,13 +36,13 @@ def page(results: Results, document: dict[str, Any]) -> str:
       results: what it shows.
       document: content of the JSON file; its settings are listed at the end.
     """
-    method = document["model"]["method"]
+    data = document["data"]
     parts = [
-        f'<p class="sub">{markup.text(method)} · {document["data"]["records"]} records · '
-        f"95% intervals by {results.by}</p>",
-        *(f'<p class="sub">{markup.text(note)}</p>' for note in document["data"].get("notes", ())),
+        answer.of(results),
+        f'<p class="sub">95% intervals by {results.by}</p>',
+        *(f'<p class="note">{markup.text(note)}</p>' for note in data.get("notes", ())),
     ]
-    labels_from = document["data"].get("labels_from")
+    labels_from = data.get("labels_from")
     if labels_from not in (None, "the dataset"):
         parts.append(f'<p class="note">Labels are of {markup.text(labels_from)}.</p>')
     names = [section.title for section in results.sections]
@@ -60,7 +64,15 @@ def page(results: Results, document: dict[str, Any]) -> str:
         heading = f'<h2 id="s{number}">{markup.own(names[number])}</h2>'
         parts.append(heading + _gallery(results, language))
     parts.append("<h2>Settings</h2>" + _settings(document))
-    return markup.page(results.data, parts)
+    dataset = str(data.get("dataset", ""))
+    facts = {
+        "network": document["model"]["method"],
+        "checkpoint": results.checkpoint,
+        "dataset": ", ".join(filter(None, (dataset, str(data.get("split", ""))))),
+        "records": f"{data['records']:,}",
+    }
+    words = reports.MEANINGS if results.reports is not None else None
+    return markup.page(results.data, parts, facts, "synthetic" in dataset, words)
 
 
 def _protocols(sections: Sequence[Section]) -> str:
@@ -128,26 +140,46 @@ def _section(section: Section) -> str:
             f'<p class="sub">Mean ± standard deviation over {folds} folds above; '
             "below is the first fold.</p>"
         )
-    parts.append(tables.figure(pictures.curves({section.title: measured}, ""), "ROC and PR curves"))
+    parts.append(_curves(section))
     if measured.predictions.exclusive:
-        confusion = pictures.confusion_matrix(measured, "Confusion matrix")
-        calibration = pictures.calibration(measured, "Calibration")
-        parts.append(
-            f'<div class="pair">{tables.figure(confusion, "confusion matrix")}'
-            f"{tables.figure(calibration, 'calibration')}</div>"
-        )
+        parts.append(_single_label(measured))
     parts.append("<h3>Classes</h3>" + _classes(section))
     parts += [tables.shown(table) for table in section.shown]
     worst = mistakes(measured.predictions) if section.mistakes is None else section.mistakes
     if worst:
         figures = "".join(_mistake(section, mistake) for mistake in worst)
         mapped = any(mistake.maps for mistake in worst)
-        broad = " broad" if mapped else ""
+        caveat = _CAVEAT if mapped else ""
         parts.append(
-            f'<h3>Most confident mistakes</h3>{_CAVEAT if mapped else ""}<div class="gallery'
-            f'{broad}">{figures}</div>'
+            f'<h3>Most confident mistakes</h3>{caveat}<div class="gallery broad">{figures}</div>'
         )
     return "\n".join(parts)
+
+
+def _curves(section: Section) -> str:
+    """Both curves of every class, with bands."""
+    names = section.measured.predictions.names
+    found = pictures.class_charts({section.title: section.measured}, names[: pictures.READABLE])
+    if not found:
+        return ""
+    hidden = len(names) - pictures.READABLE
+    more = f" {hidden} more classes are in the table below." if hidden > 0 else ""
+    return (
+        '<p class="note">ROC and precision-recall curve of each class. Bands: 95 %, pointwise, by '
+        f"bootstrap of patients; none where fewer than ten have the class, or do not.{more}</p>"
+        + charts.cards(charts.card(each.name, each[1:]) for each in found)
+    )
+
+
+def _single_label(measured: Measured) -> str:
+    """How exclusive classes are confused, and whether probabilities are frequencies."""
+    parts = []
+    names = measured.predictions.names
+    if isinstance(measured.metrics, SingleLabelMetrics) and len(names) <= pictures.READABLE:
+        shown = tables.confusion(measured.metrics.confusion, list(map(pictures.class_name, names)))
+        parts.append(f"<h3>Confusion matrix</h3>{shown}")
+    both = charts.card("", pictures.calibration(measured))
+    return "".join([*parts, f"<h3>Calibration</h3>{charts.cards([both])}"])
 
 
 def _classes(section: Section) -> str:
@@ -183,8 +215,31 @@ def _mistake(section: Section, mistake: Mistake) -> str:
         where = "/".join(where.replace("\\", "/").split("/")[-2:])
     return (
         f"<figure>{_eyes(record, mistake.eye)}{_maps(mistake)}<figcaption>"
-        f"{markup.own(mistake.text)}<small>{markup.own(where)}</small></figcaption></figure>"
+        f"{markup.explained(mistake.text)}{_truth(section, mistake)}{_report(record)}"
+        f"<small>{markup.own(where)}</small></figcaption></figure>"
     )
+
+
+def _truth(section: Section, mistake: Mistake) -> str:
+    """What a sample has, by its labels; of exclusive classes the mistake says it already."""
+    predictions = section.measured.predictions
+    if predictions.exclusive:
+        return ""
+    labels = predictions.labels[predictions.samples.index((mistake.row, mistake.eye))]
+    there = [
+        pictures.class_name(name)
+        for name, label in zip(predictions.names, labels, strict=True)
+        if label == 1
+    ]
+    return f"<small>truth: {markup.own(', '.join(there) or 'none of the classes')}</small>"
+
+
+def _report(record: Any) -> str:
+    """The beginning of a record's text, where it has any."""
+    texts = getattr(record, "report", None) or getattr(record, "caption", None) or {}
+    found = next((" ".join(text.split()) for text in texts.values() if text), "")
+    shown = found if len(found) <= _EXCERPT else found[:_EXCERPT].rstrip() + " …"
+    return f"<small>report: {markup.own(shown, 'report')}</small>" if shown else ""
 
 
 def _maps(mistake: Mistake) -> str:
@@ -225,7 +280,7 @@ def _structures(masks: MaskSection) -> str:
     metrics, prefix = masks.metrics, "best_" if masks.fitted_on else ""
     parts = ["<h2>Structures</h2>"]
     if metrics.classes:
-        parts.append(tables.figure(pictures.mask_curves(masks, ""), "PR curves and Dice"))
+        parts.append(charts.gallery(pictures.mask_charts(masks)))
     shown = ("threshold", *_RANKED, *(prefix + name for name in _AT), "centerline_dice")
     heading = (
         "at the thresholds that were chosen on other photographs"

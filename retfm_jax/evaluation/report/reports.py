@@ -32,16 +32,11 @@ _FINDINGS = {
     "macro_f1": "macro F1",
     "contradictions": "contradictions a report",
 }
-_MEANINGS = {
-    "BLEU-n": "share of the sequences of 1 to n generated words that the reference has as well, "
-    "with a penalty on reports that are too short; 0 to 1, of all reports together",
-    "ROUGE-L": "F of the longest sequence of words that both have in this order; 0 to 1",
-    "CIDEr-D": "likeness of the sequences of 1 to 4 words, where rare ones weigh more; 0 to 10",
-    "METEOR": "harmonic mean of precision and recall of words, stems, synonyms and paraphrases, by "
-    "its own program; 0 to 1",
+#: What the columns mean where it is another thing than elsewhere.
+MEANINGS = {
     "precision": "share of the findings that generated reports name, which their references name",
     "recall": "share of the findings of the references that generated reports name",
-    "F1": "harmonic mean of these two, of all findings of all reports together",
+    "F1": "harmonic mean of precision and recall, of all findings of all reports together",
     "macro F1": "mean of the F1 of the conditions that some reference names",
     "contradictions": "findings that one report names and the other denies",
     "eyes": "the same of findings with their eye, where references name one",
@@ -73,12 +68,7 @@ def of(section: ReportSection) -> str:
         parts += [
             _case(each, section.names) for each in section.examples if each.standing == standing
         ]
-    meanings = "".join(
-        f"<dt>{markup.text(name)}</dt><dd>{markup.text(text)}</dd>"
-        for name, text in _MEANINGS.items()
-        if name != "METEOR" or section.scores[0].meteor is not None
-    )
-    return "\n".join([*parts, f"<h2>Abbreviations</h2><dl>{meanings}</dl>"])
+    return "\n".join(parts)
 
 
 def _of_findings(scores: Sequence[ReportScores]) -> str:

@@ -1,17 +1,17 @@
-"""Tables and figures as HTML, with what their intervals are."""
+"""Tables as HTML, with what their intervals are."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from retfm_jax import extras
-from retfm_jax.evaluation.metrics.bootstrap import Estimate
-from retfm_jax.evaluation.report.figures import readable
-from retfm_jax.evaluation.results import Shown
-from retfm_jax.rendering import figures, markup
+import numpy as np
+from jaxtyping import Int
 
-with extras.needed("eval"):
-    from matplotlib.figure import Figure
+from retfm_jax.evaluation.metrics.bootstrap import Estimate
+from retfm_jax.evaluation.results import Shown
+from retfm_jax.rendering import markup
+from retfm_jax.rendering.colors import OKABE_ITO
+from retfm_jax.rendering.glossary import readable
 
 
 def rows(header: Sequence[str], content: Sequence[Sequence[Any]]) -> str:
@@ -39,7 +39,7 @@ def cell(value: Any) -> str:
         return f"{value.value:.3f}"
     if isinstance(value, Estimate):
         return f"{value.value:.3f}<small>{value.low:.3f}–{value.high:.3f}</small>"
-    return markup.own(value)
+    return markup.explained(value)
 
 
 def shown(table: Shown) -> str:
@@ -69,11 +69,28 @@ def ways(found: Iterable[tuple[str, Any]]) -> str:
     return f'<p class="note">95% intervals. {markup.text(said)}.</p>' if said else ""
 
 
-def figure(drawn: Figure, alt: str) -> str:
-    """Image element of a figure.
+def confusion(counts: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
+    """Table of counts by true (row) and predicted class, shaded by the share of the row.
 
     Args:
-      drawn: the figure.
-      alt: text for readers who cannot see it.
+      counts: of samples.
+      names: of the classes, as they are shown.
     """
-    return markup.figure(figures.png(drawn), alt)
+    totals = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    color = ", ".join(map(str, OKABE_ITO["blue"]))
+    head = "".join(f"<th>{markup.explained(name)}</th>" for name in names)
+    body = "".join(
+        f"<tr><td>{markup.explained(name)}</td>"
+        + "".join(
+            f'<td style="background: rgba({color}, {0.6 * share:.2f})">{count}</td>'
+            for count, share in zip(row.tolist(), of_row.tolist(), strict=True)
+        )
+        + "</tr>"
+        for name, row, of_row in zip(names, counts, shares, strict=True)
+    )
+    return (
+        '<div class="wide"><table class="confusion"><thead><tr><th>true ↓ predicted →</th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<p class="note">Counts; the darker, the larger the share of the true class.</p>'
+    )

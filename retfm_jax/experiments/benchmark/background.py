@@ -332,8 +332,3 @@ def versions(findings: Findings) -> str:
       findings: of a benchmark.
     """
     return _terms(findings.versions) if findings.versions else "<p>Not recorded.</p>"
-
-
-def abbreviations() -> str:
-    """Words of the page that are not explained where they stand."""
-    return _terms(words.ABBREVIATIONS)

@@ -15,10 +15,6 @@ PICTURE, TABLE, TIMING, COST = "critical_difference.png", "benchmark.csv", "timi
 PAGE = "benchmark.html"
 
 _STYLE = """<style>
-.answer { background: var(--tint); border-left: 4px solid var(--link); padding: .8rem 1.2rem; }
-.answer ul { margin: 0; padding-left: 1.1rem; } .answer li { margin-bottom: .35rem; }
-.answer p { margin: .4rem 0 0; } .answer { overflow-wrap: anywhere; }
-.warn { background: var(--warn); border-left: 4px solid #d1701c; padding: .6rem 1.2rem; }
 td:first-child, th:first-child { position: sticky; left: 0; background: var(--page); z-index: 1;
   padding-right: .7rem; }
 .words td { white-space: normal; text-align: left; min-width: 7rem; max-width: 26rem;
@@ -46,7 +42,7 @@ def write_report(
     """Writes the page, its tables and its picture.
 
     Page, picture and `benchmark.csv` depend on nothing but the findings without what was measured
-    of time and memory; `timing.csv` and `cost.html` have that.
+    of time and memory, and the page's date; `timing.csv` and `cost.html` have the rest.
 
     Args:
       findings: of a benchmark.
@@ -147,14 +143,15 @@ def page(
         "method": ("How the numbers were made", background.method(findings)),
         "tasks": ("Tasks", background.tasks(findings)),
         "models": ("Models", background.models(findings)),
-        "words": ("Words and abbreviations", background.abbreviations()),
         "versions": ("Versions", background.versions(findings)),
     }
     links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in chapters.items())
+    links += '<a href="#words">Words and abbreviations</a>'
     parts.append(f"<nav>{links}</nav>")
     for name, (title, said) in chapters.items():
         parts.append(f'<h2 id="{name}">{title}</h2>{said}')
-    return markup.page(suite.title, [part for part in parts if part])
+    shown = [part for part in parts if part]
+    return markup.page(suite.title, shown, words=words.ABBREVIATIONS)
 
 
 def _title(compared: Compared) -> str:
@@ -170,9 +167,9 @@ def _synthetic(findings: Findings) -> str:
     which = "All tasks" if len(names) == len(findings.suite.tasks) else None
     which = which or words.listed([markup.own(name) for name in names], 12)
     verb = "is" if len(names) == 1 and which != "All tasks" else "are"
-    return (
-        f'<p class="warn">{which} {verb} synthetic: generated images. Numbers on them say that the '
-        "benchmark works, and nothing of patients.</p>"
+    return markup.warning(
+        f"{which} {verb} synthetic: generated images. Numbers on them say that the benchmark "
+        "works, and nothing of patients."
     )
 
 

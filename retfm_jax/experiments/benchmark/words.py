@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from retfm_jax.evaluation.results import LANGUAGE_NAMES
 from retfm_jax.experiments.benchmark.results import Verdict
+from retfm_jax.rendering import glossary
 
 _METRICS = {
     "auroc": "macro AUROC",
@@ -44,27 +45,17 @@ VERDICTS: Mapping[Verdict, str] = {
 #: Those by which test photographs may have been seen.
 SUSPECT: tuple[Verdict, ...] = ("holds its test", "same set", "shares a source")
 
+#: Words of the page that are listed at its end whether or not its tables have them, and those of a
+#: benchmark alone.
 ABBREVIATIONS: Mapping[str, str] = {
-    "ACA": "average class accuracy: the mean over classes of the share that is recognized; 1 is "
-    "best",
-    "AUPR": "area under the precision-recall curve, by steps (average precision); 1 is best, "
-    "chance is the share of the class. Of masks it is that of all pixels within the field of view",
-    "AUROC": "area under the receiver operating characteristic curve: how often an image with the "
-    "class is scored above one without it; 1 is best, 0.5 is chance",
-    "Brier": "Brier score: mean squared error of the probabilities, summed over classes where one "
-    "of them holds; 0 is best",
-    "Dice": "of a mask that is found and one that is drawn, twice the pixels that they share over "
-    "the sum of the pixels of each; 1 is best, and where neither has any. It is the mean over "
-    "photographs; pooled: of all pixels together",
-    "ECE": "expected calibration error: how far probabilities are from frequencies, on average; 0 "
-    "is best",
-    "F1": "harmonic mean of precision and recall; 1 is best",
-    "FLOPs": "floating-point operations; G stands for 10⁹, T for 10¹²",
-    "IoU": "intersection over union of a mask that is found and one that is drawn; 1 is best",
+    **{
+        name: glossary.TERMS[name]
+        for name in (
+            "ACA", "AUPR", "AUROC", "Brier", "Dice", "ECE", "F1", "FLOPs", "IoU", "kappa", "macro",
+        )
+    },
     "interval": "95 % interval: how far the value varies with the patients of the test split; "
     "there is none where no resample of them varies it",
-    "kappa": "Cohen's kappa: agreement beyond chance; 1 is best, 0 is chance",
-    "macro": "unweighted mean over classes, or over structures",
     "mean recall": "of a retrieval: share of queries whose own report or image is among the first "
     "1, 5 and 10 answers, mean over the three and over both directions; 1 is best",
     "p": "probability of a difference at least as large between models that are equally good; "
@@ -72,7 +63,7 @@ ABBREVIATIONS: Mapping[str, str] = {
     "rank": "1 + number of models that are significantly better in this comparison (corrected p at "
     "most 0.05): models with rank 1 cannot be told apart from a better one",
     "shot": "a training image of each class",
-}
+}  # fmt: skip
 
 
 def metric(name: str) -> str:
