@@ -61,18 +61,27 @@ def test_every_config_entry_is_documented(generated):
         assert f"configs/{name}.md" in generated
 
 
-def test_every_verb_and_option_of_readme_is_documented(generated):
+def commands():
+    """The commands of README, CONTRIBUTING and the pages, as (file, words behind `retfm`)."""
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts]
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(pages)]:
+        text = path.read_text(encoding="utf-8")
+        blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S))
+        for command in re.findall(r"\bretfm (.*)", blocks.replace("\\\n", " ")):
+            yield path.name, command
+
+
+def test_every_verb_and_option_that_a_page_shows_is_one(generated):
     sections = re.split(r"^## ", generated["commands.md"], flags=re.MULTILINE)[1:]
     options = {
         section.partition("\n")[0]: set(re.findall(r"--\w+", section)) for section in sections
     }
-    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text_of("README.md"), re.M | re.S))
-    commands = re.findall(r"\bretfm (.*)", blocks.replace("\\\n", " "))
-    assert len(commands) > 10
-    for command in commands:
+    shown = list(commands())
+    assert len(shown) > 50
+    for page, command in shown:
         words = re.match(r"data \w+|\w+", command)[0]
         given = set(re.findall(r"(?<= )--\w+(?!\S*\.)", command))
-        assert given <= options[f"`retfm {words}`"], command
+        assert given <= options[f"`retfm {words}`"], (page, command)
 
 
 def test_a_build_removes_what_is_gone_and_touches_what_changed(
