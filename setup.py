@@ -1,16 +1,20 @@
-"""Finds the packages: what lies at the top of the repository is installed inside `retfm_jax`."""
+"""Finds the packages: what lies at the top of the repository is installed inside `retfm_jax`.
 
-from setuptools import find_packages, setup
+Folders that hold files alone count, too: setuptools calls them packages without a name of their own.
+"""
+
+from setuptools import find_namespace_packages, setup
 
 _AT_THE_TOP = ("configs", "data_builders")
 
+
+def _found(name: str) -> list[str]:
+    return find_namespace_packages(include=[name, f"{name}.*"], exclude=["*.__pycache__"])
+
+
 setup(
     packages=[
-        *find_packages(include=["retfm_jax", "retfm_jax.*"]),
-        *(
-            f"retfm_jax.{found}"
-            for name in _AT_THE_TOP
-            for found in find_packages(include=[name, f"{name}.*"])
-        ),
+        *_found("retfm_jax"),
+        *(f"retfm_jax.{found}" for name in _AT_THE_TOP for found in _found(name)),
     ]
 )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -37,19 +38,28 @@ print(pathlib.Path(retfm_jax.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
+def distributions(tmp_path_factory):
+    """The source distribution, and the wheel that is built from nothing but it."""
+    out = tmp_path_factory.mktemp("distributions")
     # A copy, for a build leaves its folder behind and takes what an older one left.
     source = out / "source"
     source.mkdir()
-    for name in (*_INSTALLED, "pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+    files = (path.name for path in ROOT.iterdir() if path.is_file())
+    for name in (*_INSTALLED, *files):
         path = ROOT / name
         copy = functools.partial(shutil.copytree, ignore=shutil.ignore_patterns("__pycache__"))
         (copy if path.is_dir() else shutil.copy)(path, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
-    subprocess.run([*command, source], check=True)
-    (found,) = out.glob("*.whl")
-    return found
+    command = [sys.executable, "-m", "build", "--outdir", out, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Package would be ignored" not in done.stdout + done.stderr
+    (archive,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return archive, wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions):
+    return distributions[1]
 
 
 def _files():
@@ -57,6 +67,21 @@ def _files():
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield f"{installed}/{path.relative_to(ROOT / folder).as_posix()}"
+
+
+def test_an_index_would_take_what_is_built(distributions):
+    command = [sys.executable, "-m", "twine", "check", "--strict", *distributions]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_source_distribution_has_the_papers_and_no_tests(distributions):
+    with tarfile.open(distributions[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.name for path in ROOT.glob("constraints*.txt")} <= names
+    assert {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "NOTICE"} <= names
+    assert not [name for name in names if name.startswith("tests")]
 
 
 def test_the_wheel_has_every_file(wheel):

@@ -186,9 +186,10 @@ class Block(nnx.Module):
         query, key, value = heads(self.query), heads(self.key), heads(self.value)
         attended = attention(query, key, value, mask, rate=self.rate, rngs=weights_keys)
         attended = self.out(checkpoint_name(attended.reshape(x.shape), "attended"))
-        x = self.ln_1(x + drop(attended, self.rate, first))
+        x = self.ln_1(checkpoint_name(x + drop(attended, self.rate, first), "summed"))
         hidden = checkpoint_name(self.fc(x), "hidden")
-        return self.ln_2(x + drop(self.proj(gelu(hidden)), self.rate, second))
+        x = x + drop(self.proj(gelu(hidden)), self.rate, second)
+        return self.ln_2(checkpoint_name(x, "summed"))
 
 
 class Bert(Tower):
