@@ -158,6 +158,7 @@ def run(args: argparse.Namespace) -> None:
             on_error=args.on_error,
         ),
     )
+    results.checkpoint = args.workdir
     written = write(results, args.out)
     for table in tables(results):
         table.show()

@@ -21,7 +21,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 33, 8, 20, 32, 12
 #: Width of one character of a label, about.
 _CHARACTER = 5.6
 #: Points of a line; more cannot be told apart.
-_POINTS = 400
+_POINTS = 1000
 
 
 class Curve(NamedTuple):
@@ -300,8 +300,16 @@ class _Chart:
         return parts
 
     def _path(self, x: Numbers, y: Numbers) -> str:
-        places = zip(map(self._x, x), map(self._y, y), strict=True)
-        return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+        """A line through points, without those that lie on the way from one to the next."""
+        kept: list[tuple[str, str]] = []
+        for a, b in zip(map(self._x, x), map(self._y, y), strict=True):
+            place = f"{a:.1f}", f"{b:.1f}"
+            for axis in (0, 1):
+                if len(kept) > 1 and kept[-2][axis] == kept[-1][axis] == place[axis]:
+                    kept.pop()
+                    break
+            kept.append(place)
+        return "M" + "L".join(" ".join(place) for place in kept)
 
     def _x(self, value: float) -> float:
         share = (float(value) - self._x0) / (self._x1 - self._x0)

@@ -110,7 +110,7 @@ def panels(
 
     line(words(title, round(9 * width)), 12, colors.INK, 0.32)
     for note in notes:
-        line(words(note, round(14 * width)), 8, colors.SOFT, 0.17)
+        line(words(note, round(17 * width)), 8, colors.SOFT, 0.17)
     _key(figure, key, place, width)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, shown, strict=False):
@@ -126,7 +126,7 @@ def _key(figure: Figure, key: Sequence[str], place: float, width: float) -> None
     for position, name in enumerate(key):
         name, color = words(name), colors.CURVES[position % len(colors.CURVES)]
         figure.text(left / width, place, "■ " + name, fontsize=9, color=color, va="top")
-        left += 0.35 + 0.085 * len(name)
+        left += 0.35 + 0.068 * len(name)
 
 
 def _plot(axes: Axes, panel: charts.Panel) -> None:

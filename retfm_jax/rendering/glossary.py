@@ -57,7 +57,6 @@ TERMS: Mapping[str, str] = {
     "sensitivity": "share of the positives that are found (recall); 1 is best",
     "specificity": "share of the negatives that are called negative; 1 is best",
     "VKH": "Vogt-Koyanagi-Harada disease",
-    "zero-shot": "classes are described by sentences, and nothing is trained on labels",
 }
 
 _ACRONYMS = frozenset(

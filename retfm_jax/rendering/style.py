@@ -78,6 +78,8 @@ mark.contradicted { background: var(--denied); text-decoration: underline wavy; 
 .right { color: var(--right); } .wrong { color: var(--wrong); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .88rem; }
 dt { color: var(--soft); } dd { margin: 0; }
+pre { background: var(--tint); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem;
+  margin: .3rem 0 1rem; }
 nav a { margin-right: 1.2rem; }
 a { color: var(--link); }
 """
@@ -93,6 +95,7 @@ figure.card > div { display: flex; gap: .8rem; } figure.card > div > div { flex:
 figure.card small { color: var(--soft); display: block; line-height: 1.35; }
 table.confusion td:not(:first-child), table.confusion th:not(:first-child) { text-align: center; }
 svg.chart { display: block; width: 100%; height: auto; font-size: 10.5px; overflow: visible; }
+@media (max-width: 600px) { .charts:not(.wide-charts) svg.chart { font-size: 13px; } }
 svg.chart path { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 svg.chart text { fill: var(--ink); } svg.chart .soft { fill: var(--soft); }
 svg.chart .mid { text-anchor: middle; } svg.chart .end { text-anchor: end; }

@@ -184,9 +184,9 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
     first = next(iter(levels))
     several = len(levels) > 1
     notes = [
-        "Of each class the ROC curve and the precision-recall curve, with AUROC and average "
-        f"precision{' in the order of the colors' if several else ''}. Bands: 95 %, pointwise, by "
-        f"bootstrap of patients{f', of {first}' if several else ''}."
+        "Of each class the ROC and the precision-recall curve, with AUROC and average "
+        f"precision{' in the order of the colors' if several else ''}.",
+        f"Bands: 95 %, pointwise, by bootstrap of patients{f', of {first}' if several else ''}.",
     ]
     if hidden > 0:
         notes.append(f"{hidden} more classes are in the table of the page.")

@@ -92,5 +92,5 @@ def confusion(counts: Int[np.ndarray, "classes classes"], names: Sequence[str]) 
     return (
         '<div class="wide"><table class="confusion"><thead><tr><th>true ↓ predicted →</th>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<p class="note">Counts; the darker, the larger the share of the true class.</p>'
+        '<p class="note">Counts; the color is stronger for a larger share of the true class.</p>'
     )
