@@ -2,12 +2,12 @@
 
 import builtins
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import pages
 from sphinx.domains.python import PythonDomain
 
 _about = importlib.metadata.metadata("retfm-jax")
@@ -21,7 +21,7 @@ version = release = _about["Version"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-_INCLUDED = ("methods", "protocols", "rooms", "sets", "tasks")
+_INCLUDED = ("kinds", "methods", "protocols", "rooms", "sets", "tasks")
 exclude_patterns = ["_build", *(f"generated/{name}.md" for name in _INCLUDED)]
 
 # Docstrings name code in single backticks; where it is documented, that is a link.
@@ -37,6 +37,8 @@ napoleon_use_ivar = True
 smartquotes = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["diagrams.css"]
 html_title = f"retfm_jax {version}"
 html_theme_options = {
     "source_repository": _urls["Repository"],
@@ -63,7 +65,9 @@ class _Python(PythonDomain):
 def setup(app):
     """Writes the generated pages, and makes docstrings and signatures easier to read."""
     app.add_domain(_Python, override=True)
-    pages.write(Path(app.srcdir) / "generated")
+    # By another process: those that Sphinx forks to read and write must not inherit JAX's threads.
+    command = [sys.executable, Path(app.srcdir) / "pages.py", Path(app.srcdir) / "generated"]
+    subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _whole, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", _short)

@@ -1,6 +1,7 @@
 """The generated pages of the reference: the code is walked, nothing is listed by hand.
 
-Nothing here needs Sphinx; `conf.py` writes the pages before Sphinx reads them.
+Nothing here needs Sphinx; `conf.py` has the pages written, by a process of its own, before Sphinx
+reads them.
 """
 
 import argparse
@@ -9,11 +10,14 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import sys
 import textwrap
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import diagrams
 
 import retfm_jax
 from retfm_jax.cli import make_parser
@@ -25,6 +29,7 @@ from retfm_jax.config import (
     summary,
 )
 from retfm_jax.config.reference import Entry, entries, kind
+from retfm_jax.data.kinds import get_kind, kind_names
 from retfm_jax.data.public_sets.bundled import public_sets
 from retfm_jax.data.public_sets.description import Label
 from retfm_jax.data.tasks import described_tasks
@@ -61,6 +66,8 @@ def pages() -> dict[str, str]:
         "tasks.md": tasks_table(),
         "sets.md": sets_list(),
         "rooms.md": rooms_table(),
+        "kinds.md": kinds_table(),
+        **{f"diagrams/{name}.svg": svg for name, svg in diagrams.diagrams().items()},
     }
 
 
@@ -293,6 +300,25 @@ def _sample_kinds(cls: Any) -> str:
     return f"{kind(chosen)} (`model.samples`)" if chosen else f"`{cls.sample_kind}`"
 
 
+def kinds_table() -> str:
+    """The kinds of samples, the arrays of a batch of each, and who learns from them."""
+    lines = ["| kind | arrays of a batch | methods |", "|---|---|---|"]
+    for name in kind_names():
+        found = get_kind(name)
+        arrays = ", ".join(f"`{each}`" for each in found.roles)
+        methods = (each for each in method_names() if name in _kinds_of(each))
+        trained = ", ".join(f"`{each}`" for each in methods)
+        lines.append(f"| `{name}`: {found.unit} | {arrays} | {trained} |")
+    return "\n".join([*lines, ""])
+
+
+def _kinds_of(method: str) -> tuple[str, ...]:
+    """The kinds of samples that a method takes."""
+    cls = get_method_class(method)
+    chosen = hints(cls.config_class).get("samples")
+    return typing.get_args(chosen) if chosen else (cls.sample_kind,)
+
+
 def protocols_table() -> str:
     """The protocols of `retfm evaluate --task`."""
     lines = ["| protocol | what it asks | learns from a split |", "|---|---|---|"]
@@ -377,3 +403,7 @@ def _sentence(text: str | None) -> str:
     """A text as a sentence: its first letter large, and a full stop behind it."""
     text = " ".join((text or "").split())
     return text and text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

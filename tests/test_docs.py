@@ -26,7 +26,9 @@ def text_of(name):
 def pages():
     spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "docs" / "pages.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:  # what lies beside it is found, as in a build
+        patch.syspath_prepend(ROOT / "docs")
+        spec.loader.exec_module(module)
     return module
 
 
