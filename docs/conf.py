@@ -2,12 +2,12 @@
 
 import builtins
 import importlib.metadata
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+import pages
 from sphinx.domains.python import PythonDomain
 
 _about = importlib.metadata.metadata("retfm-jax")
@@ -28,6 +28,8 @@ exclude_patterns = ["_build", *(f"generated/{name}.md" for name in _INCLUDED)]
 default_role = "py:obj"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
+# The contents of a page name its modules; with every function they are long, and slow to build.
+toc_object_entries = False
 # What compares this package with PyTorch is documented where PyTorch is not installed, too.
 autodoc_mock_imports = ["torch"]
 napoleon_numpy_docstring = False
@@ -56,18 +58,24 @@ class _Python(PythonDomain):
     """Links a name only where it is clear whose it is: `bytes` is the built-in, not a field."""
 
     def find_obj(self, env, modname, classname, name, objtype, searchmode=0):
-        if searchmode == 1 and hasattr(builtins, name):
+        if searchmode == 1 and (hasattr(builtins, name) or not self._documented(name)):
             return []
         found = super().find_obj(env, modname, classname, name, objtype, searchmode)
         return found if len(found) == 1 else []
+
+    def _documented(self, name):
+        """Tells cheaply that nothing can have the name, which saves looking through all objects."""
+        last = self.__dict__.get("last_names")
+        if last is None or last[0] != len(self.objects):
+            last = len(self.objects), {each.rpartition(".")[2] for each in self.objects}
+            self.last_names = last
+        return name.rpartition(".")[2] in last[1]
 
 
 def setup(app):
     """Writes the generated pages, and makes docstrings and signatures easier to read."""
     app.add_domain(_Python, override=True)
-    # By another process: those that Sphinx forks to read and write must not inherit JAX's threads.
-    command = [sys.executable, Path(app.srcdir) / "pages.py", Path(app.srcdir) / "generated"]
-    subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    pages.write(Path(app.srcdir) / "generated")
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _whole, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", _short)

@@ -1,7 +1,6 @@
 """The generated pages of the reference: the code is walked, nothing is listed by hand.
 
-Nothing here needs Sphinx; `conf.py` has the pages written, by a process of its own, before Sphinx
-reads them.
+Nothing here needs Sphinx; `conf.py` writes the pages before Sphinx reads them.
 """
 
 import argparse
@@ -10,7 +9,6 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-import sys
 import textwrap
 import typing
 from collections.abc import Iterable, Iterator
@@ -403,7 +401,3 @@ def _sentence(text: str | None) -> str:
     """A text as a sentence: its first letter large, and a full stop behind it."""
     text = " ".join((text or "").split())
     return text and text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))
