@@ -20,6 +20,7 @@ from retfm_jax.files import Path, PathLike, as_path, check_writable, write_json
 from retfm_jax.knowledge.labels import shared_labeler
 from retfm_jax.knowledge.prompts import PROMPT_STYLES
 from retfm_jax.model import load
+from retfm_jax.rendering import colors
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
 from retfm_jax.rendering.glossary import readable
 from retfm_jax.runtime.mesh import check_batch_size, make_mesh
@@ -222,10 +223,10 @@ def draw(spreads: Mapping[str, Mapping[str, Spread]]) -> Figure:
     for panel, metric, name in zip(panels, metrics, names, strict=True):
         for position, by_metric in zip(positions, spreads.values(), strict=True):
             values = by_metric[metric].values
-            panel.plot(values, [position] * len(values), "o", color="#7aa6d9", markersize=5)
-            panel.plot(statistics.fmean(values), position, "|", color="#22262b", markersize=18)
+            panel.plot(values, [position] * len(values), "o", color=colors.CURVES[5], markersize=5)
+            panel.plot(statistics.fmean(values), position, "|", color=colors.INK, markersize=18)
         panel.set_title(name, fontsize=9)
-        panel.grid(axis="x", color="#d9dde2")
+        panel.grid(axis="x", color=colors.GRID)
         panel.set_axisbelow(True)
     panels[0].set_yticks(list(positions), [words(name) for name in spreads])
     panels[0].set_ylim(len(spreads) - 0.5, -0.5)

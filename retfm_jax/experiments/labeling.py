@@ -29,6 +29,7 @@ from retfm_jax.knowledge.laterality import SIDES
 from retfm_jax.knowledge.vocabulary import Vocabulary, load_vocabulary
 from retfm_jax.parsing import parse_json
 from retfm_jax.progress import progress_bar
+from retfm_jax.rendering import colors
 from retfm_jax.rendering.figures import new_figure, plain_style, save, words
 
 with extras.needed("eval"):
@@ -43,7 +44,7 @@ TEXT_KEYS = ("report", *SIDES)
 
 #: Rows of the bar chart and of the co-occurrence matrix: more cannot be read.
 _BARS, _CELLS = 40, 20
-_CERTAIN, _UNCERTAIN = "#1f5fa8", "#9fc0e3"
+_CERTAIN, _UNCERTAIN = colors.CURVES[0], colors.CURVES[5]
 
 
 class LabelCounts:

@@ -124,6 +124,7 @@ def quickstart(workdir: PathLike, tell: Callable[[str], None] = lambda what: Non
             commands,
             workdir,
             trained_on,
+            lambda photograph, finding: model.heatmap([photograph], finding)[0],
         )
         with atomic_write(page) as file:
             file.write(text)

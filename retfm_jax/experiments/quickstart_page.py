@@ -1,9 +1,11 @@
 """The page of the quickstart: the answer, what was done, what to look at, what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from jaxtyping import Float32
 
 from retfm_jax.data.records import PatientRecord
 from retfm_jax.evaluation.metrics.predictions import Predictions
@@ -11,12 +13,19 @@ from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS
 from retfm_jax.evaluation.report.figures import Query, class_name, photographs, queries, shown
 from retfm_jax.evaluation.results import LANGUAGE_NAMES, Results
 from retfm_jax.experiments import training_page
-from retfm_jax.rendering import charts, markup
+from retfm_jax.rendering import charts, markup, overlays
 
 #: Patients on the page, findings that are told of each, and the side of a photograph in pixels.
 _PATIENTS, _FINDINGS, _SIDE = 4, 3, 300
 #: Charts of the training that the page repeats.
 _CURVES = 2
+
+
+#: The class without a finding, for which no map is made.
+_NOTHING = "normal"
+
+#: From an encoded photograph and a finding to a map over the photograph.
+Heat = Callable[[bytes, str], Float32[np.ndarray, "h w"]]
 
 
 class Stage(NamedTuple):
@@ -39,6 +48,7 @@ def page(
     commands: Mapping[str, str],
     workdir: object,
     trained_on: int,
+    heat: Heat,
 ) -> str:
     """Makes the page.
 
@@ -50,6 +60,7 @@ def page(
       commands: what a reader may run next, and what it does.
       workdir: of the quickstart, for the header.
       trained_on: patients that the network learned from.
+      heat: maps of what speaks for a finding.
     """
     took = sum(stage.seconds for stage in stages)
     steps = "".join(
@@ -70,9 +81,10 @@ def page(
         charts.gallery(training_page.panels(courses)[:_CURVES], wide=True),
         "<h2>What to look at</h2>",
         '<p class="note">Patients of the test split, whom the network has never seen: both eyes, '
-        "what they have, which findings zero-shot classification ranks highest for them, and which "
-        "of all reports the network finds nearest to their photographs.</p>",
-        *_patients(results),
+        "what they have, which findings zero-shot classification ranks highest for them, a map of "
+        "what speaks for the first of these (the line is half of its range; maps are no evidence "
+        "of disease), and which of all reports the network finds nearest.</p>",
+        *_patients(results, heat),
         f"<ul>{files}</ul>",
         f"<h2>What to do next</h2>{following}",
     ]
@@ -106,7 +118,7 @@ def sentences(results: Results, trained_on: int) -> list[str]:
     return found
 
 
-def _patients(results: Results) -> list[str]:
+def _patients(results: Results, heat: Heat) -> list[str]:
     """Some patients with both eyes, the truth and what the network says."""
     split = results.split
     assert split is not None, "a retrieval is over it"
@@ -115,7 +127,7 @@ def _patients(results: Results) -> list[str]:
     ranks = _ranks(predictions)
     positions = {sample: at for at, sample in enumerate(predictions.samples)}
     return [
-        _patient(split.records[query.row], query, predictions, ranks, at, len(retrieval.rows))
+        _patient(split.records[query.row], query, predictions, ranks[at], at, heat)
         for query in queries(split, retrieval, _PATIENTS)
         if (at := positions.get((query.row, None))) is not None
     ]
@@ -133,17 +145,18 @@ def _patient(
     predictions: Predictions,
     ranks: np.ndarray,
     at: int,
-    reports: int,
+    heat: Heat,
 ) -> str:
     names = predictions.names
     there = {name for name, label in zip(names, predictions.labels[at], strict=True) if label == 1}
     truth = ", ".join(map(class_name, sorted(there))) or "none of the findings"
-    highest = np.argsort(ranks[at], kind="stable")[:_FINDINGS]
+    order = [column for column in np.argsort(ranks, kind="stable") if names[column] != _NOTHING]
+    count = len(predictions.samples)
     told = "".join(
         f'<li><span class="{"right" if names[column] in there else "wrong"}">'
         f"{'✓' if names[column] in there else '✗'}</span> {markup.own(class_name(names[column]))}"
-        f" <small>rank {ranks[at, column]} of {len(ranks)}</small></li>"
-        for column in highest.tolist()
+        f" <small>rank {ranks[column]} of {count}</small></li>"
+        for column in order[:_FINDINGS]
     )
     answers = "".join(
         f'<li><span class="{"right" if answer.right else "wrong"}">'
@@ -152,10 +165,12 @@ def _patient(
         for answer in query.answers
     )
     return (
-        f'<div class="query"><figure>{_eyes(record)}<figcaption>{markup.own(record.record_id)}'
-        f"<small>has: {markup.text(truth)}</small></figcaption></figure>"
+        f'<div class="query"><figure>{_eyes(record)}{_maps(record, names[order[0]], heat)}'
+        f"<figcaption>{markup.own(record.record_id)}<small>has: {markup.text(truth)}</small>"
+        f"<small>below: what speaks for {markup.own(class_name(names[order[0]]))}</small>"
+        "</figcaption></figure>"
         f"<div><h4>findings that rank highest</h4><ul>{told}</ul>"
-        f"<h4>nearest of {reports:,} reports; the own one is at rank {query.rank}</h4>"
+        f"<h4>nearest reports; the own one is at rank {query.rank}</h4>"
         f"<ol>{answers}</ol></div></div>"
     )
 
@@ -166,4 +181,17 @@ def _eyes(record: PatientRecord) -> str:
         found = shown(data, record.record_id, _SIDE)
         missing = isinstance(found, str)
         parts.append(f"<span>{name} {found}</span>" if missing else markup.photograph(found, name))
+    return f'<div class="eyes">{"".join(parts)}</div>'
+
+
+def _maps(record: PatientRecord, finding: str, heat: Heat) -> str:
+    """Both eyes with what speaks for a finding."""
+    parts = []
+    for name, data in photographs(record):
+        found = shown(data, record.record_id, _SIDE)
+        if isinstance(found, str):
+            parts.append(f"<span>{name} {found}</span>")
+            continue
+        laid = cv2.resize(heat(data, finding), found.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        parts.append(markup.photograph(overlays.overlay(found, laid), f"heat map, {name}"))
     return f'<div class="eyes">{"".join(parts)}</div>'

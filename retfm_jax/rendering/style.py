@@ -13,7 +13,8 @@ _PAGES = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --page: #15181c; --soft: #a2acb7;
   --rule: #3a424b; --line: #2a3037; --link: #8ab8ee; --right: #6cc98f; --wrong: #f0897d;
   --open: #e0b35c; --tint: #1d2733; --warn: #33291b;
-  --named: #1c4a2e; --other: #443572; --missed: #5c4711; --invented: #1d4370; --denied: #702a22; } }
+  --named: #1c4a2e; --other: #443572; --missed: #5c4711; --invented: #1d4370; --denied: #702a22; }
+  img.figure { filter: invert(.92) hue-rotate(180deg); } }
 body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink);
   max-width: 1400px; margin: 2.5rem auto; padding: 0 1.5rem; background: var(--page); }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; }

@@ -56,6 +56,12 @@ def results():
     return Results("s", sections, {"en": retrieve(split, "en")}, split=split, document=document)
 
 
+def heat(photograph, finding):
+    assert photograph
+    assert finding in CLASSES
+    return np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+
+
 def made():
     stages = [Stage("generate <patients>", 60.0), Stage("train", 120.0)]
     steps = np.arange(10.0)
@@ -67,6 +73,7 @@ def made():
         {"retfm train --workdir 'a b'": "Train."},
         "quick<start>",
         2400,
+        heat,
     )
 
 
@@ -101,3 +108,6 @@ def test_patients_are_shown_with_the_truth_and_what_the_network_says():
     positives = {"drusen": COUNT // 2, "laser scars": COUNT // 3}
     for mark, finding, rank in told:  # labels are ranked without a mistake
         assert (mark == "✓") == (int(rank) <= positives[finding])
+    shown = text.count("no image</span>") + text.count("<img alt=")
+    assert text.count('alt="heat map') >= 4
+    assert shown == 16  # two photographs of each, and their maps

@@ -112,10 +112,12 @@ def _gallery(results: Results, language: str) -> str:
             for answer in query.answers
         )
         record = split.records[query.row]
+        found = any(answer.right for answer in query.answers)
+        own = "" if found else _excerpt(split.reports[language][query.row])
         parts.append(
             f'<div class="query"><figure>{_eyes(record)}<figcaption>{markup.own(record.record_id)}'
-            f"<small>own report at rank {query.rank}</small></figcaption></figure>"
-            f"<ol>{answers}</ol></div>"
+            f"{_has(record, split.label_names)}<small>own report at rank {query.rank}</small>"
+            f"{own}</figcaption></figure><ol>{answers}</ol></div>"
         )
     return "\n".join(parts)
 
@@ -220,25 +222,38 @@ def _mistake(section: Section, mistake: Mistake) -> str:
     )
 
 
+def _has(record: PatientRecord | ImageRecord, names: Sequence[str]) -> str:
+    """What a record has by its labels; "" where none is known."""
+    labels = dict(zip(names, record.labels.tolist(), strict=False))
+    if all(label < 0 for label in labels.values()):
+        return ""
+    return _there([name for name, label in labels.items() if label == 1])
+
+
+def _there(names: Sequence[str]) -> str:
+    said = ", ".join(map(pictures.class_name, names)) or "none of the classes"
+    return f"<small>truth: {markup.own(said)}</small>"
+
+
 def _truth(section: Section, mistake: Mistake) -> str:
     """What a sample has, by its labels; of exclusive classes the mistake says it already."""
     predictions = section.measured.predictions
     if predictions.exclusive:
         return ""
     labels = predictions.labels[predictions.samples.index((mistake.row, mistake.eye))]
-    there = [
-        pictures.class_name(name)
-        for name, label in zip(predictions.names, labels, strict=True)
-        if label == 1
-    ]
-    return f"<small>truth: {markup.own(', '.join(there) or 'none of the classes')}</small>"
+    known = zip(predictions.names, labels, strict=True)
+    return _there([name for name, label in known if label == 1])
 
 
 def _report(record: Any) -> str:
     """The beginning of a record's text, where it has any."""
     texts = getattr(record, "report", None) or getattr(record, "caption", None) or {}
-    found = next((" ".join(text.split()) for text in texts.values() if text), "")
-    shown = found if len(found) <= _EXCERPT else found[:_EXCERPT].rstrip() + " …"
+    return _excerpt(next((text for text in texts.values() if text.strip()), ""))
+
+
+def _excerpt(report: str) -> str:
+    words = " ".join(report.split())
+    shown = words if len(words) <= _EXCERPT else words[:_EXCERPT].rstrip() + " …"
     return f"<small>report: {markup.own(shown, 'report')}</small>" if shown else ""
 
 

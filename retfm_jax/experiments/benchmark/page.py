@@ -20,7 +20,7 @@ td:first-child, th:first-child { position: sticky; left: 0; background: var(--pa
 .words td { white-space: normal; text-align: left; min-width: 7rem; max-width: 26rem;
   overflow-wrap: anywhere; }
 .words th { text-align: left; }
-td svg { display: block; background: #fff; } td code { font-size: .75em; overflow-wrap: anywhere; }
+td svg { display: block; } td code { font-size: .75em; overflow-wrap: anywhere; }
 td b small { font-weight: 400; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); }
 ol.note { color: var(--soft); font-size: .88rem; }

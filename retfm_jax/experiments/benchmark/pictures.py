@@ -7,7 +7,7 @@ from retfm_jax import extras
 from retfm_jax.evaluation.metrics.bootstrap import Estimate
 from retfm_jax.experiments.benchmark import words
 from retfm_jax.experiments.benchmark.comparisons import Panel
-from retfm_jax.rendering import figures
+from retfm_jax.rendering import charts, colors, figures
 from retfm_jax.rendering.figures import new_figure, plain_style
 
 with extras.needed("eval"):
@@ -16,7 +16,6 @@ with extras.needed("eval"):
 
 #: Size of a picture in a row, in CSS pixels, and its margins left and right.
 _WIDTH, _HEIGHT, _MARGIN = 164, 22, 14
-_INK, _SOFT, _ACCENT, _GRID = "#22262b", "#7d8792", "#1f5fa8", "#d9dde2"
 
 
 class Scale:
@@ -33,7 +32,7 @@ class Scale:
         low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
         if high - low < 0.02:
             low, high = low - 0.01, high + 0.01
-        step = _step(high - low)
+        step = charts.step(high - low)
         self._low, self._high = math.floor(low / step) * step, math.ceil(high / step) * step
         count = round((self._high - self._low) / step)
         self._ticks = [self._low + step * at for at in range(count + 1)]
@@ -51,33 +50,34 @@ class Scale:
           value: with or without an interval; nothing is drawn without a value.
           strong: whether it stands out.
         """
-        color, middle = (_ACCENT if strong else _SOFT), _HEIGHT / 2
-        parts = [self._line(tick, _GRID) for tick in self._ticks]
+        color, middle = f"var(--{'c0' if strong else 'soft'})", _HEIGHT / 2
+        parts = [self._line(tick, "rule") for tick in self._ticks]
         if self._zero:
-            parts.append(self._line(0.0, _INK))
+            parts.append(self._line(0.0, "ink"))
         if value.has_interval:
             ends = (self._x(value.low), self._x(value.high))
             parts.append(
-                f'<path d="M{ends[0]} {middle}H{ends[1]}" stroke="{color}" stroke-width="2.5"/>'
+                f'<path d="M{ends[0]} {middle}H{ends[1]}" stroke-width="2.5" '
+                f'style="stroke: {color}"/>'
             )
         if not math.isnan(value.value):
             parts.append(
-                f'<circle cx="{self._x(value.value)}" cy="{middle}" r="4" fill="{color}"/>'
+                f'<circle cx="{self._x(value.value)}" cy="{middle}" r="4" style="fill: {color}"/>'
             )
         return _svg(parts, _HEIGHT)
 
     def _said(self, tick: float) -> str:
         return f"{round(tick, self._decimals) + 0.0:.{self._decimals}f}".replace("-", "−")
 
-    def _line(self, at: float, color: str) -> str:
-        return f'<path d="M{self._x(at)} 0V{_HEIGHT}" stroke="{color}"/>'
+    def _line(self, at: float, variable: str) -> str:
+        return f'<path d="M{self._x(at)} 0V{_HEIGHT}" style="stroke: var(--{variable})"/>'
 
     def axis(self) -> str:
         """The numbers of the scale, as SVG."""
         every = 2 if len(self._ticks) > 5 else 1
         labels = [
             f'<text x="{self._x(tick)}" y="12" text-anchor="middle" font-size="11" '
-            f'fill="#5a6470">{self._said(tick)}</text>'
+            f'style="fill: var(--soft)">{self._said(tick)}</text>'
             for tick in self._ticks[::every]
         ]
         return _svg(labels, 16)
@@ -88,12 +88,6 @@ def _svg(parts: Sequence[str], height: int) -> str:
         f'<svg aria-hidden="true" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}">{"".join(parts)}</svg>'
     )
-
-
-def _step(span: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten of which at most six make the span."""
-    power = 10.0 ** math.floor(math.log10(span / 6))
-    return next(power * times for times in (1, 2, 5, 10) if span / (power * times) <= 6)
 
 
 #: Inches of a row, of a panel's head and foot, and of the picture's width.
@@ -133,7 +127,7 @@ def _draw(axes: Axes, panel: Panel, top: float) -> None:
     count = len(panel.tasks)
     tasks = panel.tasks[0] if count == 1 else f"{count} tasks"
     title = f"{words.protocol(*panel.way)}: average rank, {tasks}"
-    axes.text(0.12, top - 0.08, figures.words(title, 60), fontsize=10, va="top", color=_INK)
+    axes.text(0.12, top - 0.08, figures.words(title, 60), fontsize=10, va="top", color=colors.INK)
     first, last = top - _HEAD, top - _HEAD - _ROW * len(panel.order)
     most = len(panel.order)
 
@@ -141,19 +135,21 @@ def _draw(axes: Axes, panel: Panel, top: float) -> None:
         return _LEFT + (rank - 1) / (most - 1) * (_RIGHT - _LEFT)
 
     for rank in range(1, most + 1, max(1, round(most / 8))):
-        axes.plot([x(rank)] * 2, [first, last], color=_GRID, linewidth=0.8, zorder=0)
+        axes.plot([x(rank)] * 2, [first, last], color=colors.GRID, linewidth=0.8, zorder=0)
         axes.text(
-            x(rank), first + 0.03, str(rank), ha="center", va="bottom", fontsize=8, color=_INK
+            x(rank), first + 0.03, str(rank), ha="center", va="bottom", fontsize=8, color=colors.INK
         )
     rows = {name: first - _ROW * (at + 0.5) for at, name in enumerate(panel.order)}
     for name, y in rows.items():
         rank = panel.average_ranks[name]
         wide = any(ord(character) > 0x2E80 for character in name)
         said = figures.words(name, 12 if wide else 24)
-        axes.text(_NAMES, y, said, ha="right", va="center", fontsize=8.5, color=_INK)
-        axes.text(_LEFT - 0.12, y, f"{rank:.2f}", ha="right", va="center", fontsize=8.5, color=_INK)
-        axes.plot([_LEFT, x(rank)], [y, y], color=_GRID, linewidth=0.8, zorder=0)
-        axes.plot(x(rank), y, "o", color=_INK, markersize=5)
+        axes.text(_NAMES, y, said, ha="right", va="center", fontsize=8.5, color=colors.INK)
+        axes.text(
+            _LEFT - 0.12, y, f"{rank:.2f}", ha="right", va="center", fontsize=8.5, color=colors.INK
+        )
+        axes.plot([_LEFT, x(rank)], [y, y], color=colors.GRID, linewidth=0.8, zorder=0)
+        axes.plot(x(rank), y, "o", color=colors.INK, markersize=5)
     ends: list[float] = []  # of the last bar in each column
     bars = []
     for group in panel.groups:
@@ -165,5 +161,9 @@ def _draw(axes: Axes, panel: Panel, top: float) -> None:
     for column, start, end in bars:
         at = _BARS + apart * column
         axes.plot(
-            [at, at], [start, end], color=_ACCENT, linewidth=36 * apart, solid_capstyle="butt"
+            [at, at],
+            [start, end],
+            color=colors.CURVES[0],
+            linewidth=36 * apart,
+            solid_capstyle="butt",
         )
