@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from retfm_jax.data.records import PatientRecord
+from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.metrics.predictions import Predictions
 from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS
 from retfm_jax.evaluation.report.figures import Query, class_name, photographs, queries, shown
@@ -140,7 +140,7 @@ def _ranks(predictions: Predictions) -> np.ndarray:
 
 
 def _patient(
-    record: PatientRecord,
+    record: PatientRecord | ImageRecord,
     query: Query,
     predictions: Predictions,
     ranks: np.ndarray,
@@ -175,7 +175,7 @@ def _patient(
     )
 
 
-def _eyes(record: PatientRecord) -> str:
+def _eyes(record: PatientRecord | ImageRecord) -> str:
     parts = []
     for name, data in photographs(record):
         found = shown(data, record.record_id, _SIDE)
@@ -184,7 +184,7 @@ def _eyes(record: PatientRecord) -> str:
     return f'<div class="eyes">{"".join(parts)}</div>'
 
 
-def _maps(record: PatientRecord, finding: str, heat: Heat) -> str:
+def _maps(record: PatientRecord | ImageRecord, finding: str, heat: Heat) -> str:
     """Both eyes with what speaks for a finding."""
     parts = []
     for name, data in photographs(record):

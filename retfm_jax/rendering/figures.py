@@ -147,8 +147,8 @@ def _plot(axes: Axes, panel: charts.Panel) -> None:
             x, low, high = curve.band
             axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         x, y = charts.thinned(curve.x, curve.y)
-        thin = {"linewidth": 0.8, "alpha": 0.4} if curve.faint else {"linewidth": 1.4}
-        axes.plot(x, y, color=color, **thin)
+        width, alpha = (0.8, 0.4) if curve.faint else (1.4, 1.0)
+        axes.plot(x, y, color=color, linewidth=width, alpha=alpha)
     for x, y, color in panel.dots:
         axes.plot(x, y, "o", color=colors.CURVES[color], markersize=4)
     _label(axes, panel, y_span)

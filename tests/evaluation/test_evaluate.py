@@ -64,7 +64,7 @@ def test_every_protocol_learns_from_shots_of_a_folder_of_ones_own(class_folder, 
         assert len(found["over_folds"]["aca"]["folds"]) == 2
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
     html = out.with_suffix(".html").read_text()
-    assert html.count("<h2") == len(protocols) + 1
+    assert html.count("<h2") == len(protocols) + 2  # settings, and words
     assert "http" not in html
 
 
