@@ -44,7 +44,8 @@ td small { display: block; color: var(--soft); font-size: .8em; line-height: 1.2
 img.figure { max-width: 100%; height: auto; display: block; margin: .6rem 0; background: #fff; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .pair img { max-width: min(600px, 48%); }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem; }
+.gallery { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); }
 .gallery.broad { grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); }
 .gallery.pairs { grid-template-columns: repeat(auto-fill, minmax(min(560px, 100%), 1fr)); }
 .swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid var(--soft);
