@@ -62,7 +62,7 @@ def page(
       trained_on: patients that the network learned from.
       heat: maps of what speaks for a finding.
     """
-    took = sum(stage.seconds for stage in stages)
+    minutes = max(1, round(sum(stage.seconds for stage in stages) / 60))
     steps = "".join(
         f"<li>{markup.text(stage.title)} <small>({stage.seconds:.0f} s)</small></li>"
         for stage in stages
@@ -77,7 +77,7 @@ def page(
     )
     parts = [
         markup.answer(*map(markup.explained, sentences(results, trained_on))),
-        f"<h2>What was done, in {took / 60:.0f} minutes</h2><ol>{steps}</ol>",
+        f"<h2>What was done, in {minutes} minute{'s' * (minutes > 1)}</h2><ol>{steps}</ol>",
         charts.gallery(training_page.panels(courses)[:_CURVES], wide=True),
         "<h2>What to look at</h2>",
         '<p class="note">Patients of the test split, whom the network has never seen: both eyes, '

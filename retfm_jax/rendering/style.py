@@ -21,6 +21,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: 1.4rem;
   border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+ul + h4, ol + h4 { margin-top: .8rem; }
 h4 { font-size: .82rem; margin: 0; color: var(--soft); font-weight: 600; }
 h1, h2, h3, figcaption, dd { overflow-wrap: anywhere; }
 p.sub, p.note { color: var(--soft); margin: 0 0 1rem; overflow-wrap: anywhere; }

@@ -90,6 +90,20 @@ class ClassCharts(NamedTuple):
     precision_recall: charts.Panel
 
 
+def ranked(levels: Mapping[str, Measured]) -> list[str]:
+    """Classes that some level has with both sides, so that they have curves.
+
+    Args:
+      levels: measurements by the name of their level or protocol.
+    """
+    every = dict.fromkeys(name for each in levels.values() for name in each.predictions.names)
+    return [
+        name
+        for name in every
+        if any("auroc" in each.metrics.classes.get(name, {}) for each in levels.values())
+    ]
+
+
 def class_charts(
     levels: Mapping[str, Measured], names: Sequence[str], banded: int = 1
 ) -> list[ClassCharts]:
@@ -170,11 +184,8 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
       levels: at least one measurement by the name of its level or protocol.
       title: of the figure.
     """
-    names = list(dict.fromkeys(name for each in levels.values() for name in each.predictions.names))
-    found = class_charts(levels, names)
-    hidden = len(found) - _PICTURED
-    if hidden > 0:
-        found = found[:_PICTURED]
+    names = ranked(levels)
+    found, hidden = class_charts(levels, names[:_PICTURED]), len(names) - _PICTURED
     labels = class_labels([each.name for each in found])
     plotted = [
         panel._replace(title=label)

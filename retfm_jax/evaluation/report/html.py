@@ -160,8 +160,9 @@ def _section(section: Section) -> str:
 
 def _curves(section: Section) -> str:
     """Both curves of every class, with bands."""
-    names = section.measured.predictions.names
-    found = pictures.class_charts({section.title: section.measured}, names[: pictures.READABLE])
+    level = {section.title: section.measured}
+    names = pictures.ranked(level)
+    found = pictures.class_charts(level, names[: pictures.READABLE])
     if not found:
         return ""
     hidden = len(names) - pictures.READABLE
