@@ -2,10 +2,13 @@
 
 import builtins
 import importlib.metadata
+import os
 import re
 import sys
 from pathlib import Path
 
+# Figures are computed; whatever accelerator is here has no part in it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent))
 import pages
 from sphinx.domains.python import PythonDomain
@@ -19,7 +22,7 @@ copyright = f"2026, {author}"
 version = release = _about["Version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 _INCLUDED = ("kinds", "methods", "protocols", "rooms", "sets", "tasks")
 exclude_patterns = ["_build", *(f"generated/{name}.md" for name in _INCLUDED)]

@@ -117,9 +117,9 @@ def _tripartite() -> str:
         left = 8 + 120 * index
         parts += _pairs(left, 192, level)
     parts.append(_text(180, 158, "each level compares its images with its texts:"))
-    parts.append(_text(180, 330, "filled: a patient's own pair; crossed: no such eye"))
+    parts.append(_text(180, 312, "filled: a patient's own pair; crossed: no such eye"))
     title = "RET-CLIP: left eye, right eye and patient, each compared with its own text embedding"
-    return _svg(340, title, parts)
+    return _svg(322, title, parts)
 
 
 def _pairs(left: float, top: float, level: str) -> list[str]:
