@@ -22,7 +22,7 @@ test: venv
 
 docs: venv
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[all,docs]'
-	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build
+	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --builder html docs docs/_build
 
 venv:
 	$(if $(PYTHON),,$(error Python >= 3.11 is not on PATH: make PYTHON=/path/to/python3.11))

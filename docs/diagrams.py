@@ -273,17 +273,17 @@ def _resuming() -> str:
     left, step = 8, 18
     parts = [_text(left, 16, "first process", "start", bold=True)]
     for number in range(14):
-        kept = 0.25 * (number <= 10)
+        kept = 0.25 * (number < 10)
         parts.append(_box(left + step * number, 26, step, 24, str(number), FIRST, kept))
     parts += [
         _cross(left + step * 14 + 2, 26, 24),
         _text(left + step * 14 + 30, 43, "killed", "start"),
-        _arrow((left + step * 5 + 10, 78), (left + step * 5 + 10, 54)),
-        _arrow((left + step * 10 + 10, 78), (left + step * 10 + 10, 54)),
-        _text(left + step * 5 + 10, 92, "checkpoint"),
-        _text(left + step * 10 + 10, 92, "checkpoint"),
+        _arrow((left + step * 5, 78), (left + step * 5, 54)),
+        _arrow((left + step * 10, 78), (left + step * 10, 54)),
+        _text(left + step * 5, 92, "checkpoint"),
+        _text(left + step * 10, 92, "checkpoint"),
         _text(left, 124, "the same command again", "start", bold=True),
-        _arrow((left + step * 10 + 10, 98), (left + step * 10 + 10, 132)),
+        _arrow((left + step * 10, 98), (left + step * 10, 132)),
     ]
     for number in range(10, 16):
         again = 0.25 if number < 14 else 0.1
