@@ -55,6 +55,8 @@ class Panel(NamedTuple):
       dots: points of their own, each with x, y and a color.
       diagonal: whether a dotted line joins the lower left corner and the upper right one.
       integers: whether x counts something.
+      values: of the curves, each with its color; pictures have them beside the curves, in place of
+        the note.
     """
 
     title: str
@@ -67,6 +69,7 @@ class Panel(NamedTuple):
     dots: Sequence[tuple[float, float, int]] = ()
     diagonal: bool = False
     integers: bool = False
+    values: Sequence[tuple[str, int]] = ()
 
     @property
     def spans(self) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -158,10 +158,18 @@ def _plot(axes: Axes, panel: charts.Panel) -> None:
         (axes.yaxis, charts.ticks(y_span)),
     ):
         axis.set_ticks(values, charts.tick_labels(values))
-    if panel.note:  # where curves above the diagonal leave room, and those below do not go
+    # Where curves seldom are: right below those that rise, left below those that fall.
+    x, side = (0.97, "right") if panel.diagonal else (0.05, "left")
+    for line, (value, color) in enumerate(reversed(panel.values)):
         axes.text(
-            0.97, 0.04, "\n".join(wrapped(panel.note, 30, 4)), transform=axes.transAxes,
-            fontsize=7.5, color=colors.INK, ha="right", va="bottom",
+            x, 0.04 + 0.095 * line, words(value), transform=axes.transAxes, fontsize=7.5,
+            color=colors.CURVES[color], ha=side, va="bottom", fontweight="bold",
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+        )  # fmt: skip
+    if panel.note and not panel.values:
+        axes.text(
+            x, 0.04, "\n".join(wrapped(panel.note, 30, 4)), transform=axes.transAxes,
+            fontsize=7.5, color=colors.INK, ha=side, va="bottom",
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
         )  # fmt: skip
 

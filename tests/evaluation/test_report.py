@@ -182,7 +182,8 @@ def test_classes_that_no_font_draws_are_told_apart_by_numbers(monkeypatch):
     ]
 
 
-def test_many_classes_with_long_names_fit_into_pictures():
+def test_many_classes_with_long_names_fit_into_pictures(monkeypatch):
+    monkeypatch.setattr(pictures, "_DRAWS", 5)
     count = 150
     names = tuple(f"{'very ' * 30}long name {number}" for number in range(count))
     truth = np.eye(count, dtype=int)

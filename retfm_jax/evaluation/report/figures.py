@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from retfm_jax.data.images import ImageError
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.data.tasks import described_tasks
 from retfm_jax.evaluation.embeddings import EmbeddedSplit
-from retfm_jax.evaluation.metrics.bootstrap import Estimate, Weights, bootstrap, ratio
+from retfm_jax.evaluation.metrics.bootstrap import Weights, bootstrap, ratio
 from retfm_jax.evaluation.metrics.classification import CALIBRATION_BINS, FEW, calibration_bins
 from retfm_jax.evaluation.metrics.curves import Banded, ranking_curves
 from retfm_jax.evaluation.metrics.predictions import Measured
@@ -128,28 +128,37 @@ def class_charts(
             areas.append((row["auroc"], row["average_precision"], _share(measured, name)))
         if not rocs:
             continue
-        alone = len(levels) == 1
         area, precision, share = areas[0]
-        notes = (
-            (f"AUROC {area}", f"AP {precision}, chance {share:.2f}")
-            if alone
-            else (_several(area for area, _, _ in areas), _several(ap for _, ap, _ in areas))
-        )
+        notes = f"AUROC {area}", f"AP {precision}, chance {share:.2f}"
+        several = len(levels) > 1
+        values = [
+            [(f"{each.value:.2f}", curve.color) for each, curve in zip(of, rocs, strict=True)]
+            for of in ([area for area, *_ in areas], [ap for _, ap, _ in areas])
+        ]
         said = class_name(name)
         found.append(
             ClassCharts(
                 said,
                 charts.Panel(
-                    said, "1 − specificity", "sensitivity", rocs[::-1], notes[0], diagonal=True
+                    said,
+                    "1 − specificity",
+                    "sensitivity",
+                    rocs[::-1],
+                    notes[0],
+                    diagonal=True,
+                    values=values[0] * several,
                 ),
-                charts.Panel(said, "recall", "precision", precisions[::-1], notes[1]),
+                charts.Panel(
+                    said,
+                    "recall",
+                    "precision",
+                    precisions[::-1],
+                    notes[1],
+                    values=values[1] * several,
+                ),
             )
         )
     return found
-
-
-def _several(values: Iterable[Estimate]) -> str:
-    return " / ".join("–" if math.isnan(each.value) else f"{each.value:.2f}" for each in values)
 
 
 def _known(measured: Measured, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -196,7 +205,7 @@ def curves(levels: Mapping[str, Measured], title: str) -> Figure:
     several = len(levels) > 1
     notes = [
         "Of each class the ROC and the precision-recall curve, with AUROC and average "
-        f"precision{' in the order of the colors' if several else ''}.",
+        f"precision{', in the colors of the curves' if several else ''}.",
         f"Bands: 95 %, pointwise, by bootstrap of patients{f', of {first}' if several else ''}.",
     ]
     if hidden > 0:
