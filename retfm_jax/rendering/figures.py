@@ -203,7 +203,7 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
     """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    figure.canvas.draw()  # labels of ticks get their text only now
+    figure.draw_without_rendering()  # labels of ticks get their text only now
     if any(fonts.UNDRAWN in text.get_text() for text in figure.findobj(Text)):
         figure.supxlabel(
             f"{fonts.UNDRAWN} stands for text that no font of this machine draws (a font such as "
@@ -212,6 +212,8 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
             x=0.01,
             ha="left",
         )
+    else:
+        figure.set_layout_engine("none")  # it is laid out: a second time takes as long
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
