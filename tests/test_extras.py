@@ -90,7 +90,8 @@ def test_what_an_extra_installs_is_enough_for_its_verbs(extra, tmp_path):
 
 
 def test_nothing_sends_people_to_an_index_that_does_not_have_the_package():
-    readers = [_ROOT / "README.md", *_ROOT.glob("colab/*.ipynb"), *_ROOT.glob("retfm_jax/**/*.py")]
+    patterns = ("README.md", "docs/**/*.md", "colab/*.ipynb", "retfm_jax/**/*.py")
+    readers = [path for pattern in patterns for path in _ROOT.glob(pattern)]
     for path in readers:
         for command in re.findall(r"pip install[^\n`]*", path.read_text(encoding="utf-8")):
             named = re.search(r"retfm[-_]jax(\[[\w,]+\])?['\" ]*$", command)
