@@ -1,6 +1,7 @@
 """Finds the packages: what lies at the top of the repository is installed inside `retfm_jax`.
 
-Folders that hold files alone count, too: setuptools calls them packages without a name of their own.
+Folders that hold files alone count, too: setuptools calls them packages without a name of their
+own.
 """
 
 from setuptools import find_namespace_packages, setup
