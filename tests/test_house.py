@@ -22,7 +22,7 @@ _FLOORS = (
     {"runtime", "data"},
     {"training"},
     {"interop"},
-    {"model", "inputs", "zero_shot", "captioning", "heatmaps", "table"},
+    {"model", "inputs", "zero_shot", "captioning", "heatmaps", "table", "notebook"},
     {"evaluation", "benchmarks", "planning"},
     {"experiments"},
     {"cli"},

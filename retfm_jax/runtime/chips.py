@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,3 +110,17 @@ def named(name: str) -> Chip | None:
       name: such as "v5e" or "h100".
     """
     return next((chip for chip in CHIPS if chip.name == name), None)
+
+
+def compute_dtype(device: Any) -> Literal["bfloat16", "float32"]:
+    """Chooses `config.model.dtype` for a device: bfloat16 where it has units for it.
+
+    TPUs do, and NVIDIA GPUs of compute capability 8.0 (Ampere) and newer; a T4 (7.5), a V100 and
+    processors are faster in float32.
+
+    Args:
+      device: of JAX, such as `jax.devices()[0]`.
+    """
+    capability = getattr(device, "compute_capability", None)
+    has_units = device.platform == "tpu" or (capability is not None and float(capability) >= 8)
+    return "bfloat16" if has_units else "float32"

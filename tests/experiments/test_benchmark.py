@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from class_photographs import write_class_folders
 
 from retfm_jax import cli
 from retfm_jax.config import load_config
+from retfm_jax.data_builders.synthetic_fundus.as_files import write_class_folders
 from retfm_jax.errors import Stopped, UserError
 from retfm_jax.experiments.benchmark import fine_tuning, running
 from retfm_jax.experiments.benchmark.photographs import Place, open_photographs

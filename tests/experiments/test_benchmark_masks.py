@@ -9,11 +9,11 @@ import jax
 import mask_photographs
 import numpy as np
 import pytest
-from class_photographs import write_class_folders
 from PIL import Image
 
 from retfm_jax.config import ExperimentConfig, load_config
 from retfm_jax.data.segmented import open_segmented
+from retfm_jax.data_builders.synthetic_fundus.as_files import write_class_folders
 from retfm_jax.errors import Stopped, UserError
 from retfm_jax.evaluation.metrics.mask_counts import MaskCounts
 from retfm_jax.evaluation.metrics.segmentation import Tally

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from class_photographs import write_class_folders
 
 from retfm_jax.config import load_config
 from retfm_jax.data.labeled import open_labeled
+from retfm_jax.data_builders.synthetic_fundus.as_files import write_class_folders
 from retfm_jax.errors import UserError
 from retfm_jax.experiments.cross_validation import cross_validate, summary
 from retfm_jax.model import load

@@ -7,12 +7,16 @@ import jax
 import numpy as np
 import pytest
 import torch
-from class_photographs import CLASSES, photograph, write_class_folders
 from written_metrics import written_metrics
 
 import retfm_jax
 from retfm_jax.config import LoraConfig, from_dict, load_config, to_dict
 from retfm_jax.data.labeled import open_labeled
+from retfm_jax.data_builders.synthetic_fundus.as_files import (
+    CLASSES,
+    photograph,
+    write_class_folders,
+)
 from retfm_jax.errors import UserError
 from retfm_jax.experiments import finetuning
 from retfm_jax.experiments.training import run_training
