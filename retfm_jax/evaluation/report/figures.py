@@ -31,8 +31,9 @@ with extras.needed("eval"):
 
 #: Classes whose curves a page shows, and those of a picture.
 READABLE, _PICTURED = 30, 12
-#: Resamples of a band.
+#: Resamples of a band; of more than a hundred thousand samples fewer, down to a quarter.
 _DRAWS = 400
+_DRAWN_SAMPLES = 100_000 * _DRAWS
 
 
 class Answer(NamedTuple):
@@ -178,7 +179,9 @@ def _share(measured: Measured, name: str) -> float:
 
 
 def _curves_of(measured: Measured, name: str, draws: int) -> tuple[Banded, Banded]:
-    return ranking_curves(*_known(measured, name), draws=draws)
+    known = _known(measured, name)
+    fewest = min(draws, _DRAWS // 4)
+    return ranking_curves(*known, draws=max(fewest, min(draws, _DRAWN_SAMPLES // len(known[0]))))
 
 
 def _steps(curve: Banded) -> tuple[np.ndarray, np.ndarray]:
