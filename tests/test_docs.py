@@ -112,3 +112,17 @@ def test_the_version_is_one():
     citation = yaml.load(text_of("CITATION.cff"), yaml.BaseLoader)
     assert (citation["version"], citation["date-released"]) == releases[0]
     assert PROJECT["version"] == releases[0][0]
+
+
+def test_files_of_the_repository_that_a_page_links_are_there():
+    home = PROJECT["urls"]["Repository"]
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts]
+    linked = {
+        name
+        for page in [ROOT / "README.md", *pages]
+        for name in re.findall(
+            rf"{re.escape(home)}/(?:blob|tree)/main/([^)\s#]+)", page.read_text(encoding="utf-8")
+        )
+    }
+    assert linked
+    assert all((ROOT / name).exists() for name in linked), sorted(linked)
