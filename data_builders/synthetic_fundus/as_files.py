@@ -68,7 +68,7 @@ def write_patient_table(root: Path, patients: int = 60, size: int = 64) -> Path:
 
     Args:
       root: gets `PHOTOGRAPHS` and the manifest.
-      patients: how many; one in seventeen has one photograph only.
+      patients: how many; about one in seventeen has one photograph only.
       size: side of the photographs in pixels.
 
     Returns:
