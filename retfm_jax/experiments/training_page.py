@@ -180,7 +180,7 @@ def _named(
         for name in chosen
     ]
     shared = _shared([label.split() for label in labels]) if len(labels) > 1 else 0
-    labels = [" ".join(label.split()[shared:]) for label in labels]
+    labels = [" ".join(label.split()[shared:]) or "all" for label in labels]
     curves = [
         _curve(courses[name], number)._replace(label=label if len(names) > 1 else "")
         for number, (name, label) in enumerate(zip(chosen, labels, strict=True))

@@ -84,6 +84,12 @@ def counted(model, validation):
     return tally(model, validation, progress=False)
 
 
+def test_a_run_leaves_its_curves_beside_its_metrics(finished):
+    text = (finished / "training.html").read_text(encoding="utf-8")
+    assert "The loss went from" in text
+    assert "Validation: dice" in text
+
+
 def test_the_workdir_is_a_model_with_structures_and_their_thresholds(model, validation, counted):
     assert model.structures == model.config.data.classes == ("vessels", "disc")
     decisions = model.mask_decisions
