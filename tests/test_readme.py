@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from class_photographs import photograph, write_class_folders
 from PIL import Image
 
 import retfm_jax
 from retfm_jax import cli
-from retfm_jax.data_builders.synthetic_fundus.patients import draw_examples
-from retfm_jax.data_builders.synthetic_fundus.population import POPULATIONS
+from retfm_jax.data_builders.synthetic_fundus.as_files import (
+    photograph,
+    write_class_folders,
+    write_patient_table,
+)
 from retfm_jax.interop.zoo import zoo
 from retfm_jax.models.bert import BertConfig
 
@@ -172,18 +174,7 @@ def desk(tmp_path_factory, tiny, one_device):
     (folder / "new").mkdir()
     for number in (1, 2):
         (folder / "new" / f"{number}.jpg").write_bytes(photograph("drusen", 100 + number, size=32))
-    (folder / "photographs").mkdir()
-    with (folder / "patients.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["patient_id", "left", "right", "report"])
-        for patient in draw_examples((POPULATIONS["clinic"], 0, 32, "train", range(40))):
-            names = {}
-            for side in ("left", "right"):
-                if patient[side] is not None:
-                    names[side] = f"{patient['record_id']}_{side}.jpg"
-                    (folder / "photographs" / names[side]).write_bytes(patient[side])
-            eyes = names.get("left", ""), names.get("right", "")
-            rows.writerow([patient["record_id"], *eyes, patient["report"]["en"]])
+    write_patient_table(folder, patients=40, size=32)
     return folder
 
 
