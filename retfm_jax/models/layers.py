@@ -21,8 +21,8 @@ from retfm_jax.models.target import parameters_are_sharded, platform
 
 Remat = Literal["none", "dots", "named", "full"]
 #: Names of what the backward pass finds again under `remat` "named": the inputs and the result of
-#: the attention, what goes into the activation and into BERT's norms, and which entries dropout
-#: keeps.
+#: the attention, what goes into the activation, sums that a norm takes within a layer, and which
+#: entries dropout keeps.
 NAMED = ("qkv", "attended", "hidden", "summed", "mask")
 #: Under this name towers hold their stacked layers: the first axis of each leaf counts them.
 STACKED = "blocks"

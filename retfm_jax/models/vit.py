@@ -237,6 +237,7 @@ class Block(nnx.Module):
         attended = attention(query, key, value, seen, tap=tap).reshape(x.shape)
         attended = self.out(checkpoint_name(attended, "attended"))
         x = x + drop_path(_scaled(attended, self.scale_1), rate, first)
+        x = checkpoint_name(x, "summed")
         hidden = checkpoint_name(self.fc(self.ln_2(x)), "hidden")
         hidden = self.proj(self.activation(hidden))
         return x + drop_path(_scaled(hidden, self.scale_2), rate, second)

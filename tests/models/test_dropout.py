@@ -127,4 +127,4 @@ def test_named_keeps_the_masks_and_the_dear_products():
         for name in ("shift_right_logical", "dot_general")
     )
     assert rotations["named"] == rotations["none"] < rotations["full"]
-    assert products["none"] < products["named"] < products["full"]
+    assert products["none"] + 1 == products["named"] < products["full"]  # queries with keys

@@ -38,6 +38,15 @@ def test_remat_changes_neither_value_nor_gradient(images, remat):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-5)
 
 
+def test_named_computes_no_product_again_but_that_of_queries_with_keys(images):
+    def products(remat):
+        graphdef, params = nnx.split(_vit(dataclasses.replace(VIT, remat=remat)))
+        loss = lambda p: jnp.sum(jnp.square(nnx.merge(graphdef, p)(images)[0]))  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count(" dot_general")
+
+    assert products("none") + 1 == products("named") < products("full")
+
+
 def test_layers_are_drawn_differently():
     kernels = _vit().blocks.qkv.kernel[...]
     assert kernels.shape[0] == VIT.layers
