@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 #: Folder of the repository -> where it is installed.
@@ -18,6 +21,11 @@ _INSTALLED = {
     "configs": "retfm_jax/configs",
     "data_builders": "retfm_jax/data_builders",
 }
+#: Extras whose versions are held.
+_PINNED = (
+    *("data", "train", "eval", "transformers", "plan", "gcs", "demo", "dicom", "onnx"),
+    *("notebooks", "test", "docs"),
+)
 _ALONE = """
 import pathlib, sys
 # Without what an editable installation put into this environment.
@@ -82,6 +90,18 @@ def test_the_source_distribution_has_the_papers_and_no_tests(distributions):
     assert {path.name for path in ROOT.glob("constraints*.txt")} <= names
     assert {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "NOTICE"} <= names
     assert not [name for name in names if name.startswith("tests")]
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-3.13.txt"])
+def test_constraints_hold_every_requirement(file):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(each for name in _PINNED for each in extras[name])]
+    names = {canonicalize_name(Requirement(each).name) for each in wanted} - {"retfm-jax"}
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()[1:]
+    pinned = [Requirement(line) for line in lines]
+    assert names <= {canonicalize_name(each.name) for each in pinned}
+    assert all([each.operator for each in line.specifier] == ["=="] for line in pinned)
 
 
 def test_the_wheel_has_every_file(wheel):
