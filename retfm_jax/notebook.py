@@ -92,7 +92,7 @@ def show(
     sized = [each.resize((round(height * ratio), round(height))) for ratio, each in shapes]
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([np.asarray(each) for each in sized])).save(
-        buffer, "JPEG", quality=85
+        buffer, "JPEG", quality=75
     )
     return Shown(buffer.getvalue())
 
