@@ -92,7 +92,7 @@ def test_all_begin_alike(kept):
     assert not re.search(r"\bimport jax\b", first.source)
     extras = {
         extra
-        for names in re.findall(r'"((?:\w+,?)+)" if|else "(\w+)"', first.source)
+        for names in re.findall(r'"([\w,]+)" if|else "(\w+)"', first.source)
         for name in names
         for extra in name.split(",")
         if extra
