@@ -165,7 +165,7 @@ def _patient(
         for answer in query.answers
     )
     return (
-        f'<div class="query"><figure>{_eyes(record)}{_maps(record, names[order[0]], heat)}'
+        f'<div class="query"><figure>{_eyes(record, names[order[0]], heat)}'
         f"<figcaption>{markup.own(record.record_id)}<small>has: {markup.text(truth)}</small>"
         f"<small>below: what speaks for {markup.own(class_name(names[order[0]]))}</small>"
         "</figcaption></figure>"
@@ -175,23 +175,16 @@ def _patient(
     )
 
 
-def _eyes(record: PatientRecord | ImageRecord) -> str:
-    parts = []
-    for name, data in photographs(record):
-        found = shown(data, record.record_id, _SIDE)
-        missing = isinstance(found, str)
-        parts.append(f"<span>{name} {found}</span>" if missing else markup.photograph(found, name))
-    return f'<div class="eyes">{"".join(parts)}</div>'
-
-
-def _maps(record: PatientRecord | ImageRecord, finding: str, heat: Heat) -> str:
-    """Both eyes with what speaks for a finding."""
-    parts = []
+def _eyes(record: PatientRecord | ImageRecord, finding: str, heat: Heat) -> str:
+    """Both eyes, and below them the same with what speaks for a finding."""
+    eyes, maps = [], []
     for name, data in photographs(record):
         found = shown(data, record.record_id, _SIDE)
         if isinstance(found, str):
-            parts.append(f"<span>{name} {found}</span>")
+            eyes.append(f"<span>{name} {found}</span>")
+            maps.append(eyes[-1])
             continue
         laid = cv2.resize(heat(data, finding), found.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        parts.append(markup.photograph(overlays.overlay(found, laid), f"heat map, {name}"))
-    return f'<div class="eyes">{"".join(parts)}</div>'
+        eyes.append(markup.photograph(found, name))
+        maps.append(markup.photograph(overlays.overlay(found, laid), f"heat map, {name}"))
+    return "".join(f'<div class="eyes">{"".join(row)}</div>' for row in (eyes, maps))

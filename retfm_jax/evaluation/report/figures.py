@@ -105,15 +105,12 @@ def ranked(levels: Mapping[str, Measured]) -> list[str]:
     ]
 
 
-def class_charts(
-    levels: Mapping[str, Measured], names: Sequence[str], banded: int = 1
-) -> list[ClassCharts]:
-    """ROC and precision-recall charts of classes, with a band by bootstrap of patients.
+def class_charts(levels: Mapping[str, Measured], names: Sequence[str]) -> list[ClassCharts]:
+    """ROC and precision-recall charts of classes; the first level's have bands.
 
     Args:
       levels: measurements by the name of their level or protocol, each a curve of every chart.
-      names: of classes; those that no level has both sides of are left out.
-      banded: how many levels, from the first on, get bands.
+      names: of classes, as `ranked` returns them.
     """
     found = []
     for name in names:
@@ -122,13 +119,12 @@ def class_charts(
             row = measured.metrics.classes.get(name, {})
             if "auroc" not in row:
                 continue
-            roc, precision = _curves_of(measured, name, _DRAWS if number < banded else 0)
+            known = _known(measured, name)
+            roc, precision = _curves_of(*known, banded=number == 0)
             rocs.append(charts.Curve(roc.x, roc.y, "", roc.band, number))
             x, y = _steps(precision)
             precisions.append(charts.Curve(x, y, "", precision.band, number))
-            areas.append((row["auroc"], row["average_precision"], _share(measured, name)))
-        if not rocs:
-            continue
+            areas.append((row["auroc"], row["average_precision"], float(known[0].mean())))
         area, precision, share = areas[0]
         notes = f"AUROC {area}", f"AP {precision}, chance {share:.2f}"
         several = len(levels) > 1
@@ -174,14 +170,11 @@ def _known(measured: Measured, name: str) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-def _share(measured: Measured, name: str) -> float:
-    return float(_known(measured, name)[0].mean())
-
-
-def _curves_of(measured: Measured, name: str, draws: int) -> tuple[Banded, Banded]:
-    known = _known(measured, name)
-    fewest = min(draws, _DRAWS // 4)
-    return ranking_curves(*known, draws=max(fewest, min(draws, _DRAWN_SAMPLES // len(known[0]))))
+def _curves_of(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, banded: bool
+) -> tuple[Banded, Banded]:
+    draws = max(_DRAWS // 4, min(_DRAWS, _DRAWN_SAMPLES // len(labels))) if banded else 0
+    return ranking_curves(labels, scores, patients, draws=draws)
 
 
 def _steps(curve: Banded) -> tuple[np.ndarray, np.ndarray]:
