@@ -52,6 +52,18 @@ def is_built(name_or_folder: str, data_dir: files.PathLike) -> bool:
     return any(versions(folder) for folder in _candidates(name_or_folder, data_dir))
 
 
+def is_synthetic(dataset: str) -> bool:
+    """Tells whether a dataset's patients were generated, by its name.
+
+    Args:
+      dataset: "name", "name/config", "name/config/1.0.0", or the dataset's folder, of which what
+        lies above the name does not count.
+    """
+    parts = dataset.rstrip("/").split("/")
+    named = parts[:-1] if _VERSION.fullmatch(parts[-1]) else parts
+    return any(part.startswith("synthetic_") for part in named[-2:])
+
+
 def below(data_dir: files.PathLike) -> list[files.Path]:
     """Folders of all datasets that are built in a data folder, sorted, one for every version.
 

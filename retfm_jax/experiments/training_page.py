@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.console import say
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, PathLike, as_path, atomic_write
 from retfm_jax.rendering import charts, markup
@@ -95,8 +96,8 @@ def page(config: ExperimentConfig, workdir: PathLike, courses: Courses) -> str:
         '<p class="note">Thick lines are moving averages of the thin ones. All numbers are in '
         "metrics.jsonl, one line a step.</p>",
     ]
-    synthetic = "synthetic" in config.data.dataset
-    return markup.page(f"Training of {config.method}", parts, facts, synthetic)
+    title = f"Training of {config.method}"
+    return markup.page(title, parts, facts, is_synthetic(config.data.dataset))
 
 
 def sentences(courses: Courses, best: str | None = None) -> list[str]:

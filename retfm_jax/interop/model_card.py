@@ -12,6 +12,7 @@ from retfm_jax import hub
 from retfm_jax.config import ExperimentConfig
 from retfm_jax.console import printable
 from retfm_jax.data.images import describe
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.decisions import Decisions
 from retfm_jax.errors import UserError
 from retfm_jax.interop.huggingface import image_processor
@@ -282,7 +283,7 @@ def _origin(
 ) -> list[str]:
     if origin is None:
         lines = [f"- Trained on: {_text(config.data.dataset)} ({_text(config.data.train_split)})."]
-        if "synthetic" in config.data.dataset:
+        if is_synthetic(config.data.dataset):
             lines.append("- Its images are synthetic.")
         lines += [f"- Training began with {_text(source)}." for source in began_with]
     else:
@@ -328,7 +329,7 @@ def _evaluation(document: Mapping[str, Any]) -> list[str]:
         f"or patients; 95% intervals by {_text(str(data.get('intervals_by', 'patient')))}.",
         "",
     ]
-    if "synthetic" in dataset:
+    if is_synthetic(dataset):
         lines += [_SYNTHETIC, ""]
     lines += ["| protocol | metric | value | 95% interval |", "|---|---|---|---|"]
     for path, number in rows[:_MOST_ROWS]:

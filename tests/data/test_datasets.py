@@ -114,6 +114,23 @@ def test_the_newest_version_counts_as_numbers(tmp_path):
     assert dataset_folders.find("own", tmp_path).name == "1.10.0"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "synthetic"),
+    [
+        ("synthetic_fundus", True),
+        ("synthetic_held_out", True),
+        ("synthetic_fundus/clinic_80-10-10_64px_seed0/1.0.0", True),
+        ("/data/synthetic_fundus/clinic_80-10-10_64px_seed0/", True),
+        ("clinic", False),
+        ("/home/me/synthetic_study/data/clinic/1.0.0", False),
+        ("photosynthetic", False),
+        ("", False),
+    ],
+)
+def test_a_name_tells_whether_patients_were_generated_wherever_they_lie(dataset, synthetic):
+    assert dataset_folders.is_synthetic(dataset) == synthetic
+
+
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type", "nested"])
 def test_nothing_that_a_dataset_names_is_imported(tmp_path, photographs, monkeypatch, key):
     folder = _build(tmp_path, photographs)

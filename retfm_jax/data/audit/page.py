@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from retfm_jax.data import images
 from retfm_jax.data.audit.fingerprints import BITS
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.errors import UserError
 from retfm_jax.rendering import markup
 
@@ -45,7 +46,7 @@ def page(found: "Found", document: Mapping[str, Any]) -> str:
     parts += _patients(document)
     parts += _relations(document)
     parts += _sections(found)
-    synthetic = all("synthetic" in name for name in sets)
+    synthetic = all(map(is_synthetic, sets))
     return markup.page(f"Audit of {', '.join(sets)}", parts, synthetic=synthetic)
 
 

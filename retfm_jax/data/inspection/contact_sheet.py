@@ -10,6 +10,7 @@ from retfm_jax import extras
 from retfm_jax.data import images, masks
 from retfm_jax.data.records import ImageRecord, PatientRecord, SegmentedRecord
 from retfm_jax.data.sources import DamagedRecord, RecordSource
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.errors import UserError
 from retfm_jax.files import Path, atomic_write
 from retfm_jax.knowledge.vocabulary import LANGUAGES
@@ -89,7 +90,7 @@ def _page(records: Sequence[PatientRecord | ImageRecord], source: RecordSource, 
             "</div>",
         ],
         {"dataset": source.name, "split": source.split, "records": f"{len(source):,}"},
-        "synthetic" in source.name,
+        is_synthetic(source.name),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from retfm_jax.data.records import ImageRecord, PatientRecord
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.evaluation.metrics.classification import SingleLabelMetrics
 from retfm_jax.evaluation.metrics.predictions import Measured
 from retfm_jax.evaluation.metrics.retrieval import RECALL_AT
@@ -72,7 +73,7 @@ def page(results: Results, document: dict[str, Any]) -> str:
         "records": f"{data['records']:,}",
     }
     words = reports.MEANINGS if results.reports is not None else None
-    return markup.page(results.data, parts, facts, "synthetic" in dataset, words)
+    return markup.page(results.data, parts, facts, is_synthetic(dataset), words)
 
 
 def _protocols(sections: Sequence[Section]) -> str:

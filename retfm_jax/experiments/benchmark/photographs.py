@@ -17,6 +17,7 @@ from retfm_jax.data.public_sets.description import PublicSet
 from retfm_jax.data.segmented import masks_alone
 from retfm_jax.data.sources import RecordSource
 from retfm_jax.data.tasks import modality_of, open_task
+from retfm_jax.dataset_folders import is_synthetic
 from retfm_jax.errors import UserError
 from retfm_jax.evaluation.metrics.grades import class_order
 from retfm_jax.evaluation.protocols.supervised import Images, Looked, look
@@ -378,7 +379,7 @@ def facts_of(
         modality=modality,
         citation="" if described is None else described.source,
         licence="" if described is None else described.licence,
-        synthetic=described is not None and described.name.startswith("synthetic"),
+        synthetic=described is not None and is_synthetic(described.name),
         notes=notes,
     )
 
