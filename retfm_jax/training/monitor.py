@@ -193,7 +193,8 @@ class Log:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise UserError(
                 f"step {step}: its update left {bad[0]}{more} not finite, though its loss was; the "
-                f"state is not saved; {resume_point(self._checkpoints)}. Check the data, " + _ADVICE
+                f"state is not saved; {resume_point(self._checkpoints)}. Check the data, "
+                f"{_advice()}"
             )
 
     def evaluated(self, step: int) -> bool:
@@ -282,7 +283,7 @@ class Log:
         return UserError(
             f"step {step}: the {name} is {value}. Records of its batch: {named}{more} (all in "
             f"{path}); {resume_point(self._checkpoints)}{parameters}. Look at those records, "
-            + _ADVICE
+            f"{_advice()}"
         )
 
     def _finish_writing(self) -> None:
@@ -290,7 +291,12 @@ class Log:
             self._checkpoints.wait()  # One that is being written is good, and named below.
 
 
-_ADVICE = "lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and start again"
+def _advice() -> str:
+    advice = "lower config.optimizer.learning_rate or set config.optimizer.clip_norm"
+    if jax.default_backend() == "gpu":
+        # A product or convolution that XLA chose by its time alone, see docs/machines.md.
+        advice += ", on this GPU try XLA_FLAGS=--xla_gpu_autotune_level=0"
+    return f"{advice}, and start again"
 
 
 def _finite(batch: Batch) -> bool:

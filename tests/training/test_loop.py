@@ -134,6 +134,16 @@ def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(tmp_path):
     assert len(stored["record_ids"]) == toy_training.BATCH
 
 
+@pytest.mark.parametrize(("backend", "is_told"), [("gpu", True), ("cpu", False)])
+def test_where_kernels_are_chosen_by_timing_the_advice_is_to_do_without(
+    monkeypatch, backend, is_told
+):
+    monkeypatch.setattr(log.jax, "default_backend", lambda: backend)
+    advice = log._advice()
+    assert ("xla_gpu_autotune_level=0" in advice) == is_told
+    assert advice.endswith("and start again")
+
+
 def test_a_state_behind_a_bad_loss_is_never_saved(tmp_path):
     """The bad step is the very one after which a checkpoint is due."""
     with pytest.raises(UserError, match="step 5: the loss"):
