@@ -9,9 +9,9 @@ from jaxtyping import Float32
 
 from retfm_jax.data.records import ImageRecord, PatientRecord
 from retfm_jax.evaluation.metrics.predictions import Predictions
-from retfm_jax.evaluation.metrics.retrieval import DIRECTIONS
+from retfm_jax.evaluation.report import answer
 from retfm_jax.evaluation.report.figures import Query, class_name, photographs, queries, shown
-from retfm_jax.evaluation.results import LANGUAGE_NAMES, Results
+from retfm_jax.evaluation.results import Results
 from retfm_jax.experiments import training_page
 from retfm_jax.rendering import charts, markup, overlays
 
@@ -108,13 +108,7 @@ def sentences(results: Results, trained_on: int) -> list[str]:
         f"seen: macro AUROC {measured.overall['auroc']}, where 0.5 is chance and 1 is best."
     ]
     for language, retrieval in list(results.retrievals.items())[:1]:
-        recalls = retrieval.recalls[DIRECTIONS[0]]
-        number = len(retrieval.rows)
-        found.append(
-            f"Among {number:,} {LANGUAGE_NAMES[language]} reports it finds that of the photographs "
-            f"within the first 10 answers for {recalls['recall_at_10'].value:.0%} of the patients; "
-            f"chance is about {min(1.0, 10 / number):.0%}."
-        )
+        found.append(answer.of_retrieval(retrieval, language))
     return found
 
 

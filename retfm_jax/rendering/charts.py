@@ -77,6 +77,12 @@ class Panel(NamedTuple):
         x = self.x_limits or _span([curve.x for curve in self.curves], 0.0)
         return x, self.y_limits or _span([curve.y for curve in self.curves], 0.06)
 
+    @property
+    def ends(self) -> list[tuple[Curve, float]]:
+        """Curves that have a name, and points at all, each with the y of its last one."""
+        named = [(curve, thinned(curve.x, curve.y)[1]) for curve in self.curves if curve.label]
+        return [(curve, float(y[-1])) for curve, y in named if len(y)]
+
 
 def step(span: float, most: int = 6) -> float:
     """The smallest of 1, 2 and 5 times a power of ten of which at most a few make a span.
@@ -288,14 +294,10 @@ class _Chart:
         return f'<path class="b{curve.color}" d="{edge}Z"/>'
 
     def _labels(self, bottom: float) -> list[str]:
-        ends = [
-            (curve, *(float(each[-1]) for each in thinned(curve.x, curve.y)))
-            for curve in self._panel.curves
-            if curve.label and np.isfinite(curve.x * curve.y).any()
-        ]
-        places = apart([self._y(y) for _, _, y in ends], _LINE, _TOP + 4, bottom)
+        ends = self._panel.ends
+        places = apart([self._y(y) for _, y in ends], _LINE, _TOP + 4, bottom)
         parts = []
-        for (curve, _, _), y in zip(ends, places, strict=True):
+        for (curve, _), y in zip(ends, places, strict=True):
             kind = f"c{curve.color}" + " faint" * curve.faint
             parts.append(f'<path class="{kind}" d="M{self._right + 2:.1f} {y:.1f}h8"/>')
             label = markup.text(fonts.one_line(curve.label, 24))

@@ -176,14 +176,9 @@ def _plot(axes: Axes, panel: charts.Panel) -> None:
 
 def _label(axes: Axes, panel: charts.Panel, span: tuple[float, float]) -> None:
     """Names of curves at their ends, apart from each other."""
-    ends = [
-        (curve, float(y[-1]))
-        for curve in panel.curves
-        if curve.label and len(y := charts.thinned(curve.x, curve.y)[1])
-    ]
     low, high = span
-    places = charts.apart([y for _, y in ends], 0.09 * (high - low), low, high)
-    for (curve, _), place in zip(ends, places, strict=True):
+    places = charts.apart([y for _, y in panel.ends], 0.09 * (high - low), low, high)
+    for (curve, _), place in zip(panel.ends, places, strict=True):
         axes.text(
             1.02, (place - low) / (high - low), words(curve.label, 24), transform=axes.transAxes,
             fontsize=7.5, color=colors.CURVES[curve.color], va="center",

@@ -83,7 +83,7 @@ def test_the_answer_comes_first_and_what_is_next_last():
         "Synthetic patients",
         "learned from the photographs and reports of 2,400 patients",
         ">macro</abbr>",
-        "within the first 10 answers for 100% of the patients; chance is about 42%",
+        "among the first 10 for 100.0 %",
         "What was done, in 3 minutes",
         "generate &lt;patients&gt; <small>(60 s)",
         "<svg",

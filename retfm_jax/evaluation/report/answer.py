@@ -38,7 +38,7 @@ def sentences(results: Results) -> list[str]:
     found = [_of_section(section) for section in results.sections[:1]]
     if len(found) < len(results.sections):
         found[0] += f" {_others(results.sections)}"
-    found += [_of_retrieval(each, language) for language, each in results.retrievals.items()][:1]
+    found += [of_retrieval(each, language) for language, each in results.retrievals.items()][:1]
     if results.masks is not None:
         found.append(_of_masks(results.masks))
     if results.reports is not None:
@@ -96,12 +96,18 @@ def _others(sections: Sequence[Section]) -> str:
     return f"Over all {len(known)} settings {word} is {min(known):.2f} to {max(known):.2f}."
 
 
-def _of_retrieval(found: Retrieval, language: str) -> str:
+def of_retrieval(found: Retrieval, language: str) -> str:
+    """Says how often a patient's report is found by the photographs.
+
+    Args:
+      found: of one language.
+      language: its code.
+    """
     recalls, count = found.recalls[DIRECTIONS[0]], len(found.rows)
     first, tenth = recalls["recall_at_1"], recalls["recall_at_10"]
     chance = ""
     if count > 10:
-        chance = f" By chance it would be about {1 / count:.1%} and {10 / count:.1%}."
+        chance = f" By chance it would be about {100 / count:.1f} % and {1000 / count:.1f} %."
     return (
         f"Of {count:,} {LANGUAGE_NAMES[language]} reports, that of the photographs is the first "
         f"answer for {_share(first)}, and among the first 10 for {_share(tenth)}.{chance}"
