@@ -21,7 +21,7 @@ test: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --ignore=tests/smoke
 
 docs: venv
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[all,docs]'
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[test,docs]'
 	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --builder html docs docs/_build
 
 venv:

@@ -33,8 +33,6 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 # The contents of a page name its modules; with every function they are long, and slow to build.
 toc_object_entries = False
-# What compares this package with PyTorch is documented where PyTorch is not installed, too.
-autodoc_mock_imports = ["torch"]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
