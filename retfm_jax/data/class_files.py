@@ -257,6 +257,7 @@ def folder_sources(
         if name not in (*there, ALL):
             raise UserError(
                 f"{folder} has no split {split!r}; it has {', '.join(there)}, and {ALL!r} of them"
+                + did_you_mean(split, there)
             )
     first = next((wanted[split] for split in splits if wanted[split] in parts), None)
     reference = parts.get(UNDIVIDED) or parts.get("train") or parts[first or next(iter(parts))]
@@ -567,7 +568,8 @@ def release_sources(
     for split, part in wanted.items():
         if part != ALL and not files.get(part or ""):
             there = task.get("shares") or files
-            raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}")
+            hint = did_you_mean(split, there)
+            raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}{hint}")
     split_of = {file.relative: part for part, members in files.items() for file in members}
     files[ALL] = [*{file.relative: file for each in files.values() for file in each}.values()]
     sources = {}

@@ -129,6 +129,7 @@ class _TfdsSource(RecordSource[Record]):
             raise UserError(
                 f"dataset {info.name} in {folder} has no split {split!r}; "
                 f"it has {', '.join(sorted(info.splits)) or 'none'}"
+                + did_you_mean(split, info.splits)
             ) from error
         self._folder, self._size, self._opened = str(folder), size, None
         parts = info.splits[split].file_instructions

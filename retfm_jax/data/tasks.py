@@ -187,7 +187,7 @@ def _opened(
                 f"{folder}/train/<class>/*.jpg and {folder}/test/<class>/*.jpg, or "
                 f"{folder}/<class>/*.jpg"
             ) from error
-        hint = did_you_mean(name, tasks)
+        hint = "" if is_built(name, data_dir) else did_you_mean(name, tasks)
         raise UserError(f"{error}{hint}") from error
     if reading.patient_regex is not None:
         raise UserError(_no_regex(name))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from retfm_jax import dataset_folders, files
-from retfm_jax.data import datasets
+from retfm_jax.data import datasets, tasks
 from retfm_jax.data.building.builder import BuildOptions
 from retfm_jax.data.building.rows import FilePicture, PatientRow
 from retfm_jax.data.building.validation import ProblemLog
@@ -112,6 +112,13 @@ def test_the_newest_version_counts_as_numbers(tmp_path):
         (tmp_path / "own" / version).mkdir(parents=True)
         (tmp_path / "own" / version / dataset_folders.INFO).touch()
     assert dataset_folders.find("own", tmp_path).name == "1.10.0"
+
+
+def test_a_split_that_is_not_there_is_no_other_dataset(data_dir, monkeypatch):
+    monkeypatch.setattr(tasks, "described_tasks", lambda: {"pair": {}})
+    with pytest.raises(UserError, match=r"has no split 'trian'.*did you mean 'train'\?$") as raised:
+        tasks.open_task("pairs", "trian", str(data_dir))
+    assert "'pair'" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_a_single_image_is_said(class_folder):
 def test_a_single_class_and_a_missing_split_are_said(class_folder):
     with pytest.raises(UserError, match="has no split 'validation'; it has test, train"):
         tasks.open_task(str(class_folder), "validation", "")
+    with pytest.raises(UserError, match=r"has no split 'trian'.*did you mean 'train'\?$"):
+        tasks.open_task(str(class_folder), "trian", "")
     for name in ("drusen", "glaucoma"):
         shutil.rmtree(class_folder / "train" / name)
     with pytest.raises(UserError, match=r"holds 1 class folders \(normal\)"):
