@@ -22,7 +22,7 @@ from retfm_jax.data.building import patients
 from retfm_jax.data.building.splits import SPLITS, hashed_split, split_name
 from retfm_jax.data.building.validation import ProblemLog
 from retfm_jax.data.cells import is_empty, same_name
-from retfm_jax.data.division import UNDIVIDED, Division
+from retfm_jax.data.division import UNDIVIDED, Division, no_split
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.importing import tables
 from retfm_jax.data.public_sets import reading as public_reading
@@ -567,9 +567,7 @@ def release_sources(
                 files.setdefault(split, []).append(file)
     for split, part in wanted.items():
         if part != ALL and not files.get(part or ""):
-            there = task.get("shares") or files
-            hint = did_you_mean(split, there)
-            raise UserError(f"task {name} has no split {split!r}; it has {', '.join(there)}{hint}")
+            raise no_split(f"task {name}", split, task.get("shares") or files)
     split_of = {file.relative: part for part, members in files.items() for file in members}
     files[ALL] = [*{file.relative: file for each in files.values() for file in each}.values()]
     sources = {}

@@ -5,12 +5,24 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from retfm_jax.data.building.splits import SPLITS, hashed_split
-from retfm_jax.errors import UserError
+from retfm_jax.errors import UserError, did_you_mean
 
 #: Shares of what has no splits of its own.
 SHARES = (0.7, 0.1, 0.2)
 #: The name of what has no splits.
 UNDIVIDED = ""
+
+
+def no_split(dataset: str, split: str, there: Collection[str]) -> UserError:
+    """Makes the error of a split that a dataset has not.
+
+    Args:
+      dataset: what was asked, for the message.
+      split: that is not there.
+      there: those that are.
+    """
+    has = ", ".join(there) or "none"
+    return UserError(f"{dataset} has no split {split!r}; it has {has}{did_you_mean(split, there)}")
 
 
 @dataclasses.dataclass(frozen=True)

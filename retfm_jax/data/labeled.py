@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int8, Int64
 from retfm_jax.config import DataConfig
 from retfm_jax.data.built_splits import open_built
 from retfm_jax.data.class_files import FileSource, Reading
-from retfm_jax.data.division import Division
+from retfm_jax.data.division import Division, no_split
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.mixing import refuse_mix
 from retfm_jax.data.records import ImageRecord
@@ -255,9 +255,10 @@ def _built(config: DataConfig, wanted: Sequence[str], test: str) -> tuple[list[_
         test=test,
     )
     division = Division(config.shares, config.fold)
-    missing = [split for split in wanted if split not in division.splits(sources)]
+    there = division.splits(sources)
+    missing = [split for split in wanted if split not in there]
     if missing:
-        raise UserError(f"dataset {config.dataset} has no split {', '.join(missing)}")
+        raise no_split(f"dataset {config.dataset}", missing[0], there)
     parts = {
         split: _part(source, split)
         for split, source in sources.items()

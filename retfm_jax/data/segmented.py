@@ -15,7 +15,7 @@ from retfm_jax.data.building.patients import BY_IMAGE
 from retfm_jax.data.building.splits import SPLITS
 from retfm_jax.data.built_splits import open_built
 from retfm_jax.data.class_files import ALL, is_class_folder, whereabouts
-from retfm_jax.data.division import UNDIVIDED, Division
+from retfm_jax.data.division import UNDIVIDED, Division, no_split
 from retfm_jax.data.division import said_of as division_said
 from retfm_jax.data.mask_folders import describe_folder, is_mask_folder
 from retfm_jax.data.mask_sources import SegmentedFiles, open_files
@@ -179,9 +179,10 @@ def open_segmented(
         )
     else:
         sources, said = _in_place(config, *task)
-    missing = [split for split in wanted if split not in (*division.splits(sources), ALL)]
+    there = division.splits(sources)
+    missing = [split for split in wanted if split not in (*there, ALL)]
     if missing:
-        raise UserError(f"{config.dataset} has no split {', '.join(missing)}")
+        raise no_split(config.dataset, missing[0], there)
     parts = {
         split: _part(source)
         for split, source in sources.items()

@@ -17,6 +17,7 @@ from retfm_jax.config import DataConfig
 from retfm_jax.console import say
 from retfm_jax.data import case_keys, exclusions
 from retfm_jax.data.datasets import open_builder, stored_digests
+from retfm_jax.data.division import no_split
 from retfm_jax.data.records import CaseRecord, ImageRecord, PatientRecord, parse_record
 from retfm_jax.dataset_folders import find
 from retfm_jax.errors import UserError, did_you_mean
@@ -126,10 +127,8 @@ class _TfdsSource(RecordSource[Record]):
         try:
             size = info.splits[split].num_examples
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"dataset {info.name} in {folder} has no split {split!r}; "
-                f"it has {', '.join(sorted(info.splits)) or 'none'}"
-                + did_you_mean(split, info.splits)
+            raise no_split(
+                f"dataset {info.name} in {folder}", split, sorted(info.splits)
             ) from error
         self._folder, self._size, self._opened = str(folder), size, None
         parts = info.splits[split].file_instructions
