@@ -764,7 +764,9 @@ def inside(root: PathLike, relative: str) -> Path:
     """
     root = _resolved(as_path(root))
     path = _resolved(root / relative)
-    if not path.is_relative_to(root):
+    # "/b.jpg" is in no store; since Python 3.13 joining it to a root would make it relative.
+    elsewhere = is_remote(root) and posixpath.isabs(relative)
+    if elsewhere or not path.is_relative_to(root):
         raise UserError(
             f"{relative!r} leads outside the image root {root}; give paths relative to that root"
         )
