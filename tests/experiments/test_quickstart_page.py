@@ -84,6 +84,7 @@ def test_the_answer_comes_first_and_what_is_next_last():
         "learned from the photographs and reports of 2,400 patients",
         ">macro</abbr>",
         "among the first 10 for 100.0 %",
+        "By chance it would be about 4.2 % and 41.7 %.",
         "What was done, in 3 minutes",
         "generate &lt;patients&gt; <small>(60 s)",
         "<svg",
